@@ -1,0 +1,104 @@
+"""The exact comparison of counters with the log at one snapshot, and the guards before anything is repaired."""
+
+import dagster as dg
+
+from recon_pipeline.assets.application import billing_subscriptions, billing_usage_counters
+from recon_pipeline.assets.months import BILLING_MONTHS
+from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets.tables import table
+from recon_pipeline.assets.usage_aggregates import usage_aggregates
+from recon_pipeline.core.errors import BlockedError
+from recon_pipeline.core.guards import Breach
+from recon_pipeline.store import drift
+
+_KEY = dg.AssetKey("counter_drift")
+
+
+@dg.asset(
+    key=_KEY,
+    deps=[usage_aggregates, billing_usage_counters, billing_subscriptions],
+    partitions_def=BILLING_MONTHS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "drift_is_within_budgets",
+            asset=_KEY,
+            blocking=True,
+            description="Repairing what was found changes no more than the budgets allow. "
+            "Beyond them nothing is written until a person approves it with a reason.",
+        ),
+        dg.AssetCheckSpec(
+            "quota_limits_are_known",
+            asset=_KEY,
+            description="`billing_subscriptions` is there, so that limits and quota transitions can be told.",
+        ),
+    ],
+    group_name="billing_usage",
+    owners=["team:billing"],
+    kinds={"postgres"},
+    description="Every counter that is not what the log says, with the kind of drift and what a repair would do to the "
+    "customer's quota. Stored in `recon.counter_drift`.",
+)
+def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> dg.MaterializeResult:
+    """Compare counters with the log at one snapshot."""
+    with reconciler.step(context) as step:
+        found, tables = step.compare()
+        with step.database.transaction() as connection:
+            sample = drift.sample(connection, step.run.run_id)
+        summary = found.summary
+        exceeded = step.unapproved_breaches(found)
+        drifted = table(sample, drift.DriftedKey)
+        return dg.MaterializeResult(
+            metadata={
+                "drift_count": summary.drift_count,
+                **summary.by_kind,
+                "counters_scanned": summary.counters_scanned,
+                "keys_compared": summary.keys_compared,
+                "over_quota_transitions": summary.over_quota_transitions,
+                "under_quota_transitions": summary.under_quota_transitions,
+                "usage_missed": summary.usage_missed,
+                "usage_excess": summary.usage_excess,
+                "by_month": table(found.cells, drift.DriftCell),
+                "sample": drifted,
+            },
+            check_results=[
+                _within_budgets(step, found, exceeded, drifted),
+                dg.AssetCheckResult(
+                    check_name="quota_limits_are_known",
+                    passed=tables.has_subscriptions,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description=None
+                    if tables.has_subscriptions
+                    else "There is no table billing_subscriptions, so quota transitions are unknown (shown as 0). "
+                    "Counters are compared and repaired all the same.",
+                ),
+            ],
+        )
+
+
+def _within_budgets(
+    step: Step, found: drift.Comparison, exceeded: tuple[Breach, ...], drifted: dg.MetadataValue
+) -> dg.AssetCheckResult:
+    metadata = {"drift_count": found.summary.drift_count, "would_repair": drifted}
+    if not exceeded:
+        approved = f"Approved by {step.approved_by}: {step.approve_reason}" if step.approve_reason else None
+        return dg.AssetCheckResult(
+            check_name="drift_is_within_budgets", passed=True, description=approved, metadata=metadata
+        )
+    blocked = budgets_exceeded(exceeded)
+    step.finish("blocked", error=str(blocked))
+    return dg.AssetCheckResult(
+        check_name="drift_is_within_budgets",
+        passed=False,
+        description=str(blocked),
+        metadata=metadata | {breach.variable: breach.found for breach in exceeded},
+    )
+
+
+def budgets_exceeded(exceeded: tuple[Breach, ...]) -> BlockedError:
+    """The refusal that tells which budgets a repair would exceed."""
+    return BlockedError(
+        f"Blocked: {'; '.join(breach.sentence for breach in exceeded)}.",
+        mend="Look at the sample of what would be repaired. If it is right: "
+        'recon reconcile --approve "<reason>", or approve_reason in the launchpad.',
+    )

@@ -1,0 +1,43 @@
+"""The partitions of every asset: billing months in UTC, from `RECON_START_PERIOD` to the current one.
+
+The one place where the environment is read when definitions load: Dagster fixes partitions then.
+"""
+
+import dagster as dg
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.settings import read_start_period
+
+BILLING_MONTHS = dg.TimeWindowPartitionsDefinition(
+    start=read_start_period().key,
+    fmt="%Y-%m",
+    cron_schedule="0 0 1 * *",
+    timezone="UTC",
+    end_offset=1,  # so that the current month exists while it is being billed
+)
+
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+PARTITION_TAG = "dagster/partition"
+
+
+def known_months() -> tuple[BillingMonth, BillingMonth]:
+    """The first billing month and the current one."""
+    first, last = BILLING_MONTHS.get_first_partition_key(), BILLING_MONTHS.get_last_partition_key()
+    if first is None or last is None:
+        return read_start_period(), read_start_period()
+    return BillingMonth.parse(first), BillingMonth.parse(last)
+
+
+def months_of_run(tags: dict[str, str]) -> tuple[BillingMonth, BillingMonth]:
+    """The first and last month that a run is about, both included; all known months if its tags name none."""
+    first = tags.get(RANGE_START_TAG, tags.get(PARTITION_TAG))
+    last = tags.get(RANGE_END_TAG, tags.get(PARTITION_TAG))
+    if first is None or last is None:
+        return known_months()
+    return BillingMonth.parse(first), BillingMonth.parse(last)
+
+
+def range_tags(first: BillingMonth, last: BillingMonth) -> dict[str, str]:
+    """The tags that make one run of a contiguous range of months, both included."""
+    return {RANGE_START_TAG: first.key, RANGE_END_TAG: last.key}

@@ -1,0 +1,166 @@
+"""What the steps of a run share: settings, the database, the run's question, and how a run's record is closed.
+
+Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same words.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from recon_pipeline import embedded_postgres
+from recon_pipeline.assets.months import months_of_run
+from recon_pipeline.core.errors import BlockedError, ReconError
+from recon_pipeline.core.guards import Breach, breaches
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.settings import Settings, read_settings
+from recon_pipeline.store import drift, runs
+from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.database import BillingDatabase
+
+MODE = "full"
+"""Sums are taken from the whole log of the months concerned, at each run."""
+
+_METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a run works with."""
+
+    settings: Settings
+    database: BillingDatabase
+    run: Reconciliation
+    approve_reason: str
+    approved_by: str
+    log: Callable[[str], None]
+
+    def compare(self) -> tuple[drift.Comparison, BillingTables]:
+        """Compare counters with the log at one snapshot, and keep what differs under this run."""
+        with self.database.transaction("REPEATABLE READ") as connection:
+            tables = require_trustworthy(connection)
+            runs.start(connection, self.run, mode=MODE)
+            counters_scanned = drift.compare(connection, self.run, tables)
+            found = drift.summarize(connection, self.run.run_id, counters_scanned=counters_scanned)
+            runs.note_drift(connection, self.run.run_id, found.summary)
+        return found, tables
+
+    def compared(self) -> tuple[drift.Comparison, BillingTables]:
+        """What this run's comparison found; compares now if no step of this run did."""
+        with self.database.transaction() as connection:
+            tables = require_trustworthy(connection)
+            record = runs.read(connection, self.run.run_id)
+            if record is not None and record.counters_scanned is not None:
+                found = drift.summarize(
+                    connection, self.run.run_id, counters_scanned=record.counters_scanned
+                )
+                return found, tables
+        return self.compare()
+
+    def unapproved_breaches(self, found: drift.Comparison) -> tuple[Breach, ...]:
+        """The budgets that a repair would exceed, unless a person has approved it; an approval is recorded."""
+        exceeded = breaches(found.summary, self.settings.budgets)
+        if not (exceeded and self.approve_reason):
+            return exceeded
+        self.record_approval()
+        return ()
+
+    def record_approval(self) -> None:
+        """Write down who approved this run, and why."""
+        with self.database.transaction() as connection:
+            runs.note_approval(
+                connection, self.run.run_id, approved_by=self.approved_by, reason=self.approve_reason
+            )
+
+    def finish(self, outcome: str, *, mismatch_count: int | None = None, error: str | None = None) -> None:
+        """Close the record of the run and log its metrics, once."""
+        close_record(
+            self.database, self.run.run_id, outcome, self.log, mismatch_count=mismatch_count, error=error
+        )
+
+
+class Reconciler(dg.ConfigurableResource[Any]):
+    """What a person may set for one run, in the launchpad or through the command line."""
+
+    customers: list[str] = []
+    """Only these customers (gateway_customer_id); empty for all."""
+    approve_reason: str = ""
+    """Why a repair beyond the budgets is right; empty if nobody approved one."""
+    approved_by: str = ""
+    """Who approved it."""
+
+    @contextmanager
+    def step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Step]:
+        """One step of a run; errors that the block raises are recorded and told to Dagster.
+
+        Raises:
+            dg.Failure: With the words of the error.
+        """
+        dagster_run = context.run
+        settings = read_settings()
+        first, last = months_of_run(dict(dagster_run.tags))
+        step = Step(
+            settings=settings,
+            database=open_database(settings),
+            run=Reconciliation(
+                run_id=dagster_run.run_id,
+                extent=Extent(settings.scope, first, last, tuple(self.customers) or None),
+                settle_seconds=settings.settle_seconds,
+                quotas=settings.quotas,
+            ),
+            approve_reason=self.approve_reason.strip(),
+            approved_by=self.approved_by or dagster_run.tags.get("user", "unknown"),
+            log=context.log.info,
+        )
+        try:
+            yield step
+        except ReconError as error:
+            outcome = "blocked" if isinstance(error, BlockedError) else "failed"
+            _record_failure(step, outcome, error, context.log.warning)
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def open_database(settings: Settings) -> BillingDatabase:
+    """The billing database that the settings name, or the embedded one."""
+    return BillingDatabase(settings.database_url or embedded_postgres.billing_url())
+
+
+def close_record(
+    database: BillingDatabase,
+    run_id: str,
+    outcome: str,
+    log: Callable[[str], None],
+    *,
+    mismatch_count: int | None = None,
+    error: str | None = None,
+) -> None:
+    """Close the record of a run if it is open, and log its metrics as one structured line."""
+    with database.transaction() as connection:
+        if not runs.finish(connection, run_id, outcome, mismatch_count=mismatch_count, error=error):
+            return
+        record = runs.read(connection, run_id)
+    if record is not None:
+        figures = {name: getattr(record, name) for name in _METRICS}
+        line = {
+            "event": "reconcile_metrics",
+            "run_id": run_id,
+            "outcome": record.outcome,
+            "mode": record.mode,
+            "partitions": [record.first_partition, record.last_partition],
+            **figures,
+            "rows_repaired": record.rows_repaired,
+            "duration_ms": round(record.duration_ms),
+        }
+        log(json.dumps(line))
+
+
+def _record_failure(step: Step, outcome: str, error: ReconError, warn: Callable[[str], None]) -> None:
+    """Close the record with the error; where the database is out of reach, Dagster's own record is what remains."""
+    try:
+        step.finish(outcome, error=str(error))
+    except ReconError as unreachable:
+        warn(f"The run's record in schema recon could not be closed: {unreachable.what}")

@@ -1,0 +1,1 @@
+"""What runs without being asked: jobs, schedules, sensors, and Dagster's storage."""

@@ -1,0 +1,69 @@
+"""The jobs: reconcile (detect, repair, verify) and housekeeping."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from recon_pipeline.assets.counter_drift import counter_drift
+from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.assets.repaired_counters import repaired_counters
+from recon_pipeline.assets.usage_aggregates import usage_aggregates
+from recon_pipeline.assets.usage_events import usage_events
+from recon_pipeline.settings import read_settings
+from recon_pipeline.store import runs
+
+LANE_TAG = "recon/lane"
+"""Runs of one lane never overlap (`dagster.yaml`): ticks among themselves, audits among themselves."""
+
+KEEP_RUNS_DAYS = 30
+KEEP_DRIFT_DAYS = 30
+DELETED_RUNS_AT_ONCE = 500
+DELETED_RUNS_AT_MOST = 10_000
+
+PIPELINE = (usage_events, usage_aggregates, counter_drift, repaired_counters)
+
+reconcile = dg.define_asset_job(
+    "reconcile",
+    selection=dg.AssetSelection.assets(*PIPELINE),
+    executor_def=dg.in_process_executor,  # four short steps: a process for each would cost more than the work
+    description="Compare counters with the event log, repair what drifted, verify. For a range of billing months.",
+)
+
+
+@dg.op
+def delete_old_runs(context: dg.OpExecutionContext) -> int:
+    """Delete finished runs of Dagster's that are older than `KEEP_RUNS_DAYS`; their record in `recon` stays."""
+    before = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+        created_before=datetime.now(UTC) - timedelta(days=KEEP_RUNS_DAYS),
+    )
+    deleted = 0
+    while deleted < DELETED_RUNS_AT_MOST:
+        old = context.instance.get_runs(before, limit=DELETED_RUNS_AT_ONCE)
+        if not old:
+            break
+        for run in old:
+            context.instance.delete_run(run.run_id)
+        deleted += len(old)
+    context.add_output_metadata({"deleted_runs": deleted})
+    return deleted
+
+
+@dg.op
+def delete_old_drift(context: dg.OpExecutionContext) -> int:
+    """Delete drift rows of runs older than `KEEP_DRIFT_DAYS`; the ledger of repairs is kept for ever."""
+    with open_database(read_settings()).transaction() as connection:
+        deleted = runs.delete_old_drift(connection, days=KEEP_DRIFT_DAYS)
+    context.add_output_metadata({"deleted_drift_rows": deleted})
+    return deleted
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags={LANE_TAG: "housekeeping"},
+    description="Delete old runs of Dagster's and old drift rows. A job that runs 288 times a day fills a disk otherwise.",
+)
+def housekeeping() -> None:
+    """Both deletions, independent of each other."""
+    delete_old_runs()
+    delete_old_drift()

@@ -1,0 +1,74 @@
+"""When the pipeline runs: a tick every 5 minutes over the months that need it, an audit of every month each night."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from recon_pipeline.assets.months import known_months, range_tags
+from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
+from recon_pipeline.core.periods import contiguous_ranges
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.settings import RECENT_DAYS, read_settings
+from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.store.schedule import months_to_reconcile
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dg.schedule(
+    job=reconcile,
+    cron_schedule="*/5 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Reconcile the months that are open or ended lately, and older ones that changed.",
+)
+def reconcile_every_5_minutes(
+    context: dg.ScheduleEvaluationContext,
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run for each contiguous range of months; none while the last tick's runs are still at work."""
+    unfinished = context.instance.get_runs(
+        dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=_UNFINISHED), limit=1
+    )
+    if unfinished:
+        yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
+        return
+    settings = read_settings()
+    first, last = known_months()
+    with open_database(settings).transaction() as connection:
+        require_trustworthy(connection)
+        months = months_to_reconcile(
+            connection, Extent(settings.scope, first, last), recent_days=RECENT_DAYS
+        )
+    for start, end in contiguous_ranges((*months, last)):
+        yield dg.RunRequest(tags={**range_tags(start, end), LANE_TAG: "tick"})
+
+
+@dg.schedule(
+    job=reconcile,
+    cron_schedule="40 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Reconcile every month from the log, once a night.",
+)
+def audit_every_night() -> dg.RunRequest:
+    """One run over all months."""
+    return dg.RunRequest(tags={**range_tags(*known_months()), LANE_TAG: "audit"})
+
+
+@dg.schedule(
+    job=housekeeping,
+    cron_schedule="10 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Delete old runs and old drift rows.",
+)
+def housekeeping_every_night() -> dg.RunRequest:
+    """One run."""
+    return dg.RunRequest()

@@ -1,0 +1,1 @@
+"""Decisions without side effects: no Dagster, no driver, no clock, no environment."""

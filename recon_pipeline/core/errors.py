@@ -1,0 +1,43 @@
+"""The errors a person reads: what failed and on what, what was left as it was, and what to do next."""
+
+NOTHING_CHANGED = "No counter was changed."
+
+
+class ReconError(Exception):
+    """A failure that is told in three parts, so that nobody has to guess at three in the morning.
+
+    Args:
+        what: What failed, and on what. Never holds a secret.
+        mend: What to do next, in the imperative.
+        changed: What was and was not changed.
+    """
+
+    def __init__(self, what: str, *, mend: str, changed: str = NOTHING_CHANGED) -> None:
+        super().__init__(what)
+        self.what = what
+        self.mend = mend
+        self.changed = changed
+
+    def __str__(self) -> str:
+        """The three parts, a line each."""
+        return f"{self.what}\n{self.changed}\nWhat to do: {self.mend}"
+
+
+class ConfigurationError(ReconError):
+    """A variable, an option or a value that was given is wrong; its name is in the message."""
+
+
+class DatabaseUnreachableError(ReconError):
+    """The billing database did not answer, or the connection to it was lost."""
+
+
+class UntrustworthyLogError(ReconError):
+    """The event log cannot be read as a whole and true record, so nothing may be repaired from it."""
+
+
+class StatementFailedError(ReconError):
+    """Postgres refused a statement: a privilege, a missing object, a limit."""
+
+
+class BlockedError(ReconError):
+    """A guard refuses a repair that is larger than the budgets allow and that nobody has approved."""

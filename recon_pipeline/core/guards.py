@@ -1,0 +1,117 @@
+"""Blast radius: whether a run may repair what it found without asking a person first.
+
+Wrong input (a truncated log, a wrong scope, a broken import) looks like an enormous drift. A repair beyond these budgets
+is refused before its first write. Shares have a floor, so that a small database with three wrong counters is not blocked.
+"""
+
+from dataclasses import dataclass
+
+SHARE_FLOOR_KEYS = 50
+"""Below this many keys a share says nothing; only the absolute budgets apply."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The largest change that needs no approval.
+
+    Attributes:
+        max_repairs: Keys repaired in a run.
+        max_repair_share: Repaired keys over compared keys, 0 to 1.
+        max_orphan_share: Zeroed counters over compared keys, 0 to 1.
+        max_over_quota_transitions: Customers' keys that a run may push over their limit.
+    """
+
+    max_repairs: int = 10_000
+    max_repair_share: float = 0.10
+    max_orphan_share: float = 0.02
+    max_over_quota_transitions: int = 100
+
+
+@dataclass(frozen=True)
+class DriftSummary:
+    """What a comparison found, in keys unless said otherwise.
+
+    Attributes:
+        counters_scanned: Counter rows compared.
+        missing: Keys with events and no counter row.
+        under: Counter below its event sum.
+        over: Counter above its event sum.
+        orphan: Counter not 0 without events.
+        over_quota_transitions: Repairs that would reach or pass the limit from below.
+        under_quota_transitions: Repairs that would fall below the limit.
+        usage_missed: Units of usage that counters lack (missing and under).
+        usage_excess: Units of usage that counters have too many (over and orphan).
+    """
+
+    counters_scanned: int
+    missing: int = 0
+    under: int = 0
+    over: int = 0
+    orphan: int = 0
+    over_quota_transitions: int = 0
+    under_quota_transitions: int = 0
+    usage_missed: int = 0
+    usage_excess: int = 0
+
+    @property
+    def drift_count(self) -> int:
+        """Drifted keys of all kinds."""
+        return self.missing + self.under + self.over + self.orphan
+
+    @property
+    def keys_compared(self) -> int:
+        """Counter rows, and the keys that have events but no row."""
+        return self.counters_scanned + self.missing
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """Drifted keys by kind; all four kinds, also those that are 0."""
+        return {"missing": self.missing, "under": self.under, "over": self.over, "orphan": self.orphan}
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One budget that a repair would exceed.
+
+    Attributes:
+        variable: The environment variable that sets the budget.
+        found: What the run would do.
+        allowed: What the budget allows; for shares, in keys.
+        sentence: Both, for a person.
+    """
+
+    variable: str
+    found: int
+    allowed: int
+    sentence: str
+
+
+def breaches(summary: DriftSummary, budgets: Budgets) -> tuple[Breach, ...]:
+    """The budgets that repairing this drift would exceed; none means that it may go ahead."""
+    keys = summary.keys_compared
+    measures = (
+        ("RECON_MAX_REPAIRS", summary.drift_count, budgets.max_repairs, "counters would be repaired"),
+        (
+            "RECON_MAX_REPAIR_SHARE",
+            summary.drift_count,
+            max(SHARE_FLOOR_KEYS, int(budgets.max_repair_share * keys)),
+            f"counters would be repaired (share {budgets.max_repair_share:g} of {keys:,} keys)",
+        ),
+        (
+            "RECON_MAX_ORPHAN_SHARE",
+            summary.orphan,
+            max(SHARE_FLOOR_KEYS, int(budgets.max_orphan_share * keys)),
+            f"counters without events would be zeroed (share {budgets.max_orphan_share:g} of {keys:,} keys)",
+        ),
+        (
+            "RECON_MAX_OVER_QUOTA_TRANSITIONS",
+            summary.over_quota_transitions,
+            budgets.max_over_quota_transitions,
+            "customers would be pushed over their quota",
+        ),
+    )
+    return tuple(
+        Breach(variable, found, allowed, f"{found:,} {doing}; {variable} allows {allowed:,}")
+        for variable, found, allowed, doing in measures
+        if found > allowed
+    )

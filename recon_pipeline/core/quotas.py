@@ -1,0 +1,60 @@
+"""Usage limits: how much of a usage type a customer may use in a period, subscribed or not.
+
+A repair that carries a counter across its limit blocks or unblocks a customer, so limits decide what a repair means to
+people; they never decide whether a counter is right. Which customers are subscribed is the database's to say.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from recon_pipeline.core.errors import ConfigurationError
+
+_EXAMPLE = 'Set it like RECON_QUOTAS={"remote_commands": {"free": 50, "paid": 10000}}.'
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The limits of one usage type, in units of usage per billing period.
+
+    Attributes:
+        free: Without a subscription that covers the period.
+        paid: With an `active` or `trialing` subscription that covers it.
+    """
+
+    free: int
+    paid: int
+
+
+def parse_quotas(text: str) -> Mapping[str, Quota]:
+    """Read the JSON of `RECON_QUOTAS`: usage type to `{"free": n, "paid": n}`.
+
+    Raises:
+        ConfigurationError: Not JSON, not of that shape, or a limit that is no whole number of at least 0.
+    """
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"RECON_QUOTAS is not JSON: {error}.", mend=_EXAMPLE) from error
+    if not isinstance(given, dict):
+        raise ConfigurationError("RECON_QUOTAS is not a JSON object.", mend=_EXAMPLE)
+    return {
+        usage_type: _quota(usage_type, limits) for usage_type, limits in cast("dict[str, Any]", given).items()
+    }
+
+
+def _quota(usage_type: str, limits: Any) -> Quota:
+    if not isinstance(limits, dict) or set(cast("dict[str, Any]", limits)) != {"free", "paid"}:
+        raise ConfigurationError(
+            f"RECON_QUOTAS has no limits free and paid (and only these) for {usage_type!r}.", mend=_EXAMPLE
+        )
+    named = cast("dict[str, Any]", limits)
+    for name, value in named.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+            raise ConfigurationError(
+                f"RECON_QUOTAS gives {usage_type!r} the {name} limit {value!r}, "
+                "which is not a whole number from 0 to 2^63 - 1.",
+                mend=_EXAMPLE,
+            )
+    return Quota(free=named["free"], paid=named["paid"])

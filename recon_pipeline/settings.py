@@ -1,0 +1,117 @@
+"""The environment, read once: every variable the product knows, its default and what is wrong with a given value.
+
+Defaults are the safe choice. Each error names its variable and shows how to set it; no value that can hold a secret is shown.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.guards import Budgets
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.quotas import Quota, parse_quotas
+from recon_pipeline.core.scope import MeteredUsage, parse_scope
+
+DEFAULT_SCOPE = "stripe:remote_commands"
+DEFAULT_QUOTAS = '{"remote_commands": {"free": 50, "paid": 10000}}'
+DEFAULT_START_PERIOD = "2025-01"
+RECENT_DAYS = 35
+"""A period stays in every tick for this long after it ended: late events are common, very late ones rare."""
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says.
+
+    Attributes:
+        database_url: The billing database, or None for the embedded one.
+        scope: What is reconciled.
+        start_period: Earlier periods are never touched.
+        settle_seconds: Longest time an event may be visible before its increment, in seconds.
+        quotas: Limits by usage type; a type without an entry has no limit.
+        budgets: The largest repair that needs no approval.
+    """
+
+    database_url: str | None = field(repr=False)
+    scope: tuple[MeteredUsage, ...]
+    start_period: BillingMonth
+    settle_seconds: int
+    quotas: Mapping[str, Quota]
+    budgets: Budgets
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check every variable.
+
+    Raises:
+        ConfigurationError: A variable has a value that cannot be used; the message names it.
+    """
+    default = Budgets()
+    return Settings(
+        database_url=_database_url(environ),
+        scope=parse_scope(environ.get("RECON_SCOPE", DEFAULT_SCOPE)),
+        start_period=read_start_period(environ),
+        settle_seconds=_number(environ, "RECON_SETTLE_SECONDS", int, 0, 86_400),
+        quotas=parse_quotas(environ.get("RECON_QUOTAS", DEFAULT_QUOTAS)),
+        budgets=Budgets(
+            max_repairs=_number(environ, "RECON_MAX_REPAIRS", int, default.max_repairs, 2**63 - 1),
+            max_repair_share=_number(environ, "RECON_MAX_REPAIR_SHARE", float, default.max_repair_share, 1),
+            max_orphan_share=_number(environ, "RECON_MAX_ORPHAN_SHARE", float, default.max_orphan_share, 1),
+            max_over_quota_transitions=_number(
+                environ,
+                "RECON_MAX_OVER_QUOTA_TRANSITIONS",
+                int,
+                default.max_over_quota_transitions,
+                2**63 - 1,
+            ),
+        ),
+    )
+
+
+def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:
+    """The first billing month, `RECON_START_PERIOD`.
+
+    Raises:
+        ConfigurationError: It is not of the form `YYYY-MM`.
+    """
+    try:
+        return BillingMonth.parse(environ.get("RECON_START_PERIOD", DEFAULT_START_PERIOD))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"RECON_START_PERIOD: {error.what}", mend=error.mend) from error
+
+
+def _database_url(environ: Mapping[str, str]) -> str | None:
+    url = environ.get("DATABASE_URL")
+    if not url:
+        return None
+    try:
+        return for_libpq(url)
+    except DatabaseUrlError as error:
+        raise ConfigurationError(
+            f"DATABASE_URL cannot be used: {error}",
+            mend="Set it like DATABASE_URL=postgresql://user:password@host:5432/database.",
+        ) from None
+
+
+def _number(
+    environ: Mapping[str, str], name: str, read: Callable[[str], _Number], default: _Number, largest: float
+) -> _Number:
+    text = environ.get(name)
+    if text is None:
+        return default
+    try:
+        value = read(text)
+    except ValueError:
+        value = None
+    if value is None or not 0 <= value <= largest:
+        kind = "a whole number" if read is int else "a number"
+        raise ConfigurationError(
+            f"{name} is {text!r}, which is not {kind} from 0 to {largest:g}.",
+            mend=f"Set it like {name}={default}, or unset it for that default.",
+        )
+    return value

@@ -1,0 +1,77 @@
+-- Writes one row of recon.counter_drift for every key of an extent whose counter is not what the log says.
+-- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum
+-- of all visible events is in sync (with settle_seconds 0 both are the same number). Ordinals number the keys in lock order.
+-- Index: none for all months (hash aggregate of a sequential scan beats an index scan); (usage_type, period_start, period_end) for few.
+with drifted as (
+    select
+        gateway_customer_id,
+        period_start,
+        period_end,
+        counter.usage_count,
+        coalesce(event_sum.visible, 0) as visible_sum,
+        coalesce(event_sum.visible - event_sum.unsettled, 0) as settled_sum,
+        event_sum.visible is null as without_events
+    from (
+        select
+            countable.gateway_customer_id,
+            countable.period_start,
+            countable.period_end,
+            sum(countable.quantity) as visible,
+            coalesce(sum(countable.quantity) filter (
+                where :settle_seconds > 0
+                    and countable.created_at between now() - make_interval(secs => :settle_seconds)
+                    and now() + make_interval(secs => :settle_seconds)
+            ), 0) as unsettled
+        from ({countable_events}) as countable
+        where countable.gateway_name = :gateway_name
+            and countable.usage_type = :usage_type
+            and countable.period_start >= :start
+            and countable.period_start < :end
+            and (:every_customer or countable.gateway_customer_id = any(:customers))
+        group by countable.gateway_customer_id, countable.period_start, countable.period_end
+    ) as event_sum
+    full join (
+        select gateway_customer_id, period_start, period_end, usage_count
+        from billing_usage_counters
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+            and (:every_customer or gateway_customer_id = any(:customers))
+    ) as counter using (gateway_customer_id, period_start, period_end)
+    where coalesce(counter.usage_count, 0)
+        not between coalesce(event_sum.visible - event_sum.unsettled, 0) and coalesce(event_sum.visible, 0)
+),
+subscribed as (
+    {subscribed_keys}
+)
+insert into recon.counter_drift (
+    run_id, ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
+    kind, usage_count, settled_sum, visible_sum, usage_limit
+)
+select
+    :run_id,
+    :ordinal_offset + row_number() over (
+        order by drifted.gateway_customer_id, drifted.period_start, drifted.period_end
+    ),
+    :gateway_name,
+    :usage_type,
+    drifted.gateway_customer_id,
+    drifted.period_start,
+    drifted.period_end,
+    case
+        when drifted.usage_count is null then 'missing'
+        when drifted.without_events then 'orphan'
+        when drifted.usage_count < drifted.settled_sum then 'under'
+        else 'over'
+    end,
+    drifted.usage_count,
+    drifted.settled_sum,
+    drifted.visible_sum,
+    case
+        when not :limits_known then null
+        when subscribed.gateway_customer_id is not null then cast(:limit_paid as bigint)
+        else cast(:limit_free as bigint)
+    end
+from drifted
+left join subscribed using (gateway_customer_id, period_start, period_end)

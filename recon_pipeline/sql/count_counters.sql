@@ -1,0 +1,10 @@
+-- How many counters an extent holds.
+-- Invariant: read in the transaction of the comparison, so that shares are of the same snapshot.
+-- Index: none; the counters are few beside the log.
+select count(*)
+from billing_usage_counters
+where gateway_name = :gateway_name
+    and usage_type = :usage_type
+    and period_start >= :start
+    and period_start < :end
+    and (:every_customer or gateway_customer_id = any(:customers))

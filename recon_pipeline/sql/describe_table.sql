@@ -1,0 +1,43 @@
+-- One table of the application as the catalog knows it: columns, unique keys, row security, our privileges.
+-- Invariant: looks the name up through search_path exactly as our statements do; no row where there is no such table.
+select
+    relation.oid::regclass::text as name,
+    row_security_active(relation.oid) as row_security_active,
+    (
+        select jsonb_object_agg(attname, jsonb_build_object(
+            'type', format_type(atttypid, null), 'not_null', attnotnull, 'has_default', atthasdef or attidentity <> ''
+        ))
+        from pg_attribute
+        where attrelid = relation.oid and attnum > 0 and not attisdropped
+    ) as columns,
+    (
+        select coalesce(jsonb_agg(key.columns), '[]')
+        from pg_index as index
+        cross join lateral (
+            select jsonb_agg(attname order by attname) as columns
+            from pg_attribute
+            where attrelid = index.indrelid
+                and attnum = any(index.indkey[0:index.indnkeyatts - 1])
+        ) as key
+        where index.indrelid = relation.oid
+            and index.indisunique and index.indisvalid and index.indimmediate
+            and index.indpred is null and index.indexprs is null
+    ) as unique_keys,
+    (
+        select coalesce(jsonb_agg(attribute.attname), '[]')
+        from pg_index as index
+        join pg_attribute as attribute
+            on attribute.attrelid = index.indrelid and attribute.attnum = index.indkey[0]
+        where index.indrelid = relation.oid and index.indisvalid and index.indpred is null
+    ) as leading_index_columns,
+    has_table_privilege(relation.oid, 'select') as can_select,
+    has_table_privilege(relation.oid, 'insert') as can_insert,
+    has_table_privilege(relation.oid, 'delete') as can_delete,
+    (
+        select coalesce(jsonb_agg(attname), '[]')
+        from pg_attribute
+        where attrelid = relation.oid and attnum > 0 and not attisdropped
+            and has_column_privilege(relation.oid, attnum, 'update')
+    ) as updatable_columns
+from pg_class as relation
+where relation.oid = to_regclass(:table_name)

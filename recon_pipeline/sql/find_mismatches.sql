@@ -1,0 +1,64 @@
+-- The product's promise, asked of log and counters afresh: the keys of an extent where they differ.
+-- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
+-- other's mistake; a counter between the settled sum and the visible sum is in sync.
+-- Index: as in compare_counters_with_log.
+select
+    mismatch.*,
+    count(*) over () as mismatch_count,
+    count(*) filter (where mismatch.outcome = 'deferred') over () as deferred_count
+from (
+    select
+        key.gateway_customer_id,
+        key.period_start::text as period_start,
+        key.period_end::text as period_end,
+        key.usage_count::text as usage_count,
+        key.visible_sum::text as event_sum,
+        coalesce(drift.outcome, '') as outcome,
+        coalesce(drift.error, '') as error
+    from (
+        select
+            gateway_customer_id, period_start, period_end,
+            sum(counted) as usage_count,
+            sum(visible) as visible_sum,
+            sum(unsettled) as unsettled_sum
+        from (
+            select
+                countable.gateway_customer_id, countable.period_start, countable.period_end,
+                null::bigint as counted,
+                countable.quantity as visible,
+                case
+                    when :settle_seconds > 0
+                        and countable.created_at between now() - make_interval(secs => :settle_seconds)
+                        and now() + make_interval(secs => :settle_seconds)
+                        then countable.quantity
+                    else 0
+                end as unsettled
+            from ({countable_events}) as countable
+            where countable.gateway_name = :gateway_name
+                and countable.usage_type = :usage_type
+                and countable.period_start >= :start
+                and countable.period_start < :end
+                and (:every_customer or countable.gateway_customer_id = any(:customers))
+            union all
+            select gateway_customer_id, period_start, period_end, usage_count, 0, 0
+            from billing_usage_counters
+            where gateway_name = :gateway_name
+                and usage_type = :usage_type
+                and period_start >= :start
+                and period_start < :end
+                and (:every_customer or gateway_customer_id = any(:customers))
+        ) as side
+        group by gateway_customer_id, period_start, period_end
+        having coalesce(sum(counted), 0) < sum(visible) - sum(unsettled)
+            or coalesce(sum(counted), 0) > sum(visible)
+    ) as key
+    left join recon.counter_drift as drift
+        on drift.run_id = :run_id
+        and drift.gateway_name = :gateway_name
+        and drift.usage_type = :usage_type
+        and drift.gateway_customer_id = key.gateway_customer_id
+        and drift.period_start = key.period_start
+        and drift.period_end = key.period_end
+) as mismatch
+order by mismatch.outcome = 'deferred', mismatch.gateway_customer_id, mismatch.period_start
+limit :sample_rows

@@ -1,0 +1,11 @@
+-- Locks the counters of a chunk that nobody else holds, in order, and says which keys they are.
+-- Invariant: never waits, so it never makes the application wait for a lock that it waits for itself.
+-- Index: the primary key of recon.counter_drift; the unique key of the counters.
+select drift.ordinal
+from recon.counter_drift as drift
+join billing_usage_counters as counter
+    using (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
+where drift.run_id = :run_id
+    and drift.ordinal = any(:ordinals)
+order by drift.ordinal
+for no key update of counter skip locked

@@ -1,0 +1,12 @@
+-- Whether anything of a metered usage is visible at all, over every period.
+-- Invariant: an empty log beside counters that are not 0 is a log that was lost, not usage that was taken back.
+-- Index: (usage_type, period_start, period_end) of the events; both stop at the first row.
+select
+    exists (
+        select from billing_usage_events
+        where gateway_name = :gateway_name and usage_type = :usage_type
+    ) as has_events,
+    exists (
+        select from billing_usage_counters
+        where gateway_name = :gateway_name and usage_type = :usage_type and usage_count <> 0
+    ) as has_usage

@@ -1,0 +1,11 @@
+-- Writes what was repaired into the record of a run.
+-- Invariant: figures are read from drift outcomes and ledger, so they are true after a crash as well.
+-- Index: the primary key of recon.reconciliation_run.
+update recon.reconciliation_run
+set
+    rows_repaired = :repaired,
+    deferred_count = :deferred,
+    reconcile_failures = :failed,
+    over_quota_transitions = :over_quota_transitions,
+    under_quota_transitions = :under_quota_transitions
+where run_id = :run_id

@@ -1,0 +1,14 @@
+-- The keys of an extent whose event sum no counter can hold: past bigint, or not a whole number.
+-- Invariant: the repair fails exactly these, each by itself.
+-- Index: the primary key of recon.usage_aggregate.
+select gateway_customer_id, period_start::text as period_start, usage_count::text as event_sum,
+    count(*) over () as found
+from recon.usage_aggregate
+where gateway_name = :gateway_name
+    and usage_type = :usage_type
+    and period_start >= :start
+    and period_start < :end
+    and (:every_customer or gateway_customer_id = any(:customers))
+    and (usage_count > 9223372036854775807 or usage_count <> trunc(usage_count))
+order by gateway_customer_id, period_start
+limit :sample_rows

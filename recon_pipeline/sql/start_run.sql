@@ -1,0 +1,17 @@
+-- Opens the record of a run, or opens it again for a retried step.
+-- Invariant: one row for each run of Dagster's.
+-- Index: the primary key of recon.reconciliation_run.
+insert into recon.reconciliation_run (
+    run_id, mode, scope, first_partition, last_partition, customers, horizon
+)
+values (
+    :run_id, :mode, :scope, :first_partition, :last_partition, :customers, pg_snapshot_xmin(pg_current_snapshot())
+)
+on conflict (run_id) do update set outcome = 'running', finished_at = null, error = null
+returning
+    horizon::text as horizon,
+    (
+        select max(started_at)
+        from recon.reconciliation_run as earlier
+        where earlier.outcome in ('clean', 'not_clean', 'compared')
+    ) as previous_started_at

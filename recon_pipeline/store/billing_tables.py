@@ -1,0 +1,253 @@
+"""The application's tables as they really are, and the refusal to work from a log that cannot be trusted.
+
+Invariant (rule 5): no comparison and no repair happens before `require_trustworthy` has passed in the same step. Row level
+security hides rows without an error, a standby lags and cannot be written, a missing column means another table.
+Real tables differ in constraints and types; what they have decides which statements are used, never an assumption.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.errors import UntrustworthyLogError
+from recon_pipeline.store.statements import statement
+
+EVENTS = "billing_usage_events"
+COUNTERS = "billing_usage_counters"
+SUBSCRIPTIONS = "billing_subscriptions"
+
+COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
+_TEXT = ("text", "character varying")
+_INSTANT = ("timestamp with time zone",)
+_WHOLE = ("smallint", "integer", "bigint")
+_KEY_TYPES = dict.fromkeys(COUNTER_KEY[:3], _TEXT) | dict.fromkeys(COUNTER_KEY[3:], _INSTANT)
+
+REQUIRED_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    EVENTS: {
+        "id": ("uuid",),
+        **_KEY_TYPES,
+        "request_id": _TEXT,
+        "quantity": (*_WHOLE, "numeric"),
+        "event_timestamp": _INSTANT,
+        "created_at": _INSTANT,
+    },
+    COUNTERS: {
+        "id": ("uuid",),
+        **_KEY_TYPES,
+        "usage_count": ("bigint", "integer", "numeric"),
+        "updated_at": _INSTANT,
+    },
+    SUBSCRIPTIONS: {
+        "gateway_name": _TEXT,
+        "gateway_customer_id": _TEXT,
+        "current_period_start": _INSTANT,
+        "current_period_end": _INSTANT,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as the catalog describes it, for the role we are.
+
+    Attributes:
+        name: As found through search_path.
+        types: Column name to type name.
+        defaulted: Columns that fill themselves on insert.
+        unique_keys: Column sets of valid, unconditional unique indexes.
+        leading_index_columns: First column of each valid, unconditional index.
+        row_security_active: Whether policies filter what we see.
+        can_select: Privilege on the whole table.
+        can_insert: Privilege on the whole table.
+        can_delete: Privilege on the whole table.
+        updatable_columns: Columns that we may update.
+    """
+
+    name: str
+    types: dict[str, str]
+    defaulted: frozenset[str]
+    unique_keys: tuple[frozenset[str], ...]
+    leading_index_columns: frozenset[str]
+    row_security_active: bool
+    can_select: bool
+    can_insert: bool
+    can_delete: bool
+    updatable_columns: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server and our role on it.
+
+    Attributes:
+        version: As `server_version_num`, for example 150018.
+        version_name: For people.
+        is_standby: In recovery: lags behind and takes no writes.
+        role: Who we are.
+        database: Where we are.
+        search_path: Where unqualified tables are looked up.
+        is_read_only: Transactions are read only by default.
+        can_create_schema: May create schema `recon`.
+        has_schema: Schema `recon` exists.
+        can_use_schema: May use and create in it.
+        clock_seconds: The server's clock, in seconds since 1970.
+    """
+
+    version: int
+    version_name: str
+    is_standby: bool
+    role: str
+    database: str
+    search_path: str
+    is_read_only: bool
+    can_create_schema: bool
+    has_schema: bool
+    can_use_schema: bool
+    clock_seconds: float
+
+
+@dataclass(frozen=True)
+class BillingTables:
+    """What the statements need to know of the tables.
+
+    Attributes:
+        request_id_is_unique: The log itself refuses a repeated request id of a gateway.
+        quantity_is_numeric: Quantities can be fractions, NaN or infinite.
+        has_subscriptions: Without them limits are unknown.
+    """
+
+    request_id_is_unique: bool
+    quantity_is_numeric: bool
+    has_subscriptions: bool
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The files that stand for the placeholders of a statement."""
+        return {
+            "countable_events": "countable_events"
+            if self.request_id_is_unique
+            else "countable_events_deduplicated"
+        }
+
+    @property
+    def limit_parts(self) -> dict[str, str]:
+        """The file that finds subscribed keys."""
+        return {"subscribed_keys": "subscribed_keys" if self.has_subscriptions else "subscribed_keys_unknown"}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that the parts bind."""
+        return {
+            "quantity_is_numeric": self.quantity_is_numeric,
+        }
+
+
+def describe_server(connection: Connection) -> Server:
+    """What kind of server this is."""
+    return Server(**connection.execute(statement("describe_server")).mappings().one())
+
+
+def describe_table(connection: Connection, name: str) -> Table | None:
+    """The table that search_path finds under this name, or None."""
+    row = connection.execute(statement("describe_table"), {"table_name": name}).mappings().one_or_none()
+    if row is None:
+        return None
+    columns: dict[str, dict[str, Any]] = row["columns"] or {}
+    return Table(
+        name=row["name"],
+        types={column: facts["type"] for column, facts in columns.items()},
+        defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
+        unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
+        leading_index_columns=frozenset(row["leading_index_columns"]),
+        row_security_active=row["row_security_active"],
+        can_select=row["can_select"],
+        can_insert=row["can_insert"],
+        can_delete=row["can_delete"],
+        updatable_columns=frozenset(row["updatable_columns"]),
+    )
+
+
+def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
+    """What is missing or of a type that we cannot work with, a sentence each."""
+    sentences: list[str] = []
+    for column, types in REQUIRED_COLUMNS[name].items():
+        found = table.types.get(column)
+        if found is None:
+            sentences.append(f"{name} has no column {column}")
+        elif found not in types:
+            sentences.append(f"{name}.{column} is {found}, not {' or '.join(types)}")
+    if name == SUBSCRIPTIONS and "status" not in table.types:
+        sentences.append(f"{name} has no column status")
+    return tuple(sentences)
+
+
+def has_unique_key(table: Table, columns: frozenset[str]) -> bool:
+    """Whether the table itself refuses two rows with equal values in these columns."""
+    return any(key and key <= columns for key in table.unique_keys)
+
+
+def require_trustworthy(connection: Connection) -> BillingTables:
+    """Look at server and tables, and refuse what a repair must never rely on.
+
+    Returns:
+        The facts that choose the statements.
+
+    Raises:
+        UntrustworthyLogError: With the cause and its mend.
+    """
+    server = describe_server(connection)
+    if server.is_standby:
+        raise UntrustworthyLogError(
+            f"The database {server.database} is a standby: it lags behind its primary and takes no writes.",
+            mend="Point DATABASE_URL at the primary.",
+        )
+    events = _require_table(connection, EVENTS, server)
+    counters = _require_table(connection, COUNTERS, server)
+    if not has_unique_key(counters, frozenset(COUNTER_KEY)):
+        raise UntrustworthyLogError(
+            f"{COUNTERS} has no unique key on {', '.join(COUNTER_KEY)}: "
+            "a key could have two counters, and none of them would be right.",
+            mend=f"create unique index concurrently on {COUNTERS} ({', '.join(COUNTER_KEY)});",
+        )
+    subscriptions = describe_table(connection, SUBSCRIPTIONS)
+    if subscriptions is not None:
+        _require_visible(subscriptions, SUBSCRIPTIONS, server)
+    return BillingTables(
+        request_id_is_unique=has_unique_key(events, frozenset({"gateway_name", "request_id"})),
+        quantity_is_numeric=events.types["quantity"] == "numeric",
+        has_subscriptions=subscriptions is not None,
+    )
+
+
+def _require_table(connection: Connection, name: str, server: Server) -> Table:
+    table = describe_table(connection, name)
+    if table is None:
+        raise UntrustworthyLogError(
+            f"There is no table {name} in {server.database} on the search_path ({server.search_path}).",
+            mend="Point DATABASE_URL at the application's database, or add its schema: "
+            f"alter role {server.role} set search_path = <schema>; "
+            "For a new project: recon init --with-billing-tables.",
+        )
+    _require_visible(table, name, server)
+    return table
+
+
+def _require_visible(table: Table, name: str, server: Server) -> None:
+    wrong = wrong_columns(table, name)
+    if wrong:
+        raise UntrustworthyLogError(
+            f"{'; '.join(wrong)}.",
+            mend=f"Check that search_path ({server.search_path}) finds the application's own {name}.",
+        )
+    if table.row_security_active:
+        raise UntrustworthyLogError(
+            f"Row level security is active on {table.name} for role {server.role}: it would hide rows without an "
+            "error, and counters would be repaired to too little.",
+            mend=f"alter role {server.role} bypassrls; or use a role that has it.",
+        )
+    if not table.can_select:
+        raise UntrustworthyLogError(
+            f"Role {server.role} may not read {table.name}.",
+            mend=f"grant select on {table.name} to {server.role};",
+        )

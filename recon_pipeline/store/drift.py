@@ -1,0 +1,164 @@
+"""The exact comparison of counters with the log at one snapshot, what it found, and the same question asked again afterwards.
+
+Invariant (rules 3 and 4): log and counters are read in one REPEATABLE READ transaction, so a writer that commits event and
+increment together never looks like drift.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, fields
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.guards import DriftSummary
+from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.comparison import SAMPLE_ROWS, Reconciliation
+from recon_pipeline.store.statements import statement
+
+
+@dataclass(frozen=True)
+class DriftCell:
+    """Drifted keys of one month and kind.
+
+    Attributes:
+        partition: `YYYY-MM`.
+        kind: `missing`, `under`, `over` or `orphan`.
+        keys: How many.
+    """
+
+    partition: str
+    kind: str
+    keys: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a run's comparison found.
+
+    Attributes:
+        summary: Over the whole extent.
+        cells: By month and kind, only those that are not 0.
+    """
+
+    summary: DriftSummary
+    cells: tuple[DriftCell, ...]
+
+
+@dataclass(frozen=True)
+class DriftedKey:
+    """One drifted key for a person to see; numbers as text, since an event sum may be past bigint."""
+
+    gateway_customer_id: str
+    usage_type: str
+    period_start: str
+    kind: str
+    usage_count: str | None
+    event_sum: str
+    usage_limit: str | None
+    quota_transition: str
+    outcome: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One key whose counter differs from its event sum, for a person to see.
+
+    Attributes:
+        outcome: What this run did with the key, '' if it had not found it drifted.
+        error: Why, where it could not be repaired.
+    """
+
+    gateway_customer_id: str
+    period_start: str
+    period_end: str
+    usage_count: str | None
+    event_sum: str
+    outcome: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The answer of a comparison on a fresh snapshot.
+
+    Attributes:
+        mismatch_count: Keys that differ.
+        deferred_count: Those among them that this run put off because somebody held them.
+        sample: At most `SAMPLE_ROWS` for each metered usage, those that are not deferred first.
+    """
+
+    mismatch_count: int
+    deferred_count: int
+    sample: tuple[Mismatch, ...]
+
+
+def compare(connection: Connection, run: Reconciliation, tables: BillingTables) -> int:
+    """Compare counters with the log and write what differs to `recon.counter_drift` under this run.
+
+    Args:
+        connection: In a REPEATABLE READ transaction, which the caller commits.
+        run: What is looked at.
+        tables: How the tables are shaped.
+
+    Returns:
+        The number of counter rows compared.
+    """
+    connection.execute(statement("forget_drift"), {"run_id": run.run_id})
+    counters_scanned = drifted = 0
+    for usage in run.extent.scope:
+        parameters = run.parameters(usage, tables) | {"ordinal_offset": drifted}
+        drifted += connection.execute(
+            statement("compare_counters_with_log", **tables.parts, **tables.limit_parts), parameters
+        ).rowcount
+        counters_scanned += connection.execute(statement("count_counters"), parameters).scalar_one()
+    return counters_scanned
+
+
+def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> Comparison:
+    """Read back what a run's comparison found."""
+    rows = connection.execute(statement("summarize_drift"), {"run_id": run_id}).mappings().all()
+    totals: Counter[str] = Counter()
+    for row in rows:
+        totals[row["kind"]] += row["keys"]
+        for figure in ("over_quota_transitions", "under_quota_transitions", "usage_missed", "usage_excess"):
+            totals[figure] += row[figure]
+    known = {field.name: int(totals[field.name]) for field in fields(DriftSummary) if field.name in totals}
+    return Comparison(
+        summary=DriftSummary(counters_scanned=counters_scanned, **known),
+        cells=tuple(DriftCell(row["partition"], row["kind"], row["keys"]) for row in rows),
+    )
+
+
+def sample(
+    connection: Connection, run_id: str, *, outcomes: tuple[str, ...] | None = None
+) -> tuple[DriftedKey, ...]:
+    """The drifted keys of a run that matter most to a person, of the given outcomes or of all; at most `SAMPLE_ROWS`."""
+    rows = connection.execute(
+        statement("sample_drift"),
+        {"run_id": run_id, "outcomes": list(outcomes) if outcomes else None, "sample_rows": SAMPLE_ROWS},
+    )
+    return tuple(DriftedKey(**row) for row in rows.mappings())
+
+
+def verify(connection: Connection, run: Reconciliation, tables: BillingTables) -> Verification:
+    """Ask log and counters afresh, by another statement than the comparison's, whether they match.
+
+    Args:
+        connection: In a REPEATABLE READ transaction of its own.
+        run: What is looked at.
+        tables: How the tables are shaped.
+    """
+    mismatch_count = deferred_count = 0
+    found: list[Mismatch] = []
+    for usage in run.extent.scope:
+        rows = (
+            connection.execute(statement("find_mismatches", **tables.parts), run.parameters(usage, tables))
+            .mappings()
+            .all()
+        )
+        if rows:
+            mismatch_count += rows[0]["mismatch_count"]
+            deferred_count += rows[0]["deferred_count"]
+        names = [field.name for field in fields(Mismatch)]
+        found.extend(Mismatch(**{name: row[name] for name in names}) for row in rows)
+    return Verification(mismatch_count, deferred_count, tuple(found))

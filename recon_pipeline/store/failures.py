@@ -1,0 +1,87 @@
+"""Turns what the driver reports into errors that say what failed, what was left alone and what to do.
+
+Knows SQLSTATEs; never shows a connection string. Source of the codes: PostgreSQL manual, appendix A.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError
+
+from recon_pipeline.core.errors import DatabaseUnreachableError, ReconError, StatementFailedError
+
+LOCK_NOT_HAD = frozenset({"55P03", "40P01", "40001"})
+"""lock_not_available, deadlock_detected, serialization_failure: somebody else holds the row, or just changed it."""
+
+_CONNECTION_STATES = ("08", "57P0", "53300")
+_WORKED_SO_FAR = "What was committed before stays; the statement that failed changed nothing."
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """The five characters of the SQLSTATE, or '' where the connection failed before one was sent."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def is_connection_lost(error: DBAPIError) -> bool:
+    """Whether the server went away or never answered, as opposed to refusing a statement."""
+    state = sqlstate(error)
+    return error.connection_invalidated or not state or state.startswith(_CONNECTION_STATES)
+
+
+def first_line(error: DBAPIError) -> str:
+    """What Postgres said, without its context lines; a NUL or control character cannot survive in it."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else type(error.orig).__name__
+
+
+def explain(error: DBAPIError, *, database: str) -> ReconError:
+    """The error that a person reads.
+
+    Args:
+        error: What SQLAlchemy raised.
+        database: The database as a person knows it, without its password.
+    """
+    state, said = sqlstate(error), first_line(error)
+    if state.startswith("28") or "authentication failed" in said:
+        return DatabaseUnreachableError(
+            f"The billing database {database} refused the login: {said}",
+            mend="Check user and password in DATABASE_URL.",
+        )
+    if is_connection_lost(error):
+        return DatabaseUnreachableError(
+            f"The billing database {database} could not be reached, or the connection was lost: {said}",
+            changed=_WORKED_SO_FAR,
+            mend="Check that the server runs and that DATABASE_URL names it; then run again, which finishes the work.",
+        )
+    if state == "42501":
+        return StatementFailedError(
+            f"A privilege is missing in {database}: {said}",
+            changed=_WORKED_SO_FAR,
+            mend="Run `recon doctor`, which names each missing privilege with its GRANT.",
+        )
+    if state in ("42P01", "3F000", "42703"):
+        return StatementFailedError(
+            f"A table or column is missing in {database}: {said}",
+            changed=_WORKED_SO_FAR,
+            mend="Run `recon init` for tables of schema recon, and `recon doctor` for the application's own.",
+        )
+    if state in LOCK_NOT_HAD or state == "57014":
+        return StatementFailedError(
+            f"A lock or a time limit was not met in {database}: {said}",
+            changed=_WORKED_SO_FAR,
+            mend="Run again; if it stays, look in pg_stat_activity for a transaction that is open for long.",
+        )
+    return StatementFailedError(
+        f"{database} refused a statement: {said} (SQLSTATE {state})",
+        changed=_WORKED_SO_FAR,
+        mend="Run `recon doctor`; if it passes, report this with the statement's name from the run's log.",
+    )
+
+
+@contextmanager
+def told(database: str) -> Iterator[None]:
+    """Raise driver errors from the block as errors that a person reads."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise explain(error, database=database) from error

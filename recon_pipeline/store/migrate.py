@@ -1,0 +1,88 @@
+"""Brings schema `recon` up to date, while the application writes.
+
+Invariant: touches only schema `recon`; takes no lock of the application's tables; waits briefly for a lock and tries again;
+two at once do the work once.
+"""
+
+from io import StringIO
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from recon_pipeline.store.database import begin
+from recon_pipeline.store.failures import LOCK_NOT_HAD, sqlstate
+from recon_pipeline.store.statements import source, statement
+
+LOCK_ATTEMPTS = 10
+
+
+def latest_version() -> str:
+    """The schema version that this code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise RuntimeError("the package was built without its migrations")
+    return head
+
+
+def installed_version(connection: Connection) -> str | None:
+    """The version of schema `recon` in this database, or None if it was never prepared."""
+    context = MigrationContext.configure(
+        connection, opts={"version_table_schema": "recon", "version_table": "schema_version"}
+    )
+    return context.get_current_revision()
+
+
+def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> None:
+    """Create or update schema `recon`; running it again changes nothing.
+
+    Args:
+        connection: Not in a transaction.
+        with_billing_tables: First create the application's tables and recorder, where they do not exist.
+
+    Raises:
+        DBAPIError: A privilege is missing, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception(_is_lock_not_had),
+        stop=stop_after_attempt(LOCK_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        reraise=True,
+    )
+    attempts(_upgrade_once, connection, with_billing_tables=with_billing_tables)
+
+
+def upgrade_sql() -> str:
+    """The SQL that `upgrade` would run on a database without schema `recon`, for a person to run instead."""
+    printed = StringIO()
+    config = _config()
+    config.output_buffer = printed
+    command.upgrade(config, "head", sql=True)
+    return f"create schema if not exists recon;\n\n{printed.getvalue()}"
+
+
+def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> None:
+    with begin(connection):
+        connection.execute(statement("lock_migrations"))
+        if with_billing_tables:
+            connection.execute(text(source("billing_tables")))
+        if connection.execute(text("select to_regnamespace('recon') is null")).scalar_one():
+            connection.execute(text("create schema recon"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "recon_pipeline:store/migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _is_lock_not_had(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_NOT_HAD

@@ -1,0 +1,180 @@
+"""Sets drifted counters to what the log says, while the application goes on counting.
+
+Invariant (rules 1 and 2): lock the counter row, then recompute the event sum in a new statement, then write. A sum from
+before the lock would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not
+run again when a row turns out to have changed (PostgreSQL manual, 13.2.1). Keys are locked in one order, in chunks that are
+short transactions; while a chunk holds locks it waits for none. A key that somebody else holds is tried once more by
+itself and then deferred; a key that Postgres refuses is failed by itself.
+
+Knows nothing of why a key drifted: what to write is derived anew under the lock.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
+from recon_pipeline.store.failures import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
+from recon_pipeline.store.statements import statement
+
+CHUNK_KEYS = 2_000
+"""Most keys in one transaction."""
+
+CHUNK_SECONDS = 0.2
+"""The time that a chunk aims at: nobody waits for a counter much longer than this because of a repair."""
+
+CHUNK_LOCK_TIMEOUT_MS = 100
+"""Far below Postgres's deadlock_timeout of a second, so that the application is never the one that is cancelled."""
+
+CHUNK_STATEMENT_TIMEOUT_MS = 10_000
+"""A customer with so many events that a sum takes longer is failed by itself and said so."""
+
+BUSY_KEYS_SECONDS = 30.0
+"""The longest that a run waits in all for counters that somebody holds; the rest is deferred."""
+
+
+@dataclass(frozen=True)
+class RepairOutcome:
+    """What became of the drifted keys of a run; every key is in exactly one of the first five.
+
+    Attributes:
+        repaired: Counter set (or created), ledger row written.
+        in_sync: No longer drifted when its lock was had.
+        deferred: Held by somebody else; the next run tries again.
+        failed: Refused by Postgres, each with its error.
+        untouched: Not reached.
+        over_quota_transitions: Repairs that reached or passed the limit from below.
+        under_quota_transitions: Repairs that fell below the limit.
+    """
+
+    repaired: int
+    in_sync: int
+    deferred: int
+    failed: int
+    untouched: int
+    over_quota_transitions: int
+    under_quota_transitions: int
+
+
+def repair(
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    *,
+    drift_count: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> RepairOutcome:
+    """Repair what the run's comparison found.
+
+    Args:
+        connection: Not in a transaction; chunks are transactions of their own on it.
+        run: Whose drift to repair.
+        tables: How the tables are shaped.
+        drift_count: How many keys the comparison found; they are numbered from 1.
+        on_progress: Told how many keys are done so far, after each chunk.
+        clock: In seconds, for the size of chunks and for waits.
+
+    Raises:
+        DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
+    """
+    repairer = _Repairer(connection, run, tables)
+    busy: list[int] = []
+    chunk_keys = CHUNK_KEYS // 4
+    first = 1
+    while first <= drift_count:
+        chunk = range(first, min(first + chunk_keys, drift_count + 1))
+        began = clock()
+        busy += repairer.free_keys(chunk)
+        first += len(chunk)
+        on_progress(first - 1)
+        pace = CHUNK_SECONDS / max(clock() - began, 0.001)
+        chunk_keys = max(1, min(CHUNK_KEYS, int(chunk_keys * min(pace, 2))))
+    give_up_at = clock() + BUSY_KEYS_SECONDS
+    for ordinal in busy:
+        repairer.busy_key(ordinal, wait=clock() < give_up_at)
+    return summarize(connection, run.run_id)
+
+
+def summarize(connection: Connection, run_id: str) -> RepairOutcome:
+    """Read back what became of a run's drifted keys."""
+    with begin(connection):
+        row = connection.execute(statement("summarize_repairs"), {"run_id": run_id}).mappings().one()
+        return RepairOutcome(**row)
+
+
+@dataclass(frozen=True)
+class _Repairer:
+    connection: Connection
+    run: Reconciliation
+    tables: BillingTables
+
+    def free_keys(self, chunk: Sequence[int]) -> list[int]:
+        """Repair the keys of a chunk that nobody holds; returns those that somebody does."""
+        try:
+            with begin(
+                self.connection,
+                lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS,
+                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
+            ):
+                locked = self._lock_and_repair(chunk, "lock_free_counters", create=["missing"])
+                return sorted(set(chunk) - locked)
+        except DBAPIError as error:
+            if is_connection_lost(error):
+                raise
+            if len(chunk) > 1:
+                middle = len(chunk) // 2
+                return self.free_keys(chunk[:middle]) + self.free_keys(chunk[middle:])
+            if sqlstate(error) in LOCK_NOT_HAD:
+                return list(chunk)
+            self._mark(chunk[0], error)
+            return []
+
+    def busy_key(self, ordinal: int, *, wait: bool) -> None:
+        """Repair one key, waiting for its lock while holding none; defer it if the lock is not had."""
+        try:
+            with begin(
+                self.connection,
+                lock_timeout_ms=LOCK_TIMEOUT_MS if wait else 1,
+                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
+            ):
+                if not self._lock_and_repair([ordinal], "lock_counter", create=["missing", "under", "over"]):
+                    self._execute("mark_drift", [ordinal], outcome="in_sync", error="the orphan was deleted meanwhile")
+        except DBAPIError as error:
+            if is_connection_lost(error):
+                raise
+            self._mark(ordinal, error)
+
+    def _lock_and_repair(self, ordinals: Sequence[int], lock: str, *, create: list[str]) -> set[int]:
+        """Lock what there is of these keys, after giving a row to those of the kinds to create; repair what is locked."""
+        self._execute("create_missing_counters", ordinals, kinds=create)
+        locked = set(
+            self.connection.execute(
+                statement(lock), {"run_id": self.run.run_id, "ordinals": list(ordinals)}
+            ).scalars()
+        )
+        if locked:
+            self._execute("repair_locked_counters", sorted(locked))
+        return locked
+
+    def _mark(self, ordinal: int, error: DBAPIError) -> None:
+        """Record in a transaction of its own why one key was not repaired."""
+        outcome = "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed"
+        with begin(self.connection):
+            self._execute("mark_drift", [ordinal], outcome=outcome, error=first_line(error))
+
+    def _execute(self, name: str, ordinals: Sequence[int], **more: str | list[str]) -> None:
+        parts = self.tables.parts if name == "repair_locked_counters" else {}
+        parameters = {
+            "run_id": self.run.run_id,
+            "ordinals": list(ordinals),
+            "settle_seconds": self.run.settle_seconds,
+            **self.tables.parameters,
+            **more,
+        }
+        self.connection.execute(statement(name, **parts), parameters)

@@ -1,0 +1,140 @@
+"""The record of runs in `recon.reconciliation_run`: what each looked at, found, repaired, and how it ended.
+
+Invariant: a run's figures come from what is stored (drift outcomes, ledger), so they are true also after a crash.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.guards import DriftSummary
+from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.events import LogQuality
+from recon_pipeline.store.repair import RepairOutcome
+from recon_pipeline.store.statements import statement
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What opening a run's record tells.
+
+    Attributes:
+        horizon: The transaction id below which every transaction had ended.
+        previous_started_at: When the last run that finished had started, or None for the first.
+    """
+
+    horizon: str
+    previous_started_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run; figures are None where the run did not get so far.
+
+    Attributes:
+        outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `blocked` or `failed`.
+        duration_ms: Until its end, or until now.
+    """
+
+    run_id: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    mode: str
+    first_partition: str
+    last_partition: str
+    events_scanned: int | None
+    counters_scanned: int | None
+    drift_by_kind: dict[str, int] | None
+    drift_count: int | None
+    rows_repaired: int | None
+    deferred_count: int | None
+    dedupe_count: int | None
+    reconcile_failures: int | None
+    over_quota_transitions: int | None
+    under_quota_transitions: int | None
+    mismatch_count: int | None
+    approved_by: str | None
+    approved_reason: str | None
+    error: str | None
+    duration_ms: float
+
+
+def start(connection: Connection, run: Reconciliation, *, mode: str) -> RunStart:
+    """Open the record of a run; a retried step finds it open."""
+    row = connection.execute(
+        statement("start_run"),
+        {
+            "run_id": run.run_id,
+            "mode": mode,
+            "scope": [str(usage) for usage in run.extent.scope],
+            "first_partition": run.extent.first.key,
+            "last_partition": run.extent.last.key,
+            "customers": list(run.extent.customers) if run.extent.customers is not None else None,
+        },
+    ).one()
+    return RunStart(row.horizon, row.previous_started_at)
+
+
+def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
+    """Write the log's figures."""
+    _write(connection, "note_events", run_id, quality)
+
+
+def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
+    """Write the comparison's figures."""
+    figures = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
+    _write(connection, "note_drift", run_id, summary, **figures)
+
+
+def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
+    """Write what was repaired."""
+    _write(connection, "note_repairs", run_id, outcome)
+
+
+def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str) -> None:
+    """Record who approved a repair beyond the budgets, and why."""
+    connection.execute(
+        statement("note_approval"), {"run_id": run_id, "approved_by": approved_by, "approved_reason": reason}
+    )
+
+
+def finish(
+    connection: Connection,
+    run_id: str,
+    outcome: str,
+    *,
+    mismatch_count: int | None = None,
+    error: str | None = None,
+) -> bool:
+    """Close the record of a run; returns whether it was still open."""
+    parameters = {"run_id": run_id, "outcome": outcome, "mismatch_count": mismatch_count, "error": error}
+    return connection.execute(statement("finish_run"), parameters).rowcount == 1
+
+
+def read(connection: Connection, run_id: str) -> RunRecord | None:
+    """The record of a run, or None if it never opened one."""
+    row = connection.execute(statement("read_run"), {"run_id": run_id}).mappings().one_or_none()
+    return _record(row) if row is not None else None
+
+
+def recent(connection: Connection, *, rows: int) -> tuple[RunRecord, ...]:
+    """The latest runs, newest first."""
+    return tuple(map(_record, connection.execute(statement("recent_runs"), {"rows": rows}).mappings()))
+
+
+def _record(row: Any) -> RunRecord:
+    return RunRecord(**{field.name: row[field.name] for field in fields(RunRecord)})
+
+
+def _write(connection: Connection, name: str, run_id: str, figures: Any, **more: Any) -> None:
+    values = {field.name: getattr(figures, field.name) for field in fields(figures)}
+    connection.execute(statement(name), {"run_id": run_id, **values, **more})
+
+
+def delete_old_drift(connection: Connection, *, days: int) -> int:
+    """Forget what comparisons older than this had found; returns how many rows were deleted."""
+    return connection.execute(statement("delete_old_drift"), {"days": days}).rowcount
