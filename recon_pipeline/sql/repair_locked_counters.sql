@@ -1,7 +1,8 @@
 -- Recomputes the event sums of keys whose counters this transaction has locked, sets those that differ, and accounts for it.
 -- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the
 -- locked counter, and no counter in it can change. Counter, ledger row and outcome commit together or not at all.
--- Index: billing_usage_events by gateway_customer_id, read once per customer of the chunk; the counters by primary key.
+-- Index: billing_usage_events by gateway_customer_id, read once per customer of the chunk (the range of periods is kept from
+-- the index on periods, whose selectivity cannot be known for it); the counters and recon.counter_drift by primary key.
 with locked as materialized (
     select
         drift.ordinal, drift.gateway_name, drift.usage_type, drift.gateway_customer_id,
@@ -10,13 +11,11 @@ with locked as materialized (
         counter.usage_count,
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
         counter.xmin = pg_current_xact_id()::xid as created
-    from recon.counter_drift as drift
-    join billing_usage_counters as counter
-        using (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
-    where drift.run_id = :run_id
-        and drift.ordinal = any(:ordinals)
+    from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as had (ordinal, counter_id)
+    join recon.counter_drift as drift on drift.run_id = :run_id and drift.ordinal = had.ordinal
+    join billing_usage_counters as counter on counter.id = had.counter_id
 ),
-event_sum as (
+event_sum as materialized (
     select
         customer.gateway_name, customer.usage_type, customer.gateway_customer_id,
         sums.period_start, sums.period_end, sums.visible, sums.unsettled
@@ -31,7 +30,7 @@ event_sum as (
         select
             countable.period_start,
             countable.period_end,
-            sum(countable.quantity) as visible,
+            sum(countable.quantity)::numeric as visible,
             coalesce(sum(countable.quantity) filter (
                 where :settle_seconds > 0
                     and countable.created_at
@@ -42,7 +41,7 @@ event_sum as (
         where countable.gateway_name = customer.gateway_name
             and countable.usage_type = customer.usage_type
             and countable.gateway_customer_id = customer.gateway_customer_id
-            and countable.period_start between customer.first_start and customer.last_start
+            and (countable.period_start between customer.first_start and customer.last_start) is true
         group by countable.period_start, countable.period_end
     ) as sums
 ),

@@ -153,14 +153,13 @@ class _Repairer:
     def _lock_and_repair(self, ordinals: Sequence[int], lock: str, *, create: list[str]) -> set[int]:
         """Lock what there is of these keys, after giving a row to those of the kinds to create; repair what is locked."""
         self._execute("create_missing_counters", ordinals, kinds=create)
-        locked = set(
-            self.connection.execute(
-                statement(lock), {"run_id": self.run.run_id, "ordinals": list(ordinals)}
-            ).scalars()
-        )
-        if locked:
-            self._execute("repair_locked_counters", sorted(locked))
-        return locked
+        locked = self.connection.execute(
+            statement(lock), {"run_id": self.run.run_id, "ordinals": list(ordinals)}
+        ).all()
+        had = [row.ordinal for row in locked]
+        if had:
+            self._execute("repair_locked_counters", had, counter_ids=[row.counter_id for row in locked])
+        return set(had)
 
     def _mark(self, ordinal: int, error: DBAPIError) -> None:
         """Record in a transaction of its own why one key was not repaired."""
@@ -168,7 +167,7 @@ class _Repairer:
         with begin(self.connection):
             self._execute("mark_drift", [ordinal], outcome=outcome, error=first_line(error))
 
-    def _execute(self, name: str, ordinals: Sequence[int], **more: str | list[str]) -> None:
+    def _execute(self, name: str, ordinals: Sequence[int], **more: object) -> None:
         parts = self.tables.parts if name == "repair_locked_counters" else {}
         parameters = {
             "run_id": self.run.run_id,
