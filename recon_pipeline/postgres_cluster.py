@@ -1,8 +1,9 @@
 """One Postgres data folder and the binaries that serve it: made, started, asked, stopped.
 
-The server listens on a Unix socket alone, inside its own folder where the path is short enough: who may not enter the
-folder cannot connect, which is what makes trust authentication bearable. `postmaster.pid` is the one truth on whether
-and where it runs. Callers make sure that only one of them acts at a time; who may stop the server is not decided here.
+The server listens on a Unix socket alone, inside its own folder where the path is short enough: who may not
+enter the folder cannot connect, which is what makes trust authentication bearable. `postmaster.pid` is the
+one truth on whether and where it runs. Callers make sure that only one of them acts at a time; who may stop
+the server is not decided here.
 """
 
 import os
@@ -40,7 +41,8 @@ class PostgresCluster:
     Attributes:
         binaries: Folder that holds `initdb`, `pg_ctl` and `postgres`.
         folder: The data folder.
-        account: System account that runs the server and owns the folder; None for our own. Postgres refuses root.
+        account: System account that runs the server and owns the folder; None for our own. Postgres refuses
+            root.
     """
 
     binaries: Path
@@ -48,7 +50,8 @@ class PostgresCluster:
     account: str | None
 
     def initialise(self) -> None:
-        """Make the data folder, or nothing at all: it is made beside its place and moved there when it is whole.
+        """Make the data folder, or nothing at all: it is made beside its place and moved there when it is
+        whole.
 
         Raises:
             EmbeddedPostgresError: `initdb` failed.
@@ -57,7 +60,14 @@ class PostgresCluster:
         try:
             self._give_to_account(unfinished)
             # C: no locale of the machine can make it fail, and keys sort as they do in Python.
-            arguments = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "-D", str(unfinished)]
+            arguments = [
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C",
+                "-D",
+                str(unfinished),
+            ]
             self._run("initdb", arguments, doing=f"make a Postgres data folder at {self.folder}")
             unfinished.rename(self.folder)
         finally:
@@ -78,7 +88,17 @@ class PostgresCluster:
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
         socket_folder = self._new_socket_folder()
         options = f"-h '' -p {_PORT} -k {shlex.quote(str(socket_folder))} -c log_checkpoints=off"
-        arguments = ["-D", str(self.folder), "-l", str(self._log), "-w", "-t", str(_START_SECONDS), "-o", options]
+        arguments = [
+            "-D",
+            str(self.folder),
+            "-l",
+            str(self._log),
+            "-w",
+            "-t",
+            str(_START_SECONDS),
+            "-o",
+            options,
+        ]
         self._run("pg_ctl", [*arguments, "start"], doing=f"start the Postgres in {self.folder}")
         return socket_folder
 
@@ -140,7 +160,7 @@ class PostgresCluster:
         # Postgres reads the setting as a list: a comma or quote would split it, and {tempdir} has neither.
         if len(path) <= _LONGEST_SOCKET_PATH_BYTES and not any(mark in str(self.folder) for mark in ",\"'"):
             return self.folder
-        folder = Path(tempfile.mkdtemp(prefix="recon_pipeline-", dir="/tmp"))  # noqa: S108 - mkdtemp: ours alone, 0700
+        folder = Path(tempfile.mkdtemp(prefix="recon_pipeline-", dir="/tmp"))
         self._give_to_account(folder)
         return folder
 
@@ -152,10 +172,11 @@ class PostgresCluster:
     def _run(self, program: str, arguments: list[str], *, doing: str) -> None:
         """Run one of the binaries as the server's account.
 
-        Its output goes to a file: the server inherits it, and a pipe would be waited for as long as the server lives.
+        Its output goes to a file: the server inherits it, and a pipe would be waited for as long as the
+        server lives.
         """
         with tempfile.TemporaryFile() as output:
-            finished = subprocess.run(
+            finished = subprocess.run(  # noqa: S603 - our own program and arguments
                 [str(self.binaries / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -163,7 +184,9 @@ class PostgresCluster:
                 cwd="/",
                 env=_environment(),
                 check=False,
-                **self._identity(),
+                user=self.account,
+                group=None if self.account is None else pwd.getpwnam(self.account).pw_gid,
+                extra_groups=None if self.account is None else [],
             )
             output.seek(0)
             said = output.read().decode(errors="replace")
@@ -174,17 +197,12 @@ class PostgresCluster:
                 "not used), or set DATABASE_URL to a Postgres of your own.",
             )
 
-    def _identity(self) -> Mapping[str, object]:
-        if self.account is None:
-            return {}
-        return {"user": self.account, "group": pwd.getpwnam(self.account).pw_gid, "extra_groups": []}
-
     def _log_tail(self) -> str:
         return _tail(self._log.read_text(errors="replace")) if self._log.exists() else ""
 
 
 def socket_url(socket_folder: Path, database: str) -> str:
-    """The plain URL of a database behind that socket. It names the port, so that `PGPORT` cannot mislead it."""
+    """The plain URL of a database behind that socket. It names the port: `PGPORT` cannot mislead it."""
     host = quote(str(socket_folder), safe="/")
     return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={_PORT}"
 
@@ -198,7 +216,7 @@ def _answers(socket_folder: Path) -> bool:
 
 
 def _environment() -> Mapping[str, str]:
-    """Ours without libpq's and Postgres's variables, which would change the server (`PGDATA`, `PGPORT`, ...)."""
+    """Ours without libpq's and Postgres's variables (`PGDATA`, `PGPORT`, ...), which would change the server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 

@@ -1,8 +1,8 @@
 """Where Dagster keeps its records and files, named by `dagster.yaml`.
 
-Every process of Dagster (webserver, daemon, code server, each run) gets these classes' names and reads its own
-environment, so that all find the same storage and no URL with a password is written down or passed on a command line.
-The billing database is never taken for Dagster's records unless `DAGSTER_PG_URL` says so.
+Every process of Dagster (webserver, daemon, code server, each run) gets these classes' names and reads its
+own environment, so that all find the same storage and no URL with a password is written down or passed on a
+command line. The billing database is never taken for Dagster's records unless `DAGSTER_PG_URL` says so.
 """
 
 import contextlib
@@ -20,43 +20,15 @@ from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
-from recon_pipeline.core.database_url import DatabaseUrlError, for_dagster
-from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.embedded_postgres import ensure_running, project_folder
+from recon_pipeline.automation.dagster_url import dagster_url
+from recon_pipeline.core.database_url import for_dagster
+from recon_pipeline.embedded_postgres import project_folder
 
-EMBEDDED_DATABASE = "dagster"
-"""Dagster's database on the embedded server."""
-
-_EXAMPLE = "DAGSTER_PG_URL=postgresql://user:password@host:5432/dagster"
 _DAY_SECONDS = 86_400
 
 
-def dagster_storage_url(environ: Mapping[str, str] = os.environ) -> str:
-    """The SQLAlchemy URL of Dagster's records, from `DAGSTER_PG_URL`, or on the embedded server, which is started.
-
-    Raises:
-        ConfigurationError: `DAGSTER_PG_URL` is no Postgres URL, or is missing while `DATABASE_URL` is set.
-        EmbeddedPostgresError: The embedded server cannot run.
-    """
-    url = environ.get("DAGSTER_PG_URL")
-    if url:
-        try:
-            return for_dagster(url)
-        except DatabaseUrlError as error:
-            raise ConfigurationError(
-                f"DAGSTER_PG_URL cannot be used: {error}.", mend=f"Set it like {_EXAMPLE}."
-            ) from None
-    if environ.get("DATABASE_URL"):
-        raise ConfigurationError(
-            "DATABASE_URL is set and DAGSTER_PG_URL is not: Dagster has no database for its run history.",
-            mend=f"Set it like {_EXAMPLE}, a database of its own (create it empty; it may be on the same server). "
-            "Unset both to use the embedded Postgres.",
-        )
-    return for_dagster(ensure_running(keep_running=True).ensure_database(EMBEDDED_DATABASE))
-
-
 class ReconPostgresStorage(DagsterPostgresStorage):
-    """Dagster's storage on Postgres, at `dagster_storage_url()`; it takes no configuration."""
+    """Dagster's storage on Postgres, at `dagster_url()`; it takes no configuration."""
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
@@ -64,21 +36,30 @@ class ReconPostgresStorage(DagsterPostgresStorage):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]) -> Self:
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]
+    ) -> Self:
         """Called in every process of Dagster with what `dagster.yaml` says.
 
         Raises:
             ConfigurationError: The environment does not name a database.
         """
-        return cls(dagster_storage_url(), inst_data=inst_data)
+        return cls(for_dagster(dagster_url()), inst_data=inst_data)
 
     @property
     def run_storage_data(self) -> ConfigurableClassData | None:
         """None: the parts cannot be made again on their own, since the URL is not in the configuration."""
         return None
 
-    event_storage_data = run_storage_data
-    schedule_storage_data = run_storage_data
+    @property
+    def event_storage_data(self) -> ConfigurableClassData | None:
+        """None, for the same reason."""
+        return None
+
+    @property
+    def schedule_storage_data(self) -> ConfigurableClassData | None:
+        """None, for the same reason."""
+        return None
 
 
 class ReconArtifactStorage(LocalArtifactStorage):
@@ -90,13 +71,15 @@ class ReconArtifactStorage(LocalArtifactStorage):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]) -> Self:
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]
+    ) -> Self:
         """Called in every process of Dagster."""
         return cls(str(_dagster_folder()), inst_data=inst_data)
 
 
 class ReconComputeLogManager(LocalComputeLogManager):
-    """What runs and ticks print, in `.recon/dagster/logs`; removed when it is old, since Dagster never does."""
+    """What runs and ticks print, in `.recon/dagster/logs`. Removes what is old, since Dagster never does."""
 
     def __init__(self, base_dir: str, keep_days: int, inst_data: ConfigurableClassData | None = None) -> None:
         """Keep files for `keep_days` days after they were last written."""
@@ -110,7 +93,9 @@ class ReconComputeLogManager(LocalComputeLogManager):
         return {"keep_days": Field(Int)}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, int]) -> Self:
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, int]
+    ) -> Self:
         """Called in every process of Dagster with what `dagster.yaml` says."""
         return cls(str(_dagster_folder() / "logs"), config_value["keep_days"], inst_data=inst_data)
 
@@ -127,15 +112,21 @@ class ReconComputeLogManager(LocalComputeLogManager):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         last_removal.touch()
-        for folder, _, files in os.walk(self._folder, topdown=False):
-            # Another run may remove the same file, or write into the same folder.
-            for path in (Path(folder) / name for name in files):
-                with contextlib.suppress(FileNotFoundError):
-                    if now - path.stat().st_mtime > self._keep_seconds:
-                        path.unlink()
-            if Path(folder) != self._folder:
-                with contextlib.suppress(OSError):
-                    Path(folder).rmdir()
+        # Deepest first, with every age taken before the first removal, which makes a folder look new.
+        found = [
+            (path, path.stat().st_mtime)
+            for path in sorted(self._folder.rglob("*"), reverse=True)
+            if path.exists()
+        ]
+        for path, modified in found:
+            if now - modified <= self._keep_seconds:
+                continue
+            # Another run may remove the same, and a folder may hold what is younger.
+            with contextlib.suppress(OSError):
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
 
 
 def _dagster_folder() -> Path:

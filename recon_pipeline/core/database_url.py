@@ -1,17 +1,30 @@
 """Rewrites one Postgres URL for each of its readers, and shows it without its password.
 
-A person pastes `postgres://` or `postgresql://`, which SQLAlchemy takes for the wrong driver on Dagster's side and libpq
-refuses with a driver's name in it. Only the scheme changes, and two spellings that SQLAlchemy reads otherwise than
-libpq; everything else survives as it was given. No message and no result of `redacted` ever shows a password.
+A person pastes `postgres://` or `postgresql://`, which SQLAlchemy takes for the wrong driver on Dagster's
+side and libpq refuses with a driver's name in it. Only the scheme changes, and two spellings that SQLAlchemy
+reads otherwise than libpq; everything else survives as it was given. No message and no result of `redacted`
+ever shows a password.
 """
 
 import re
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
-_ENCODED_SOCKET = re.compile(r"^(?P<user>[^@/?]*@)?(?P<host>%2[Ff][^:/?@]*)(?::(?P<port>\d+))?(?P<rest>[/?].*|)$")
+_ENCODED_SOCKET = re.compile(
+    r"^(?P<user>[^@/?]*@)?(?P<host>%2[Ff][^:/?@]*)(?::(?P<port>\d+))?(?P<rest>[/?].*|)$"
+)
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?")
 _PUBLIC_PARAMETERS = frozenset(
-    {"host", "hostaddr", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout", "pgbouncer"}
+    {
+        "host",
+        "hostaddr",
+        "port",
+        "user",
+        "dbname",
+        "sslmode",
+        "application_name",
+        "connect_timeout",
+        "pgbouncer",
+    }
     | {"target_session_attrs", "channel_binding", "sslrootcert", "gssencmode", "keepalives"}
 )
 _HIDDEN = "***"
@@ -40,7 +53,7 @@ def for_psycopg(url: str) -> str:
 
 
 def for_dagster(url: str) -> str:
-    """The form for Dagster's storage, `postgresql+psycopg2://`: its `NOTIFY` with a parameter fails on psycopg 3.
+    """The form for Dagster's storage, `postgresql+psycopg2://`: its `NOTIFY` fails on psycopg 3.
 
     Raises:
         DatabaseUrlError: Another scheme, or no URL at all.
@@ -68,7 +81,9 @@ def redacted(url: str) -> str:
         before_colon, colon, _ = location.partition("?")[0].partition(":")
         # Without an @ the part after the colon is a port, or the password of a URL whose end was cut off.
         if colon:
-            return f"{scheme}://{before_colon}:{_HIDDEN}" if "/" not in before_colon else f"{scheme}://{_HIDDEN}"
+            return (
+                f"{scheme}://{before_colon}:{_HIDDEN}" if "/" not in before_colon else f"{scheme}://{_HIDDEN}"
+            )
     path, question_mark, query = location.partition("?")
     shown_path, hash_sign, _ = path.partition("#")
     tail = f"#{_HIDDEN}" if hash_sign else ""

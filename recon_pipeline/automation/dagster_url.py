@@ -1,0 +1,35 @@
+"""Which database holds Dagster's records; apart from the storage, so that a face asks without importing Dagster."""
+
+import os
+from collections.abc import Mapping
+
+from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.embedded_postgres import DAGSTER_DATABASE, ensure_running
+
+_EXAMPLE = "DAGSTER_PG_URL=postgresql://user:password@host:5432/dagster"
+
+
+def dagster_url(environ: Mapping[str, str] = os.environ) -> str:
+    """The plain URL of Dagster's records: `DAGSTER_PG_URL`, or on the embedded server, which is started.
+
+    Raises:
+        ConfigurationError: `DAGSTER_PG_URL` is no Postgres URL, or is missing while `DATABASE_URL` is set:
+            the billing database is never taken for Dagster's records unless it is said.
+        EmbeddedPostgresError: The embedded server cannot run.
+    """
+    url = environ.get("DAGSTER_PG_URL")
+    if url:
+        try:
+            return for_libpq(url)
+        except DatabaseUrlError as error:
+            raise ConfigurationError(
+                f"DAGSTER_PG_URL cannot be used: {error}.", mend=f"Set it like {_EXAMPLE}."
+            ) from None
+    if environ.get("DATABASE_URL"):
+        raise ConfigurationError(
+            "DATABASE_URL is set and DAGSTER_PG_URL is not: Dagster has no database for its run history.",
+            mend=f"Set it like {_EXAMPLE}, a database of its own (create it empty; it may be on the same server), "
+            "or unset both to use the embedded Postgres.",
+        )
+    return ensure_running(keep_running=True).ensure_database(DAGSTER_DATABASE)

@@ -1,0 +1,44 @@
+"""The answer of one check of a requirement: passed, worth knowing, failed, or not to be told because an earlier one failed."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """How a requirement is met; only FAIL stands in the way of a run."""
+
+    PASS = "pass"
+    NOTE = "note"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One requirement and its answer.
+
+    Attributes:
+        requirement: What was looked at, a few words.
+        verdict: How it is met.
+        detail: What was found.
+        mend: What to do; empty where nothing is to be done.
+    """
+
+    requirement: str
+    verdict: Verdict
+    detail: str
+    mend: str = ""
+
+
+def passed(requirement: str, detail: str) -> Finding:
+    """The requirement is met."""
+    return Finding(requirement, Verdict.PASS, detail)
+
+
+def noted(requirement: str, detail: str, mend: str = "") -> Finding:
+    """The requirement is met in another way, or will cost something."""
+    return Finding(requirement, Verdict.NOTE, detail, mend)
+
+
+def failed(requirement: str, detail: str, mend: str) -> Finding:
+    """The requirement is not met; a run would fail or be refused."""
+    return Finding(requirement, Verdict.FAIL, detail, mend)

@@ -1,0 +1,138 @@
+"""The command line: every command, its options and an example; what they do is in the modules beside this one."""
+
+import click
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out, show_json, telling_errors
+from recon_pipeline.settings import Settings, read_settings
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recon-pipeline")
+def main() -> None:
+    """Keep usage-billing counters equal to the event log.
+
+    \b
+    First look:   recon demo, then recon dev
+    Your own:     export DATABASE_URL=postgresql://…, then recon init, recon doctor, recon reconcile --dry-run
+    """
+
+
+@main.command(epilog="Example: recon demo --events 50000 --customers 800")
+@click.option("--events", default=200_000, show_default=True, type=click.IntRange(1_000, 5_000_000), help="Events.")
+@click.option("--customers", default=3_000, show_default=True, type=click.IntRange(50, 500_000), help="Customers.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same data.")
+@_JSON
+@telling_errors
+def demo(*, events: int, customers: int, seed: int, as_json: bool) -> int:
+    """Play a month that goes wrong on an embedded Postgres, and repair it."""
+    from recon_pipeline.faces.demonstration import demonstrate
+
+    return demonstrate(events=events, customers=customers, seed=seed, as_json=as_json)
+
+
+@main.command(epilog="Example: recon dev --port 3001")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Of the UI; the first free one from 3000 on if not given.")
+@telling_errors
+def dev(*, port: int | None) -> int:
+    """Run UI, daemon and schedule, on DATABASE_URL or the demo's database, until Ctrl-C."""
+    from recon_pipeline.faces.dev import run_dev
+
+    read_settings()
+    return run_dev(port)
+
+
+@main.command(epilog="Example: recon init --print > recon.sql")
+@click.option("--with-billing-tables", is_flag=True, help="Also create the application's tables and recorder.")
+@click.option("--print", "print_only", is_flag=True, help="Show the SQL instead of running it.")
+@telling_errors
+def init(*, with_billing_tables: bool, print_only: bool) -> int:
+    """Prepare the database that DATABASE_URL names: create or update schema recon."""
+    from recon_pipeline.faces.init import prepare, printed
+    from recon_pipeline.store.database import BillingDatabase
+
+    if print_only:
+        click.echo(printed(with_billing_tables=with_billing_tables))
+    else:
+        database = BillingDatabase(_required_url(read_settings()))
+        out.print(prepare(database, with_billing_tables=with_billing_tables), markup=False)
+    return EXIT_CLEAN
+
+
+@main.command(epilog="Example: recon doctor --json")
+@_JSON
+@telling_errors
+def doctor(*, as_json: bool) -> int:
+    """Check everything that a run relies on; show each failure with its mend."""
+    from recon_pipeline.faces import doctor as face
+
+    settings = read_settings()
+    _required_url(settings)
+    findings = tuple(face.examine(settings))
+    if as_json:
+        show_json(face.as_json(findings))
+    else:
+        face.show(findings)
+    return EXIT_CLEAN if face.is_healthy(findings) else EXIT_NOT_CLEAN
+
+
+@main.command(epilog="Example: recon reconcile --period 2026-05 --period 2026-06 --dry-run")
+@click.option("--period", "periods", multiple=True, metavar="YYYY-MM", help="A billing month; may be repeated.")
+@click.option("--all", "every_period", is_flag=True, help="Every month from RECON_START_PERIOD on.")
+@click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Compare and check the guards; repair nothing.")
+@click.option("--full", is_flag=True, help="Take sums from the log itself, not from stored aggregates.")
+@click.option("--approve", "approve_reason", default="", metavar="REASON", help="Repair beyond the budgets; recorded.")
+@_JSON
+@telling_errors
+def reconcile(
+    *,
+    periods: tuple[str, ...],
+    every_period: bool,
+    customers: tuple[str, ...],
+    dry_run: bool,
+    full: bool,
+    approve_reason: str,
+    as_json: bool,
+) -> int:
+    """Compare counters with the log, repair what drifted, verify.
+
+    Without --period and --all: the months that a tick of the schedule would take.
+    """
+    from recon_pipeline.faces import reconcile as face
+
+    asked = face.Asked(periods, every_period, customers, dry_run, approve_reason)
+    ended = face.run_reconcile(read_settings(), asked)
+    if as_json:
+        show_json(face.as_json(ended, dry_run=dry_run))
+    else:
+        face.show(ended, dry_run=dry_run)
+    return face.exit_code(ended, dry_run=dry_run)
+
+
+@main.command(epilog="Example: recon status --json")
+@_JSON
+@telling_errors
+def status(*, as_json: bool) -> int:
+    """Show when counters were last known to match, and what happened lately."""
+    from recon_pipeline.faces import status as face
+
+    known = face.read_status(read_settings())
+    if as_json:
+        show_json(face.as_json(known))
+    else:
+        face.show(known)
+    return EXIT_CLEAN if known.is_clean else EXIT_NOT_CLEAN
+
+
+def _required_url(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "DATABASE_URL is not set: this command works on a database of your own.",
+            changed="Nothing was changed.",
+            mend="export DATABASE_URL=postgresql://user:password@host:5432/database "
+            "(for a first look without one: recon demo).",
+        )
+    return settings.database_url

@@ -1,0 +1,199 @@
+"""The command `recon demo`: a month goes wrong on an embedded Postgres, and the real job puts it right.
+
+Always on the embedded server, whatever DATABASE_URL says: made-up usage has no place in a real database.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE, EmbeddedServer, ensure_running
+from recon_pipeline.faces import reconcile as reconcile_face
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out, show_json
+from recon_pipeline.faces.demo import Story, play_the_month
+from recon_pipeline.faces.init import prepare
+from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile
+from recon_pipeline.settings import Settings, read_settings
+from recon_pipeline.store import drift
+from recon_pipeline.store.database import BillingDatabase
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class _Bars:
+    """Shows the stages of the month as progress bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def start(self, label: str, total: int) -> None:
+        self._task = self._progress.add_task(label, total=total)
+
+    def advance(self, n: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, n)
+
+    def finish(self) -> None:
+        self._task = None
+
+
+def demonstrate(*, events: int, customers: int, seed: int, as_json: bool) -> int:
+    """Play the month, reconcile it through Dagster, compare again, and tell it.
+
+    Returns:
+        0 only if every counter matches its event sum at the end.
+    """
+    with _embedded() as server, open_instance() as instance:
+        url = _fresh_billing_database(server)
+        os.environ["DATABASE_URL"] = url
+        settings = read_settings()
+        database = BillingDatabase(url)
+        prepare(database, with_billing_tables=True)
+        with _bars() as progress:
+            story = play_the_month(
+                url, events=events, customers=customers, seed=seed, now=datetime.now(UTC), progress=progress
+            )
+        request = Request(*_months(url))
+        with err.status("Running the job reconcile …"):
+            repaired = reconcile(settings, instance, request)
+        with database.transaction() as connection:
+            found = drift.summarize(
+                connection, repaired.record.run_id, counters_scanned=repaired.record.counters_scanned or 0
+            )
+            sample = drift.sample(connection, repaired.record.run_id)
+        with err.status("Comparing once more …"):
+            after = reconcile(settings, instance, Request(request.first, request.last, dry_run=True))
+    matches = repaired.record.outcome == "clean" and after.record.drift_count == 0
+    if as_json:
+        show_json(_as_json(story, repaired, after, matches=matches))
+    else:
+        _tell(story, found, sample, repaired, after, settings)
+    return EXIT_CLEAN if matches else EXIT_NOT_CLEAN
+
+
+@contextmanager
+def _embedded() -> Iterator[EmbeddedServer]:
+    """The embedded server, with Dagster's storage on it, stopped at the end unless a `recon dev` uses it."""
+    if os.environ.get("DATABASE_URL"):
+        err.print("The demo does not touch DATABASE_URL; it uses the embedded Postgres.")
+    with err.status("Starting the embedded Postgres …"):
+        server = ensure_running(keep_running=False)
+        os.environ["DAGSTER_PG_URL"] = server.ensure_database(DAGSTER_DATABASE)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _fresh_billing_database(server: EmbeddedServer) -> str:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        name = sql.Identifier(BILLING_DATABASE)
+        connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+    return server.ensure_database(BILLING_DATABASE)
+
+
+@contextmanager
+def _bars() -> Iterator[_Bars]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err) as progress:
+        yield _Bars(progress)
+
+
+def _months(url: str) -> tuple[BillingMonth, BillingMonth]:
+    """The first and last month of the story."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "select min(period_start), max(period_start) from billing_usage_counters"
+        ).fetchone()
+    first, last = row or (datetime.now(UTC), datetime.now(UTC))
+    return BillingMonth.containing(first), BillingMonth.containing(last)
+
+
+def _drift_table(comparison: drift.Comparison) -> "pd.DataFrame":
+    """Drifted keys by month (rows) and kind (columns), with totals."""
+    import pandas as pd
+
+    cells = pd.DataFrame(
+        [(cell.partition, cell.kind, cell.keys) for cell in comparison.cells], columns=["month", "kind", "keys"]
+    )
+    pivot = cells.pivot_table(
+        index="month", columns="kind", values="keys", aggfunc="sum", fill_value=0, margins=True, margins_name="all"
+    )
+    kinds = [kind for kind in ("missing", "under", "over", "orphan", "all") if kind in pivot.columns]
+    return pivot[kinds]
+
+
+def _tell(
+    story: Story,
+    found: drift.Comparison,
+    sample: tuple[drift.DriftedKey, ...],
+    repaired: Reconciled,
+    after: Reconciled,
+    settings: Settings,
+) -> None:
+    record = repaired.record
+    out.rule("What happened")
+    out.print(
+        f"{story.event_count:,} events of {story.customer_count:,} customers over six months of billing periods, "
+        f"{story.counter_count:,} counters. Then:"
+    )
+    for mishap in story.mishaps:
+        out.print(f"  • [bold]{mishap.name}[/]: {mishap.story}")
+    out.rule("Drift before: keys by month and kind")
+    frame = _drift_table(found)
+    table = Table("month", *map(str, frame.columns))
+    for month, counts in frame.iterrows():
+        table.add_row(str(month), *(f"{int(count):,}" for count in counts))
+    out.print(table)
+    out.rule("Repaired")
+    repairs = Table("customer", "period start", "kind", "before", "after", "limit", "quota")
+    for key in sample[:8]:
+        limit = f"{int(key.usage_limit):,}" if key.usage_limit else "-"
+        before = f"{int(key.usage_count):,}" if key.usage_count else "no row"
+        repairs.add_row(
+            key.gateway_customer_id, key.period_start[:10], key.kind, before, f"{int(key.event_sum):,}", limit,
+            {"over": "now over", "under": "unblocked"}.get(key.quota_transition, ""),
+        )  # fmt: skip
+    out.print(repairs)
+    out.print(f"… and {max(0, (record.rows_repaired or 0) - 8):,} more, each with a row in recon.counter_repair.")
+    for name in ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions"):
+        out.print(f"  {name:24} {getattr(record, name) or 0:>8,}")
+    out.print(f"  {'(back under quota)':24} {record.under_quota_transitions or 0:>8,}")
+    for check in repaired.failed_checks:
+        out.print(f"  [yellow]{check.name}[/]: {check.description}")
+    out.rule("The same comparison after")
+    left = after.record.drift_count
+    verdict = "[bold green]no drift: every counter equals its event sum[/]" if left == 0 else f"[red]{left} keys drifted[/]"
+    out.print(f"{after.record.counters_scanned or 0:,} counters compared: {verdict}.")
+    out.rule("What next")
+    out.print(
+        f"  recon dev            the UI: run {record.run_id} is under Runs, the assets under Lineage\n"
+        "  recon status         what was found and repaired lately\n"
+        "  recon reconcile --dry-run\n"
+        f"Your own database: export DATABASE_URL and DAGSTER_PG_URL, then recon init, recon doctor. Scope: "
+        f"{', '.join(map(str, settings.scope))} (RECON_SCOPE)."
+    )
+
+
+def _as_json(story: Story, repaired: Reconciled, after: Reconciled, *, matches: bool) -> dict[str, Any]:
+    return {
+        "success": matches,
+        "events": story.event_count,
+        "counters": story.counter_count,
+        "mishaps": [
+            {"name": mishap.name, "story": mishap.story, "keys": len(mishap.keys), "quantity": mishap.quantity}
+            for mishap in story.mishaps
+        ],
+        "repaired": reconcile_face.as_json([repaired], dry_run=False),
+        "after": reconcile_face.as_json([after], dry_run=True),
+    }

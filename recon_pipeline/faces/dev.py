@@ -1,0 +1,269 @@
+"""Dagster's UI, daemon and schedule on this machine, in the foreground: what `recon dev` does.
+
+Three processes: one code server, which the other two share (each would start one of its own, and loading the
+definitions is the dearest part of a start), the webserver and the daemon. They live and die together: when
+one ends, all are ended, and whichever way this process ends, none of them stays behind.
+"""
+
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from recon_pipeline.automation.dagster_url import dagster_url
+from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.embedded_postgres import (
+    BILLING_DATABASE,
+    DAGSTER_DATABASE,
+    ensure_running,
+    project_folder,
+)
+
+_HOST = "127.0.0.1"
+_FIRST_PORT = 3000
+_PORTS_TRIED = 50
+_START_SECONDS = 180
+_STOP_SECONDS = 20
+_POLL_SECONDS = 0.2
+_LOG_LINES_SHOWN = 15
+_DEFINITIONS = "recon_pipeline.definitions"
+_LOCATION = "recon_pipeline"
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+class DevError(ReconError):
+    """One of Dagster's processes ended, or did not come up."""
+
+
+@dataclass(frozen=True)
+class _Service:
+    """One of the processes. It leads a process group, so that what it started can be ended with it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def signal_group(self, number: int) -> None:
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def run_dev(
+    port: int | None = None, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = print
+) -> None:
+    """Run Dagster until Ctrl-C or SIGTERM, then stop all of it.
+
+    Args:
+        port: Port of the UI; by default the first free one from 3000.
+        environ: `DATABASE_URL` and `DAGSTER_PG_URL` name the databases; without them the embedded server is
+            used, and stopped at the end. `DAGSTER_HOME` names the folder of `dagster.yaml`, by default the
+            project's.
+        say: Is given what the user should read, a line each.
+
+    Raises:
+        ConfigurationError: The port is taken, `dagster.yaml` is not there, or a URL is missing.
+        EmbeddedPostgresError: The embedded server cannot run.
+        DevError: A process ended; the message holds the end of its log.
+    """
+    home = _dagster_home(environ)
+    chosen_port = _free_port(port)
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_requested())
+        environment = stack.enter_context(_databases(environ)) | {"DAGSTER_HOME": str(home)}
+        logs = home / ".recon" / "dagster" / "dev"
+        logs.mkdir(parents=True, exist_ok=True)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recon-")))
+        services: list[_Service] = []
+        stack.callback(_stop_all, services)
+        for step in _starting(services, folder, environment, chosen_port, logs):
+            _wait(services, stop, step)
+        if not stop.is_set():
+            say(f"Dagster is at http://{_HOST}:{chosen_port} (logs in {logs}). Ctrl-C stops it.")
+            _wait(services, stop, None)
+        say("Stopping Dagster ...")
+
+
+def _starting(
+    services: list[_Service], folder: Path, environment: Mapping[str, str], port: int, logs: Path
+) -> Generator[Callable[[], bool]]:
+    """Start the processes one after the other; after each step, give what tells whether it is done.
+
+    Args:
+        services: Takes in what was started, as soon as it is.
+        folder: A short path for the code server's socket; it must last as long as the processes.
+        environment: For all of them.
+        port: The webserver's.
+        logs: Folder of their output.
+    """
+
+    def start(name: str, arguments: Sequence[str]) -> None:
+        log = logs / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                [sys.executable, "-m", *arguments],
+                cwd=environment["DAGSTER_HOME"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        services.append(_Service(name, process, log))
+
+    code_socket, workspace = folder / "code", folder / "workspace.yaml"
+    workspace.write_text(
+        f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {_LOCATION}}}\n"
+    )
+    code_server = ["dagster", "api", "grpc", "--module-name", _DEFINITIONS, "--socket", str(code_socket)]
+    start("code-server", [*code_server, "--location-name", _LOCATION])
+    yield lambda: b"Started Dagster code server" in services[0].log.read_bytes()
+    start("webserver", ["dagster_webserver", "-w", str(workspace), "-h", _HOST, "-p", str(port)])
+    start("daemon", ["dagster._daemon", "run", "-w", str(workspace)])
+    yield lambda: _webserver_answers(port)
+
+
+def _wait(services: Sequence[_Service], stop: threading.Event, done: Callable[[], bool] | None) -> None:
+    """Return when a stop is asked for, or, with `done`, when that is so.
+
+    Raises:
+        DevError: A process ended meanwhile, or it took too long.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while not stop.wait(_POLL_SECONDS):
+        for service in services:
+            if service.process.poll() is not None:
+                raise DevError(
+                    f"Dagster's {service.name} ended with {service.process.returncode}. "
+                    f"The end of {service.log}:\n{_end_of(service.log)}",
+                    mend="Mend what it says and start again; the other processes were stopped.",
+                )
+        if done is not None and done():
+            return
+        if done is not None and time.monotonic() > deadline:
+            raise DevError(
+                f"Dagster's {services[-1].name} was not ready after {_START_SECONDS} s. "
+                f"The end of {services[-1].log}:\n{_end_of(services[-1].log)}",
+                mend="Try again when the machine is less busy; all processes were stopped.",
+            )
+
+
+def _stop_all(services: Sequence[_Service]) -> None:
+    """End every process with what it started: asked first, killed after a time."""
+    for service in services:
+        service.signal_group(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    for service in services:
+        try:
+            service.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue
+    for service in services:
+        service.signal_group(signal.SIGKILL)
+        service.process.wait()
+
+
+@contextmanager
+def _databases(environ: Mapping[str, str]) -> Generator[dict[str, str]]:
+    """The environment with both URLs in it. An embedded server is ours to stop, but not under another user of it."""
+    if environ.get("DATABASE_URL"):
+        yield {**environ, "DAGSTER_PG_URL": dagster_url(environ)}
+        return
+    server = ensure_running(keep_running=False)
+    try:
+        yield {
+            **environ,
+            "DATABASE_URL": server.ensure_database(BILLING_DATABASE),
+            "DAGSTER_PG_URL": environ.get("DAGSTER_PG_URL") or server.ensure_database(DAGSTER_DATABASE),
+        }
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _stop_requested() -> Generator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and the terminal's end set, instead of ending this process where it stands."""
+    requested = threading.Event()
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        requested.set()
+
+    before = {
+        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when our parent dies, however it does: a killed `recon dev` leaves nobody behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _dagster_home(environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("DAGSTER_HOME") or project_folder()).absolute()
+    if not (home / "dagster.yaml").exists():
+        raise ConfigurationError(
+            f"There is no dagster.yaml in {home}: without it runs would not be queued or retried.",
+            mend="Start in the project's folder, or set DAGSTER_HOME to the folder that holds it.",
+        )
+    return home
+
+
+def _free_port(wanted: int | None) -> int:
+    if wanted is not None:
+        if not _is_free(wanted):
+            raise ConfigurationError(
+                f"Port {wanted} of {_HOST} is taken or not allowed; nothing was started.",
+                mend="End what listens there, or choose another with --port.",
+            )
+        return wanted
+    for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED):
+        if _is_free(port):
+            return port
+    raise ConfigurationError(
+        f"No port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS_TRIED - 1} of {_HOST} is free; nothing was started.",
+        mend="Choose one with --port.",
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _webserver_answers(port: int) -> bool:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/server_info")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES_SHOWN:])

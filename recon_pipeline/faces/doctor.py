@@ -1,0 +1,107 @@
+"""The command `recon doctor`: every requirement of a run, pass or fail, with its mend. Changes nothing."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.findings import Finding, Verdict, failed, passed
+from recon_pipeline.faces.console import out
+from recon_pipeline.faces.orchestrator import open_instance
+from recon_pipeline.settings import Settings
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.requirements import check_database
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+SCHEDULE = "reconcile_every_5_minutes"
+_COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at variables, database and orchestrator, one after the other."""
+    scope = ", ".join(map(str, settings.scope))
+    yield passed("variables", f"scope {scope} from {settings.start_period.key}, settle {settings.settle_seconds} s")
+    yield from _database(settings)
+    yield from _dagster()
+    unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
+    yield passed("limits", f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope")
+
+
+def is_healthy(findings: Sequence[Finding]) -> bool:
+    """Whether nothing stands in the way of a run."""
+    return all(finding.verdict is not Verdict.FAIL for finding in findings)
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {
+        "success": is_healthy(findings),
+        "findings": [
+            {
+                "requirement": finding.requirement,
+                "verdict": str(finding.verdict),
+                "detail": finding.detail,
+                "mend": finding.mend,
+            }
+            for finding in findings
+        ],
+    }
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """The same for a person."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        colour = _COLOURS[finding.verdict]
+        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.requirement, finding.detail)
+        if finding.mend:
+            table.add_row("", "", f"[bold]→ {finding.mend}[/]")
+    out.print(table)
+    failures = sum(finding.verdict is Verdict.FAIL for finding in findings)
+    out.print(f"{failures} of {len(findings)} requirements fail." if failures else "Everything a run relies on is there.")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    assert settings.database_url is not None  # noqa: S101  the command refuses to start without it
+    database = BillingDatabase(settings.database_url)
+    try:
+        with database.transaction() as connection:
+            yield passed("connection", database.name)
+            yield from check_database(connection)
+    except ReconError as error:
+        yield failed("connection", error.what, error.mend)
+
+
+def _dagster() -> Iterator[Finding]:
+    try:
+        with open_instance() as instance:
+            runs = instance.get_runs_count()
+            yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")
+            yield _schedule(instance)
+    except ReconError as error:
+        yield failed("Dagster storage", error.what, error.mend)
+
+
+def _schedule(instance: "DagsterInstance") -> Finding:
+    from dagster._core.scheduler.instigation import InstigatorStatus
+
+    states = instance.all_instigator_state()
+    stopped = [
+        state
+        for state in states
+        if state.instigator_name == SCHEDULE and state.status == InstigatorStatus.STOPPED
+    ]
+    if stopped:
+        return failed("schedule", f"{SCHEDULE} was switched off", "Switch it on in the UI under Automation.")
+    scheduler = instance.get_daemon_statuses().get("SCHEDULER")
+    if scheduler is None or not scheduler.healthy:
+        return failed(
+            "schedule",
+            f"{SCHEDULE} is on, but no Dagster daemon is alive to run it",
+            "Start recon dev, or dagster-daemon run beside your webserver.",
+        )
+    return passed("schedule", f"{SCHEDULE} is on and the daemon is alive")

@@ -1,0 +1,166 @@
+"""Runs the pipeline through Dagster from a shell: in this process, recorded in the instance like every other run."""
+
+import getpass
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.embedded_postgres import project_folder
+from recon_pipeline.settings import Settings
+from recon_pipeline.store import runs
+from recon_pipeline.store.runs import RunRecord
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of one run.
+
+    Attributes:
+        first: First billing month.
+        last: Last billing month, included.
+        customers: Only these, or all if empty.
+        dry_run: Compare and check the guards, repair nothing.
+        approve_reason: Why a repair beyond the budgets is right, or ''.
+    """
+
+    first: BillingMonth
+    last: BillingMonth
+    customers: tuple[str, ...] = ()
+    dry_run: bool = False
+    approve_reason: str = ""
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """An asset check of the run that did not pass.
+
+    Attributes:
+        name: Of the check.
+        is_error: Error or warning.
+        description: What it said.
+    """
+
+    name: str
+    is_error: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """How a run ended.
+
+    Attributes:
+        record: Its figures, as recorded in schema recon.
+        failed_checks: What did not pass.
+    """
+
+    record: RunRecord
+    failed_checks: tuple[FailedCheck, ...]
+
+
+def use_dagster_home() -> str:
+    """Make sure that Dagster finds its `dagster.yaml`; returns the folder.
+
+    Raises:
+        ConfigurationError: DAGSTER_HOME is unset and there is no `dagster.yaml` in the project's folder.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if home is None:
+        home = str(project_folder())
+        if not os.path.exists(os.path.join(home, "dagster.yaml")):
+            raise ConfigurationError(
+                f"DAGSTER_HOME is not set and {home} holds no dagster.yaml.",
+                mend="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
+            )
+        os.environ["DAGSTER_HOME"] = home
+    return home
+
+
+def open_instance() -> "dg.DagsterInstance":
+    """Dagster's instance, for its run history.
+
+    Raises:
+        ReconError: Its storage cannot be reached.
+    """
+    import dagster as dg
+    from sqlalchemy.exc import SQLAlchemyError
+
+    use_dagster_home()
+    try:
+        return dg.DagsterInstance.get()
+    except ReconError:
+        raise
+    except (dg.DagsterError, SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        raise ReconError(
+            f"Dagster's storage cannot be reached: {str(cause).splitlines()[0]}",
+            mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history.",
+        ) from error
+
+
+def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Request) -> Reconciled:
+    """Run the job `reconcile` for a contiguous range of months and wait for its end.
+
+    Raises:
+        ReconError: The run ended without a record (the database was never reached).
+    """
+    import dagster as dg
+
+    from recon_pipeline.assets.months import range_tags
+    from recon_pipeline.assets.reconciler import close_record, open_database
+    from recon_pipeline.automation.jobs import PIPELINE
+    from recon_pipeline.automation.jobs import reconcile as job
+    from recon_pipeline.definitions import defs
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    selected = PIPELINE[:-1] if request.dry_run else PIPELINE
+    config = {
+        "customers": list(request.customers),
+        "approve_reason": request.approve_reason,
+        "approved_by": getpass.getuser(),
+    }
+    result = defs.resolve_job_def(job.name).execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        tags={**range_tags(request.first, request.last), "user": getpass.getuser()},
+        asset_selection=[asset.key for asset in selected],
+        run_config={
+            "resources": {"reconciler": {"config": config}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
+    )
+    database = open_database(settings)
+    outcome = "compared" if result.success else "failed"
+    close_record(database, result.run_id, outcome, lambda _: None)
+    with database.transaction() as connection:
+        record = runs.read(connection, result.run_id)
+    if record is None:
+        raise ReconError(
+            _failure_of(result.all_events) or f"Run {result.run_id} failed before it looked at anything.",
+            mend=f"Look at run {result.run_id} in the UI (recon dev).",
+        )
+    return Reconciled(record, _failed_checks(result.get_asset_check_evaluations()))
+
+
+def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[FailedCheck, ...]:
+    return tuple(
+        FailedCheck(one.check_name, one.severity.name == "ERROR", one.description or "")
+        for one in evaluations
+        if not one.passed
+    )
+
+
+def _failure_of(events: "Sequence[dg.DagsterEvent]") -> str | None:
+    for event in events:
+        if event.is_step_failure and event.step_failure_data.user_failure_data:
+            return event.step_failure_data.user_failure_data.description
+    return None

@@ -1,0 +1,155 @@
+"""The command `recon reconcile`: from what a person asks to runs of contiguous months, and back to one answer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, months_between, require_known
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
+from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile
+from recon_pipeline.settings import RECENT_DAYS, Settings
+
+_SUMS = (
+    "events_scanned",
+    "counters_scanned",
+    "drift_count",
+    "rows_repaired",
+    "dedupe_count",
+    "reconcile_failures",
+    "over_quota_transitions",
+    "under_quota_transitions",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of the command as given.
+
+    Attributes:
+        periods: Partition keys, `YYYY-MM`.
+        every_period: All months from RECON_START_PERIOD to the current one.
+        customers: Only these.
+        dry_run: Repair nothing.
+        approve_reason: Or ''.
+    """
+
+    periods: tuple[str, ...]
+    every_period: bool
+    customers: tuple[str, ...]
+    dry_run: bool
+    approve_reason: str
+
+
+def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
+    """Reconcile what was asked, one run for each contiguous range of months, in order.
+
+    Raises:
+        ConfigurationError: A period that does not exist or may not be touched.
+        ReconError: A run that could not look at anything.
+    """
+    months = _months(settings, asked)
+    with open_instance() as instance:
+        ended: list[Reconciled] = []
+        for first, last in contiguous_ranges(months):
+            request = Request(first, last, asked.customers, asked.dry_run, asked.approve_reason)
+            with err.status(f"Reconciling {first.key} to {last.key} …"):
+                ended.append(reconcile(settings, instance, request))
+        return tuple(ended)
+
+
+def exit_code(ended: Sequence[Reconciled], *, dry_run: bool) -> int:
+    """0 if every counter matches (or would be looked at only), 3 if a guard blocked a run, else 1."""
+    outcomes = {one.record.outcome for one in ended}
+    if "blocked" in outcomes:
+        return EXIT_BLOCKED
+    drifted = any(one.record.drift_count for one in ended)
+    clean = outcomes == {"compared"} and not drifted if dry_run else outcomes == {"clean"}
+    return EXIT_CLEAN if clean else EXIT_NOT_CLEAN
+
+
+def as_json(ended: Sequence[Reconciled], *, dry_run: bool) -> dict[str, Any]:
+    """The one object of `--json`; figures of several runs are added up."""
+    records = [one.record for one in ended]
+    by_kind: Counter[str] = Counter()
+    for record in records:
+        by_kind.update(record.drift_by_kind or {})
+    return {
+        "success": exit_code(ended, dry_run=dry_run) == EXIT_CLEAN,
+        "blocked": any(record.outcome == "blocked" for record in records),
+        "dry_run": dry_run,
+        "run_id": records[0].run_id,
+        "run_ids": [record.run_id for record in records],
+        "partitions": [
+            month.key
+            for record in records
+            for month in months_between(
+                BillingMonth.parse(record.first_partition), BillingMonth.parse(record.last_partition)
+            )
+        ],
+        "mode": records[0].mode,
+        "drift_by_kind": dict(by_kind),
+        **{name: sum(getattr(record, name) or 0 for record in records) for name in _SUMS},
+        "duration_ms": round(sum(record.duration_ms for record in records)),
+        "errors": [record.error for record in records if record.error],
+    }
+
+
+def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
+    """The same for a person."""
+    for one in ended:
+        record = one.record
+        table = Table(title=f"{record.first_partition} to {record.last_partition}", show_header=False)
+        rows = (
+            ("outcome", record.outcome.replace("_", " ")),
+            ("drift_count", _figure(record.drift_count)),
+            *((f"  {kind}", _figure(count)) for kind, count in (record.drift_by_kind or {}).items()),
+            ("rows_repaired", "none: dry run" if dry_run else _figure(record.rows_repaired)),
+            ("dedupe_count", _figure(record.dedupe_count)),
+            ("reconcile_failures", _figure(record.reconcile_failures)),
+            ("over_quota_transitions", _figure(record.over_quota_transitions)),
+            ("under_quota_transitions", _figure(record.under_quota_transitions)),
+            ("deferred", _figure(record.deferred_count)),
+            ("events_scanned", _figure(record.events_scanned)),
+            ("counters_scanned", _figure(record.counters_scanned)),
+            ("mode", record.mode),
+            ("duration", f"{record.duration_ms / 1000:.1f} s"),
+            ("run", record.run_id),
+        )
+        for name, value in rows:
+            table.add_row(name, value)
+        out.print(table)
+        for check in one.failed_checks:
+            style = "red" if check.is_error else "yellow"
+            out.print(f"[{style}]{check.name}[/]", check.description, sep="\n", markup=True)
+        if record.error and not one.failed_checks:
+            out.print(record.error, style="red", markup=False)
+
+
+def _figure(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
+    from recon_pipeline.assets.months import known_months
+    from recon_pipeline.assets.reconciler import open_database
+    from recon_pipeline.store.billing_tables import require_trustworthy
+    from recon_pipeline.store.schedule import months_to_reconcile
+
+    if asked.periods and asked.every_period:
+        raise ConfigurationError("--period and --all exclude each other.", mend="Give one of them.")
+    first, current = known_months()
+    if asked.every_period:
+        return months_between(first, current)
+    if asked.periods:
+        months = tuple(BillingMonth.parse(key) for key in asked.periods)
+        require_known(months, first=first, current=current)
+        return months
+    with open_database(settings).transaction() as connection:
+        require_trustworthy(connection)
+        extent = Extent(settings.scope, first, current)
+        return (*months_to_reconcile(connection, extent, recent_days=RECENT_DAYS), current)

@@ -1,0 +1,90 @@
+"""The command `recon status`: when counters were last known to match, what happened lately, in which mode."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from recon_pipeline.assets.reconciler import MODE, open_database
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.faces.console import out
+from recon_pipeline.settings import Settings
+from recon_pipeline.store import migrate, runs
+from recon_pipeline.store.billing_tables import describe_server
+from recon_pipeline.store.runs import RunRecord
+
+RUNS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known from schema `recon`.
+
+    Attributes:
+        database: Without its password.
+        mode: How event sums are taken.
+        last_clean_at: Start of the newest run shown after which every counter matched.
+        runs: The latest, newest first.
+    """
+
+    database: str
+    mode: str
+    last_clean_at: datetime | None
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the newest run that ended and repaired found every counter matching."""
+        ended = [run for run in self.runs if run.outcome not in ("running", "compared")]
+        return bool(ended) and ended[0].outcome == "clean"
+
+
+def read_status(settings: Settings) -> Status:
+    """Read what is known.
+
+    Raises:
+        ReconError: The database was never prepared, or cannot be reached.
+    """
+    database = open_database(settings)
+    with database.transaction() as connection:
+        if not describe_server(connection).has_schema or migrate.installed_version(connection) is None:
+            raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
+        latest = runs.recent(connection, rows=RUNS_SHOWN)
+    clean = [run.started_at for run in latest if run.outcome == "clean"]
+    return Status(database.name, MODE, max(clean, default=None), latest)
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {
+        "success": status.is_clean,
+        "database": status.database,
+        "mode": status.mode,
+        "last_clean_at": status.last_clean_at,
+        "runs": [asdict(run) for run in status.runs],
+    }
+
+
+def show(status: Status) -> None:
+    """The same for a person."""
+    out.print(f"Database {status.database}", markup=False)
+    out.print(f"Mode {status.mode}: event sums are taken from the whole log of the months concerned, at each run.")
+    if status.last_clean_at is None:
+        out.print(f"None of the last {RUNS_SHOWN} runs found every counter matching.")
+    else:
+        out.print(f"Every counter matched in the run of {status.last_clean_at:%Y-%m-%d %H:%M:%S} UTC.")
+    table = Table()
+    for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "duration", "run"):
+        table.add_column(heading, justify="right" if heading in ("drift", "repaired", "failed", "deferred") else "left")
+    for run in status.runs:
+        figures = (run.drift_count, run.rows_repaired, run.reconcile_failures, run.deferred_count)
+        table.add_row(
+            f"{run.started_at:%m-%d %H:%M:%S}",
+            f"{run.first_partition} to {run.last_partition}",
+            run.outcome.replace("_", " "),
+            *("-" if figure is None else f"{figure:,}" for figure in figures),
+            f"{run.duration_ms / 1000:.1f} s",
+            run.run_id[:8],
+        )
+    out.print(table)

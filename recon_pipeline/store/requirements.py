@@ -1,0 +1,206 @@
+"""Everything that a run relies on in the billing database, looked at one by one, each with its mend. Changes nothing."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.findings import Finding, failed, noted, passed
+from recon_pipeline.store import migrate
+from recon_pipeline.store.billing_tables import (
+    COUNTER_KEY,
+    COUNTERS,
+    EVENTS,
+    SUBSCRIPTIONS,
+    Server,
+    Table,
+    describe_server,
+    describe_table,
+    has_unique_key,
+    wrong_columns,
+)
+
+OLDEST_VERSION = 15
+CLOCK_SKEW_SECONDS = 5.0
+
+
+def check_database(
+    connection: Connection, *, clock: Callable[[], float] = time.time
+) -> Iterator[Finding]:
+    """Look at server, tables, privileges and schema `recon`.
+
+    Args:
+        connection: In a transaction.
+        clock: This machine's, in seconds since 1970.
+
+    Yields:
+        A finding for each requirement, in the order in which they build on each other.
+    """
+    server = describe_server(connection)
+    yield from _server(server, clock() - server.clock_seconds)
+    events = yield from _table(connection, EVENTS, server)
+    if events is not None:
+        yield from _events(events, server)
+    counters = yield from _table(connection, COUNTERS, server)
+    if counters is not None:
+        yield from _counters(counters, server)
+    yield from _subscriptions(connection, server)
+    yield from _schema(connection, server)
+
+
+def _server(server: Server, skew_seconds: float) -> Iterator[Finding]:
+    supported = server.version >= OLDEST_VERSION * 10_000
+    yield (
+        passed("server version", f"PostgreSQL {server.version_name}")
+        if supported
+        else failed(
+            "server version",
+            f"PostgreSQL {server.version_name} is older than {OLDEST_VERSION}",
+            f"Upgrade the server to PostgreSQL {OLDEST_VERSION} or later.",
+        )
+    )
+    writable = not server.is_standby and not server.is_read_only
+    yield (
+        passed("primary", "takes writes")
+        if writable
+        else failed(
+            "primary",
+            "a standby: it lags behind and takes no writes" if server.is_standby else "transactions are read only",
+            "Point DATABASE_URL at the primary.",
+        )
+    )
+    yield (
+        passed("clock", f"{abs(skew_seconds):.1f} s apart")
+        if abs(skew_seconds) <= CLOCK_SKEW_SECONDS
+        else noted(
+            "clock",
+            f"this machine and the database are {abs(skew_seconds):.0f} s apart; only schedules are affected, since "
+            "ages are taken from the database's clock",
+            "Run a time service on this machine.",
+        )
+    )
+
+
+def _table(connection: Connection, name: str, server: Server) -> Generator[Finding, None, Table | None]:
+    table = describe_table(connection, name)
+    if table is None:
+        yield failed(
+            name,
+            f"not found on the search_path ({server.search_path}) of {server.database}",
+            f"Point DATABASE_URL at the application's database, or: alter role {server.role} set search_path = <schema>; "
+            "For a new project: recon init --with-billing-tables.",
+        )
+        return None
+    wrong = wrong_columns(table, name)
+    if wrong:
+        yield failed(f"{name} columns", "; ".join(wrong), f"Check that {table.name} is the application's own {name}.")
+        return None
+    yield passed(f"{name} columns", f"all present in {table.name}")
+    yield (
+        passed(f"{name} readable", "select granted")
+        if table.can_select
+        else failed(
+            f"{name} readable",
+            f"{server.role} may not read {table.name}",
+            f"grant select on {table.name} to {server.role};",
+        )
+    )
+    yield (
+        failed(
+            f"{name} row level security",
+            f"active for {server.role}: it hides rows without an error",
+            f"alter role {server.role} bypassrls;",
+        )
+        if table.row_security_active
+        else passed(f"{name} row level security", "hides nothing from us")
+    )
+    return table
+
+
+def _events(events: Table, server: Server) -> Iterator[Finding]:
+    if has_unique_key(events, frozenset({"gateway_name", "request_id"})):
+        yield passed("request ids", "unique by constraint")
+    elif events.leading_index_columns & {"request_id"} or any("request_id" in key for key in events.unique_keys):
+        yield noted("request ids", "not unique by constraint: repeated ones are found by index and counted once")
+    else:
+        yield noted(
+            "request ids",
+            "neither unique nor indexed: repeated ones are found by reading the whole log, which is right but slow",
+            f"create index concurrently on {events.name} (request_id);",
+        )
+    yield (
+        passed("events by customer", "indexed")
+        if "gateway_customer_id" in events.leading_index_columns
+        else noted(
+            "events by customer",
+            "not indexed: each chunk of repairs reads the whole log",
+            f"create index concurrently on {events.name} (gateway_customer_id, event_timestamp desc);",
+        )
+    )
+    writable = events.updatable_columns or events.can_delete
+    yield (
+        noted("event log is sacred", f"{server.role} could change or delete events; the product never does", "See docs/privileges.md.")
+        if writable
+        else passed("event log is sacred", f"{server.role} can neither change nor delete an event")
+    )
+
+
+def _counters(counters: Table, server: Server) -> Iterator[Finding]:
+    key = ", ".join(COUNTER_KEY)
+    yield (
+        passed("counter key", "unique")
+        if has_unique_key(counters, frozenset(COUNTER_KEY))
+        else failed(
+            "counter key",
+            f"{counters.name} has no unique key on {key}",
+            f"create unique index concurrently on {counters.name} ({key});",
+        )
+    )
+    yield (
+        passed("counter id", "has a default")
+        if "id" in counters.defaulted
+        else failed(
+            "counter id",
+            f"{counters.name}.id has no default, so a missing counter cannot be created",
+            f"alter table {counters.name} alter column id set default gen_random_uuid();",
+        )
+    )
+    missing = [column for column in ("usage_count", "updated_at") if column not in counters.updatable_columns]
+    yield (
+        passed("counters can be repaired", "insert, and update of usage_count and updated_at granted")
+        if counters.can_insert and not missing
+        else failed(
+            "counters can be repaired",
+            f"{server.role} lacks {'insert' if not counters.can_insert else 'update of ' + ', '.join(missing)}",
+            f"grant insert, update (usage_count, updated_at) on {counters.name} to {server.role};",
+        )
+    )
+
+
+def _subscriptions(connection: Connection, server: Server) -> Iterator[Finding]:
+    if describe_table(connection, SUBSCRIPTIONS) is None:
+        yield noted(
+            SUBSCRIPTIONS,
+            f"not found on the search_path ({server.search_path}): limits and quota transitions are unknown, all else works",
+        )
+    else:
+        yield from _table(connection, SUBSCRIPTIONS, server)
+
+
+def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
+    if not server.has_schema:
+        yield failed("schema recon", f"not in {server.database}", "recon init")
+        return
+    if not server.can_use_schema:
+        yield failed(
+            "schema recon",
+            f"{server.role} may not use it",
+            f"alter schema recon owner to {server.role}; (and its tables)",
+        )
+        return
+    installed, needed = migrate.installed_version(connection), migrate.latest_version()
+    yield (
+        passed("schema recon", f"version {installed}")
+        if installed == needed
+        else failed("schema recon", f"version {installed or 'none'}, this code needs {needed}", "recon init")
+    )

@@ -1,0 +1,135 @@
+"""The Postgres that the tests run on, and fresh databases on it.
+
+`DATABASE_URL` names a server of one's own (its role needs CREATEDB); else one is made for the session: the
+embedded 16 or 18, or Debian's 15, as `RECON_TEST_POSTGRES` says. A database costs some 20 ms, since it is a
+copy of a template.
+"""
+
+import itertools
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from recon_pipeline.core.database_url import for_libpq
+from recon_pipeline.embedded_postgres import ensure_running
+from recon_pipeline.postgres_cluster import PostgresCluster, socket_url
+
+_DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
+_THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Half an hour off UTC and with daylight saving: whatever trusts the session's time zone fails here.
+_AWKWARD_SETTINGS = {"timezone": "America/St_Johns"}
+
+
+class PostgresServer:
+    """A server on which databases are made freely; `drop_databases` removes all that were made here."""
+
+    def __init__(self, url: str) -> None:
+        """Take a plain URL of any database of the server that can be connected to."""
+        self._url = for_libpq(url)
+        self._prefix = f"recon_test_{secrets.token_hex(4)}"
+        self._numbers = itertools.count(1)
+        self._templates: dict[str, str] = {}
+        self._made: list[str] = []
+
+    def url(self, database: str) -> str:
+        """The plain URL of a database."""
+        return urlsplit(self._url)._replace(path=f"/{database}").geturl()
+
+    def create_database(self, template: str | None = None) -> str:
+        """Make a database, empty or a copy of the template that `template()` returned.
+
+        Returns:
+            Its plain URL.
+        """
+        name = f"{self._prefix}_{next(self._numbers)}"
+        statement = sql.SQL("create database {}").format(sql.Identifier(name))
+        if template is not None:
+            statement += sql.SQL(" template {}").format(sql.Identifier(template))
+        self._execute(statement)
+        self._made.append(name)
+        return self.url(name)
+
+    def template(self, name: str, fill: Callable[[str], None]) -> str:
+        """The template of that name, made once: `fill` is given the URL and leaves no connection open."""
+        if name not in self._templates:
+            url = self.create_database()
+            fill(url)
+            self._templates[name] = urlsplit(url).path.removeprefix("/")
+        return self._templates[name]
+
+    def drop_databases(self) -> None:
+        """Drop all databases made here, whoever is connected to them."""
+        for name in self._made:
+            self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+        self._made.clear()
+
+    def _execute(self, statement: sql.Composed | sql.SQL) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextmanager
+def running_server(environ: Mapping[str, str]) -> Generator[PostgresServer]:
+    """The server that the environment asks for."""
+    if environ.get("DATABASE_URL"):
+        given = PostgresServer(environ["DATABASE_URL"])
+        try:
+            yield given
+        finally:
+            given.drop_databases()
+        return
+    major = environ.get("RECON_TEST_POSTGRES", "18")
+    if major not in {"15", "16", "18"}:
+        raise pytest.UsageError(f"RECON_TEST_POSTGRES is {major!r}; it is one of 15, 16, 18.")
+    with throwaway_folder() as folder:
+        if major == "15":
+            cluster = _debian_cluster(folder / "data")
+            cluster.initialise()
+            url = socket_url(cluster.start(), "postgres")
+            stop = cluster.stop
+        else:
+            server = ensure_running(folder=folder / "data", major=int(major), keep_running=False)
+            url = server.url("postgres")
+            stop = server.stop
+        try:
+            _configure(url)
+            yield PostgresServer(url)
+        finally:
+            stop()
+
+
+@contextmanager
+def throwaway_folder() -> Generator[Path]:
+    """A folder with a short path, open to the account that runs Postgres for root; pytest's are closed."""
+    folder = Path(tempfile.mkdtemp(prefix="recon-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _debian_cluster(folder: Path) -> PostgresCluster:
+    if not (_DEBIAN_BINARIES / "initdb").exists():
+        pytest.skip(
+            f"RECON_TEST_POSTGRES is 15 and {_DEBIAN_BINARIES} is missing: apt-get install postgresql-15"
+        )
+    return PostgresCluster(_DEBIAN_BINARIES, folder, "postgres" if os.geteuid() == 0 else None)
+
+
+def _configure(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name, value in (_THROWAWAY_SETTINGS | _AWKWARD_SETTINGS).items():
+            connection.execute(
+                sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value))
+            )
+        connection.execute("select pg_reload_conf()")
