@@ -131,11 +131,11 @@ def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running:
     Raises:
         EmbeddedPostgresError: It cannot run there; the message says why and what to do.
     """
-    data_folder = (folder or default_data_folder()).absolute()
+    data_folder = (folder or default_data_folder()).resolve()
     account = ROOTS_ACCOUNT if os.geteuid() == 0 else None
     _prepare_parent(data_folder)
+    _refuse_unusable(data_folder, major)
     with _exclusively(data_folder):
-        _refuse_unusable(data_folder, major)
         if account is not None:
             ensure_account(account)
         cluster = PostgresCluster(binaries_folder(major, account), data_folder, account)
@@ -143,8 +143,8 @@ def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running:
             cluster.initialise()
             if folder is None and not data_folder.is_relative_to(project_folder()):
                 _log.warning(
-                    "The embedded Postgres keeps its data in %s: root cannot run Postgres, and the account that does "
-                    "(%s) cannot enter %s.",
+                    "The embedded Postgres keeps its data in %s: root cannot run Postgres, and the account "
+                    "that does (%s) cannot enter %s.",
                     *(data_folder, account, project_folder()),
                 )
         socket_folder = cluster.start()
@@ -187,9 +187,9 @@ def _refuse_unusable(folder: Path, major: int) -> None:
         )
     if found is not None and found != str(major):
         raise EmbeddedPostgresError(
-            f"The data folder {folder} was made by Postgres {found}; this is Postgres {major}, which cannot read it.",
-            mend=f"Move it away to begin with an empty one, dump it with Postgres {found} first if you need its data, "
-            f"{USE_YOUR_OWN}.",
+            f"The data folder {folder} was made by Postgres {found}; Postgres {major} cannot read it.",
+            mend=f"Dump it with Postgres {found} if you need its data, then move it away to begin with an "
+            f"empty one, {USE_YOUR_OWN}.",
         )
 
 
@@ -236,7 +236,8 @@ def _exclusively(folder: Path) -> Generator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise EmbeddedPostgresError(
-                        f"Another process has been starting or stopping the Postgres in {folder} for {_LOCK_SECONDS} s.",
+                        f"For {_LOCK_SECONDS} s another process has been starting or stopping the Postgres "
+                        f"in {folder}.",
                         mend="Wait for it or end it, then start again.",
                     ) from None
                 time.sleep(0.05)

@@ -1,5 +1,4 @@
-"""The programs of the Postgres in a wheel, and the system account that runs them for root, whom Postgres
-refuses.
+"""The programs of the Postgres in a wheel, and the system account that runs them for root.
 
 Found without importing the package: its import warns of a runtime folder that is not used here, and its own
 start of a server opens every parent folder to the world, which nobody wants of a home folder.
@@ -35,22 +34,31 @@ def open_to_all(folder: Path) -> bool:
 
 
 def ensure_account(account: str) -> None:
+    """Make the system account if there is none of that name.
+
+    Raises:
+        EmbeddedPostgresError: It could not be made.
+    """
     try:
         pwd.getpwnam(account)
     except KeyError:
         _log.warning("Postgres refuses to run as root: making the system account %s for it.", account)
         command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", account]
         try:
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - arguments of our own
         except (OSError, subprocess.CalledProcessError) as error:
             raise EmbeddedPostgresError(
-                f"Postgres refuses to run as root, and the system account {account} could not be made: {error}.",
+                f"Postgres refuses root, and the system account {account} could not be made: {error}.",
                 mend=f"Run this as an ordinary user, {USE_YOUR_OWN}.",
             ) from error
 
 
 def binaries_folder(major: int, account: str | None) -> Path:
-    """The wheel's binaries, found without importing it: its import warns about folders we do not use."""
+    """The folder of the wheel's programs, where the account (None for our own) can run them.
+
+    Raises:
+        EmbeddedPostgresError: The wheel is not installed, or does not hold that major version.
+    """
     spec = importlib.util.find_spec(_WHEEL)
     if major not in _BINARIES_BY_MAJOR or spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -64,7 +72,7 @@ def binaries_folder(major: int, account: str | None) -> Path:
 
 
 def _copy_for_account(package: Path) -> Path:
-    """Copy the binaries out of a folder that the server's account cannot enter, with the libraries beside them."""
+    """Copy the programs out of a folder that the account cannot enter, with the libraries beside them."""
     libraries = package.with_name(f"{package.name}.libs")
     version = hashlib.sha256(f"{package} {package.stat().st_mtime_ns}".encode()).hexdigest()[:10]
     home = ROOTS_FOLDER / f"binaries-{version}"
@@ -73,6 +81,19 @@ def _copy_for_account(package: Path) -> Path:
         unfinished = home.with_name(f"{home.name}.new-{os.getpid()}")
         for source in filter(Path.exists, (package, libraries)):
             shutil.copytree(source, unfinished / source.name)
-        subprocess.run(["chmod", "-R", "a+rX", str(unfinished)], check=True)
-        unfinished.rename(home)
+        _open_all(ROOTS_FOLDER, unfinished, *unfinished.rglob("*"))
+        try:
+            unfinished.rename(home)
+        except OSError:
+            if not home.exists():  # else another project's start has just put the same there
+                raise
+            shutil.rmtree(unfinished)
     return home / package.name
+
+
+def _open_all(*paths: Path) -> None:
+    """What `chmod a+rX` does: against a strict umask, when the files were installed or now."""
+    for path in paths:
+        mode = path.stat().st_mode
+        may_run = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH if mode & stat.S_IXUSR else 0
+        path.chmod(stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH | may_run)

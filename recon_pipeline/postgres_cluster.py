@@ -50,12 +50,13 @@ class PostgresCluster:
     account: str | None
 
     def initialise(self) -> None:
-        """Make the data folder, or nothing at all: it is made beside its place and moved there when it is
-        whole.
+        """Make the data folder, or nothing: it is made beside its place and moved there when it is whole.
 
         Raises:
             EmbeddedPostgresError: `initdb` failed.
         """
+        for left_by_a_killed_process in self.folder.parent.glob(f"{self.folder.name}.new-*"):
+            shutil.rmtree(left_by_a_killed_process)
         unfinished = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.new-", dir=self.folder.parent))
         try:
             self._give_to_account(unfinished)
@@ -121,7 +122,7 @@ class PostgresCluster:
         return self.folder / "server.log"
 
     def _socket_folder_once_settled(self) -> Path | None:
-        """Where the server answers, or None where none runs. One that is starting or recovering is waited for."""
+        """Where the server answers, or None if none runs. One that is starting is waited for."""
         deadline = time.monotonic() + _START_SECONDS
         while self._postmaster() is not None:
             socket_folder = self._recorded_socket_folder()
@@ -137,15 +138,14 @@ class PostgresCluster:
         return None
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server's process. A number that another process got after a crash or a restart does not count."""
+        """The server's process: it works in its data folder. One that merely got the same number is none."""
         try:
             pid = int((self.folder / "postmaster.pid").read_text().partition("\n")[0])
             process = psutil.Process(pid)
-            command = process.cmdline()
+            is_ours = process.name().startswith("postgres") and Path(process.cwd()) == self.folder.resolve()
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
-        is_ours = str(self.folder) in command and "postgres" in Path(command[0]).name
-        return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if is_ours else None
 
     def _recorded_socket_folder(self) -> Path | None:
         """What the running server wrote down; its line comes a moment after the file."""
@@ -192,9 +192,10 @@ class PostgresCluster:
             said = output.read().decode(errors="replace")
         if finished.returncode != 0:
             raise EmbeddedPostgresError(
-                f"Could not {doing}: {program} ended with {finished.returncode}.\n{_tail(said)}\n{self._log_tail()}",
-                mend=f"Mend what it says, or move {self.folder} away to begin with an empty one (its data is then "
-                "not used), or set DATABASE_URL to a Postgres of your own.",
+                f"Could not {doing}: {program} ended with {finished.returncode}.\n"
+                f"{_tail(said)}\n{self._log_tail()}",
+                mend=f"Mend what it says, or move {self.folder} away to begin with an empty one (its data is "
+                "then not used), or set DATABASE_URL to a Postgres of your own.",
             )
 
     def _log_tail(self) -> str:
@@ -216,7 +217,7 @@ def _answers(socket_folder: Path) -> bool:
 
 
 def _environment() -> Mapping[str, str]:
-    """Ours without libpq's and Postgres's variables (`PGDATA`, `PGPORT`, ...), which would change the server."""
+    """Ours without the variables that would change the server (`PGDATA`, `PGPORT`, ...)."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 

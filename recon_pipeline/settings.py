@@ -1,6 +1,7 @@
 """The environment, read once: every variable the product knows, its default and what is wrong with a given value.
 
-Defaults are the safe choice. Each error names its variable and shows how to set it; no value that can hold a secret is shown.
+Defaults are the safe choice. Each error names its variable and shows how to set it; no value that can hold a secret
+is shown.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""The pipeline in Dagster's terms: one file for each asset in flow order, each with its checks. How is told in `store`."""
+"""The pipeline in Dagster's terms: one file for each asset in flow order, each with its checks.
+
+How is told in `store`.
+"""
 
 import warnings
 

@@ -55,9 +55,7 @@ class Step:
             tables = require_trustworthy(connection)
             record = runs.read(connection, self.run.run_id)
             if record is not None and record.counters_scanned is not None:
-                found = drift.summarize(
-                    connection, self.run.run_id, counters_scanned=record.counters_scanned
-                )
+                found = drift.summarize(connection, self.run.run_id, counters_scanned=record.counters_scanned)
                 return found, tables
         return self.compare()
 
@@ -72,21 +70,17 @@ class Step:
     def record_approval(self) -> None:
         """Write down who approved this run, and why."""
         with self.database.transaction() as connection:
-            runs.note_approval(
-                connection, self.run.run_id, approved_by=self.approved_by, reason=self.approve_reason
-            )
+            runs.note_approval(connection, self.run.run_id, approved_by=self.approved_by, reason=self.approve_reason)
 
     def finish(self, outcome: str, *, mismatch_count: int | None = None, error: str | None = None) -> None:
         """Close the record of the run and log its metrics, once."""
-        close_record(
-            self.database, self.run.run_id, outcome, self.log, mismatch_count=mismatch_count, error=error
-        )
+        close_record(self.database, self.run.run_id, outcome, self.log, mismatch_count=mismatch_count, error=error)
 
 
 class Reconciler(dg.ConfigurableResource[Any]):
     """What a person may set for one run, in the launchpad or through the command line."""
 
-    customers: list[str] = []
+    customers: list[str] = []  # noqa: RUF012 - a field of a pydantic model, copied for each
     """Only these customers (gateway_customer_id); empty for all."""
     approve_reason: str = ""
     """Why a repair beyond the budgets is right; empty if nobody approved one."""

@@ -27,9 +27,7 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
         if exceeded := step.unapproved_breaches(found):
             raise budgets_exceeded(exceeded)
         with step.database.connection() as connection:
-            outcome = repair.repair(
-                connection, step.run, tables, drift_count=found.summary.drift_count
-            )
+            outcome = repair.repair(connection, step.run, tables, drift_count=found.summary.drift_count)
         with step.database.transaction() as connection:
             runs.note_repairs(connection, step.run.run_id, outcome)
             left = drift.sample(connection, step.run.run_id, outcomes=("failed", "deferred"))
@@ -50,12 +48,11 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
 
 @dg.asset_check(
     asset=repaired_counters,
-    description="Every counter equals its event sum, asked of log and counters on a fresh snapshot by a statement of its own. "
+    description="Every counter equals its event sum, asked of log and counters on a fresh snapshot by a statement of "
+    "its own. "
     "A counter that somebody held locked during the repair is a warning; any other difference is an error.",
 )
-def counters_match_event_sums(
-    context: dg.AssetCheckExecutionContext, reconciler: Reconciler
-) -> dg.AssetCheckResult:
+def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler: Reconciler) -> dg.AssetCheckResult:
     """Compare once more, and close the record of the run."""
     with reconciler.step(context) as step:
         with step.database.transaction("REPEATABLE READ") as connection:
@@ -84,11 +81,13 @@ def _told(answer: drift.Verification, months: str) -> str:
         return f"All counters of {months} equal their event sums."
     if answer.mismatch_count == answer.deferred_count:
         return (
-            f"{answer.deferred_count:,} counters of {months} were locked by somebody and put off; the next run repairs them. "
+            f"{answer.deferred_count:,} counters of {months} were locked by somebody and put off; "
+            "the next run repairs them. "
             "If they stay, look in pg_stat_activity for a transaction that is open for long."
         )
     return (
-        f"{answer.mismatch_count:,} counters of {months} differ from their event sums, {answer.deferred_count:,} of them put off. "
+        f"{answer.mismatch_count:,} counters of {months} differ from their event sums, "
+        f"{answer.deferred_count:,} of them put off. "
         "A key with an error in the sample cannot be repaired until its cause is mended; "
         "one without drifted after the comparison, and the next run repairs it."
     )

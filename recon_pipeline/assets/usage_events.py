@@ -125,9 +125,7 @@ def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(blocked))
 
 
-def _warning(
-    name: str, count: int, sentence: str, sample: tuple[events.OddEvent, ...]
-) -> dg.AssetCheckResult:
+def _warning(name: str, count: int, sentence: str, sample: tuple[events.OddEvent, ...]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         passed=count == 0,

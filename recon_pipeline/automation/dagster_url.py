@@ -1,4 +1,4 @@
-"""Which database holds Dagster's records; apart from the storage, so that a face asks without importing Dagster."""
+"""Which database holds Dagster's records; apart from the storage, so that asking does not import Dagster."""
 
 import os
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def dagster_url(environ: Mapping[str, str] = os.environ) -> str:
     if environ.get("DATABASE_URL"):
         raise ConfigurationError(
             "DATABASE_URL is set and DAGSTER_PG_URL is not: Dagster has no database for its run history.",
-            mend=f"Set it like {_EXAMPLE}, a database of its own (create it empty; it may be on the same server), "
+            mend=f"Set it like {_EXAMPLE}, a database of its own (create it empty; the same server will do), "
             "or unset both to use the embedded Postgres.",
         )
     return ensure_running(keep_running=True).ensure_database(DAGSTER_DATABASE)

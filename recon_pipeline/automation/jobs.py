@@ -61,7 +61,7 @@ def delete_old_drift(context: dg.OpExecutionContext) -> int:
 @dg.job(
     executor_def=dg.in_process_executor,
     tags={LANE_TAG: "housekeeping"},
-    description="Delete old runs of Dagster's and old drift rows. A job that runs 288 times a day fills a disk otherwise.",
+    description="Delete old runs of Dagster's and old drift rows: a job that runs 288 times a day fills a disk.",
 )
 def housekeeping() -> None:
     """Both deletions, independent of each other."""

@@ -33,9 +33,7 @@ def reconcile_every_5_minutes(
     context: dg.ScheduleEvaluationContext,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """One run for each contiguous range of months; none while the last tick's runs are still at work."""
-    unfinished = context.instance.get_runs(
-        dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=_UNFINISHED), limit=1
-    )
+    unfinished = context.instance.get_runs(dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=_UNFINISHED), limit=1)
     if unfinished:
         yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
         return
@@ -43,9 +41,7 @@ def reconcile_every_5_minutes(
     first, last = known_months()
     with open_database(settings).transaction() as connection:
         require_trustworthy(connection)
-        months = months_to_reconcile(
-            connection, Extent(settings.scope, first, last), recent_days=RECENT_DAYS
-        )
+        months = months_to_reconcile(connection, Extent(settings.scope, first, last), recent_days=RECENT_DAYS)
     for start, end in contiguous_ranges((*months, last)):
         yield dg.RunRequest(tags={**range_tags(start, end), LANE_TAG: "tick"})
 

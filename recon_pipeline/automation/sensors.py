@@ -5,7 +5,9 @@ import dagster as dg
 from recon_pipeline.assets.reconciler import close_record, open_database
 from recon_pipeline.settings import read_settings
 
-_ENDED_WITHOUT_SAYING = "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is untouched."
+_ENDED_WITHOUT_SAYING = (
+    "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is untouched."
+)
 
 
 def _close(context: dg.RunStatusSensorContext, outcome: str, error: str | None) -> None:

@@ -9,9 +9,7 @@ ever shows a password.
 import re
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
-_ENCODED_SOCKET = re.compile(
-    r"^(?P<user>[^@/?]*@)?(?P<host>%2[Ff][^:/?@]*)(?::(?P<port>\d+))?(?P<rest>[/?].*|)$"
-)
+_ENCODED_SOCKET = re.compile(r"^(?P<user>[^@/?]*@)?(?P<host>%2[Ff][^:/?@]*)(?::(?P<port>\d+))?(?P<rest>[/?].*|)$")
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?")
 _PUBLIC_PARAMETERS = frozenset(
     {
@@ -81,9 +79,7 @@ def redacted(url: str) -> str:
         before_colon, colon, _ = location.partition("?")[0].partition(":")
         # Without an @ the part after the colon is a port, or the password of a URL whose end was cut off.
         if colon:
-            return (
-                f"{scheme}://{before_colon}:{_HIDDEN}" if "/" not in before_colon else f"{scheme}://{_HIDDEN}"
-            )
+            return f"{scheme}://{before_colon}:{_HIDDEN}" if "/" not in before_colon else f"{scheme}://{_HIDDEN}"
     path, question_mark, query = location.partition("?")
     shown_path, hash_sign, _ = path.partition("#")
     tail = f"#{_HIDDEN}" if hash_sign else ""

@@ -1,4 +1,4 @@
-"""The answer of one check of a requirement: passed, worth knowing, failed, or not to be told because an earlier one failed."""
+"""The answer of one check of a requirement: met, met in a way worth knowing, or in the way of a run."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from enum import StrEnum
 class Verdict(StrEnum):
     """How a requirement is met; only FAIL stands in the way of a run."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict
     NOTE = "note"
     FAIL = "fail"
 

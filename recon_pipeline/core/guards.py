@@ -1,7 +1,8 @@
 """Blast radius: whether a run may repair what it found without asking a person first.
 
-Wrong input (a truncated log, a wrong scope, a broken import) looks like an enormous drift. A repair beyond these budgets
-is refused before its first write. Shares have a floor, so that a small database with three wrong counters is not blocked.
+Wrong input (a truncated log, a wrong scope, a broken import) looks like an enormous drift. A repair beyond these
+budgets is refused before its first write. Shares have a floor, so that a small database with three wrong counters
+is not blocked.
 """
 
 from dataclasses import dataclass

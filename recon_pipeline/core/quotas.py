@@ -39,9 +39,7 @@ def parse_quotas(text: str) -> Mapping[str, Quota]:
         raise ConfigurationError(f"RECON_QUOTAS is not JSON: {error}.", mend=_EXAMPLE) from error
     if not isinstance(given, dict):
         raise ConfigurationError("RECON_QUOTAS is not a JSON object.", mend=_EXAMPLE)
-    return {
-        usage_type: _quota(usage_type, limits) for usage_type, limits in cast("dict[str, Any]", given).items()
-    }
+    return {usage_type: _quota(usage_type, limits) for usage_type, limits in cast("dict[str, Any]", given).items()}
 
 
 def _quota(usage_type: str, limits: Any) -> Quota:

@@ -12,7 +12,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="recon-pipeline")
 def main() -> None:
-    """Keep usage-billing counters equal to the event log.
+    r"""Keep usage-billing counters equal to the event log.
 
     \b
     First look:   recon demo, then recon dev
@@ -41,7 +41,8 @@ def dev(*, port: int | None) -> int:
     from recon_pipeline.faces.dev import run_dev
 
     read_settings()
-    return run_dev(port)
+    run_dev(port)
+    return EXIT_CLEAN
 
 
 @main.command(epilog="Example: recon init --print > recon.sql")

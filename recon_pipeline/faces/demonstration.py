@@ -112,9 +112,7 @@ def _bars() -> Iterator[_Bars]:
 def _months(url: str) -> tuple[BillingMonth, BillingMonth]:
     """The first and last month of the story."""
     with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "select min(period_start), max(period_start) from billing_usage_counters"
-        ).fetchone()
+        row = connection.execute("select min(period_start), max(period_start) from billing_usage_counters").fetchone()
     first, last = row or (datetime.now(UTC), datetime.now(UTC))
     return BillingMonth.containing(first), BillingMonth.containing(last)
 
@@ -130,7 +128,7 @@ def _drift_table(comparison: drift.Comparison) -> "pd.DataFrame":
         index="month", columns="kind", values="keys", aggfunc="sum", fill_value=0, margins=True, margins_name="all"
     )
     kinds = [kind for kind in ("missing", "under", "over", "orphan", "all") if kind in pivot.columns]
-    return pivot[kinds]
+    return pivot.loc[:, kinds]
 
 
 def _tell(
@@ -173,7 +171,9 @@ def _tell(
         out.print(f"  [yellow]{check.name}[/]: {check.description}")
     out.rule("The same comparison after")
     left = after.record.drift_count
-    verdict = "[bold green]no drift: every counter equals its event sum[/]" if left == 0 else f"[red]{left} keys drifted[/]"
+    verdict = (
+        "[bold green]no drift: every counter equals its event sum[/]" if left == 0 else f"[red]{left} keys drifted[/]"
+    )
     out.print(f"{after.record.counters_scanned or 0:,} counters compared: {verdict}.")
     out.rule("What next")
     out.print(

@@ -54,11 +54,18 @@ class _Service:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def signal_group(self, number: int) -> None:
+    def signal_group(self, number: int) -> bool:
+        """Send a signal to the process and all that it started; False if none of them is left."""
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
-            return
+            return False
+        return True
+
+    def is_alive(self) -> bool:
+        """Whether the process, or a run that it started, still exists."""
+        self.process.poll()
+        return self.signal_group(0)
 
 
 def run_dev(
@@ -125,9 +132,7 @@ def _starting(
         services.append(_Service(name, process, log))
 
     code_socket, workspace = folder / "code", folder / "workspace.yaml"
-    workspace.write_text(
-        f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {_LOCATION}}}\n"
-    )
+    workspace.write_text(f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {_LOCATION}}}\n")
     code_server = ["dagster", "api", "grpc", "--module-name", _DEFINITIONS, "--socket", str(code_socket)]
     start("code-server", [*code_server, "--location-name", _LOCATION])
     yield lambda: b"Started Dagster code server" in services[0].log.read_bytes()
@@ -166,11 +171,8 @@ def _stop_all(services: Sequence[_Service]) -> None:
     for service in services:
         service.signal_group(signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
-    for service in services:
-        try:
-            service.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            continue
+    while any(service.is_alive() for service in services) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     for service in services:
         service.signal_group(signal.SIGKILL)
         service.process.wait()
@@ -178,7 +180,7 @@ def _stop_all(services: Sequence[_Service]) -> None:
 
 @contextmanager
 def _databases(environ: Mapping[str, str]) -> Generator[dict[str, str]]:
-    """The environment with both URLs in it. An embedded server is ours to stop, but not under another user of it."""
+    """The environment with both URLs in it. An embedded server is stopped, unless others use it."""
     if environ.get("DATABASE_URL"):
         yield {**environ, "DAGSTER_PG_URL": dagster_url(environ)}
         return
@@ -187,7 +189,9 @@ def _databases(environ: Mapping[str, str]) -> Generator[dict[str, str]]:
         yield {
             **environ,
             "DATABASE_URL": server.ensure_database(BILLING_DATABASE),
-            "DAGSTER_PG_URL": environ.get("DAGSTER_PG_URL") or server.ensure_database(DAGSTER_DATABASE),
+            "DAGSTER_PG_URL": dagster_url(environ)
+            if environ.get("DAGSTER_PG_URL")
+            else server.ensure_database(DAGSTER_DATABASE),
         }
     finally:
         server.stop()
@@ -195,15 +199,13 @@ def _databases(environ: Mapping[str, str]) -> Generator[dict[str, str]]:
 
 @contextmanager
 def _stop_requested() -> Generator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and the terminal's end set, instead of ending this process where it stands."""
+    """An event that Ctrl-C, SIGTERM and the terminal's end set, instead of ending this process at once."""
     requested = threading.Event()
 
     def request(_number: int, _frame: FrameType | None) -> None:
         requested.set()
 
-    before = {
-        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield requested
     finally:
@@ -212,7 +214,7 @@ def _stop_requested() -> Generator[threading.Event]:
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when our parent dies, however it does: a killed `recon dev` leaves nobody behind."""
+    """Ask the kernel for SIGTERM when our parent dies: a killed `recon dev` leaves nobody behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
@@ -239,7 +241,7 @@ def _free_port(wanted: int | None) -> int:
         if _is_free(port):
             return port
     raise ConfigurationError(
-        f"No port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS_TRIED - 1} of {_HOST} is free; nothing was started.",
+        f"None of the {_PORTS_TRIED} ports of {_HOST} from {_FIRST_PORT} is free; nothing was started.",
         mend="Choose one with --port.",
     )
 

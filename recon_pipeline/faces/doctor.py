@@ -28,7 +28,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings)
     yield from _dagster()
     unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
-    yield passed("limits", f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope")
+    yield passed(
+        "limits", f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope"
+    )
 
 
 def is_healthy(findings: Sequence[Finding]) -> bool:
@@ -62,7 +64,9 @@ def show(findings: Sequence[Finding]) -> None:
             table.add_row("", "", f"[bold]→ {finding.mend}[/]")
     out.print(table)
     failures = sum(finding.verdict is Verdict.FAIL for finding in findings)
-    out.print(f"{failures} of {len(findings)} requirements fail." if failures else "Everything a run relies on is there.")
+    out.print(
+        f"{failures} of {len(findings)} requirements fail." if failures else "Everything a run relies on is there."
+    )
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -91,9 +95,7 @@ def _schedule(instance: "DagsterInstance") -> Finding:
 
     states = instance.all_instigator_state()
     stopped = [
-        state
-        for state in states
-        if state.instigator_name == SCHEDULE and state.status == InstigatorStatus.STOPPED
+        state for state in states if state.instigator_name == SCHEDULE and state.status == InstigatorStatus.STOPPED
     ]
     if stopped:
         return failed("schedule", f"{SCHEDULE} was switched off", "Switch it on in the UI under Automation.")

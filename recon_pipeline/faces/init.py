@@ -33,7 +33,7 @@ def prepare(database: BillingDatabase, *, with_billing_tables: bool) -> str:
                 raise ReconError(
                     f"Role {server.role} may not create a schema in {server.database}.",
                     changed="Nothing was changed.",
-                    mend=f"Let its owner run: create schema recon authorization {server.role}; and then run this again. "
+                    mend=f"Let its owner run: create schema recon authorization {server.role}; then run this again. "
                     "Or give a person the output of recon init --print.",
                 )
             before = migrate.installed_version(connection) if server.has_schema else None
@@ -60,7 +60,7 @@ def printed(*, with_billing_tables: bool) -> str:
     parts = [
         (sql / "billing_tables.sql").read_text(encoding="utf-8") if with_billing_tables else "",
         (sql / "grants.sql").read_text(encoding="utf-8"),
-        "set role recon_pipeline;",
+        "-- The rest belongs to that role.\nset role recon_pipeline;",
         migrate.upgrade_sql(),
         "reset role;",
     ]

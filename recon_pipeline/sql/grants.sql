@@ -1,6 +1,8 @@
--- The least that the product needs, for a role of its own. Replace the password; run as the owner of the tables.
-create role recon_pipeline login password 'choose-one' bypassrls;
-create schema if not exists recon authorization recon_pipeline;
+-- The least that the product needs, as a role of its own. Choose a password; run as the owner of the billing tables.
+-- Where these tables have row level security, also: alter role recon_pipeline bypassrls;
+create role recon_pipeline login password 'choose-one';
+grant recon_pipeline to current_user;
+create schema recon authorization recon_pipeline;
 grant select on billing_usage_events, billing_subscriptions to recon_pipeline;
 grant select, insert on billing_usage_counters to recon_pipeline;
 grant update (usage_count, updated_at) on billing_usage_counters to recon_pipeline;

@@ -1,1 +1,1 @@
-"""The only code that runs SQL: functions take a connection and return frozen records; errors are told in three parts."""
+"""The only code that runs SQL: functions take a connection and return frozen records."""

@@ -1,7 +1,7 @@
 """Event sums per key, kept in `recon.usage_aggregate`.
 
-Invariant: sums and what is stored of them are of one snapshot; one run at a time writes a month's aggregates (the month's
-row in `recon.horizon` is locked first).
+Invariant: sums and what is stored of them are of one snapshot; one run at a time writes a month's aggregates (the
+month's row in `recon.horizon` is locked first).
 """
 
 from dataclasses import dataclass

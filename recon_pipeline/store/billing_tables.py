@@ -1,8 +1,9 @@
 """The application's tables as they really are, and the refusal to work from a log that cannot be trusted.
 
-Invariant (rule 5): no comparison and no repair happens before `require_trustworthy` has passed in the same step. Row level
-security hides rows without an error, a standby lags and cannot be written, a missing column means another table.
-Real tables differ in constraints and types; what they have decides which statements are used, never an assumption.
+Invariant (rule 5): no comparison and no repair happens before `require_trustworthy` has passed in the same step.
+Row level security hides rows without an error, a standby lags and cannot be written, a missing column means another
+table. Real tables differ in constraints and types; what they have decides which statements are used, never an
+assumption.
 """
 
 from dataclasses import dataclass
@@ -125,9 +126,7 @@ class BillingTables:
     def parts(self) -> dict[str, str]:
         """The files that stand for the placeholders of a statement."""
         return {
-            "countable_events": "countable_events"
-            if self.request_id_is_unique
-            else "countable_events_deduplicated"
+            "countable_events": "countable_events" if self.request_id_is_unique else "countable_events_deduplicated"
         }
 
     @property

@@ -1,10 +1,10 @@
-"""The connection to the billing database: how it is opened, how its transactions behave, what it is called in a message.
+"""The connection to the billing database: how it is opened, how its transactions behave, its name in a message.
 
 Invariant: every transaction has bounded waits and UTC, and gives a pooled connection back as it was (a pooler in
 transaction mode is fine: no session state, no server-side prepared statements).
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -46,7 +46,7 @@ class BillingDatabase:
         )
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> Generator[Connection]:
         """One connection for several transactions, closed at the end.
 
         Raises:
@@ -58,7 +58,7 @@ class BillingDatabase:
     @contextmanager
     def transaction(
         self, isolation: Isolation = "READ COMMITTED", *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
-    ) -> Iterator[Connection]:
+    ) -> Generator[Connection]:
         """One transaction on a connection of its own, committed at the end unless the block raises.
 
         Raises:
@@ -75,7 +75,7 @@ def begin(
     *,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
-) -> Iterator[None]:
+) -> Generator[None]:
     """A transaction on an open connection, with our settings. Driver errors pass through as they are."""
     connection.execution_options(isolation_level=isolation)
     with connection.begin():

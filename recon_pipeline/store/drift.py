@@ -1,7 +1,7 @@
-"""The exact comparison of counters with the log at one snapshot, what it found, and the same question asked again afterwards.
+"""The exact comparison of counters with the log at one snapshot, and the same question asked again afterwards.
 
-Invariant (rules 3 and 4): log and counters are read in one REPEATABLE READ transaction, so a writer that commits event and
-increment together never looks like drift.
+Invariant (rules 3 and 4): log and counters are read in one REPEATABLE READ transaction, so a writer that commits
+event and increment together never looks like drift.
 """
 
 from collections import Counter
@@ -129,10 +129,8 @@ def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> 
     )
 
 
-def sample(
-    connection: Connection, run_id: str, *, outcomes: tuple[str, ...] | None = None
-) -> tuple[DriftedKey, ...]:
-    """The drifted keys of a run that matter most to a person, of the given outcomes or of all; at most `SAMPLE_ROWS`."""
+def sample(connection: Connection, run_id: str, *, outcomes: tuple[str, ...] | None = None) -> tuple[DriftedKey, ...]:
+    """The at most `SAMPLE_ROWS` drifted keys of a run that matter most to a person, of the given outcomes or of all."""
     rows = connection.execute(
         statement("sample_drift"),
         {"run_id": run_id, "outcomes": list(outcomes) if outcomes else None, "sample_rows": SAMPLE_ROWS},

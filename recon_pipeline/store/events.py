@@ -1,4 +1,7 @@
-"""The event log as a run finds it: how much of it there is, what does not count, what is odd. Reads only; never a row of it leaves Postgres but a sample."""
+"""The event log as a run finds it: how much of it there is, what does not count, what is odd.
+
+Reads only; never a row of it leaves Postgres but a sample.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,9 +84,7 @@ def sample_odd(
     )
 
 
-def invisible_usages(
-    connection: Connection, run: Reconciliation, tables: BillingTables
-) -> tuple[MeteredUsage, ...]:
+def invisible_usages(connection: Connection, run: Reconciliation, tables: BillingTables) -> tuple[MeteredUsage, ...]:
     """The metered usages with counters that are not 0 and not one visible event in any period."""
     invisible: list[MeteredUsage] = []
     for usage in run.extent.scope:

@@ -3,7 +3,7 @@
 Knows SQLSTATEs; never shows a connection string. Source of the codes: PostgreSQL manual, appendix A.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
@@ -79,7 +79,7 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
 
 
 @contextmanager
-def told(database: str) -> Iterator[None]:
+def told(database: str) -> Generator[None]:
     """Raise driver errors from the block as errors that a person reads."""
     try:
         yield

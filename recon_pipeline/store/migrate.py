@@ -1,7 +1,7 @@
 """Brings schema `recon` up to date, while the application writes.
 
-Invariant: touches only schema `recon`; takes no lock of the application's tables; waits briefly for a lock and tries again;
-two at once do the work once.
+Invariant: touches only schema `recon`; takes no lock of the application's tables; waits briefly for a lock and
+tries again; two at once do the work once.
 """
 
 from io import StringIO
@@ -57,12 +57,12 @@ def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> Non
 
 
 def upgrade_sql() -> str:
-    """The SQL that `upgrade` would run on a database without schema `recon`, for a person to run instead."""
+    """The SQL that `upgrade` would run in an empty schema `recon`, for a person to run instead."""
     printed = StringIO()
     config = _config()
     config.output_buffer = printed
     command.upgrade(config, "head", sql=True)
-    return f"create schema if not exists recon;\n\n{printed.getvalue()}"
+    return printed.getvalue()
 
 
 def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> None:

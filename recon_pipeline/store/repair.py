@@ -1,10 +1,10 @@
 """Sets drifted counters to what the log says, while the application goes on counting.
 
 Invariant (rules 1 and 2): lock the counter row, then recompute the event sum in a new statement, then write. A sum from
-before the lock would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not
-run again when a row turns out to have changed (PostgreSQL manual, 13.2.1). Keys are locked in one order, in chunks that are
-short transactions; while a chunk holds locks it waits for none. A key that somebody else holds is tried once more by
-itself and then deferred; a key that Postgres refuses is failed by itself.
+before the lock would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery
+is not run again when a row turns out to have changed (PostgreSQL manual, 13.2.1). Keys are locked in one order, in
+chunks that are short transactions; while a chunk holds locks it waits for none. A key that somebody else holds is
+tried once more by itself and then deferred; a key that Postgres refuses is failed by itself.
 
 Knows nothing of why a key drifted: what to write is derived anew under the lock.
 """
@@ -143,19 +143,21 @@ class _Repairer:
                 lock_timeout_ms=LOCK_TIMEOUT_MS if wait else 1,
                 statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
             ):
-                if not self._lock_and_repair([ordinal], "lock_counter", create=["missing", "under", "over"]):
-                    self._execute("mark_drift", [ordinal], outcome="in_sync", error="the orphan was deleted meanwhile")
+                # A second time for a counter that was deleted while we waited for it: it is then given a new row.
+                if not any(
+                    self._lock_and_repair([ordinal], "lock_counter", create=["missing", "under", "over"])
+                    for _ in range(2)
+                ):
+                    self._execute("mark_uncountable", [ordinal])
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
             self._mark(ordinal, error)
 
     def _lock_and_repair(self, ordinals: Sequence[int], lock: str, *, create: list[str]) -> set[int]:
-        """Lock what there is of these keys, after giving a row to those of the kinds to create; repair what is locked."""
+        """Give a row to keys of the kinds to create, lock what there is of all of them, repair what is locked."""
         self._execute("create_missing_counters", ordinals, kinds=create)
-        locked = self.connection.execute(
-            statement(lock), {"run_id": self.run.run_id, "ordinals": list(ordinals)}
-        ).all()
+        locked = self.connection.execute(statement(lock), {"run_id": self.run.run_id, "ordinals": list(ordinals)}).all()
         had = [row.ordinal for row in locked]
         if had:
             self._execute("repair_locked_counters", had, counter_ids=[row.counter_id for row in locked])

@@ -1,4 +1,7 @@
-"""Everything that a run relies on in the billing database, looked at one by one, each with its mend. Changes nothing."""
+"""Everything that a run relies on in the billing database, looked at one by one, each with its mend.
+
+Changes nothing.
+"""
 
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -24,9 +27,7 @@ OLDEST_VERSION = 15
 CLOCK_SKEW_SECONDS = 5.0
 
 
-def check_database(
-    connection: Connection, *, clock: Callable[[], float] = time.time
-) -> Iterator[Finding]:
+def check_database(connection: Connection, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Look at server, tables, privileges and schema `recon`.
 
     Args:
@@ -87,7 +88,8 @@ def _table(connection: Connection, name: str, server: Server) -> Generator[Findi
         yield failed(
             name,
             f"not found on the search_path ({server.search_path}) of {server.database}",
-            f"Point DATABASE_URL at the application's database, or: alter role {server.role} set search_path = <schema>; "
+            "Point DATABASE_URL at the application's database, or: "
+            f"alter role {server.role} set search_path = <schema>; "
             "For a new project: recon init --with-billing-tables.",
         )
         return None
@@ -139,7 +141,11 @@ def _events(events: Table, server: Server) -> Iterator[Finding]:
     )
     writable = events.updatable_columns or events.can_delete
     yield (
-        noted("event log is sacred", f"{server.role} could change or delete events; the product never does", "See docs/privileges.md.")
+        noted(
+            "event log is sacred",
+            f"{server.role} could change or delete events; the product never does",
+            "See docs/privileges.md.",
+        )
         if writable
         else passed("event log is sacred", f"{server.role} can neither change nor delete an event")
     )
@@ -181,7 +187,8 @@ def _subscriptions(connection: Connection, server: Server) -> Iterator[Finding]:
     if describe_table(connection, SUBSCRIPTIONS) is None:
         yield noted(
             SUBSCRIPTIONS,
-            f"not found on the search_path ({server.search_path}): limits and quota transitions are unknown, all else works",
+            f"not found on the search_path ({server.search_path}): limits and quota transitions are unknown, "
+            "all else works",
         )
     else:
         yield from _table(connection, SUBSCRIPTIONS, server)

@@ -9,13 +9,11 @@ from recon_pipeline.core.scope import Extent
 from recon_pipeline.store.statements import statement
 
 OVERLAP = timedelta(hours=1)
-"""created_at is the start of the transaction that wrote the event: one that commits late is looked for this far back."""
+"""created_at is the start of the transaction that wrote the event: one that commits late is still found."""
 
 
-def months_to_reconcile(
-    connection: Connection, extent: Extent, *, recent_days: int
-) -> tuple[BillingMonth, ...]:
-    """Months with a period that is open or ended in the last `recent_days`, and older ones with new events or touched counters.
+def months_to_reconcile(connection: Connection, extent: Extent, *, recent_days: int) -> tuple[BillingMonth, ...]:
+    """Months with a period that is open or ended lately, and older ones with new events or touched counters.
 
     Args:
         connection: In a transaction.

@@ -1,4 +1,7 @@
-"""Loads the statements in `sql/`. Values are bound parameters; the one thing ever put into a text is another file of `sql/`."""
+"""Loads the statements in `sql/`.
+
+Values are bound parameters; the one thing ever put into a text is another file of `sql/`.
+"""
 
 from functools import cache
 from importlib import resources

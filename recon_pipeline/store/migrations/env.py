@@ -2,11 +2,12 @@
 
 from alembic import context
 
-_options = {"version_table_schema": "recon", "version_table": "schema_version"}
-
-if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", literal_binds=True, **_options)
-else:
-    context.configure(connection=context.config.attributes["connection"], **_options)
+context.configure(
+    connection=context.config.attributes.get("connection"),  # none where the SQL is only printed
+    dialect_name="postgresql",
+    literal_binds=context.is_offline_mode(),
+    version_table_schema="recon",
+    version_table="schema_version",
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -102,8 +102,9 @@ comment on table recon.counter_repair is
 _APPEND_ONLY = """
 create function recon.refuse_change() returns trigger language plpgsql as $refusal$
 begin
-    raise exception 'recon.% is append only', tg_table_name
-        using errcode = 'insufficient_privilege', hint = 'Take a repair back by a further repair.';
+    raise insufficient_privilege using
+        message = 'recon.' || tg_table_name || ' is append only',
+        hint = 'Take a repair back by a further repair.';
 end
 $refusal$;
 """

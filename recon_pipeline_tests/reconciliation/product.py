@@ -1,0 +1,183 @@
+"""The product as the tests run it: its steps through the store's functions, or whole through the real Dagster job."""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, event
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.quotas import Quota
+from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.store import drift, repair, runs
+from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.repair import RepairOutcome
+from recon_pipeline.store.statements import statement
+from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE
+
+if TYPE_CHECKING:
+    from dagster import AssetCheckEvaluation, ExecuteInProcessResult
+
+SCOPE = (MeteredUsage(GATEWAY, USAGE),)
+QUOTAS = {USAGE: Quota(free=50, paid=10_000)}
+Hook = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, step by step through the store's functions."""
+
+    database: BillingDatabase
+    question: Reconciliation
+    found: list[drift.Comparison] = field(default_factory=list)
+
+    def compare(self) -> drift.Comparison:
+        """Compare at one snapshot and store what differs."""
+        with self.database.transaction("REPEATABLE READ") as connection:
+            tables = require_trustworthy(connection)
+            runs.start(connection, self.question, mode="full")
+            scanned = drift.compare(connection, self.question, tables)
+            comparison = drift.summarize(connection, self.question.run_id, counters_scanned=scanned)
+            runs.note_drift(connection, self.question.run_id, comparison.summary)
+        self.found.append(comparison)
+        return comparison
+
+    def repair(
+        self,
+        *,
+        before: Mapping[str, Hook] | None = None,
+        after: Mapping[str, Hook] | None = None,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> RepairOutcome:
+        """Repair what `compare` found; hooks run once each, right before or after the first statement of that name."""
+        tables = self.tables()
+        with self.database.connection() as connection:
+            with _hooked(connection, tables, before or {}, after or {}):
+                outcome = repair.repair(
+                    connection,
+                    self.question,
+                    tables,
+                    drift_count=self.found[-1].summary.drift_count,
+                    on_progress=on_progress,
+                )
+        with self.database.transaction() as connection:
+            runs.note_repairs(connection, self.question.run_id, outcome)
+        return outcome
+
+    def verify(self) -> drift.Verification:
+        """Ask afresh whether counters and log match."""
+        with self.database.transaction("REPEATABLE READ") as connection:
+            return drift.verify(connection, self.question, require_trustworthy(connection))
+
+    def tables(self) -> BillingTables:
+        """How the tables are shaped."""
+        with self.database.transaction() as connection:
+            return require_trustworthy(connection)
+
+
+def new_run(
+    url: str,
+    *,
+    first: str = "2025-05",
+    last: str = "2025-05",
+    customers: tuple[str, ...] | None = None,
+    settle_seconds: int = 0,
+    quotas: Mapping[str, Quota] = QUOTAS,
+    scope: tuple[MeteredUsage, ...] = SCOPE,
+) -> Run:
+    """A run over some months that has done nothing yet."""
+    extent = Extent(scope, BillingMonth.parse(first), BillingMonth.parse(last), customers)
+    question = Reconciliation(str(uuid.uuid4()), extent, settle_seconds, quotas)
+    return Run(BillingDatabase(url), question)
+
+
+def reconcile(url: str, **question: Any) -> RepairOutcome:
+    """Compare and repair once."""
+    run = new_run(url, **question)
+    run.compare()
+    return run.repair()
+
+
+def mismatch_count(url: str, **question: Any) -> int:
+    """How many keys differ right now."""
+    return new_run(url, **question).verify().mismatch_count
+
+
+@contextmanager
+def _hooked(
+    connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
+) -> Iterator[None]:
+    waiting = {"before_execute": dict(before), "after_execute": dict(after)}
+    names = {
+        statement(name, **(tables.parts if name == "repair_locked_counters" else {})): name
+        for name in (*before, *after)
+    }
+
+    def call(moment: str) -> Callable[..., None]:
+        def hook(_: Connection, executed: Any, *rest: Any) -> None:
+            act = waiting[moment].pop(names.get(executed, ""), None)
+            if act is not None:
+                act()
+
+        return hook
+
+    for moment in waiting:
+        event.listen(connection, moment, call(moment))
+    yield
+    left = {moment: list(hooks) for moment, hooks in waiting.items() if hooks}
+    if left:
+        raise AssertionError(f"the repair never came to {left}")
+
+
+def run_job(
+    *, first: str = "2025-05", last: str = "2025-05", only: str | None = None, **config: Any
+) -> "JobResult":
+    """One run of the job `reconcile`, in this process; the environment says which database."""
+    import dagster as dg
+
+    from recon_pipeline.assets.months import range_tags
+    from recon_pipeline.definitions import defs
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("reconcile").execute_in_process(
+            instance=instance,
+            tags=range_tags(BillingMonth.parse(first), BillingMonth.parse(last)),
+            run_config={"resources": {"reconciler": {"config": config}}},
+            asset_selection=[dg.AssetKey(only)] if only else None,
+            raise_on_error=False,
+        )
+        return JobResult(result)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a run of the job left behind."""
+
+    result: "ExecuteInProcessResult"
+
+    @property
+    def success(self) -> bool:
+        """Whether Dagster calls the run a success."""
+        return self.result.success
+
+    @property
+    def run_id(self) -> str:
+        """Dagster's id of the run."""
+        return self.result.run_id
+
+    def check(self, name: str) -> "AssetCheckEvaluation":
+        """The evaluation of one check."""
+        (found,) = [check for check in self.result.get_asset_check_evaluations() if check.check_name == name]
+        return found
+
+    @property
+    def errors(self) -> str:
+        """Everything that failed steps said."""
+        said = [
+            event.step_failure_data.error for event in self.result.all_events if event.is_step_failure
+        ]
+        return "\n".join(str(error) for error in said)
