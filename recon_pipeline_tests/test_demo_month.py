@@ -103,9 +103,7 @@ class RecordedProgress:
 
 
 def play(url: str, *, events: int = EVENTS, customers: int = CUSTOMERS, seed: int = SEED) -> Story:
-    return play_the_month(
-        url, events=events, customers=customers, seed=seed, now=NOW, progress=RecordedProgress()
-    )
+    return play_the_month(url, events=events, customers=customers, seed=seed, now=NOW, progress=RecordedProgress())
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -182,18 +180,14 @@ def test_late_events_belong_to_two_different_periods_and_lie_inside_them(billing
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_smallest_month_that_is_allowed_goes_wrong_in_every_way(
-    billing_database_url: str, seed: int
-) -> None:
+def test_the_smallest_month_that_is_allowed_goes_wrong_in_every_way(billing_database_url: str, seed: int) -> None:
     story = play(billing_database_url, events=demo.LEAST_EVENTS, customers=demo.LEAST_CUSTOMERS, seed=seed)
     found = drift(billing_database_url)
     assert len(found) == story.drift_count
     assert {each.kind for each in found} == {"missing", "under", "over", "orphan"}
 
 
-def test_the_same_seed_fills_two_databases_alike(
-    billing_database_url: str, another_billing_database_url: str
-) -> None:
+def test_the_same_seed_fills_two_databases_alike(billing_database_url: str, another_billing_database_url: str) -> None:
     first, second = play(billing_database_url), play(another_billing_database_url)
     assert first == second
     for query in CONTENTS.values():
@@ -202,16 +196,14 @@ def test_the_same_seed_fills_two_databases_alike(
 
 def test_the_story_counts_what_the_tables_hold(billing_database_url: str) -> None:
     story = play(billing_database_url)
-    late = rows(
-        billing_database_url, "select count(*) from billing_usage_events where request_id like 'late%'"
-    )
+    late = rows(billing_database_url, "select count(*) from billing_usage_events where request_id like 'late%'")
     assert story.customer_count == CUSTOMERS
     assert story.event_count == EVENTS + late[0][0]
     for count, table in (
         (story.counter_count, "billing_usage_counters"),
         (story.subscription_count, "billing_subscriptions"),
     ):
-        assert rows(billing_database_url, f"select count(*) from {table}") == [(count,)]  # noqa: S608 - fixed names
+        assert rows(billing_database_url, f"select count(*) from {table}") == [(count,)]
 
 
 def test_progress_is_told_of_every_event_and_of_every_mishap(billing_database_url: str) -> None:

@@ -34,9 +34,7 @@ def test_another_seed_or_day_gives_another_plan(other: Plan) -> None:
     assert list(other.events()) != list(make_plan().events())
 
 
-@pytest.mark.parametrize(
-    ("events", "customers"), [(0, 1), (1, 1), (1, 30), (997, 24), (997, 25), (20_000, 101)]
-)
+@pytest.mark.parametrize(("events", "customers"), [(0, 1), (1, 1), (1, 30), (997, 24), (997, 25), (20_000, 101)])
 def test_exactly_as_many_events_are_planned_as_were_asked_for(events: int, customers: int) -> None:
     plan = make_plan(events=events, customers=customers)
     assert len(plan.customers) == customers

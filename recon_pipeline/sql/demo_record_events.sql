@@ -7,7 +7,11 @@ select count(*) filter (
         event.period_start, event.period_end, event.quantity, event.event_timestamp
     )
 ) as recorded_count
-from unnest(
-    %(customer_ids)s::text[], %(request_ids)s::text[], %(period_starts)s::timestamptz[],
-    %(period_ends)s::timestamptz[], %(quantities)s::integer[], %(event_timestamps)s::timestamptz[]
-) as event (gateway_customer_id, request_id, period_start, period_end, quantity, event_timestamp)
+from json_to_recordset(%(events)s::json) as event (
+    gateway_customer_id text,
+    request_id text,
+    period_start timestamptz,
+    period_end timestamptz,
+    quantity integer,
+    event_timestamp timestamptz
+)

@@ -15,12 +15,11 @@ from psycopg.rows import class_row
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.quotas import parse_quotas
-from recon_pipeline.faces.demo.population import GATEWAY_NAME, USAGE_TYPE
+from recon_pipeline.faces.demo.population import METERED, USAGE_TYPE
 from recon_pipeline.faces.demo.statements import statement
 from recon_pipeline.settings import DEFAULT_QUOTAS
 
 QUOTA = parse_quotas(DEFAULT_QUOTAS)[USAGE_TYPE]
-METERED = {"gateway_name": GATEWAY_NAME, "usage_type": USAGE_TYPE}
 KeyT = TypeVar("KeyT", bound="CounterKey")
 
 
@@ -101,10 +100,7 @@ def move_counters(
     Raises:
         RuntimeError: A counter moved in between, so that what is told about it would be wrong.
     """
-    rows = [
-        {**_key_columns(counter.key), "before": counter.usage_count, "after": after}
-        for counter, after in moves
-    ]
+    rows = [{**_key_columns(counter.key), "before": counter.usage_count, "after": after} for counter, after in moves]
     with connection.cursor() as cursor:
         cursor.executemany(statement("set_counter"), rows)
         if cursor.rowcount != len(rows):

@@ -92,10 +92,7 @@ def lost_increments(connection: _Connection, random: Random, scene: Scene) -> Mi
     """A worker crashes between event and increment."""
     moment = scene.working_hour(random, days_ago=random.randint(18, 24))
     picked = _counters_at(connection, random, moment, limit=scene.share(6, at_least=3))
-    moves = [
-        (counter, counter.usage_count - random.randint(1, min(MARGIN, counter.usage_count)))
-        for counter in picked
-    ]
+    moves = [(counter, counter.usage_count - random.randint(1, min(MARGIN, counter.usage_count))) for counter in picked]
     lost = sum(counter.usage_count - after for counter, after in moves)
     return Mishap(
         "lost increments",
@@ -109,10 +106,7 @@ def replayed_queue(connection: _Connection, random: Random, scene: Scene) -> Mis
     """Increments are applied a second time, without new events."""
     moment = scene.working_hour(random, days_ago=random.randint(45, 51))
     picked = _counters_at(connection, random, moment, limit=scene.share(5, at_least=3))
-    moves = [
-        (counter, counter.usage_count + random.randint(1, min(MARGIN, counter.usage_count)))
-        for counter in picked
-    ]
+    moves = [(counter, counter.usage_count + random.randint(1, min(MARGIN, counter.usage_count))) for counter in picked]
     added = sum(after - counter.usage_count for counter, after in moves)
     return Mishap(
         "replayed queue",
@@ -202,13 +196,9 @@ def let_it_all_happen(
     return tuple(happened)
 
 
-def _counters_at(
-    connection: _Connection, random: Random, moment: datetime, limit: int
-) -> tuple[PickedCounter, ...]:
+def _counters_at(connection: _Connection, random: Random, moment: datetime, limit: int) -> tuple[PickedCounter, ...]:
     """At least two counters of periods that contain the moment."""
-    return pick_counters(
-        connection, random, "counters_at", moment=moment, margin=MARGIN, limit=limit, at_least=2
-    )
+    return pick_counters(connection, random, "counters_at", moment=moment, margin=MARGIN, limit=limit, at_least=2)
 
 
 def _late_events(random: Random, keys: Sequence[CounterKey], outage: datetime) -> list[LateEvent]:

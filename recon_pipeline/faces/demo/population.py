@@ -18,6 +18,8 @@ from random import Random
 
 GATEWAY_NAME = "stripe"
 USAGE_TYPE = "remote_commands"
+# The two as statements take them.
+METERED = {"gateway_name": GATEWAY_NAME, "usage_type": USAGE_TYPE}
 PERIODS_PER_CUSTOMER = 6
 
 # One in so many customers signs up and never sends an event.
