@@ -200,6 +200,7 @@ def _prepare_parent(folder: Path) -> None:
             parent.mkdir(exist_ok=True)
             if os.geteuid() == 0:  # against a strict umask: the server's account must pass through
                 parent.chmod(0o755)
+        folder.parent.mkdir(exist_ok=True)  # fails where a file is in its place
     except OSError as error:
         raise _not_writable(folder, error) from error
     if os.geteuid() == 0 and not open_to_all(folder.parent):

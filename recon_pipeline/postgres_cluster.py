@@ -192,8 +192,7 @@ class PostgresCluster:
             said = output.read().decode(errors="replace")
         if finished.returncode != 0:
             raise EmbeddedPostgresError(
-                f"Could not {doing}: {program} ended with {finished.returncode}.\n"
-                f"{_tail(said)}\n{self._log_tail()}",
+                f"Could not {doing}: {program} ended with {finished.returncode}.\n{_tail(said)}\n{self._log_tail()}",
                 mend=f"Mend what it says, or move {self.folder} away to begin with an empty one (its data is "
                 "then not used), or set DATABASE_URL to a Postgres of your own.",
             )

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, make_url
 from recon_pipeline.core.database_url import DatabaseUrlError, for_dagster, for_libpq, for_psycopg, redacted
 
 PASTED = ["postgres://", "postgresql://", "postgresql+psycopg://", "postgresql+psycopg2://", "POSTGRES://"]
-SECRET = "hunter2Secret"  # noqa: S105 - what must not be seen
+SECRET = "hunter2Secret"
 
 
 def connect_arguments(sqlalchemy_url: str) -> dict[str, object]:

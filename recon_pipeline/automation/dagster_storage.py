@@ -36,9 +36,7 @@ class ReconPostgresStorage(DagsterPostgresStorage):
         return {}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]) -> Self:
         """Called in every process of Dagster with what `dagster.yaml` says.
 
         Raises:
@@ -71,9 +69,7 @@ class ReconArtifactStorage(LocalArtifactStorage):
         return {}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]) -> Self:
         """Called in every process of Dagster."""
         return cls(str(_dagster_folder()), inst_data=inst_data)
 
@@ -93,9 +89,7 @@ class ReconComputeLogManager(LocalComputeLogManager):
         return {"keep_days": Field(Int)}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, int]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, int]) -> Self:
         """Called in every process of Dagster with what `dagster.yaml` says."""
         return cls(str(_dagster_folder() / "logs"), config_value["keep_days"], inst_data=inst_data)
 
@@ -114,9 +108,7 @@ class ReconComputeLogManager(LocalComputeLogManager):
         last_removal.touch()
         # Deepest first, with every age taken before the first removal, which makes a folder look new.
         found = [
-            (path, path.stat().st_mtime)
-            for path in sorted(self._folder.rglob("*"), reverse=True)
-            if path.exists()
+            (path, path.stat().st_mtime) for path in sorted(self._folder.rglob("*"), reverse=True) if path.exists()
         ]
         for path, modified in found:
             if now - modified <= self._keep_seconds:

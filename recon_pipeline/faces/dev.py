@@ -39,6 +39,8 @@ _POLL_SECONDS = 0.2
 _LOG_LINES_SHOWN = 15
 _DEFINITIONS = "recon_pipeline.definitions"
 _LOCATION = "recon_pipeline"
+# Switched off in dagster.yaml alone, telemetry still makes two empty folders beside that file.
+_NO_TELEMETRY = {"DAGSTER_DISABLE_TELEMETRY": "1"}
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -89,7 +91,7 @@ def run_dev(
     chosen_port = _free_port(port)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_requested())
-        environment = stack.enter_context(_databases(environ)) | {"DAGSTER_HOME": str(home)}
+        environment = stack.enter_context(_databases(environ)) | {"DAGSTER_HOME": str(home)} | _NO_TELEMETRY
         logs = home / ".recon" / "dagster" / "dev"
         logs.mkdir(parents=True, exist_ok=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recon-")))

@@ -120,16 +120,12 @@ def throwaway_folder() -> Generator[Path]:
 
 def _debian_cluster(folder: Path) -> PostgresCluster:
     if not (_DEBIAN_BINARIES / "initdb").exists():
-        pytest.skip(
-            f"RECON_TEST_POSTGRES is 15 and {_DEBIAN_BINARIES} is missing: apt-get install postgresql-15"
-        )
+        pytest.skip(f"RECON_TEST_POSTGRES is 15 and {_DEBIAN_BINARIES} is missing: apt-get install postgresql-15")
     return PostgresCluster(_DEBIAN_BINARIES, folder, "postgres" if os.geteuid() == 0 else None)
 
 
 def _configure(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for name, value in (_THROWAWAY_SETTINGS | _AWKWARD_SETTINGS).items():
-            connection.execute(
-                sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value))
-            )
+            connection.execute(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value)))
         connection.execute("select pg_reload_conf()")
