@@ -7,6 +7,7 @@ is shown.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
@@ -19,6 +20,7 @@ from recon_pipeline.core.scope import MeteredUsage, parse_scope
 DEFAULT_SCOPE = "stripe:remote_commands"
 DEFAULT_QUOTAS = '{"remote_commands": {"free": 50, "paid": 10000}}'
 DEFAULT_START_PERIOD = "2025-01"
+_OLDEST_MONTH = BillingMonth(1970, 1)
 RECENT_DAYS = 35
 """A period stays in every tick for this long after it ended: late events are common, very late ones rare."""
 
@@ -53,6 +55,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         ConfigurationError: A variable has a value that cannot be used; the message names it.
     """
     default = Budgets()
+    _require_text(environ)
     return Settings(
         database_url=_database_url(environ),
         scope=parse_scope(environ.get("RECON_SCOPE", DEFAULT_SCOPE)),
@@ -78,12 +81,32 @@ def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:
     """The first billing month, `RECON_START_PERIOD`.
 
     Raises:
-        ConfigurationError: It is not of the form `YYYY-MM`.
+        ConfigurationError: It is not of the form `YYYY-MM`, or no month from 1970 to the current one.
     """
     try:
-        return BillingMonth.parse(environ.get("RECON_START_PERIOD", DEFAULT_START_PERIOD))
+        month = BillingMonth.parse(environ.get("RECON_START_PERIOD", DEFAULT_START_PERIOD))
     except ConfigurationError as error:
         raise ConfigurationError(f"RECON_START_PERIOD: {error.what}", mend=error.mend) from error
+    current = BillingMonth.containing(datetime.now(UTC))
+    if not _OLDEST_MONTH <= month <= current:
+        raise ConfigurationError(
+            f"RECON_START_PERIOD is {month.key}, which lies before {_OLDEST_MONTH.key} or in the future.",
+            mend=f"Set it to the month of your first billing period, {current.key} or earlier.",
+        )
+    return month
+
+
+def _require_text(environ: Mapping[str, str]) -> None:
+    """Refuse bytes that are no UTF-8: Postgres could not be told them, and no message could show them."""
+    for name, value in environ.items():
+        if name == "DATABASE_URL" or name.startswith("RECON_"):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ConfigurationError(
+                    f"{name} holds a character that is not UTF-8.",
+                    mend=f"Set {name} again from a UTF-8 terminal or file; in a URL, write the character as %XX.",
+                ) from None
 
 
 def _database_url(environ: Mapping[str, str]) -> str | None:

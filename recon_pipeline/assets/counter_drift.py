@@ -5,7 +5,7 @@ import dagster as dg
 from recon_pipeline.assets.application import billing_subscriptions, billing_usage_counters
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
-from recon_pipeline.assets.tables import table
+from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach
@@ -44,22 +44,22 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
     with reconciler.step(context) as step:
         found, tables = step.compare()
         with step.database.transaction() as connection:
-            sample = drift.sample(connection, step.run.run_id)
+            drifted = drift.sample(connection, step.run.run_id)
         summary = found.summary
         exceeded = step.unapproved_breaches(found)
-        drifted = table(sample, drift.DriftedKey)
         return dg.MaterializeResult(
             metadata={
+                "months": step.months,
                 "drift_count": summary.drift_count,
                 **summary.by_kind,
-                "counters_scanned": summary.counters_scanned,
-                "keys_compared": summary.keys_compared,
                 "over_quota_transitions": summary.over_quota_transitions,
                 "under_quota_transitions": summary.under_quota_transitions,
                 "usage_missed": summary.usage_missed,
                 "usage_excess": summary.usage_excess,
-                "by_month": table(found.cells, drift.DriftCell),
-                "sample": drifted,
+                "counters_scanned": summary.counters_scanned,
+                "keys_compared": summary.keys_compared,
+                **sample("sample", drifted, drift.DriftedKey),
+                **sample("by_month", found.cells, drift.DriftCell),
             },
             check_results=[
                 _within_budgets(step, found, exceeded, drifted),
@@ -77,9 +77,13 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
 
 
 def _within_budgets(
-    step: Step, found: drift.Comparison, exceeded: tuple[Breach, ...], drifted: dg.MetadataValue
+    step: Step, found: drift.Comparison, exceeded: tuple[Breach, ...], drifted: tuple[drift.DriftedKey, ...]
 ) -> dg.AssetCheckResult:
-    metadata = {"drift_count": found.summary.drift_count, "would_repair": drifted}
+    metadata = {
+        "months": step.months,
+        "drift_count": found.summary.drift_count,
+        **sample("would_repair", drifted, drift.DriftedKey),
+    }
     if not exceeded:
         approved = f"Approved by {step.approved_by}: {step.approve_reason}" if step.approve_reason else None
         return dg.AssetCheckResult(
@@ -91,7 +95,7 @@ def _within_budgets(
         check_name="drift_is_within_budgets",
         passed=False,
         description=str(blocked),
-        metadata=metadata | {breach.variable: breach.found for breach in exceeded},
+        metadata=metadata | {f"{breach.variable} allows": breach.allowed for breach in exceeded},
     )
 
 
@@ -100,5 +104,5 @@ def budgets_exceeded(exceeded: tuple[Breach, ...]) -> BlockedError:
     return BlockedError(
         f"Blocked: {'; '.join(breach.sentence for breach in exceeded)}.",
         mend="Look at the sample of what would be repaired. If it is right: "
-        'recon reconcile --approve "<reason>", or approve_reason in the launchpad.',
+        'recon reconcile --approve "your reason", or approve_reason in the launchpad.',  # the UI drops what is in <>
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from recon_pipeline import embedded_postgres
 from recon_pipeline.assets.months import months_of_run
@@ -38,6 +39,12 @@ class Step:
     approve_reason: str
     approved_by: str
     log: Callable[[str], None]
+
+    @property
+    def months(self) -> str:
+        """The billing months of the run, for a person; all figures of a run are about all of them."""
+        first, last = self.run.extent.first.key, self.run.extent.last.key
+        return first if first == last else f"{first} to {last}"
 
     def compare(self) -> tuple[drift.Comparison, BillingTables]:
         """Compare counters with the log at one snapshot, and keep what differs under this run."""
@@ -80,12 +87,19 @@ class Step:
 class Reconciler(dg.ConfigurableResource[Any]):
     """What a person may set for one run, in the launchpad or through the command line."""
 
-    customers: list[str] = []  # noqa: RUF012 - a field of a pydantic model, copied for each
-    """Only these customers (gateway_customer_id); empty for all."""
-    approve_reason: str = ""
-    """Why a repair beyond the budgets is right; empty if nobody approved one."""
-    approved_by: str = ""
-    """Who approved it."""
+    customers: list[str] = Field(
+        default=[],
+        description="Only these customers, by gateway_customer_id, for example [cus_123]. Empty for all.",
+    )
+    approve_reason: str = Field(
+        default="",
+        description="Let this run repair more than the budgets (RECON_MAX_...) allow, and why that is right. "
+        "It is recorded with the run. Empty: a repair beyond the budgets is blocked and nothing is written.",
+    )
+    approved_by: str = Field(
+        default="",
+        description="Who approves, recorded beside the reason. Empty: the run's tag `user`, or `unknown`.",
+    )
 
     @contextmanager
     def step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Step]:

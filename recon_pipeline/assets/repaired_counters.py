@@ -5,7 +5,7 @@ import dagster as dg
 from recon_pipeline.assets.counter_drift import budgets_exceeded, counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import MODE, Reconciler
-from recon_pipeline.assets.tables import table
+from recon_pipeline.assets.tables import sample
 from recon_pipeline.store import drift, repair, runs
 from recon_pipeline.store.billing_tables import require_trustworthy
 
@@ -34,14 +34,15 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
             done = drift.sample(connection, step.run.run_id, outcomes=("repaired",))
         return dg.MaterializeResult(
             metadata={
+                "months": step.months,
                 "rows_repaired": outcome.repaired,
                 "already_in_sync": outcome.in_sync,
                 "deferred": outcome.deferred,
                 "reconcile_failures": outcome.failed,
                 "over_quota_transitions": outcome.over_quota_transitions,
                 "under_quota_transitions": outcome.under_quota_transitions,
-                "repaired": table(done, drift.DriftedKey),
-                "not_repaired": table(left, drift.DriftedKey),
+                **sample("repaired", done, drift.DriftedKey),
+                **sample("not_repaired", left, drift.DriftedKey),
             }
         )
 
@@ -61,17 +62,16 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
             answer = drift.verify(connection, step.run, tables)
         wrong = answer.mismatch_count - answer.deferred_count
         step.finish("not_clean" if answer.mismatch_count else "clean", mismatch_count=answer.mismatch_count)
-        months = f"{step.run.extent.first.key} to {step.run.extent.last.key}"
         return dg.AssetCheckResult(
             passed=answer.mismatch_count == 0,
             severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
-            description=_told(answer, months),
+            description=_told(answer, step.months),
             metadata={
                 "mismatch_count": answer.mismatch_count,
                 "deferred_count": answer.deferred_count,
-                "months": months,
+                "months": step.months,
                 "customers": ", ".join(step.run.extent.customers or ("all",)),
-                "sample": table(answer.sample, drift.Mismatch),
+                **sample("sample", answer.sample, drift.Mismatch),
             },
         )
 

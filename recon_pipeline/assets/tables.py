@@ -7,13 +7,23 @@ from typing import Any
 import dagster as dg
 
 
-def table(records: Sequence[Any], record_type: type[Any]) -> dg.MetadataValue[Any]:
-    """A table with a column for each field of `record_type`; None is shown as an empty cell."""
+def sample(name: str, records: Sequence[Any], record_type: type[Any]) -> dict[str, dg.MetadataValue[Any]]:
+    """The metadata entry of that name: a table with a column for each field of `record_type` that has a value.
+
+    What is empty only fills the page: without records there is no entry.
+    """
     if not is_dataclass(record_type):
         raise TypeError(f"{record_type.__name__} is not a dataclass")
-    columns = [dg.TableColumn(field.name, "int" if field.type is int else "string") for field in fields(record_type)]
-    rows = [
-        dg.TableRecord({name: "" if value is None else value for name, value in asdict(record).items()})
-        for record in records
+    if not records:
+        return {}
+    rows = [asdict(record) for record in records]
+    columns = [
+        dg.TableColumn(field.name, "int" if field.type is int else "string")
+        for field in fields(record_type)
+        if any(row[field.name] not in (None, "") for row in rows)
     ]
-    return dg.MetadataValue.table(rows, dg.TableSchema(columns))
+    shown = [
+        dg.TableRecord({column.name: "" if row[column.name] is None else row[column.name] for column in columns})
+        for row in rows
+    ]
+    return {name: dg.MetadataValue.table(shown, dg.TableSchema(columns))}

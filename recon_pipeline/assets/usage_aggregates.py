@@ -4,7 +4,7 @@ import dagster as dg
 
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import MODE, Reconciler
-from recon_pipeline.assets.tables import table
+from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.store import aggregates, runs
 from recon_pipeline.store.billing_tables import require_trustworthy
@@ -40,6 +40,7 @@ def usage_aggregates(context: dg.AssetExecutionContext, reconciler: Reconciler) 
         count, oversized = aggregates.oversized(connection, step.run, tables)
         return dg.MaterializeResult(
             metadata={
+                "months": step.months,
                 "mode": MODE,
                 "keys": totals.keys,
                 "events": totals.events,
@@ -55,7 +56,7 @@ def usage_aggregates(context: dg.AssetExecutionContext, reconciler: Reconciler) 
                     "Look at the quantities of these customers' events."
                     if count
                     else None,
-                    metadata={"count": count, "sample": table(oversized, aggregates.OversizedSum)},
+                    metadata={"count": count, **sample("sample", oversized, aggregates.OversizedSum)},
                 )
             ],
         )

@@ -6,7 +6,7 @@ import dagster as dg
 
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import MODE, Reconciler, Step
-from recon_pipeline.assets.tables import table
+from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.store import events, runs
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
@@ -67,6 +67,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
             }
         yield dg.MaterializeResult(
             metadata={
+                "months": step.months,
                 "mode": MODE,
                 "horizon": start.horizon,
                 "events_scanned": quality.events_scanned,
@@ -119,17 +120,17 @@ def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
     blocked = BlockedError(
         sentence,
         mend="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
-        'If the usage is truly gone: recon reconcile --approve "<reason>".',
+        'If the usage is truly gone: recon reconcile --approve "your reason".',
     )
     step.finish("blocked", error=str(blocked))
     return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(blocked))
 
 
-def _warning(name: str, count: int, sentence: str, sample: tuple[events.OddEvent, ...]) -> dg.AssetCheckResult:
+def _warning(name: str, count: int, sentence: str, odd: tuple[events.OddEvent, ...]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         passed=count == 0,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{count:,} {sentence}" if count else None,
-        metadata={"count": count, "sample": table(sample, events.OddEvent)},
+        metadata={"count": count, **sample("sample", odd, events.OddEvent)},
     )

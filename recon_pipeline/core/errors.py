@@ -22,6 +22,13 @@ class ReconError(Exception):
         """The three parts, a line each."""
         return f"{self.what}\n{self.changed}\nWhat to do: {self.mend}"
 
+    @classmethod
+    def told_as(cls, text: str) -> "ReconError | None":
+        """The error that was recorded elsewhere as its text, or None if the text is not one."""
+        before, separator, mend = text.rpartition("\nWhat to do: ")
+        what, newline, changed = before.rpartition("\n")
+        return cls(what, mend=mend, changed=changed) if separator and newline else None
+
 
 class ConfigurationError(ReconError):
     """A variable, an option or a value that was given is wrong; its name is in the message."""

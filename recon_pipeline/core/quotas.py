@@ -35,7 +35,7 @@ def parse_quotas(text: str) -> Mapping[str, Quota]:
     """
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"RECON_QUOTAS is not JSON: {error}.", mend=_EXAMPLE) from error
     if not isinstance(given, dict):
         raise ConfigurationError("RECON_QUOTAS is not a JSON object.", mend=_EXAMPLE)

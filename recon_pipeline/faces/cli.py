@@ -3,26 +3,27 @@
 import click
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out, show_json, telling_errors
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, Commands, out, show_json, telling_errors
 from recon_pipeline.settings import Settings, read_settings
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_FIRST_STEPS = """\b
+Example, a first look: recon demo, then recon dev
+Example, your own: export DATABASE_URL=postgresql://… DAGSTER_PG_URL=postgresql://…
+  then recon init, recon doctor, recon reconcile --dry-run"""
+
+
+@click.group("recon", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_FIRST_STEPS)
 @click.version_option(package_name="recon-pipeline")
 def main() -> None:
-    r"""Keep usage-billing counters equal to the event log.
-
-    \b
-    First look:   recon demo, then recon dev
-    Your own:     export DATABASE_URL=postgresql://…, then recon init, recon doctor, recon reconcile --dry-run
-    """
+    """Keep usage-billing counters equal to the event log."""
 
 
 @main.command(epilog="Example: recon demo --events 50000 --customers 800")
-@click.option("--events", default=200_000, show_default=True, type=click.IntRange(1_000, 5_000_000), help="Events.")
-@click.option("--customers", default=3_000, show_default=True, type=click.IntRange(50, 500_000), help="Customers.")
+@click.option("--events", default=200_000, show_default=True, type=click.IntRange(2_000, 5_000_000), help="Events.")
+@click.option("--customers", default=3_000, show_default=True, type=click.IntRange(100, 500_000), help="Customers.")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same data.")
 @_JSON
 @telling_errors
@@ -85,7 +86,7 @@ def doctor(*, as_json: bool) -> int:
 @click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Compare and check the guards; repair nothing.")
 @click.option("--full", is_flag=True, help="Take sums from the log itself, not from stored aggregates.")
-@click.option("--approve", "approve_reason", default="", metavar="REASON", help="Repair beyond the budgets; recorded.")
+@click.option("--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets; recorded.")
 @_JSON
 @telling_errors
 def reconcile(
@@ -95,7 +96,7 @@ def reconcile(
     customers: tuple[str, ...],
     dry_run: bool,
     full: bool,
-    approve_reason: str,
+    approve_reason: str | None,
     as_json: bool,
 ) -> int:
     """Compare counters with the log, repair what drifted, verify.

@@ -13,9 +13,10 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from recon_pipeline.core.errors import BlockedError, ConfigurationError, ReconError
+from recon_pipeline.core.errors import NOTHING_CHANGED, BlockedError, ConfigurationError, ReconError
 
 EXIT_CLEAN, EXIT_NOT_CLEAN, EXIT_USAGE, EXIT_BLOCKED = 0, 1, 2, 3
+_AS_JSON = f"{__name__}.as_json"
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -35,11 +36,34 @@ def exit_code_of(error: ReconError) -> int:
     return EXIT_BLOCKED if isinstance(error, BlockedError) else EXIT_NOT_CLEAN
 
 
+def _show_error_as_json(what: str, changed: str, mend: str, *, blocked: bool = False) -> None:
+    show_json({"success": False, "blocked": blocked, "error": what, "changed": changed, "what_to_do": mend})
+
+
 def tell_error(error: ReconError) -> None:
     """Show the three parts of an error on stderr."""
-    err.print(f"[bold red]{escape(error.what)}[/]")
-    err.print(escape(error.changed))
-    err.print(f"[bold]What to do:[/] {escape(error.mend)}")
+    # Not wrapped: a mend is often a statement, to be copied as it stands.
+    err.print(f"[bold red]{escape(error.what)}[/]", soft_wrap=True)
+    err.print(escape(error.changed), soft_wrap=True)
+    err.print(f"[bold]What to do:[/] {escape(error.mend)}", soft_wrap=True)
+
+
+class Commands(click.Group):
+    """The commands; wrong usage of one that was given `--json` is told as JSON too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note `--json` before the command's own options are read: they may be what is wrong."""
+        ctx.meta[_AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.meta[_AS_JSON]:
+                _show_error_as_json(error.format_message(), NOTHING_CHANGED, f"Try {ctx.info_name} --help.")
+            raise
 
 
 def telling_errors(command: Callable[_P, int]) -> Callable[_P, NoReturn]:
@@ -55,8 +79,7 @@ def telling_errors(command: Callable[_P, int]) -> Callable[_P, NoReturn]:
         except ReconError as error:
             tell_error(error)
             if options.get("as_json"):
-                facts = {"error": error.what, "changed": error.changed, "what_to_do": error.mend}
-                show_json({"success": False, "blocked": isinstance(error, BlockedError), **facts})
+                _show_error_as_json(error.what, error.changed, error.mend, blocked=isinstance(error, BlockedError))
             sys.exit(exit_code_of(error))
 
     return told

@@ -1,6 +1,7 @@
 """The command `recon demo`: a month goes wrong on an embedded Postgres, and the real job puts it right.
 
 Always on the embedded server, whatever DATABASE_URL says: made-up usage has no place in a real database.
+Always with the default settings, whatever RECON_ variables say: its story is told for them.
 """
 
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -55,6 +57,7 @@ def demonstrate(*, events: int, customers: int, seed: int, as_json: bool) -> int
     """
     with _embedded() as server, open_instance() as instance:
         url = _fresh_billing_database(server)
+        _use_defaults()
         os.environ["DATABASE_URL"] = url
         settings = read_settings()
         database = BillingDatabase(url)
@@ -73,7 +76,8 @@ def demonstrate(*, events: int, customers: int, seed: int, as_json: bool) -> int
             sample = drift.sample(connection, repaired.record.run_id)
         with err.status("Comparing once more …"):
             after = reconcile(settings, instance, Request(request.first, request.last, dry_run=True))
-    matches = repaired.record.outcome == "clean" and after.record.drift_count == 0
+    told = repaired.record.drift_count == story.drift_count
+    matches = told and repaired.record.outcome == "clean" and after.record.drift_count == 0
     if as_json:
         show_json(_as_json(story, repaired, after, matches=matches))
     else:
@@ -93,6 +97,11 @@ def _embedded() -> Iterator[EmbeddedServer]:
         yield server
     finally:
         server.stop()
+
+
+def _use_defaults() -> None:
+    for name in [name for name in os.environ if name.startswith("RECON_")]:
+        del os.environ[name]
 
 
 def _fresh_billing_database(server: EmbeddedServer) -> str:
@@ -168,7 +177,7 @@ def _tell(
         out.print(f"  {name:24} {getattr(record, name) or 0:>8,}")
     out.print(f"  {'(back under quota)':24} {record.under_quota_transitions or 0:>8,}")
     for check in repaired.failed_checks:
-        out.print(f"  [yellow]{check.name}[/]: {check.description}")
+        out.print(f"  [yellow]{check.name}[/]: {escape(check.description)}")
     out.rule("The same comparison after")
     left = after.record.drift_count
     verdict = (

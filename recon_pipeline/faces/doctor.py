@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, passed
@@ -56,12 +57,12 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 def show(findings: Sequence[Finding]) -> None:
     """The same for a person."""
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
         colour = _COLOURS[finding.verdict]
-        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.requirement, finding.detail)
+        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.requirement, escape(finding.detail))
         if finding.mend:
-            table.add_row("", "", f"[bold]→ {finding.mend}[/]")
+            table.add_row("", "", f"[bold]→ {escape(finding.mend)}[/]")
     out.print(table)
     failures = sum(finding.verdict is Verdict.FAIL for finding in findings)
     out.print(

@@ -38,7 +38,7 @@ def prepare(database: BillingDatabase, *, with_billing_tables: bool) -> str:
                 )
             before = migrate.installed_version(connection) if server.has_schema else None
         try:
-            migrate.upgrade(connection, with_billing_tables=with_billing_tables)
+            changed = migrate.upgrade(connection, with_billing_tables=with_billing_tables)
         except DBAPIError as error:
             if sqlstate(error) not in LOCK_NOT_HAD:
                 raise
@@ -48,8 +48,8 @@ def prepare(database: BillingDatabase, *, with_billing_tables: bool) -> str:
                 mend="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
             ) from error
     after = migrate.latest_version()
-    tables = " The billing tables and their recorder are there." if with_billing_tables else ""
-    if before == after:
+    tables = " The billing tables are there." if with_billing_tables else ""
+    if not changed:
         return f"Schema recon in {database.name} is at version {after} already.{tables}"
     return f"Schema recon in {database.name} is at version {after} now (was: {before or 'not there'}).{tables}"
 

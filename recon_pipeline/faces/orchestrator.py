@@ -4,11 +4,12 @@ import getpass
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.settings import Settings
@@ -70,39 +71,42 @@ def use_dagster_home() -> str:
     """Make sure that Dagster finds its `dagster.yaml`; returns the folder.
 
     Raises:
-        ConfigurationError: DAGSTER_HOME is unset and there is no `dagster.yaml` in the project's folder.
+        ConfigurationError: There is no `dagster.yaml` in DAGSTER_HOME or, where that is unset, the project's folder.
     """
-    home = os.environ.get("DAGSTER_HOME")
-    if home is None:
-        home = str(project_folder())
-        if not os.path.exists(os.path.join(home, "dagster.yaml")):
-            raise ConfigurationError(
-                f"DAGSTER_HOME is not set and {home} holds no dagster.yaml.",
-                mend="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
-            )
-        os.environ["DAGSTER_HOME"] = home
+    given = os.environ.get("DAGSTER_HOME")
+    home = os.path.abspath(given) if given else str(project_folder())
+    if not os.path.exists(os.path.join(home, "dagster.yaml")):
+        named = f"DAGSTER_HOME is {given}, which" if given else f"DAGSTER_HOME is not set and {home}"
+        raise ConfigurationError(
+            f"{named} holds no dagster.yaml: runs would be kept elsewhere, and nobody would find them.",
+            mend="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
+        )
+    os.environ["DAGSTER_HOME"] = home
     return home
 
 
-def open_instance() -> "dg.DagsterInstance":
+@contextmanager
+def open_instance() -> "Iterator[dg.DagsterInstance]":
     """Dagster's instance, for its run history.
 
     Raises:
-        ReconError: Its storage cannot be reached.
+        ReconError: Its storage cannot be reached, or was lost while the block used it.
     """
     import dagster as dg
+    from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
     use_dagster_home()
+    changed = NOTHING_CHANGED
     try:
-        return dg.DagsterInstance.get()
-    except ReconError:
-        raise
-    except (dg.DagsterError, SQLAlchemyError) as error:
-        cause = error.__cause__ or error
+        with dg.DagsterInstance.get() as instance:
+            changed = "Repairs that were committed before stay, each with its row in recon.counter_repair."
+            yield instance
+    except (DagsterPostgresException, SQLAlchemyError) as error:
         raise ReconError(
-            f"Dagster's storage cannot be reached: {str(cause).splitlines()[0]}",
-            mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history.",
+            f"Dagster's storage cannot be reached, or it refused a statement: {_first_cause(error)}",
+            changed=changed,
+            mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
         ) from error
 
 
@@ -110,7 +114,7 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     """Run the job `reconcile` for a contiguous range of months and wait for its end.
 
     Raises:
-        ReconError: The run ended without a record (the database was never reached).
+        ReconError: The run ended without a record (the database was never reached, or was lost).
     """
     import dagster as dg
 
@@ -123,15 +127,16 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE
+    user = _user_name()
     config = {
         "customers": list(request.customers),
         "approve_reason": request.approve_reason,
-        "approved_by": getpass.getuser(),
+        "approved_by": user,
     }
     result = defs.resolve_job_def(job.name).execute_in_process(
         instance=instance,
         raise_on_error=False,
-        tags={**range_tags(request.first, request.last), "user": getpass.getuser()},
+        tags={**range_tags(request.first, request.last), "user": user},
         asset_selection=[asset.key for asset in selected],
         run_config={
             "resources": {"reconciler": {"config": config}},
@@ -140,13 +145,15 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     )
     database = open_database(settings)
     outcome = "compared" if result.success else "failed"
-    close_record(database, result.run_id, outcome, lambda _: None)
-    with database.transaction() as connection:
-        record = runs.read(connection, result.run_id)
+    try:
+        close_record(database, result.run_id, outcome, lambda _: None)
+        with database.transaction() as connection:
+            record = runs.read(connection, result.run_id)
+    except ReconError as error:
+        raise _failure_of(result) or error from error
     if record is None:
-        raise ReconError(
-            _failure_of(result.all_events) or f"Run {result.run_id} failed before it looked at anything.",
-            mend=f"Look at run {result.run_id} in the UI (recon dev).",
+        raise _failure_of(result) or ReconError(
+            f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, _failed_checks(result.get_asset_check_evaluations()))
 
@@ -159,8 +166,30 @@ def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[Fa
     )
 
 
-def _failure_of(events: "Sequence[dg.DagsterEvent]") -> str | None:
-    for event in events:
-        if event.is_step_failure and event.step_failure_data.user_failure_data:
-            return event.step_failure_data.user_failure_data.description
+def _failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
+    """Why the run failed, in the words of the step that did."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            told, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            said = (told and told.description) or (error and error.message) or "no reason was given"
+            return ReconError.told_as(said) or ReconError(
+                f"Run {result.run_id} failed in {event.step_key}: {said.strip()}",
+                changed="Repairs that were committed before stay, each with its row in recon.counter_repair.",
+                mend=f"Look at run {result.run_id} in the UI (recon dev).",
+            )
     return None
+
+
+def _first_cause(error: BaseException) -> str:
+    """What the driver said, below the exceptions that were made of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _user_name() -> str:
+    """Who runs this; a container's user may have a number and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from recon_pipeline.core.errors import ConfigurationError
@@ -35,28 +36,29 @@ class Asked:
         every_period: All months from RECON_START_PERIOD to the current one.
         customers: Only these.
         dry_run: Repair nothing.
-        approve_reason: Or ''.
+        approve_reason: Why a repair beyond the budgets is right, or None.
     """
 
     periods: tuple[str, ...]
     every_period: bool
     customers: tuple[str, ...]
     dry_run: bool
-    approve_reason: str
+    approve_reason: str | None
 
 
 def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
     """Reconcile what was asked, one run for each contiguous range of months, in order.
 
     Raises:
-        ConfigurationError: A period that does not exist or may not be touched.
+        ConfigurationError: A period that does not exist or may not be touched, or an empty customer or reason.
         ReconError: A run that could not look at anything.
     """
+    _require_usable(asked)
     months = _months(settings, asked)
     with open_instance() as instance:
         ended: list[Reconciled] = []
         for first, last in contiguous_ranges(months):
-            request = Request(first, last, asked.customers, asked.dry_run, asked.approve_reason)
+            request = Request(first, last, asked.customers, asked.dry_run, asked.approve_reason or "")
             with err.status(f"Reconciling {first.key} to {last.key} …"):
                 ended.append(reconcile(settings, instance, request))
         return tuple(ended)
@@ -125,9 +127,23 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
         out.print(table)
         for check in one.failed_checks:
             style = "red" if check.is_error else "yellow"
-            out.print(f"[{style}]{check.name}[/]", check.description, sep="\n", markup=True)
+            out.print(f"[{style}]{check.name}[/]", escape(check.description), sep="\n")
         if record.error and not one.failed_checks:
             out.print(record.error, style="red", markup=False)
+
+
+def _require_usable(asked: Asked) -> None:
+    for option, values in (
+        ("--customer", asked.customers),
+        ("--approve", (asked.approve_reason,) if asked.approve_reason is not None else ()),
+    ):
+        for value in values:
+            if not value.strip() or not value.isprintable():
+                raise ConfigurationError(
+                    f"{option} is {value!r}, which is empty or not printable text.",
+                    mend=f"Give {option} a value, for example "
+                    + ("--customer cus_123." if option == "--customer" else '--approve "ledger import of 3 May".'),
+                )
 
 
 def _figure(value: int | None) -> str:

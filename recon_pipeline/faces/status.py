@@ -1,7 +1,6 @@
 """The command `recon status`: when counters were last known to match, what happened lately, in which mode."""
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 from rich.table import Table
@@ -19,24 +18,24 @@ RUNS_SHOWN = 10
 
 @dataclass(frozen=True)
 class Status:
-    """What is known from schema `recon`.
+    """What is known from schema `recon`; runs are the newest `RUNS_SHOWN`.
 
     Attributes:
         database: Without its password.
         mode: How event sums are taken.
-        last_clean_at: Start of the newest run shown after which every counter matched.
+        last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
     """
 
     database: str
     mode: str
-    last_clean_at: datetime | None
+    last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
 
     @property
     def is_clean(self) -> bool:
         """Whether the newest run that ended and repaired found every counter matching."""
-        ended = [run for run in self.runs if run.outcome not in ("running", "compared")]
+        ended = [run for run in self.runs if run.customers is None and run.outcome not in ("running", "compared")]
         return bool(ended) and ended[0].outcome == "clean"
 
 
@@ -51,8 +50,8 @@ def read_status(settings: Settings) -> Status:
         if not describe_server(connection).has_schema or migrate.installed_version(connection) is None:
             raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
         latest = runs.recent(connection, rows=RUNS_SHOWN)
-    clean = [run.started_at for run in latest if run.outcome == "clean"]
-    return Status(database.name, MODE, max(clean, default=None), latest)
+    clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
+    return Status(database.name, MODE, next(clean, None), latest)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "success": status.is_clean,
         "database": status.database,
         "mode": status.mode,
-        "last_clean_at": status.last_clean_at,
+        "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
     }
 
@@ -70,18 +69,25 @@ def show(status: Status) -> None:
     """The same for a person."""
     out.print(f"Database {status.database}", markup=False)
     out.print(f"Mode {status.mode}: event sums are taken from the whole log of the months concerned, at each run.")
-    if status.last_clean_at is None:
-        out.print(f"None of the last {RUNS_SHOWN} runs found every counter matching.")
+    clean = status.last_clean
+    if clean is None:
+        out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")
     else:
-        out.print(f"Every counter matched in the run of {status.last_clean_at:%Y-%m-%d %H:%M:%S} UTC.")
-    table = Table()
-    for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "duration", "run"):
-        table.add_column(heading, justify="right" if heading in ("drift", "repaired", "failed", "deferred") else "left")
+        out.print(
+            f"Every counter of {clean.first_partition} to {clean.last_partition} matched its event sum "
+            f"in the run of {clean.started_at:%Y-%m-%d %H:%M:%S} UTC."
+        )
+    table = Table(box=None, padding=(0, 1, 0, 0))  # fits 80 columns
+    for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "took", "run"):
+        justify = "right" if heading in ("drift", "repaired", "failed", "deferred") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading in ("outcome", "run"))
     for run in status.runs:
         figures = (run.drift_count, run.rows_repaired, run.reconcile_failures, run.deferred_count)
         table.add_row(
-            f"{run.started_at:%m-%d %H:%M:%S}",
-            f"{run.first_partition} to {run.last_partition}",
+            f"{run.started_at:%m-%d %H:%M}",
+            run.first_partition
+            + (f" to {run.last_partition}" if run.last_partition != run.first_partition else "")
+            + (f", {len(run.customers)} customers only" if run.customers else ""),
             run.outcome.replace("_", " "),
             *("-" if figure is None else f"{figure:,}" for figure in figures),
             f"{run.duration_ms / 1000:.1f} s",

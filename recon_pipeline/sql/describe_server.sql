@@ -10,5 +10,5 @@ select
     current_setting('transaction_read_only')::boolean as is_read_only,
     has_database_privilege(current_database(), 'create') as can_create_schema,
     to_regnamespace('recon') is not null as has_schema,
-    coalesce(has_schema_privilege(to_regnamespace('recon')::oid, 'usage, create'), false) as can_use_schema,
+    coalesce(has_schema_privilege(to_regnamespace('recon')::oid, 'usage'), false) as can_use_schema,
     extract(epoch from clock_timestamp())::float8 as clock_seconds

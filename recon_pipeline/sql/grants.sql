@@ -3,6 +3,13 @@
 create role recon_pipeline login password 'choose-one';
 grant recon_pipeline to current_user;
 create schema recon authorization recon_pipeline;
-grant select on billing_usage_events, billing_subscriptions to recon_pipeline;
+grant select on billing_usage_events to recon_pipeline;
 grant select, insert on billing_usage_counters to recon_pipeline;
 grant update (usage_count, updated_at) on billing_usage_counters to recon_pipeline;
+do $subscriptions$
+begin
+    if to_regclass('billing_subscriptions') is not null then
+        grant select on billing_subscriptions to recon_pipeline;
+    end if;
+end
+$subscriptions$;

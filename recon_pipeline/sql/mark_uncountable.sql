@@ -6,7 +6,7 @@ set
     outcome = case when kind = 'orphan' then 'in_sync' else 'failed' end,
     error = case
         when kind = 'orphan' then 'the orphan was deleted meanwhile'
-        else 'the table did not take a counter for this key (a trigger or a rule)'
+        else 'the table did not take a counter for this key (a trigger, a rule or another unique key)'
     end
 where run_id = :run_id
     and ordinal = any(:ordinals)

@@ -19,8 +19,7 @@ select
     count(*) filter (
         where event_timestamp < period_start or event_timestamp >= period_end
     ) as outside_period_count,
-    count(*) filter (where created_at > :since) as new_count,
-    max(created_at) as newest_created_at
+    count(*) filter (where created_at > :since) as new_count
 from (
     select
         event.*,

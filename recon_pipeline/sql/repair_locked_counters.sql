@@ -1,8 +1,9 @@
 -- Recomputes the event sums of keys whose counters this transaction has locked, sets those that differ, and accounts for it.
 -- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the
 -- locked counter, and no counter in it can change. Counter, ledger row and outcome commit together or not at all.
--- Index: billing_usage_events by gateway_customer_id, read once per customer of the chunk (the range of periods is kept from
--- the index on periods, whose selectivity cannot be known for it); the counters and recon.counter_drift by primary key.
+-- A counter is found by id and key: nothing makes sure that ids of the application's table are unique.
+-- Index: billing_usage_events by gateway_customer_id, read once per chunk, so that a page that holds events of several of its
+-- customers is read once; the counters by their unique key and recon.counter_drift by primary key.
 with locked as materialized (
     select
         drift.ordinal, drift.gateway_name, drift.usage_type, drift.gateway_customer_id,
@@ -12,38 +13,42 @@ with locked as materialized (
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
         counter.xmin = pg_current_xact_id()::xid as created
     from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as had (ordinal, counter_id)
-    join recon.counter_drift as drift on drift.run_id = :run_id and drift.ordinal = had.ordinal
-    join billing_usage_counters as counter on counter.id = had.counter_id
+    -- Limit 1, of what there is once: a row for each key is then expected whatever the statistics say, which are of other runs.
+    cross join lateral (
+        select * from recon.counter_drift where run_id = :run_id and ordinal = had.ordinal limit 1
+    ) as drift
+    cross join lateral (
+        select id, usage_count, xmin
+        from billing_usage_counters
+        where id = had.counter_id
+            and (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+            = (drift.gateway_name, drift.usage_type, drift.gateway_customer_id, drift.period_start, drift.period_end)
+        limit 1
+    ) as counter
 ),
 event_sum as materialized (
     select
-        customer.gateway_name, customer.usage_type, customer.gateway_customer_id,
-        sums.period_start, sums.period_end, sums.visible, sums.unsettled
-    from (
-        select
-            gateway_name, usage_type, gateway_customer_id,
-            min(period_start) as first_start, max(period_start) as last_start
-        from locked
-        group by gateway_name, usage_type, gateway_customer_id
-    ) as customer
-    cross join lateral (
-        select
-            countable.period_start,
-            countable.period_end,
-            sum(countable.quantity)::numeric as visible,
-            coalesce(sum(countable.quantity) filter (
-                where :settle_seconds > 0
-                    and countable.created_at
-                    between statement_timestamp() - make_interval(secs => :settle_seconds)
-                    and statement_timestamp() + make_interval(secs => :settle_seconds)
-            ), 0) as unsettled
-        from ({countable_events}) as countable
-        where countable.gateway_name = customer.gateway_name
-            and countable.usage_type = customer.usage_type
-            and countable.gateway_customer_id = customer.gateway_customer_id
-            and (countable.period_start between customer.first_start and customer.last_start) is true
-        group by countable.period_start, countable.period_end
-    ) as sums
+        countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
+        countable.period_start, countable.period_end,
+        sum(countable.quantity)::numeric as visible,
+        coalesce(sum(countable.quantity) filter (
+            where :settle_seconds > 0
+                and countable.created_at
+                between statement_timestamp() - make_interval(secs => :settle_seconds)
+                and statement_timestamp() + make_interval(secs => :settle_seconds)
+        ), 0) as unsettled
+    from ({countable_events}) as countable
+    where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked))
+        -- A case, so that the planner takes it for a filter of no known selectivity, and never for a reason to read by another index.
+        and case
+            when countable.gateway_name = any(array(select distinct gateway_name from locked))
+                and countable.usage_type = any(array(select distinct usage_type from locked))
+                and countable.period_start >= (select min(period_start) from locked)
+                and countable.period_start <= (select max(period_start) from locked)
+                then true
+        end
+    group by countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
+        countable.period_start, countable.period_end
 ),
 target as (
     select
@@ -66,6 +71,8 @@ updated as (
     set usage_count = target.right_count, updated_at = clock_timestamp()
     from target
     where counter.id = target.counter_id
+        and (counter.gateway_name, counter.usage_type, counter.gateway_customer_id, counter.period_start, counter.period_end)
+        = (target.gateway_name, target.usage_type, target.gateway_customer_id, target.period_start, target.period_end)
         and target.right_count <> target.usage_count
         and target.right_count = trunc(target.right_count)
     returning target.ordinal, counter.usage_count
@@ -111,3 +118,5 @@ from target
 left join updated using (ordinal)
 where drift.run_id = :run_id
     and drift.ordinal = target.ordinal
+    -- Said twice, so that the rows are found by index: a chunk is few of them.
+    and drift.ordinal = any(:ordinals)

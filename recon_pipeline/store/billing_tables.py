@@ -36,7 +36,7 @@ REQUIRED_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     COUNTERS: {
         "id": ("uuid",),
         **_KEY_TYPES,
-        "usage_count": ("bigint", "integer", "numeric"),
+        "usage_count": ("bigint", "integer"),
         "updated_at": _INSTANT,
     },
     SUBSCRIPTIONS: {
@@ -91,7 +91,7 @@ class Server:
         is_read_only: Transactions are read only by default.
         can_create_schema: May create schema `recon`.
         has_schema: Schema `recon` exists.
-        can_use_schema: May use and create in it.
+        can_use_schema: May use what is in it.
         clock_seconds: The server's clock, in seconds since 1970.
     """
 

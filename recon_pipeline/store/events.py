@@ -24,7 +24,6 @@ class LogQuality:
         dedupe_count: Not summed because their request id was counted before.
         outside_period_count: Summed, although their event_timestamp lies outside their period.
         new_count: Created since the given instant.
-        newest_created_at: By the database's clock, or None in an empty extent.
     """
 
     events_scanned: int
@@ -32,7 +31,6 @@ class LogQuality:
     dedupe_count: int
     outside_period_count: int
     new_count: int
-    newest_created_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,13 @@ def measure(
         since: Start of the last finished run by the database's clock, or None if there was none.
     """
     totals = [0, 0, 0, 0, 0]
-    newest: datetime | None = None
     for usage in run.extent.scope:
         row = connection.execute(
             statement("measure_events", **tables.parts),
             run.parameters(usage, tables) | {"since": since, "request_id_is_unique": tables.request_id_is_unique},
         ).one()
-        totals = [total + figure for total, figure in zip(totals, row[:5], strict=True)]
-        newest = max(filter(None, (newest, row.newest_created_at)), default=None)
-    return LogQuality(*totals, newest_created_at=newest)
+        totals = [total + figure for total, figure in zip(totals, row, strict=True)]
+    return LogQuality(*totals)
 
 
 def sample_odd(

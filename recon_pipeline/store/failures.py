@@ -6,7 +6,7 @@ Knows SQLSTATEs; never shows a connection string. Source of the codes: PostgreSQ
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
 from recon_pipeline.core.errors import DatabaseUnreachableError, ReconError, StatementFailedError
 
@@ -25,7 +25,9 @@ def sqlstate(error: DBAPIError) -> str:
 def is_connection_lost(error: DBAPIError) -> bool:
     """Whether the server went away or never answered, as opposed to refusing a statement."""
     state = sqlstate(error)
-    return error.connection_invalidated or not state or state.startswith(_CONNECTION_STATES)
+    if not state:  # the driver's own complaint: of the connection, or of a value that it cannot read
+        return isinstance(error, (OperationalError, InterfaceError))
+    return error.connection_invalidated or state.startswith(_CONNECTION_STATES)
 
 
 def first_line(error: DBAPIError) -> str:
@@ -46,6 +48,11 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         return DatabaseUnreachableError(
             f"The billing database {database} refused the login: {said}",
             mend="Check user and password in DATABASE_URL.",
+        )
+    if not state and isinstance(error, ProgrammingError):
+        return DatabaseUnreachableError(
+            f"The URL of the billing database, {database}, cannot be used: {said}",
+            mend="Mend DATABASE_URL, for example by taking the part that is named away.",
         )
     if is_connection_lost(error):
         return DatabaseUnreachableError(

@@ -1,7 +1,7 @@
 """Brings schema `recon` up to date, while the application writes.
 
-Invariant: touches only schema `recon`; takes no lock of the application's tables; waits briefly for a lock and
-tries again; two at once do the work once.
+Invariant: touches only schema `recon`, and takes no lock of the application's tables, which it creates on request where
+there are none; waits briefly for a lock and tries again; two at once do the work once.
 """
 
 from io import StringIO
@@ -14,6 +14,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, sqlstate
 from recon_pipeline.store.statements import source, statement
@@ -37,14 +39,18 @@ def installed_version(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
-def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> None:
+def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> bool:
     """Create or update schema `recon`; running it again changes nothing.
 
     Args:
         connection: Not in a transaction.
-        with_billing_tables: First create the application's tables and recorder, where they do not exist.
+        with_billing_tables: First create the application's tables and recorder, if they are not there.
+
+    Returns:
+        Whether anything was created or changed.
 
     Raises:
+        ReconError: Schema `recon` is of a version that this code does not know, or only some billing tables are there.
         DBAPIError: A privilege is missing, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
     """
     attempts = Retrying(
@@ -53,7 +59,7 @@ def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> Non
         wait=wait_random_exponential(multiplier=0.2, max=5),
         reraise=True,
     )
-    attempts(_upgrade_once, connection, with_billing_tables=with_billing_tables)
+    return attempts(_upgrade_once, connection, with_billing_tables=with_billing_tables)
 
 
 def upgrade_sql() -> str:
@@ -65,16 +71,46 @@ def upgrade_sql() -> str:
     return printed.getvalue()
 
 
-def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> None:
+def is_known(version: str) -> bool:
+    """Whether this code has that version among its migrations."""
+    return version in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> bool:
     with begin(connection):
         connection.execute(statement("lock_migrations"))
-        if with_billing_tables:
-            connection.execute(text(source("billing_tables")))
+        created = with_billing_tables and _create_billing_tables(connection)
         if connection.execute(text("select to_regnamespace('recon') is null")).scalar_one():
             connection.execute(text("create schema recon"))
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        before = installed_version(connection)
+        if before is not None and not is_known(before):
+            raise ReconError(
+                f"Schema recon is at version {before}, which this code ({latest_version()}) does not know: "
+                "a newer release prepared it.",
+                changed="Nothing was changed.",
+                mend="Run the release that prepared it, or a newer one.",
+            )
+        if before != latest_version():
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return created or before != latest_version()
+
+
+def _create_billing_tables(connection: Connection) -> bool:
+    """Create the application's tables and recorder where there are none; those of an application are left alone."""
+    there = [name for name in (EVENTS, COUNTERS, SUBSCRIPTIONS) if describe_table(connection, name) is not None]
+    if EVENTS in there and COUNTERS in there:
+        return False
+    if there:
+        raise ReconError(
+            f"Of the billing tables only {', '.join(there)} is there.",
+            changed="Nothing was changed.",
+            mend="Let the application's own migrations create the others, "
+            "or take the statements from recon init --print --with-billing-tables.",
+        )
+    connection.execute(text(source("billing_tables")))
+    return True
 
 
 def _config() -> Config:

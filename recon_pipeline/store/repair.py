@@ -34,6 +34,9 @@ CHUNK_LOCK_TIMEOUT_MS = 100
 CHUNK_STATEMENT_TIMEOUT_MS = 10_000
 """A customer with so many events that a sum takes longer is failed by itself and said so."""
 
+MANY_KEYS = 1_000
+"""From so many drifted keys on, the planner is told of them: what is no matter for a few takes hours for many."""
+
 BUSY_KEYS_SECONDS = 30.0
 """The longest that a run waits in all for counters that somebody holds; the rest is deferred."""
 
@@ -83,6 +86,9 @@ def repair(
     Raises:
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
+    if drift_count >= MANY_KEYS:
+        with begin(connection):
+            connection.execute(statement("analyze_drift"))
     repairer = _Repairer(connection, run, tables)
     busy: list[int] = []
     chunk_keys = CHUNK_KEYS // 4

@@ -22,6 +22,7 @@ from recon_pipeline.store.billing_tables import (
     has_unique_key,
     wrong_columns,
 )
+from recon_pipeline.store.statements import statement
 
 OLDEST_VERSION = 15
 CLOCK_SKEW_SECONDS = 5.0
@@ -198,16 +199,22 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
     if not server.has_schema:
         yield failed("schema recon", f"not in {server.database}", "recon init")
         return
-    if not server.can_use_schema:
+    lacking = connection.execute(statement("describe_schema")).scalars().all()
+    if not server.can_use_schema or lacking:
         yield failed(
             "schema recon",
-            f"{server.role} may not use it",
-            f"alter schema recon owner to {server.role}; (and its tables)",
+            f"{server.role} may not {'use it' if not server.can_use_schema else 'work with ' + ', '.join(lacking)}",
+            f"grant usage on schema recon to {server.role}; "
+            f"grant select, insert, update, delete on all tables in schema recon to {server.role};",
         )
         return
     installed, needed = migrate.installed_version(connection), migrate.latest_version()
-    yield (
-        passed("schema recon", f"version {installed}")
-        if installed == needed
-        else failed("schema recon", f"version {installed or 'none'}, this code needs {needed}", "recon init")
-    )
+    if installed == needed:
+        yield passed("schema recon", f"version {installed}")
+    else:
+        is_newer = installed is not None and not migrate.is_known(installed)
+        yield failed(
+            "schema recon",
+            f"version {installed or 'none'}, this code needs {needed}",
+            "Run the release that prepared it, or a newer one." if is_newer else "recon init",
+        )

@@ -35,6 +35,7 @@ class RunRecord:
     """One run; figures are None where the run did not get so far.
 
     Attributes:
+        customers: The only ones that were looked at, or None for all.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `blocked` or `failed`.
         duration_ms: Until its end, or until now.
     """
@@ -46,6 +47,7 @@ class RunRecord:
     mode: str
     first_partition: str
     last_partition: str
+    customers: list[str] | None
     events_scanned: int | None
     counters_scanned: int | None
     drift_by_kind: dict[str, int] | None

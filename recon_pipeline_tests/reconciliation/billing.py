@@ -22,7 +22,8 @@ BIGINT_MAX = 2**63 - 1
 ACCOUNTED = """
     select counter.gateway_customer_id, counter.usage_count as counted, coalesce(sum(repair.usage_delta), 0) as repaired
     from billing_usage_counters as counter
-    left join recon.counter_repair as repair using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    left join recon.counter_repair as repair
+        using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
     group by counter.id
     order by counter.gateway_customer_id
 """
@@ -47,7 +48,7 @@ class Billing:
 
     def query(self, text: str, *values: Any) -> list[Any]:
         """The rows that a statement returns, if it returns any, as named tuples."""
-        cursor = self.connection.execute(text, values or None)
+        cursor = self.connection.execute(text.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
     def value(self, text: str, *values: Any) -> Any:
@@ -80,12 +81,16 @@ class Billing:
 
     def set_counter(self, customer: str, usage_count: int) -> None:
         """Set the counter of a customer in May to a value, as a mishap would."""
-        self.query("update billing_usage_counters set usage_count = %s where gateway_customer_id = %s", usage_count, customer)
+        self.query(
+            "update billing_usage_counters set usage_count = %s where gateway_customer_id = %s", usage_count, customer
+        )
 
     def subscribe(self, customer: str, *, period: Period = MAY, status: str = "active") -> None:
         """Give a customer a subscription whose current period is this one."""
         row = {"gateway_name": GATEWAY, "gateway_customer_id": customer, "status": status}
-        self._insert("billing_subscriptions", row | {"current_period_start": period[0], "current_period_end": period[1]})
+        self._insert(
+            "billing_subscriptions", row | {"current_period_start": period[0], "current_period_end": period[1]}
+        )
 
     def counter(self, customer: str, *, period: Period = MAY) -> int | None:
         """The value of a counter, or None where there is no row."""
@@ -105,9 +110,11 @@ class Billing:
         """Sums of the valid events of one period by customer; request ids are taken as unique."""
         return dict(self.query(_EVENT_SUMS, *period))
 
-    def ledger(self, columns: str = "gateway_customer_id, kind, usage_count_before, usage_count_after") -> list[tuple[Any, ...]]:
+    def ledger(
+        self, columns: str = "gateway_customer_id, kind, usage_count_before, usage_count_after"
+    ) -> list[tuple[Any, ...]]:
         """Rows of the ledger in the order in which they were written."""
-        return list(map(tuple, self.query(f"select {columns} from recon.counter_repair order by id")))  # noqa: S608
+        return list(map(tuple, self.query(f"select {columns} from recon.counter_repair order by id")))
 
     def outcomes(self) -> dict[str, str | None]:
         """What became of each drifted key of the latest run, by customer."""

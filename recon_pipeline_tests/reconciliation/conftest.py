@@ -1,16 +1,23 @@
 """Databases with the application's tables and the product's schema, each test its own."""
 
+import os
+import pwd
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from recon_pipeline.postgres_cluster import PostgresCluster, socket_url
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.support.postgres import PostgresServer
+from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
 
 MakeBilling = Callable[..., Billing]
 
@@ -48,3 +55,67 @@ def _migrate(url: str) -> None:
         connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
     with BillingDatabase(url).connection() as connection:
         upgrade(connection)
+
+
+@dataclass
+class PrivateServer:
+    """A small Postgres of the same version as the session's, for one module to stop, start and turn into a standby."""
+
+    cluster: PostgresCluster
+    socket_folder: Path
+
+    @contextmanager
+    def billing(self) -> Iterator[Billing]:
+        """A fresh migrated database; its connection may die with the server."""
+        name = f"billing_{secrets.token_hex(4)}"
+        with connected(socket_url(self.socket_folder, "postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        url = socket_url(self.socket_folder, name)
+        _migrate(url)
+        with connected(url, autocommit=True) as connection:
+            yield Billing(url, connection)
+
+    @contextmanager
+    def reopened(self, billing: Billing) -> Iterator[Billing]:
+        """The same database on a new connection."""
+        with connected(billing.url, autocommit=True) as connection:
+            yield Billing(billing.url, connection)
+
+    def stop(self) -> None:
+        """Stop it; every connection is ended."""
+        self.cluster.stop()
+
+    def start(self) -> None:
+        """Start it where it was."""
+        self.cluster.start()
+
+    def become_standby(self) -> None:
+        """Start it again in recovery: it answers queries and takes no writes, as a standby does."""
+        self.stop()
+        signal = self.cluster.folder / "standby.signal"
+        signal.touch()
+        owner = self.cluster.folder.stat()
+        os.chown(signal, owner.st_uid, owner.st_gid)
+        self.start()
+
+
+@pytest.fixture(scope="module")
+def private_cluster(postgres_server: PostgresServer) -> Iterator[PostgresCluster]:
+    with connected(postgres_server.create_database()) as connection:
+        ((binaries,),) = connection.execute("select setting from pg_config where name = 'BINDIR'").fetchall()
+        ((data,),) = connection.execute("select current_setting('data_directory')").fetchall()
+    if not (Path(binaries) / "initdb").exists() or not Path(data).exists():
+        pytest.skip("the server's binaries are not on this machine")
+    account = pwd.getpwuid(Path(data).stat().st_uid).pw_name if os.geteuid() == 0 else None
+    with throwaway_folder() as folder:
+        cluster = PostgresCluster(Path(binaries), folder / "data", account)
+        cluster.initialise()
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture
+def private_server(private_cluster: PostgresCluster) -> PrivateServer:
+    """A server of the test's own, running."""
+    (private_cluster.folder / "standby.signal").unlink(missing_ok=True)
+    return PrivateServer(private_cluster, private_cluster.start())

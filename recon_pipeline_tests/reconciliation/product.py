@@ -51,19 +51,22 @@ class Run:
         *,
         before: Mapping[str, Hook] | None = None,
         after: Mapping[str, Hook] | None = None,
-        on_progress: Callable[[int], None] = lambda _: None,
+        on_progress: Callable[[int], object] = lambda _: None,
     ) -> RepairOutcome:
         """Repair what `compare` found; hooks run once each, right before or after the first statement of that name."""
         tables = self.tables()
-        with self.database.connection() as connection:
-            with _hooked(connection, tables, before or {}, after or {}):
-                outcome = repair.repair(
-                    connection,
-                    self.question,
-                    tables,
-                    drift_count=self.found[-1].summary.drift_count,
-                    on_progress=on_progress,
-                )
+
+        def tell(done: int) -> None:
+            on_progress(done)
+
+        with self.database.connection() as connection, _hooked(connection, tables, before or {}, after or {}):
+            outcome = repair.repair(
+                connection,
+                self.question,
+                tables,
+                drift_count=self.found[-1].summary.drift_count,
+                on_progress=tell,
+            )
         with self.database.transaction() as connection:
             runs.note_repairs(connection, self.question.run_id, outcome)
         return outcome
@@ -133,10 +136,9 @@ def _hooked(
         raise AssertionError(f"the repair never came to {left}")
 
 
-def run_job(
-    *, first: str = "2025-05", last: str = "2025-05", only: str | None = None, **config: Any
-) -> "JobResult":
+def run_job(*, first: str = "2025-05", last: str = "2025-05", only: str | None = None, **config: Any) -> "JobResult":
     """One run of the job `reconcile`, in this process; the environment says which database."""
+    # Only now: definitions read RECON_START_PERIOD when they load, and the developer's must not reach them.
     import dagster as dg
 
     from recon_pipeline.assets.months import range_tags
@@ -177,7 +179,5 @@ class JobResult:
     @property
     def errors(self) -> str:
         """Everything that failed steps said."""
-        said = [
-            event.step_failure_data.error for event in self.result.all_events if event.is_step_failure
-        ]
+        said = [event.step_failure_data.error for event in self.result.all_events if event.is_step_failure]
         return "\n".join(str(error) for error in said)

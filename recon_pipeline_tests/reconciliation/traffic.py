@@ -62,7 +62,7 @@ def writers(billing: Billing, customers: Sequence[str], *, threads: int = 4) -> 
     guard, stop = threading.Lock(), threading.Event()
 
     def write(seed: int) -> None:
-        choices, own = random.Random(seed), Counter[str]()
+        choices, own = random.Random(seed), Counter[str]()  # noqa: S311 - not a secret
         with billing.session(autocommit=True, application_name=APPLICATION) as session:
             while not stop.is_set():
                 customer, quantity = choices.choice(customers), choices.randint(1, 9)

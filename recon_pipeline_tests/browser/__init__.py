@@ -1,0 +1,1 @@
+"""The product as a person meets it: `recon dev` and a real Chromium."""

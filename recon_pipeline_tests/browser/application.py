@@ -1,0 +1,89 @@
+"""The application's side: its month, its counters that go wrong, and what the product did to them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+
+import psycopg
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.demo import Story, play_the_month
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.migrate import upgrade
+
+_KEY = "gateway_name, gateway_customer_id, usage_type, period_start, period_end"
+
+_DRIFTED_KEYS = f"""
+    select count(*)
+    from billing_usage_counters
+    full join (select {_KEY}, sum(quantity) as event_sum from billing_usage_events group by {_KEY}) as log
+        using ({_KEY})
+    where coalesce(usage_count, 0) <> coalesce(event_sum, 0)
+"""
+
+_INFLATE = """
+    update billing_usage_counters
+    set usage_count = usage_count + 1
+    where id in (
+        select id from billing_usage_counters
+        where date_trunc('month', period_start at time zone 'utc') = %s::date and usage_count > 0
+        order by gateway_customer_id limit %s
+    )
+"""
+
+_LEDGER = """
+    select count(*), coalesce(sum(usage_count_after - coalesce(usage_count_before, 0)), 0)::bigint
+    from recon.counter_repair
+"""
+
+
+@dataclass(frozen=True)
+class Application:
+    """A billing database with the product's schema in it."""
+
+    url: str
+
+    @classmethod
+    def install(cls, url: str) -> "Application":
+        """Create the application's tables and the product's in an empty database."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
+        with BillingDatabase(url).connection() as connection:
+            upgrade(connection)
+        return cls(url)
+
+    def play(self) -> Story:
+        """Six months of usage, and then everything that makes counters drift."""
+        return play_the_month(self.url, events=3_000, customers=150, seed=7, now=datetime.now(UTC), progress=_Silent())
+
+    def inflate(self, month: BillingMonth, at_most: int | None = None) -> int:
+        """Count one unit too many on counters of a month; returns how many counters."""
+        with psycopg.connect(self.url) as connection:
+            return connection.execute(_INFLATE.encode(), (f"{month.key}-01", at_most)).rowcount
+
+    def drift_count(self) -> int:
+        """How many keys differ from the log, asked by a statement of the test's own."""
+        return self._row(_DRIFTED_KEYS)[0]
+
+    def ledger(self) -> tuple[int, int]:
+        """How many repairs the ledger holds, and the sum of their deltas."""
+        repairs, delta = self._row(_LEDGER)
+        return repairs, delta
+
+    def usage(self) -> int:
+        """The sum of all counters."""
+        return self._row("select sum(usage_count)::bigint from billing_usage_counters")[0]
+
+    def _row(self, query: str) -> tuple[int, ...]:
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute(query.encode()).fetchone()
+        assert row is not None
+        return row
+
+
+class _Silent:
+    def start(self, label: str, total: int) -> None: ...
+
+    def advance(self, n: int) -> None: ...
+
+    def finish(self) -> None: ...

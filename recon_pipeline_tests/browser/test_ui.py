@@ -1,0 +1,123 @@
+"""A person installs the product, opens the UI and works in it. The tests share one UI and tell one story, in order."""
+
+import re
+
+import pytest
+from playwright.sync_api import ViewportSize, expect
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline_tests.browser.application import Application
+from recon_pipeline_tests.browser.ui import Ui
+
+pytestmark = pytest.mark.browser
+
+FLOW = ("usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
+TABLES = ("billing_subscriptions", "billing_usage_counters")
+# Pages scroll inside themselves: what is to be seen in one look needs room, and nodes say less the smaller they are.
+LARGE = ViewportSize(width=1900, height=900)
+TALL = ViewportSize(width=1500, height=1500)
+WIDE = ViewportSize(width=1800, height=1500)
+Months = tuple[BillingMonth, BillingMonth, BillingMonth]
+
+
+def test_lineage_shows_the_four_assets_in_order_between_the_applications_tables(ui: Ui) -> None:
+    ui.page.set_viewport_size(LARGE)
+    ui.open_lineage()
+    expect(ui.nodes).to_have_count(len(FLOW) + len(TABLES))
+    place = {name: ui.nodes.filter(has_text=name).bounding_box() for name in (*FLOW, *TABLES)}
+    left = {name: box["x"] for name, box in place.items() if box is not None}
+    assert [left[name] for name in FLOW] == sorted(left[name] for name in FLOW)
+    assert len({left[name] for name in FLOW}) == len(FLOW)
+    assert all(left[name] < left["counter_drift"] for name in TABLES)
+
+
+def test_the_schedule_is_on_after_the_start_and_a_person_can_switch_it_off(quiet_ui: Ui) -> None:
+    state, _ = quiet_ui.switch("reconcile_every_5_minutes")
+    expect(state).not_to_be_checked()
+
+
+def test_materializing_a_range_of_months_repairs_them_in_one_run_and_says_so(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (first, _, last) = quiet_ui, months
+    story = application.play()
+    drift_count, usage = application.drift_count(), application.usage()
+    assert drift_count == story.drift_count > 0
+
+    ui.open_lineage()
+    assert ui.materialize(f"[{first.key}...{last.key}]") == "Success"
+
+    ui.page.set_viewport_size(TALL)
+    ui.open_checks("repaired_counters", "counters_match_event_sums")
+    expect(ui.text("Passed", exact=True)).to_be_visible()
+    expect(ui.text(f"All counters of {first.key} to {last.key} equal their event sums.")).to_be_visible()
+    expect(ui.fact("mismatch_count")).to_have_text("mismatch_count0")
+    assert application.drift_count() == 0
+    repairs, delta = application.ledger()
+    assert repairs == drift_count
+    assert application.usage() == usage + delta
+    take_pictures_of_a_repair(ui)
+
+
+def test_comparing_alone_repairs_nothing_and_repairing_alone_does(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (_, month, _) = quiet_ui, months
+    drifted = application.inflate(month, at_most=3)
+    before = application.ledger()
+
+    ui.open("/assets/counter_drift")
+    assert ui.materialize(month.key) == "Success"
+    ui.open("/assets/counter_drift?view=events")
+    expect(ui.fact("drift_count")).to_have_text(f"drift_count{drifted}")
+    assert application.drift_count() == drifted
+    assert application.ledger() == before
+
+    ui.open("/assets/repaired_counters")
+    assert ui.materialize(month.key) == "Success"
+    assert application.drift_count() == 0
+    assert application.ledger() == (before[0] + drifted, before[1] - drifted)
+    ui.open_checks("repaired_counters", "counters_match_event_sums")
+    expect(ui.text(f"All counters of {month.key} equal their event sums.")).to_be_visible()
+
+
+def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_tells_why(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (_, month, _) = quiet_ui, months
+    drifted = application.inflate(month)
+    assert drifted > 50, "the share's budget has a floor of 50 keys"
+    before = application.ledger()
+
+    ui.open_lineage()
+    assert ui.materialize(month.key) == "Failure"
+
+    ui.page.set_viewport_size(TALL)
+    ui.open_checks("counter_drift", "drift_is_within_budgets")
+    expect(ui.text("Failed", exact=True)).to_be_visible()
+    blocked = ui.text(re.compile(rf"Blocked: {drifted} counters would be repaired .*RECON_MAX_REPAIR_SHARE allows 50"))
+    expect(blocked).to_be_visible()
+    expect(blocked).to_contain_text('recon reconcile --approve "your reason", or approve_reason in the launchpad')
+    assert application.drift_count() == drifted
+    assert application.ledger() == before
+    if ui.pictures is not None:
+        sample = ui.fact("would_repair").get_by_role("row")
+        ui.picture("blocked", ui.text("Checks (2)"), sample.nth(8), to_right_edge=True, margin_below=0)
+
+
+def take_pictures_of_a_repair(ui: Ui) -> None:
+    """Of the check's page, on which the browser is, of what had drifted and of the graph."""
+    if ui.pictures is None:
+        return
+    ui.picture("check", ui.text("Checks (1)"), ui.page.locator("canvas").last, to_right_edge=True)
+    ui.page.set_viewport_size(WIDE)
+    ui.open("/assets/counter_drift?view=events")
+    expect(ui.fact("drift_count")).to_be_visible()
+    sample = ui.fact("sample").get_by_role("row")
+    ui.picture("drift", ui.text("Metadata", exact=True), sample.nth(10), to_right_edge=True, margin_below=0)
+    ui.page.set_viewport_size(LARGE)
+    ui.open_lineage()
+    for name in FLOW:
+        expect(ui.nodes.filter(has_text=name)).to_contain_text("Passed")
+        expect(ui.nodes.filter(has_text=name)).to_contain_text("100% filled")
+    ui.picture("lineage", *ui.nodes.all())

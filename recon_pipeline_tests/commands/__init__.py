@@ -1,0 +1,1 @@
+"""What the command line promises, on a real Postgres and a real Dagster instance."""

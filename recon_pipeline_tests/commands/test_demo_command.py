@@ -1,0 +1,77 @@
+"""`recon demo` on an embedded server of the test's own: its story is true, repeatable, and touches nothing else."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recon_pipeline import embedded_postgres
+from recon_pipeline.embedded_postgres import BILLING_DATABASE, ensure_running
+from recon_pipeline_tests.commands.conftest import recon
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.support.dagster import DAGSTER_YAML
+from recon_pipeline_tests.support.postgres import throwaway_folder
+
+SMALL = ("demo", "--events", "2000", "--customers", "150", "--seed", "11")
+SHOWN = "The demo does not touch DATABASE_URL; it uses the embedded Postgres."
+MISMATCHES = """
+    select count(*)
+    from billing_usage_counters as counter
+    full join (
+        select gateway_customer_id, period_start, period_end, sum(quantity) as usage_count
+        from billing_usage_events
+        group by 1, 2, 3
+    ) as log using (gateway_customer_id, period_start, period_end)
+    where coalesce(counter.usage_count, 0) <> coalesce(log.usage_count, 0)
+"""
+
+
+@pytest.fixture
+def data_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the embedded server, away from the developer's; settings that the demo must not follow."""
+    with throwaway_folder() as folder:
+        home = folder / "home"
+        home.mkdir()
+        shutil.copy(DAGSTER_YAML, home)
+        monkeypatch.setenv("DAGSTER_HOME", str(home))
+        monkeypatch.setenv("DAGSTER_PG_URL", "postgresql://nobody@127.0.0.1:1/dagster")
+        monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/billing")
+        monkeypatch.setenv("RECON_SCOPE", "stripe:something_else")
+        monkeypatch.setenv("RECON_MAX_REPAIRS", "0")
+        monkeypatch.setattr(embedded_postgres, "default_data_folder", lambda: folder / "data")
+        yield folder / "data"
+
+
+def test_the_demo_tells_a_true_story_and_the_same_seed_tells_it_again(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context():
+        first = recon(*SMALL, "--json")
+    assert first.exit_code == 0, first.said
+    assert SHOWN in first.err
+    facts = first.json
+    assert set(facts) == {"success", "events", "counters", "mishaps", "repaired", "after"}
+    assert not (data_folder / "postmaster.pid").exists(), "the server was left running"
+
+    server = ensure_running(folder=data_folder, keep_running=False)
+    with connected(server.url(BILLING_DATABASE)) as connection:
+        billing = Billing(server.url(BILLING_DATABASE), connection)
+        assert billing.value("select count(*) from billing_usage_events") == facts["events"]
+        assert billing.value("select count(*) from recon.counter_repair") == facts["repaired"]["rows_repaired"]
+        assert billing.value(MISMATCHES) == 0
+        assert billing.value("select count(*) from recon.reconciliation_run") == 2
+    server.stop()
+    drifted = sum(mishap["keys"] for mishap in facts["mishaps"])
+    assert facts["repaired"]["drift_count"] == facts["repaired"]["rows_repaired"] == drifted > 0
+    assert (facts["after"]["drift_count"], facts["after"]["dry_run"]) == (0, True)
+
+    for name, value in (("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/billing"), ("RECON_MAX_REPAIRS", "0")):
+        monkeypatch.setenv(name, value)
+    second = recon(*SMALL)
+    assert second.exit_code == 0, second.said
+    for mishap in facts["mishaps"]:
+        assert " ".join(mishap["story"].split()) in second.said
+    figure = f"drift_count {drifted}"
+    assert figure in second.said
+    assert "no drift: every counter equals its event sum" in second.said

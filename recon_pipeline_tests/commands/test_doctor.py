@@ -1,0 +1,175 @@
+"""`recon doctor`: all is well where all is well, and each single thing that is broken is the one that fails."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, ScheduleInstigatorData
+
+from recon_pipeline.core.findings import Verdict
+from recon_pipeline.faces.doctor import SCHEDULE
+from recon_pipeline_tests.commands.conftest import MakeBilling, Told, beating_daemon, recon
+
+
+def findings(told: Told) -> dict[str, dict[str, Any]]:
+    """The findings of `--json`, by requirement."""
+    assert set(told.json) == {"success", "findings"}
+    found = {finding["requirement"]: finding for finding in told.json["findings"]}
+    assert len(found) == len(told.json["findings"])
+    for finding in found.values():
+        assert set(finding) == {"requirement", "verdict", "detail", "mend"}
+        assert bool(finding["mend"]) or finding["verdict"] != Verdict.FAIL
+    return found
+
+
+def with_verdict(told: Told, verdict: Verdict) -> set[str]:
+    return {name for name, finding in findings(told).items() if finding["verdict"] == verdict}
+
+
+def test_a_good_database_with_a_live_daemon_passes(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance
+) -> None:
+    make_billing()
+    beating_daemon(dagster_instance)
+    told = recon("doctor", "--json")
+    assert told.exit_code == 0, told.said
+    assert with_verdict(told, Verdict.FAIL) == set()
+    shown = recon("doctor")
+    assert shown.exit_code == 0
+    assert "Everything a run relies on is there." in shown.out
+
+
+@pytest.mark.parametrize(
+    ("breakage", "requirement", "mend"),
+    [
+        ("drop table billing_usage_events", "billing_usage_events", "recon init --with-billing-tables"),
+        ("drop table billing_usage_counters", "billing_usage_counters", "recon init --with-billing-tables"),
+        ("alter table billing_usage_events drop column quantity", "billing_usage_events columns", "Check that"),
+        (
+            "alter table billing_usage_events alter id drop default, alter id type text",
+            "billing_usage_events columns",
+            "Check that",
+        ),
+        ("alter table billing_usage_counters drop column updated_at", "billing_usage_counters columns", "Check that"),
+        ("alter table billing_subscriptions drop column status", "billing_subscriptions columns", "Check that"),
+        (
+            "alter table billing_usage_counters drop constraint "
+            "billing_usage_counters_gateway_name_gateway_customer_id_usa_key",
+            "counter key",
+            "create unique index concurrently on billing_usage_counters",
+        ),
+        (
+            "alter table billing_usage_counters alter id drop default",
+            "counter id",
+            "alter table billing_usage_counters alter column id set default gen_random_uuid();",
+        ),
+        ("drop schema recon cascade", "schema recon", "recon init"),
+        ("delete from recon.schema_version", "schema recon", "recon init"),
+        ("update recon.schema_version set version_num = '9999'", "schema recon", "Run the release that prepared it"),
+        (
+            "do $$ begin execute format('alter database %I set default_transaction_read_only = on', "
+            "current_database()); end $$",
+            "primary",
+            "Point DATABASE_URL at the primary.",
+        ),
+        (
+            "do $$ begin execute format('alter database %I set search_path = elsewhere', current_database()); end $$",
+            "billing_usage_events,billing_usage_counters",
+            "set search_path",
+        ),
+    ],
+)
+def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_mend(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, breakage: str, requirement: str, mend: str
+) -> None:
+    make_billing(breakage)
+    beating_daemon(dagster_instance)
+    told = recon("doctor", "--json")
+    assert told.exit_code == 1
+    assert with_verdict(told, Verdict.FAIL) == set(requirement.split(","))
+    assert all(mend in findings(told)[name]["mend"] for name in requirement.split(","))
+
+
+@pytest.mark.parametrize(
+    ("difference", "requirement"),
+    [
+        ("drop table billing_subscriptions", "billing_subscriptions"),
+        ("drop index billing_usage_events_customer", "events by customer"),
+        (
+            "alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key",
+            "request ids",
+        ),
+    ],
+)
+def test_what_is_merely_different_is_noted_and_stands_in_nobodys_way(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, difference: str, requirement: str
+) -> None:
+    make_billing(difference)
+    beating_daemon(dagster_instance)
+    told = recon("doctor", "--json")
+    assert told.exit_code == 0
+    # The tests' role is the tables' owner, who could change events.
+    assert with_verdict(told, Verdict.NOTE) == {requirement, "event log is sacred"}
+
+
+def switch_off(instance: DagsterInstance) -> None:
+    location = RegisteredCodeLocationOrigin("recon_pipeline")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), SCHEDULE)
+    state = InstigatorState(
+        origin, InstigatorType.SCHEDULE, InstigatorStatus.STOPPED, ScheduleInstigatorData("*/5 * * * *")
+    )
+    instance.add_instigator_state(state)
+    beating_daemon(instance)
+
+
+def stop_beating(instance: DagsterInstance) -> None:
+    beating_daemon(instance, at=datetime.now(UTC) - timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("breakage", "said", "mend"),
+    [
+        (lambda _: None, "no Dagster daemon is alive", "recon dev"),
+        (stop_beating, "no Dagster daemon is alive", "recon dev"),
+        (switch_off, f"{SCHEDULE} was switched off", "Automation"),
+    ],
+)
+def test_a_schedule_that_nobody_runs_fails(
+    make_billing: MakeBilling,
+    dagster_instance: DagsterInstance,
+    breakage: Callable[[DagsterInstance], None],
+    said: str,
+    mend: str,
+) -> None:
+    make_billing()
+    breakage(dagster_instance)
+    told = recon("doctor", "--json")
+    assert told.exit_code == 1
+    assert with_verdict(told, Verdict.FAIL) == {"schedule"}
+    schedule = findings(told)["schedule"]
+    assert said in schedule["detail"]
+    assert mend in schedule["mend"]
+
+
+@pytest.mark.parametrize("url", [None, "mysql://app:hunter2secret@host/dagster"])
+def test_dagsters_storage_that_is_not_named_fails_and_the_rest_is_looked_at_all_the_same(
+    make_billing: MakeBilling, url: str | None
+) -> None:
+    make_billing()
+    told = recon("doctor", "--json", DAGSTER_PG_URL=url)
+    assert told.exit_code == 1
+    assert with_verdict(told, Verdict.FAIL) == {"Dagster storage"}
+    assert "DAGSTER_PG_URL" in findings(told)["Dagster storage"]["mend"]
+    assert "limits" in findings(told)
+    assert "hunter2secret" not in told.out + told.err
+
+
+def test_doctor_changes_nothing(make_billing: MakeBilling) -> None:
+    billing = make_billing(template="billing")
+    before = billing.value("select pg_current_snapshot()")
+    recon("doctor")
+    assert billing.value("select pg_current_snapshot()") == before

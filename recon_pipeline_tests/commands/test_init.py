@@ -1,0 +1,207 @@
+"""`recon init` prepares a database once, under a writing application, and leaves the application's tables alone."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.faces.init import prepare
+from recon_pipeline.store import database, migrate
+from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, make_billing_tables, recon
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+
+HOLD_MIGRATIONS = "select pg_advisory_xact_lock(720271125)"
+CATALOG = """
+    select jsonb_build_array(
+        relation.relname, relation.relkind, relation.relacl, relation.relrowsecurity, relation.relforcerowsecurity,
+        relation.relowner, relation.reloptions,
+        (select jsonb_agg(to_jsonb(a) order by attnum) from pg_attribute as a where attrelid = relation.oid),
+        (select jsonb_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = relation.oid),
+        (select jsonb_agg(pg_get_indexdef(indexrelid) order by indexrelid) from pg_index where indrelid = relation.oid),
+        (select jsonb_agg(pg_get_triggerdef(oid) order by oid) from pg_trigger where tgrelid = relation.oid)
+    )
+    from pg_class as relation
+    where relnamespace = 'public'::regnamespace
+    order by relname
+"""
+FUNCTIONS = """
+    select proname, pg_get_functiondef(oid), proacl
+    from pg_proc
+    where pronamespace = 'public'::regnamespace
+    order by proname
+"""
+
+
+def application_side(billing: Billing) -> list[Any]:
+    """Everything that the catalog says about what is the application's."""
+    return billing.query(CATALOG) + billing.query(FUNCTIONS)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts of 20 ms each instead of ten of 2 s."""
+    monkeypatch.setattr(migrate, "LOCK_ATTEMPTS", 2)
+    monkeypatch.setitem(database.begin.__wrapped__.__kwdefaults__, "lock_timeout_ms", 20)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@contextmanager
+def holding(billing: Billing, statement: str) -> Iterator[Billing]:
+    """Another session that holds what the statement locks."""
+    with billing.session() as other:
+        other.query(statement)
+        yield other
+        other.connection.rollback()
+
+
+def test_init_prepares_a_database_once_and_says_so_the_second_time(make_billing: MakeBilling) -> None:
+    billing = make_billing(template="billing")
+    first = recon("init")
+    oids = billing.query("select oid, xmin from pg_class where relnamespace = 'recon'::regnamespace order by oid")
+    second = recon("init")
+
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert f"is at version {migrate.latest_version()} now (was: not there)" in first.said
+    assert f"is at version {migrate.latest_version()} already" in second.said
+    assert oids
+    assert oids == billing.query(
+        "select oid, xmin from pg_class where relnamespace = 'recon'::regnamespace order by oid"
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--with-billing-tables",)])
+def test_init_never_changes_the_applications_tables_and_functions(
+    make_billing: MakeBilling, options: tuple[str, ...]
+) -> None:
+    billing = make_billing(
+        """
+        drop index billing_usage_events_customer;
+        alter table billing_usage_events add column tenant text;
+        drop table billing_subscriptions;
+        create or replace function record_billing_usage_event(
+            p_gateway_name text, p_gateway_customer_id text, p_usage_type text, p_request_id text,
+            p_period_start timestamptz, p_period_end timestamptz, p_quantity integer default 1,
+            p_event_timestamp timestamptz default now(), p_metadata jsonb default '{}'
+        ) returns boolean language sql as 'select true /* the application''s own */';
+        """,
+        template="billing",
+    )
+    before = application_side(billing)
+
+    assert recon("init", *options).exit_code == 0
+
+    assert application_side(billing) == before
+
+
+def test_init_takes_no_lock_of_the_applications_tables(make_billing: MakeBilling, impatient: None) -> None:
+    billing = make_billing(template="billing")
+    with holding(billing, f"lock table {EVENTS}, {COUNTERS}, {SUBSCRIPTIONS} in access exclusive mode"):
+        told = recon("init")
+    assert told.exit_code == 0, told.said
+
+
+def test_init_with_billing_tables_prepares_an_empty_database_for_the_whole_pipeline(make_billing: MakeBilling) -> None:
+    billing = make_billing(template=None)
+
+    first, second = recon("init", "--with-billing-tables"), recon("init", "--with-billing-tables")
+
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert "already" in second.said
+    assert billing.record("a", 3)
+    assert billing.counters() == {"a": 3}
+
+
+def test_init_with_billing_tables_refuses_to_complete_half_an_application(make_billing: MakeBilling) -> None:
+    billing = make_billing(f"drop table {COUNTERS}", template="billing")
+    told = recon("init", "--with-billing-tables")
+    assert told.exit_code == 1
+    assert f"only {EVENTS}, {SUBSCRIPTIONS} is there" in told.said
+    assert billing.value("select to_regnamespace('recon')") is None
+
+
+def test_two_at_once_do_the_work_once(make_billing: MakeBilling) -> None:
+    billing = make_billing(template=None)
+    together = threading.Barrier(4)
+
+    def init() -> str:
+        together.wait()
+        return prepare(BillingDatabase(billing.url), with_billing_tables=True)
+
+    with ThreadPoolExecutor(4) as threads:
+        said = [future.result() for future in [threads.submit(init) for _ in range(4)]]
+
+    assert sorted(" now " in sentence for sentence in said) == [False, False, False, True]
+    assert billing.value("select count(*) from recon.schema_version") == 1
+
+
+def test_a_lock_that_stays_held_is_told_and_nothing_was_changed(make_billing: MakeBilling, impatient: None) -> None:
+    billing = make_billing(template="billing")
+    with holding(billing, HOLD_MIGRATIONS):
+        told = recon("init")
+    assert told.exit_code == 1
+    assert "was held by somebody else in each of 2 attempts" in told.err
+    assert "Nothing was changed." in told.err
+    assert "pg_stat_activity" in told.err
+    assert billing.value("select to_regnamespace('recon')") is None
+
+
+def test_a_lock_that_is_given_back_in_time_is_waited_for(make_billing: MakeBilling, impatient: None) -> None:
+    billing = make_billing(template="billing")
+    with holding(billing, HOLD_MIGRATIONS) as other:
+
+        def give_back(_: object) -> bool:
+            other.connection.rollback()
+            return True
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(migrate, "_is_lock_not_had", give_back)  # asked after the first attempt failed
+            told = recon("init")
+    assert told.exit_code == 0, told.said
+
+
+def test_a_locked_table_of_schema_recon_is_told_as_a_lock(make_billing: MakeBilling, impatient: None) -> None:
+    billing = make_billing()
+    with holding(billing, "lock table recon.schema_version in access exclusive mode"):
+        told = recon("init")
+    assert told.exit_code == 1
+    assert "A lock or a time limit was not met" in told.err
+    assert "pg_stat_activity" in told.err
+
+
+def test_a_database_prepared_by_a_newer_release_is_left_alone(make_billing: MakeBilling) -> None:
+    make_billing("update recon.schema_version set version_num = '9999'")
+    told = recon("init")
+    assert told.exit_code == 1
+    assert "Schema recon is at version 9999, which this code" in told.err
+    assert "Nothing was changed." in told.err
+
+
+def test_a_half_prepared_schema_is_completed(make_billing: MakeBilling) -> None:
+    billing = make_billing("create schema recon", template="billing")
+    assert recon("init").exit_code == 0
+    assert billing.value("select version_num from recon.schema_version") == migrate.latest_version()
+
+
+def test_a_role_that_may_not_create_a_schema_is_told_the_statement_for_the_owner(own_server: OwnServer) -> None:
+    url = own_server.create_database("forbidden", make_billing_tables)
+    with connected(url, autocommit=True) as connection:
+        connection.execute("drop role if exists powerless")
+        connection.execute("create role powerless login")
+        told = recon("init", DATABASE_URL=url.replace("postgres@", "powerless@"))
+        assert told.exit_code == 1
+        assert "Role powerless may not create a schema in forbidden." in told.err
+        assert "create schema recon authorization powerless;" in told.err
+        connection.execute("create schema recon authorization powerless")
+
+    assert recon("init", DATABASE_URL=url.replace("postgres@", "powerless@")).exit_code == 0
+
+
+def test_prepare_tells_a_connection_that_is_lost_as_such(make_billing: MakeBilling) -> None:
+    billing = make_billing(template="billing")
+    with pytest.raises(ReconError, match="could not be reached"):
+        prepare(BillingDatabase(f"{billing.url}&connect_timeout=1&hostaddr=203.0.113.1x"), with_billing_tables=False)

@@ -1,0 +1,212 @@
+"""The role of one's own with the least privileges: what a person grants is enough, and what is missing is named."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from dagster import DagsterInstance
+
+from recon_pipeline_tests.commands.conftest import (
+    OwnServer,
+    Told,
+    beating_daemon,
+    make_billing_tables,
+    migrate,
+    recon,
+)
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+
+SCHEMA = """
+    select jsonb_build_array(
+        relation.relname, relation.relkind,
+        (
+            select jsonb_agg(jsonb_build_array(
+                attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
+                pg_get_expr(adbin, adrelid)
+            ) order by attnum)
+            from pg_attribute left join pg_attrdef on adrelid = attrelid and adnum = attnum
+            where attrelid = relation.oid and attnum > 0
+        ),
+        (select jsonb_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = relation.oid),
+        (select jsonb_agg(pg_get_indexdef(indexrelid) order by 1) from pg_index where indrelid = relation.oid),
+        (select jsonb_agg(pg_get_triggerdef(oid) order by 1) from pg_trigger where tgrelid = relation.oid),
+        obj_description(relation.oid)
+    )
+    from pg_class as relation
+    where relnamespace = 'recon'::regnamespace
+    order by relname
+"""
+FUNCTIONS = "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'recon'::regnamespace order by 1"
+GRANTS = """
+    create role reader login;
+    grant usage on schema recon to reader;
+    grant select, insert, update, delete on all tables in schema recon to reader;
+    grant select on billing_usage_events, billing_subscriptions to reader;
+    grant select, insert, update (usage_count, updated_at) on billing_usage_counters to reader;
+"""
+
+
+def failures(told: Told) -> dict[str, dict[str, str]]:
+    """The failing requirements of `recon doctor --json`."""
+    return {finding["requirement"]: finding for finding in told.json["findings"] if finding["verdict"] == "fail"}
+
+
+@pytest.fixture
+def superuser(own_server: OwnServer) -> Iterator[Billing]:
+    """A prepared database on a server whose roles are the test's own, as superuser."""
+    with connected(own_server.url("postgres"), autocommit=True) as connection:
+        for database in ("privileges", "printed"):
+            connection.execute(f"drop database if exists {database} with (force)")
+        for role in ("recon_pipeline", "reader", "tables_owner"):
+            connection.execute(f"drop role if exists {role}")
+    url = own_server.create_database("privileges", migrate)
+    with connected(url, autocommit=True) as connection:
+        connection.execute(GRANTS)
+        yield Billing(url, connection)
+
+
+@pytest.fixture
+def as_reader(superuser: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Billing:
+    """The same; DATABASE_URL names it for the role that was granted what is needed and no more."""
+    beating_daemon(run_history)
+    monkeypatch.setenv("DATABASE_URL", superuser.url.replace("postgres@", "reader@"))
+    return superuser
+
+
+def test_a_role_with_no_more_than_the_grants_passes_and_repairs(as_reader: Billing) -> None:
+    as_reader.add_event("a", 7)
+    assert failures(recon("doctor", "--json")) == {}
+    told = recon("reconcile", "--period", "2025-05", "--json")
+    assert told.exit_code == 0, told.said
+    assert as_reader.counters() == {"a": 7}
+
+
+@pytest.mark.parametrize(
+    ("revoked", "requirement", "mend"),
+    [
+        ("select on billing_usage_events", "billing_usage_events readable", "grant select on billing_usage_events"),
+        (
+            "select on billing_usage_counters",
+            "billing_usage_counters readable",
+            "grant select on billing_usage_counters",
+        ),
+        ("select on billing_subscriptions", "billing_subscriptions readable", "grant select on billing_subscriptions"),
+        (
+            "insert on billing_usage_counters",
+            "counters can be repaired",
+            "grant insert, update (usage_count, updated_at)",
+        ),
+        ("update (usage_count) on billing_usage_counters", "counters can be repaired", "grant insert, update"),
+        ("update (updated_at) on billing_usage_counters", "counters can be repaired", "grant insert, update"),
+        ("usage on schema recon", "schema recon", "grant usage on schema recon"),
+        ("select on recon.schema_version", "schema recon", "grant select, insert, update, delete on all tables"),
+        ("insert on recon.counter_repair", "schema recon", "grant select, insert, update, delete on all tables"),
+        ("update on recon.counter_drift", "schema recon", "grant select, insert, update, delete on all tables"),
+        ("delete on recon.usage_aggregate", "schema recon", "grant select, insert, update, delete on all tables"),
+    ],
+)
+def test_doctor_names_the_one_privilege_that_is_missing_with_a_grant_that_mends_it(
+    as_reader: Billing, revoked: str, requirement: str, mend: str
+) -> None:
+    as_reader.query(f"revoke {revoked} from reader")
+
+    told = recon("doctor", "--json")
+
+    assert told.exit_code == 1
+    found = failures(told)
+    assert set(found) == {requirement}
+    assert mend in found[requirement]["mend"]
+    as_reader.query(found[requirement]["mend"])
+    assert recon("doctor", "--json").exit_code == 0
+
+
+def test_a_run_without_a_privilege_is_refused_with_the_grant_and_changes_nothing(as_reader: Billing) -> None:
+    as_reader.add_event("a", 7)
+    as_reader.query("revoke select on billing_usage_events from reader")
+    unreadable = recon("reconcile", "--period", "2025-05", "--json")
+    as_reader.query("grant select on billing_usage_events to reader; revoke insert on recon.counter_repair from reader")
+    unaccountable = recon("reconcile", "--period", "2025-05", "--json")
+
+    assert unreadable.exit_code == unaccountable.exit_code == 1
+    assert "grant select on billing_usage_events to reader;" in unreadable.said
+    assert unaccountable.json["reconcile_failures"] == 1
+    assert as_reader.counters() == {}, "no repair without its ledger row"
+
+
+@pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters", "billing_subscriptions"])
+def test_row_level_security_is_refused_with_the_reason(as_reader: Billing, table: str) -> None:
+    as_reader.add_counter("a", 60)
+    as_reader.query(f"alter table {table} enable row level security")
+
+    doctor = recon("doctor", "--json")
+    told = recon("reconcile", "--period", "2025-05", "--json")
+
+    assert set(failures(doctor)) == {f"{table} row level security"}
+    assert told.exit_code == 1
+    assert f"Row level security is active on {table} for role reader" in told.said
+    assert "alter role reader bypassrls;" in told.said
+    assert as_reader.counters() == {"a": 60}
+    as_reader.query("alter role reader bypassrls")
+    assert recon("doctor", "--json").exit_code == 0
+
+
+@pytest.fixture
+def printed(own_server: OwnServer, superuser: Billing) -> Iterator[Any]:
+    """A database in which the owner of the billing tables, no superuser, has run what `recon init --print` shows."""
+    own_server.create_database("printed")
+    with connected(own_server.url("printed"), autocommit=True) as connection:
+        connection.execute("create role tables_owner login createrole; alter database printed owner to tables_owner")
+        connection.execute("grant create on schema public to tables_owner")
+    owner_url = own_server.url("printed").replace("postgres@", "tables_owner@")
+    make_billing_tables(owner_url)
+    told = recon("init", "--print", DATABASE_URL=None)
+    assert (told.exit_code, told.err) == (0, "")
+    with connected(owner_url, autocommit=True) as connection:
+        connection.execute(told.out.encode())
+    with connected(own_server.url("printed"), autocommit=True) as connection:
+        yield Billing(own_server.url("printed"), connection)
+
+
+def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot_touch_an_event(
+    printed: Billing, superuser: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating_daemon(run_history)
+    for query in (SCHEMA, FUNCTIONS, "select * from recon.schema_version"):
+        assert printed.query(query) == superuser.query(query)
+
+    url = printed.url.replace("postgres@", "recon_pipeline@")
+    monkeypatch.setenv("DATABASE_URL", url)
+    printed.add_event("a", 60)
+    printed.add_counter("b", 60)
+    doctor = recon("doctor", "--json")
+    assert doctor.exit_code == 0, doctor.said
+    verdicts = {finding["requirement"]: finding["verdict"] for finding in doctor.json["findings"]}
+    assert verdicts["event log is sacred"] == "pass"
+    assert recon("init").exit_code == 0
+    told = recon("reconcile", "--period", "2025-05", "--json")
+    assert told.exit_code == 0, told.said
+    assert printed.counters() == {"a": 60, "b": 0}
+
+    with connected(url, autocommit=True) as connection:
+        for statement in (
+            "delete from billing_usage_events",
+            "update billing_usage_events set quantity = 1",
+            "truncate billing_usage_events",
+            "insert into billing_usage_events select * from billing_usage_events",
+            "delete from billing_usage_counters",
+            "update billing_usage_counters set gateway_customer_id = 'x'",
+            "delete from recon.counter_repair",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+def test_what_init_prints_with_billing_tables_runs_in_an_empty_database(
+    own_server: OwnServer, superuser: Billing
+) -> None:
+    told = recon("init", "--print", "--with-billing-tables", DATABASE_URL=None)
+    url = own_server.create_database("printed")
+    with connected(url, autocommit=True) as connection:
+        connection.execute(told.out.encode())
+        assert Billing(url, connection).record("a", 3)

@@ -1,0 +1,58 @@
+"""Whatever stands in the environment gives settings or an error that names the variable, and no password."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.settings import read_settings
+from recon_pipeline.store.database import BillingDatabase
+
+PASSWORD = "hunter2secret"
+VARIABLES = (
+    "RECON_SCOPE",
+    "RECON_START_PERIOD",
+    "RECON_SETTLE_SECONDS",
+    "RECON_QUOTAS",
+    "RECON_MAX_REPAIRS",
+    "RECON_MAX_REPAIR_SHARE",
+    "RECON_MAX_ORPHAN_SHARE",
+    "RECON_MAX_OVER_QUOTA_TRANSITIONS",
+    "DATABASE_URL",
+)
+ANY_TEXT = st.text(st.characters())  # surrogates too: that is how Python shows bytes that are not UTF-8
+LIMITS = st.dictionaries(
+    st.sampled_from(["free", "paid", "other"]), st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
+)
+NEARLY_RIGHT = (
+    st.from_regex(r"[0-9]{1,5}-[0-9]{1,3}", fullmatch=True)
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.lists(st.tuples(ANY_TEXT, ANY_TEXT).map(":".join)).map(",".join)
+    | st.dictionaries(ANY_TEXT, LIMITS).map(lambda limits: repr(limits).replace("'", '"'))
+)
+
+
+@given(variable=st.sampled_from(VARIABLES), text=ANY_TEXT | NEARLY_RIGHT)
+@example(variable="RECON_QUOTAS", text="[" * 100_000)
+@example(variable="RECON_START_PERIOD", text="0001-01")
+@example(variable="RECON_START_PERIOD", text="9998-12")
+def test_arbitrary_text_gives_settings_or_an_error_that_names_its_variable(variable: str, text: str) -> None:
+    try:
+        read_settings({variable: text})
+    except ConfigurationError as error:
+        assert variable in error.what  # noqa: PT017 - settings are as good an answer
+        assert error.mend  # noqa: PT017
+
+
+@given(before=ANY_TEXT, after=ANY_TEXT, at_host=ANY_TEXT)
+@example(before="", after="", at_host="[::1")
+@example(before="", after="%zz", at_host="host:99999/db?sslmode=bogus")
+@example(before="a@b:", after="", at_host="host/db?password=hunter2secret")
+def test_no_password_of_a_url_is_ever_shown(before: str, after: str, at_host: str) -> None:
+    try:
+        settings = read_settings({"DATABASE_URL": f"postgresql://app:{before}{PASSWORD}{after}@{at_host}"})
+        shown = repr(settings) + BillingDatabase(settings.database_url or "").name
+    except ConfigurationError as error:
+        shown = str(error)
+        assert "DATABASE_URL" in shown
+    assert PASSWORD not in shown

@@ -1,0 +1,43 @@
+"""A process that compares, begins to repair in small chunks, says how far it is, and waits there to be killed.
+
+Run as `python -m recon_pipeline_tests.reconciliation.killable_repair URL MOMENT`.
+"""
+
+import sys
+
+from recon_pipeline.store import repair
+from recon_pipeline_tests.reconciliation.product import new_run
+
+BETWEEN_CHUNKS, INSIDE_A_CHUNK = "between chunks", "inside a chunk"
+
+
+def main(url: str, moment: str) -> None:
+    """Stop for ever at that moment, once two chunks are committed."""
+    repair.CHUNK_KEYS = 4
+    chunks: list[int] = []
+
+    def wait_to_be_killed() -> None:
+        print(chunks[-1], flush=True)
+        sys.stdin.read()
+
+    def note(done: int) -> None:
+        chunks.append(done)
+        if len(chunks) == 2 and moment == BETWEEN_CHUNKS:
+            wait_to_be_killed()
+
+    original = repair._Repairer._lock_and_repair
+
+    def inside(self: repair._Repairer, *arguments: object, **more: object) -> set[int]:
+        locked = original(self, *arguments, **more)  # pyright: ignore[reportArgumentType]
+        if len(chunks) == 2 and moment == INSIDE_A_CHUNK:
+            wait_to_be_killed()
+        return locked
+
+    repair._Repairer._lock_and_repair = inside  # pyright: ignore[reportAttributeAccessIssue]
+    run = new_run(url)
+    run.compare()
+    run.repair(on_progress=note)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,155 @@
+"""Rule 2: a repair that is cut off leaves whole chunks done and the rest untouched; the next run finishes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recon_pipeline.core.errors import DatabaseUnreachableError
+from recon_pipeline.store import repair as repair_module
+from recon_pipeline.store import runs
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline_tests.reconciliation import killable_repair
+from recon_pipeline_tests.reconciliation.billing import Billing, customers
+from recon_pipeline_tests.reconciliation.conftest import PrivateServer
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
+
+CUSTOMERS = customers(12)
+USED, COUNTED = 10, 3
+_OUR_SESSIONS = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
+_END_OUR_SESSIONS = _OUR_SESSIONS.replace("count(*)", "pg_terminate_backend(pid)")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def let_drift(billing: Billing) -> None:
+    for customer in CUSTOMERS:
+        billing.record(customer, USED)
+        billing.set_counter(customer, COUNTED)
+
+
+def assert_whole_chunks_are_done(billing: Billing, done: int) -> None:
+    """The first keys are repaired, each with its ledger row; the others are as they were."""
+    assert billing.counters() == dict.fromkeys(CUSTOMERS[:done], USED) | dict.fromkeys(CUSTOMERS[done:], COUNTED)
+    assert billing.ledger() == [(customer, "under", COUNTED, USED) for customer in CUSTOMERS[:done]]
+
+
+def assert_next_run_finishes(billing: Billing) -> None:
+    """Every key is right, and was changed by a repair exactly once."""
+    reconcile(billing.url)
+    assert billing.counters() == dict.fromkeys(CUSTOMERS, USED)
+    assert sorted(billing.ledger()) == [(customer, "under", COUNTED, USED) for customer in CUSTOMERS]
+
+
+@pytest.mark.parametrize("moment", [killable_repair.BETWEEN_CHUNKS, killable_repair.INSIDE_A_CHUNK])
+def test_a_killed_process_leaves_whole_chunks_and_the_next_run_finishes(billing: Billing, moment: str) -> None:
+    let_drift(billing)
+    with subprocess.Popen(
+        [sys.executable, "-m", killable_repair.__name__, billing.url, moment],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        done = int(process.stdout.readline())
+        process.kill()
+    wait_until(lambda: billing.value(_OUR_SESSIONS, PRODUCT) == 0)
+
+    assert 0 < done < len(CUSTOMERS)
+    assert_whole_chunks_are_done(billing, done)
+    assert_next_run_finishes(billing)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_module, "CHUNK_KEYS", 4)
+
+
+def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, inside: bool) -> list[int]:
+    """Repair, and interrupt after the first chunk or inside it; returns how far it said it was."""
+    run = new_run(billing.url)
+    run.compare()
+    told: list[int] = []
+
+    def note(done: int) -> None:
+        told.append(done)
+        if not inside:
+            interrupt()
+
+    with pytest.raises(DatabaseUnreachableError) as caught:
+        run.repair(after={"repair_locked_counters": interrupt} if inside else None, on_progress=note)
+    assert "run again, which finishes the work" in caught.value.mend
+    assert "before stays" in caught.value.changed
+    return told
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: Billing, *, inside: bool) -> None:
+    let_drift(billing)
+
+    told = interrupt_repair(billing, lambda: billing.query(_END_OUR_SESSIONS, PRODUCT), inside=inside)
+
+    assert_whole_chunks_are_done(billing, told[-1] if told else 0)
+    assert_next_run_finishes(billing)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_stopped_server_is_told_clearly_and_leaves_whole_chunks(
+    private_server: PrivateServer, *, inside: bool
+) -> None:
+    with private_server.billing() as billing:
+        let_drift(billing)
+        told = interrupt_repair(billing, private_server.stop, inside=inside)
+    private_server.start()
+
+    with private_server.reopened(billing) as again:
+        assert_whole_chunks_are_done(again, told[-1] if told else 0)
+        assert_next_run_finishes(again)
+
+
+def test_a_server_that_is_stopped_fails_the_job_in_the_words_of_the_error(
+    private_server: PrivateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with private_server.billing() as billing:
+        billing.record("a", 1)
+    monkeypatch.setenv("DATABASE_URL", billing.url)
+    private_server.stop()
+
+    result = run_job()
+
+    assert not result.success
+    assert "could not be reached" in result.errors
+    assert "What to do: Check that the server runs" in result.errors
+
+
+def test_a_ledger_row_that_cannot_be_written_leaves_its_counter_as_it_was(billing: Billing) -> None:
+    let_drift(billing)
+    billing.query(
+        f"alter table recon.counter_repair add constraint full_disk check (gateway_customer_id <> '{CUSTOMERS[5]}')"
+    )
+
+    outcome = reconcile(billing.url)
+
+    assert (outcome.repaired, outcome.failed) == (len(CUSTOMERS) - 1, 1)
+    assert billing.counter(CUSTOMERS[5]) == COUNTED
+
+
+def test_a_step_that_is_run_again_under_the_same_run_id_repairs_each_key_once(billing: Billing) -> None:
+    let_drift(billing)
+    run = new_run(billing.url)
+    run.compare()
+    run.repair()
+
+    run.compare()
+    run.repair()
+
+    assert len(billing.ledger()) == len(CUSTOMERS)
+    with BillingDatabase(billing.url).transaction() as connection:
+        record = runs.read(connection, run.question.run_id)
+    assert record is not None
+    assert (record.outcome, record.drift_count, record.rows_repaired) == ("running", 0, 0)
