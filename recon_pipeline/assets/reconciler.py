@@ -18,7 +18,7 @@ from recon_pipeline.core.errors import BlockedError, ReconError
 from recon_pipeline.core.guards import Breach, breaches
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
-from recon_pipeline.store import drift, runs
+from recon_pipeline.store import drift, events, runs
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import BillingDatabase
@@ -65,6 +65,18 @@ class Step:
                 found = drift.summarize(connection, self.run.run_id, counters_scanned=record.counters_scanned)
                 return found, tables
         return self.compare()
+
+    def lost_log(self, tables: BillingTables) -> BlockedError | None:
+        """The refusal where a metered usage has counters that are not 0 and not one visible event, else None."""
+        with self.database.transaction() as connection:
+            invisible = events.invisible_usages(connection, self.run, tables)
+        if not invisible:
+            return None
+        return BlockedError(
+            f"Not one event of {', '.join(map(str, invisible))} is visible, but counters are not 0.",
+            mend="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
+            'If the usage is truly gone: recon reconcile --approve "your reason".',
+        )
 
     def unapproved_breaches(self, found: drift.Comparison) -> tuple[Breach, ...]:
         """The budgets that a repair would exceed, unless a person has approved it; an approval is recorded."""

@@ -24,6 +24,9 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     """Repair what this run's comparison found, after passing its guards once more."""
     with reconciler.step(context) as step:
         found, tables = step.compared()
+        lost = step.lost_log(tables)
+        if lost is not None and not step.approve_reason:
+            raise lost
         if exceeded := step.unapproved_breaches(found):
             raise budgets_exceeded(exceeded)
         with step.database.connection() as connection:

@@ -33,7 +33,7 @@ _KEY = dg.AssetKey("usage_aggregates")
 )
 def usage_aggregates(context: dg.AssetExecutionContext, reconciler: Reconciler) -> dg.MaterializeResult:
     """Bring the stored sums in line with the log."""
-    with reconciler.step(context) as step, step.database.transaction("REPEATABLE READ") as connection:
+    with reconciler.step(context) as step, step.database.transaction() as connection:
         tables = require_trustworthy(connection)
         runs.start(connection, step.run, mode=MODE)
         totals = aggregates.store_from_log(connection, step.run, tables)

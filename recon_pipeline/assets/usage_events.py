@@ -7,7 +7,6 @@ import dagster as dg
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import MODE, Reconciler, Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.store import events, runs
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 
@@ -104,26 +103,18 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
 
 
 def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    with step.database.transaction() as connection:
-        invisible = events.invisible_usages(connection, step.run, tables)
-    if not invisible:
+    lost = step.lost_log(tables)
+    if lost is None:
         return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True)
-    names = ", ".join(map(str, invisible))
-    sentence = f"Not one event of {names} is visible, but counters are not 0."
     if step.approve_reason:
         step.record_approval()
         return dg.AssetCheckResult(
             check_name="event_log_is_visible",
             passed=True,
-            description=f"{sentence} Approved by {step.approved_by}: {step.approve_reason}",
+            description=f"{lost.what} Approved by {step.approved_by}: {step.approve_reason}",
         )
-    blocked = BlockedError(
-        sentence,
-        mend="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
-        'If the usage is truly gone: recon reconcile --approve "your reason".',
-    )
-    step.finish("blocked", error=str(blocked))
-    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(blocked))
+    step.finish("blocked", error=str(lost))
+    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
 
 
 def _warning(name: str, count: int, sentence: str, odd: tuple[events.OddEvent, ...]) -> dg.AssetCheckResult:

@@ -6,6 +6,7 @@ select event.*
 from billing_usage_events as event
 where event.quantity > 0
     and event.period_end > event.period_start
+    and event.gateway_customer_id is not null
     and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity'))
     and not exists (
         select
@@ -14,6 +15,7 @@ where event.quantity > 0
             and earlier.request_id = event.request_id
             and earlier.quantity > 0
             and earlier.period_end > earlier.period_start
+            and earlier.gateway_customer_id is not null
             and (not :quantity_is_numeric or earlier.quantity::text not in ('NaN', 'Infinity'))
             and (coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)
             < (coalesce(event.created_at, '-infinity'), event.id, event.tableoid, event.ctid)

@@ -26,6 +26,7 @@ from (
         coalesce(
             event.quantity > 0
             and event.period_end > event.period_start
+            and event.gateway_customer_id is not null
             and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
             false
         ) as countable_if_first

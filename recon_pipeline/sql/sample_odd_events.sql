@@ -19,6 +19,7 @@ where event.gateway_name = :gateway_name
         when :invalid then not coalesce(
             event.quantity > 0
             and event.period_end > event.period_start
+            and event.gateway_customer_id is not null
             and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
             false
         )

@@ -1,7 +1,7 @@
 """Event sums per key, kept in `recon.usage_aggregate`.
 
-Invariant: sums and what is stored of them are of one snapshot; one run at a time writes a month's aggregates (the
-month's row in `recon.horizon` is locked first).
+Invariant: one run at a time writes a month's aggregates (the month's row in `recon.horizon` is locked first); sums and
+what is stored of them are of one snapshot, that of the statement after the lock.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     """Bring the stored aggregates of the run's extent in line with the log; writes only keys that changed.
 
     Args:
-        connection: In a transaction of its own, which the caller commits.
+        connection: In a READ COMMITTED transaction of its own, which the caller commits.
         run: What is looked at.
         tables: How the tables are shaped.
     """

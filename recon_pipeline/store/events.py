@@ -20,7 +20,8 @@ class LogQuality:
 
     Attributes:
         events_scanned: All of them.
-        invalid_count: Never summed: quantity null, not positive or not finite; period that ends before it begins.
+        invalid_count: Never summed: quantity null, not positive or not finite; no customer; a period that does not
+            end after it begins.
         dedupe_count: Not summed because their request id was counted before.
         outside_period_count: Summed, although their event_timestamp lies outside their period.
         new_count: Created since the given instant.
@@ -38,8 +39,8 @@ class OddEvent:
     """An event that a person should look at; all values as Postgres prints them."""
 
     event_id: str
-    gateway_customer_id: str
-    request_id: str
+    gateway_customer_id: str | None
+    request_id: str | None
     quantity: str | None
     period_start: str
     period_end: str

@@ -16,7 +16,7 @@ TABLES = ("billing_subscriptions", "billing_usage_counters")
 # Pages scroll inside themselves: what is to be seen in one look needs room, and nodes say less the smaller they are.
 LARGE = ViewportSize(width=1900, height=900)
 TALL = ViewportSize(width=1500, height=1500)
-WIDE = ViewportSize(width=1800, height=1500)
+WIDE = ViewportSize(width=1900, height=1500)
 Months = tuple[BillingMonth, BillingMonth, BillingMonth]
 
 

@@ -8,7 +8,8 @@ from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migra
 from recon_pipeline_tests.reconciliation.billing import connected
 
 PASSWORD = "hunter2secret"
-COMMANDS = [("init",), ("status", "--json"), ("doctor", "--json"), ("reconcile", "--json"), ("reconcile", "--all")]
+COMMANDS = [("init",), ("status", "--json"), ("doctor", "--json"), ("reconcile", "--json")]
+A_RUN = ("reconcile", "--period", "2025-05", "--json")
 NOBODY = f"postgresql://app:{PASSWORD}@127.0.0.1:1/billing"
 
 
@@ -58,7 +59,7 @@ def test_a_server_out_of_reach_is_told_with_its_address_and_without_its_password
 
 
 @pytest.mark.usefixtures("orchestrated")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, A_RUN])
 def test_a_wrong_password_is_told_as_a_refused_login_and_never_printed(
     guarded_url: str, command: tuple[str, ...]
 ) -> None:

@@ -70,7 +70,7 @@ class Billing:
             GATEWAY, customer, USAGE, request_id, *period, quantity,
         )  # fmt: skip
 
-    def add_event(self, customer: str, quantity: object = 1, *, period: Period = MAY, **columns: object) -> None:
+    def add_event(self, customer: str | None, quantity: object = 1, *, period: Period = MAY, **columns: object) -> None:
         """Put an event into the log and leave the counter as it is."""
         row = {"request_id": f"{id(self):x}-{next(self._numbers)}"} | columns
         self._insert("billing_usage_events", _key(customer, period) | {"quantity": quantity} | row)

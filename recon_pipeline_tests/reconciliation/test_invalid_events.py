@@ -67,6 +67,19 @@ def test_a_reversed_or_empty_period_is_counted_and_never_summed(
         assert events.measure(connection, run.question, run.tables(), since=None).invalid_count == 1
 
 
+def test_an_event_of_no_customer_is_counted_and_sampled_but_stops_nothing(make_billing: MakeBilling) -> None:
+    billing = make_billing("alter table billing_usage_events alter gateway_customer_id drop not null")
+    billing.add_event("a", 10)
+    billing.add_event(None, 5, request_id="nobody's")
+
+    reconcile(billing.url)
+
+    assert billing.counters() == {"a": 10}
+    assert mismatch_count(billing.url) == 0
+    assert quality(billing).invalid_count == 1
+    assert [event.request_id for event in odd(billing, invalid=True)] == ["nobody's"]
+
+
 def test_a_key_with_nothing_but_invalid_events_and_a_counter_is_an_orphan(make_billing: MakeBilling) -> None:
     billing = make_billing(NO_CHECKS)
     billing.add_event("a", -5)

@@ -6,8 +6,6 @@ from concurrent.futures import Future
 from threading import Barrier
 from typing import Any
 
-import pytest
-
 from recon_pipeline.store.repair import RepairOutcome
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, Billing, customers
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
@@ -63,11 +61,6 @@ def test_two_repairs_of_the_same_drift_change_each_counter_once(billing: Billing
     assert all(outcome.failed == outcome.untouched == 0 for outcome in outcomes)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="usage_aggregates waits for the other run inside REPEATABLE READ, which then fails",
-)
 def test_a_job_that_meets_another_in_the_same_month_waits_for_it_and_succeeds(job_billing: Billing) -> None:
     job_billing.add_event("a", 10)
     run_job()

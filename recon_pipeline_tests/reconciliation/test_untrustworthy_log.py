@@ -240,9 +240,6 @@ def test_an_empty_log_is_asked_over_all_months_and_customers(job_billing: Billin
     assert job_billing.counters() == {"a": 0}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="repaired_counters alone does not ask whether the log is visible"
-)
 def test_materializing_only_the_repair_does_not_get_around_the_empty_log(job_billing: Billing) -> None:
     let_drift(job_billing)
     job_billing.query("truncate billing_usage_events")
