@@ -30,4 +30,6 @@ defs = dg.Definitions(
     schedules=[reconcile_every_5_minutes, audit_every_night, housekeeping_every_night],
     sensors=[run_succeeded, run_failed, run_canceled],
     resources={"reconciler": Reconciler()},
+    # Also for what a person materializes in the UI: a process for each short step would cost more than the work.
+    executor=dg.in_process_executor,
 )

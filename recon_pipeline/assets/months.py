@@ -23,10 +23,8 @@ PARTITION_TAG = "dagster/partition"
 
 def known_months() -> tuple[BillingMonth, BillingMonth]:
     """The first billing month and the current one."""
-    first, last = BILLING_MONTHS.get_first_partition_key(), BILLING_MONTHS.get_last_partition_key()
-    if first is None or last is None:
-        return read_start_period(), read_start_period()
-    return BillingMonth.parse(first), BillingMonth.parse(last)
+    keys = BILLING_MONTHS.get_partition_keys()
+    return BillingMonth.parse(keys[0]), BillingMonth.parse(keys[-1])
 
 
 def months_of_run(tags: dict[str, str]) -> tuple[BillingMonth, BillingMonth]:

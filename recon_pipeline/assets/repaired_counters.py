@@ -6,7 +6,7 @@ from recon_pipeline.assets.counter_drift import budgets_exceeded, counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import MODE, Reconciler
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store import drift, repair, runs
+from recon_pipeline.store import drift, repair, runs, schedule
 from recon_pipeline.store.billing_tables import require_trustworthy
 
 
@@ -63,6 +63,9 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
             tables = require_trustworthy(connection)
             runs.start(connection, step.run, mode=MODE)
             answer = drift.verify(connection, step.run, tables)
+        if answer.mismatch_count == 0:
+            with step.database.transaction() as connection:
+                schedule.note_verified(connection, step.run)
         wrong = answer.mismatch_count - answer.deferred_count
         step.finish("not_clean" if answer.mismatch_count else "clean", mismatch_count=answer.mismatch_count)
         return dg.AssetCheckResult(

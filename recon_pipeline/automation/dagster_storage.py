@@ -42,6 +42,9 @@ class ReconPostgresStorage(DagsterPostgresStorage):
         Raises:
             ConfigurationError: The environment does not name a database.
         """
+        # Dagster fills timestamps without a zone by the session's clock and reads them as UTC: a server elsewhere would
+        # make new runs look hours old, and run monitoring would fail them as never started.
+        os.environ["PGTZ"] = "UTC"
         return cls(for_dagster(dagster_url()), inst_data=inst_data)
 
     @property

@@ -25,7 +25,6 @@ PIPELINE = (usage_events, usage_aggregates, counter_drift, repaired_counters)
 reconcile = dg.define_asset_job(
     "reconcile",
     selection=dg.AssetSelection.assets(*PIPELINE),
-    executor_def=dg.in_process_executor,  # four short steps: a process for each would cost more than the work
     description="Compare counters with the event log, repair what drifted, verify. For a range of billing months.",
 )
 

@@ -42,8 +42,9 @@ def reconcile_every_5_minutes(
     with open_database(settings).transaction() as connection:
         require_trustworthy(connection)
         months = months_to_reconcile(connection, Extent(settings.scope, first, last), recent_days=RECENT_DAYS)
+    tick = context.scheduled_execution_time.isoformat()
     for start, end in contiguous_ranges((*months, last)):
-        yield dg.RunRequest(tags={**range_tags(start, end), LANE_TAG: "tick"})
+        yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), LANE_TAG: "tick"})
 
 
 @dg.schedule(

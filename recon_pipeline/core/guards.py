@@ -89,20 +89,20 @@ class Breach:
 
 def breaches(summary: DriftSummary, budgets: Budgets) -> tuple[Breach, ...]:
     """The budgets that repairing this drift would exceed; none means that it may go ahead."""
-    keys = summary.keys_compared
+    keys, floor = summary.keys_compared, f"at least {SHARE_FLOOR_KEYS}"
     measures = (
         ("RECON_MAX_REPAIRS", summary.drift_count, budgets.max_repairs, "counters would be repaired"),
         (
             "RECON_MAX_REPAIR_SHARE",
             summary.drift_count,
             max(SHARE_FLOOR_KEYS, int(budgets.max_repair_share * keys)),
-            f"counters would be repaired (share {budgets.max_repair_share:g} of {keys:,} keys)",
+            f"counters would be repaired (share {budgets.max_repair_share:g} of {keys:,} keys, {floor})",
         ),
         (
             "RECON_MAX_ORPHAN_SHARE",
             summary.orphan,
             max(SHARE_FLOOR_KEYS, int(budgets.max_orphan_share * keys)),
-            f"counters without events would be zeroed (share {budgets.max_orphan_share:g} of {keys:,} keys)",
+            f"orphaned counters would be zeroed (share {budgets.max_orphan_share:g} of {keys:,} keys, {floor})",
         ),
         (
             "RECON_MAX_OVER_QUOTA_TRANSITIONS",

@@ -17,11 +17,14 @@ with drifted as (
             countable.period_start,
             countable.period_end,
             sum(countable.quantity) as visible,
-            coalesce(sum(countable.quantity) filter (
-                where :settle_seconds > 0
-                    and countable.created_at between now() - make_interval(secs => :settle_seconds)
-                    and now() + make_interval(secs => :settle_seconds)
-            ), 0) as unsettled
+            -- A case, so that where every event counts as settled this sum is not even computed.
+            case
+                when :settle_seconds > 0 then coalesce(sum(countable.quantity) filter (
+                    where countable.created_at between now() - make_interval(secs => :settle_seconds)
+                        and now() + make_interval(secs => :settle_seconds)
+                ), 0)
+                else 0
+            end as unsettled
         from ({countable_events}) as countable
         where countable.gateway_name = :gateway_name
             and countable.usage_type = :usage_type
@@ -74,4 +77,6 @@ select
         else cast(:limit_free as bigint)
     end
 from drifted
-left join subscribed using (gateway_customer_id, period_start, period_end)
+-- Subscribed keys are drifted ones, so this is a left join; but a full join never loops through all of the one for each of the other,
+-- whatever the statistics of tables that were just filled make the planner expect.
+full join subscribed using (gateway_customer_id, period_start, period_end)

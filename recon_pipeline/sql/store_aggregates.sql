@@ -16,40 +16,45 @@ with event_sum as materialized (
         and (:every_customer or countable.gateway_customer_id = any(:customers))
     group by countable.gateway_customer_id, countable.period_start, countable.period_end
 ),
-stored as (
-    select *
-    from recon.usage_aggregate
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
-        and (:every_customer or gateway_customer_id = any(:customers))
+-- A full join never loops through all of the one for each of the other, whatever the statistics of a table that was just filled
+-- make the planner expect.
+changed as materialized (
+    select
+        gateway_customer_id, period_start, period_end,
+        event_sum.event_count, event_sum.usage_count
+    from event_sum
+    full join (
+        select gateway_customer_id, period_start, period_end, event_count, usage_count
+        from recon.usage_aggregate
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+            and (:every_customer or gateway_customer_id = any(:customers))
+    ) as stored using (gateway_customer_id, period_start, period_end)
+    where stored.event_count is distinct from event_sum.event_count
+        or stored.usage_count is distinct from event_sum.usage_count
 ),
 written as (
     insert into recon.usage_aggregate as aggregate (
         gateway_name, usage_type, gateway_customer_id, period_start, period_end, event_count, usage_count
     )
-    select
-        :gateway_name, :usage_type,
-        event_sum.gateway_customer_id, event_sum.period_start, event_sum.period_end,
-        event_sum.event_count, event_sum.usage_count
-    from event_sum
-    left join stored using (gateway_customer_id, period_start, period_end)
-    where stored.event_count is distinct from event_sum.event_count
-        or stored.usage_count is distinct from event_sum.usage_count
+    select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, event_count, usage_count
+    from changed
+    where event_count is not null
     on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
     do update set event_count = excluded.event_count, usage_count = excluded.usage_count
     returning 1
 ),
 gone as (
     delete from recon.usage_aggregate as aggregate
-    using stored left join event_sum using (gateway_customer_id, period_start, period_end)
-    where event_sum.event_count is null
+    using changed
+    where changed.event_count is null
         and aggregate.gateway_name = :gateway_name
         and aggregate.usage_type = :usage_type
-        and aggregate.gateway_customer_id = stored.gateway_customer_id
-        and aggregate.period_start = stored.period_start
-        and aggregate.period_end = stored.period_end
+        and aggregate.gateway_customer_id = changed.gateway_customer_id
+        and aggregate.period_start = changed.period_start
+        and aggregate.period_end = changed.period_end
     returning 1
 )
 select

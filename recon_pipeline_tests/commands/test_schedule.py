@@ -36,11 +36,9 @@ LONG_AGO = datetime(2025, 2, 1, tzinfo=UTC)
 
 def tick(instance: DagsterInstance) -> list[tuple[str, str]]:
     """The ranges of months of the run requests of one evaluation."""
-    requests = [
-        request
-        for request in cast("Iterator[object]", reconcile_every_5_minutes(build_schedule_context(instance=instance)))
-        if isinstance(request, RunRequest)
-    ]
+    context = build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC))
+    evaluated = cast("Iterator[object]", reconcile_every_5_minutes(context))
+    requests = [request for request in evaluated if isinstance(request, RunRequest)]
     assert all(request.tags[LANE_TAG] == "tick" for request in requests)
     return [(request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) for request in requests]
 
@@ -60,8 +58,15 @@ def add_idle(billing: Billing, customer: str, period: Period) -> None:
     billing.add_counter(customer, 1, period=period, updated_at=LONG_AGO)
 
 
-def finish_a_run(billing: Billing) -> None:
-    billing.query(OPEN_A_RECORD, "earlier", 0, "clean")
+def verify_every_month(billing: Billing) -> None:
+    """As if a run had found every counter of every month matching just now."""
+    billing.query(
+        """
+        insert into recon.verified_month (partition, verified_at, run_id)
+        select to_char(month, 'YYYY-MM'), now(), 'earlier'
+        from generate_series(timestamp '2024-01-01', now() at time zone 'UTC', interval '1 month') as month
+        """
+    )
 
 
 @pytest.fixture
@@ -78,6 +83,7 @@ def test_a_tick_takes_the_current_month_even_where_nothing_was_metered(
 def test_a_tick_takes_months_with_open_and_recently_closed_periods_one_run_for_each_contiguous_range(
     billing: Billing, dagster_instance: DagsterInstance, this_month: str
 ) -> None:
+    verify_every_month(billing)
     now = datetime.now(UTC)
     recent = period_of(30, ended_days_ago=RECENT_DAYS - 1)
     forgotten = period_of(30, ended_days_ago=RECENT_DAYS + 1)
@@ -93,10 +99,6 @@ def test_a_tick_takes_months_with_open_and_recently_closed_periods_one_run_for_e
     assert covered_by(tick(dagster_instance)) == expected | ({month_of(forgotten[0])} & expected)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="automation/schedules.py gives its run requests no run_key: Dagster refuses more than one of them",
-)
 def test_a_tick_of_several_ranges_is_one_that_dagster_accepts(
     billing: Billing, dagster_instance: DagsterInstance
 ) -> None:
@@ -121,6 +123,7 @@ def covered_by(ranges: list[tuple[str, str]]) -> set[str]:
 def test_an_annual_period_stays_in_its_start_month(
     billing: Billing, dagster_instance: DagsterInstance, this_month: str
 ) -> None:
+    verify_every_month(billing)
     now = datetime.now(UTC)
     start = (now - timedelta(days=300)).replace(day=10)
     add_idle(billing, "annual", (start, start + timedelta(days=365)))
@@ -133,7 +136,7 @@ def test_an_old_month_joins_when_it_gets_a_late_event_or_a_touched_counter(
 ) -> None:
     old = datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
     add_idle(billing, "old", old)
-    finish_a_run(billing)
+    verify_every_month(billing)
     assert tick(dagster_instance) == [(this_month, this_month)]
 
     if touched == "event":
@@ -141,6 +144,20 @@ def test_an_old_month_joins_when_it_gets_a_late_event_or_a_touched_counter(
     else:
         billing.query("update billing_usage_counters set usage_count = 9, updated_at = now()")
     assert tick(dagster_instance) == [("2025-03", "2025-03"), (this_month, this_month)]
+
+
+def test_an_old_month_joins_until_a_run_over_every_customer_has_verified_it(
+    billing: Billing, dagster_instance: DagsterInstance, this_month: str
+) -> None:
+    add_idle(billing, "old", (datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)))
+    with_the_old = [("2025-03", "2025-03"), (this_month, this_month)]
+    assert tick(dagster_instance) == with_the_old
+
+    assert recon("reconcile", "--period", "2025-03", "--customer", "old").exit_code == 0
+    assert tick(dagster_instance) == with_the_old
+
+    assert recon("reconcile", "--period", "2025-03").exit_code == 0
+    assert tick(dagster_instance) == [(this_month, this_month)]
 
 
 def test_what_is_out_of_scope_or_before_the_start_brings_no_month_in(

@@ -153,7 +153,7 @@ def in_month(period: Period, days: int) -> Period:
     return period[0], period[0] + timedelta(days=days)
 
 
-def _key(customer: str, period: Period) -> dict[str, object]:
+def _key(customer: str | None, period: Period) -> dict[str, object]:
     return {
         "gateway_name": GATEWAY,
         "gateway_customer_id": customer,

@@ -49,6 +49,12 @@ create table recon.horizon (
     aggregated_at timestamptz not null
 );
 
+create table recon.verified_month (
+    partition text primary key,
+    verified_at timestamptz not null,
+    run_id text not null
+);
+
 create table recon.usage_aggregate ({_KEY},
     event_count bigint not null,
     usage_count numeric not null,
