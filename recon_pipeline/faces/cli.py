@@ -3,7 +3,7 @@
 import click
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, Commands, out, show_json, telling_errors
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, Commands, err, out, show_json, telling_errors
 from recon_pipeline.settings import Settings, read_settings
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
@@ -106,7 +106,7 @@ def reconcile(
     from recon_pipeline.faces import reconcile as face
 
     asked = face.Asked(periods, every_period, customers, dry_run, approve_reason)
-    ended = face.run_reconcile(read_settings(), asked)
+    ended = face.run_reconcile(_own_embedded_server(read_settings()), asked)
     if as_json:
         show_json(face.as_json(ended, dry_run=dry_run))
     else:
@@ -121,12 +121,51 @@ def status(*, as_json: bool) -> int:
     """Show when counters were last known to match, and what happened lately."""
     from recon_pipeline.faces import status as face
 
-    known = face.read_status(read_settings())
+    known = face.read_status(_own_embedded_server(read_settings()))
     if as_json:
         show_json(face.as_json(known))
     else:
         face.show(known)
     return EXIT_CLEAN if known.is_clean else EXIT_NOT_CLEAN
+
+
+@main.command(epilog="Example: recon benchmark --events 1000000 --counters 60000")
+@click.option("--events", default=5_000_000, show_default=True, type=click.IntRange(min=1), help="Size of the log.")
+@click.option("--counters", default=300_000, show_default=True, type=click.IntRange(min=6), help="Beside it.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same data.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="Turns of each contestant.")
+@_JSON
+@telling_errors
+def benchmark(*, events: int, counters: int, seed: int, rounds: int, as_json: bool) -> int:
+    """Measure the product against hand-written SQL, as ratios, on made-up usage.
+
+    In a database of its own on the server of DATABASE_URL, or on an embedded one; dropped at the end.
+    """
+    from dataclasses import asdict
+
+    from recon_pipeline.faces.benchmark import run_benchmark
+
+    report = run_benchmark(
+        read_settings().database_url,
+        events=events,
+        counters=counters,
+        seed=seed,
+        rounds=rounds,
+        console=err if as_json else out,
+    )
+    kept = report.mismatch_count == 0 and all(bar.is_met for bar in report.bars)
+    if as_json:
+        show_json({"success": kept, **asdict(report)})
+    return EXIT_CLEAN if kept else EXIT_NOT_CLEAN
+
+
+def _own_embedded_server(settings: Settings) -> Settings:
+    """Without DATABASE_URL, start the embedded server and stop it when this command ends, unless others use it."""
+    if settings.database_url is None:
+        from recon_pipeline.embedded_postgres import ensure_running
+
+        ensure_running(keep_running=False)
+    return settings
 
 
 def _required_url(settings: Settings) -> str:

@@ -186,9 +186,9 @@ def _tell(
     out.print(f"{after.record.counters_scanned or 0:,} counters compared: {verdict}.")
     out.rule("What next")
     out.print(
-        f"  recon dev            the UI: run {record.run_id} is under Runs, the assets under Lineage\n"
-        "  recon status         what was found and repaired lately\n"
-        "  recon reconcile --dry-run\n"
+        f"  uv run recon dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
+        "  uv run recon status   what was found and repaired lately\n"
+        "  uv run recon reconcile --dry-run\n"
         f"Your own database: export DATABASE_URL and DAGSTER_PG_URL, then recon init, recon doctor. Scope: "
         f"{', '.join(map(str, settings.scope))} (RECON_SCOPE)."
     )

@@ -1,0 +1,96 @@
+"""What README and docs say is so: commands run as they stand there, and nothing that exists is left out."""
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from recon_pipeline import settings
+from recon_pipeline.definitions import defs
+from recon_pipeline.faces.cli import main
+from recon_pipeline.store.statements import source
+
+PROJECT = Path(__file__).parent.parent
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "docs").glob("*.md")}
+
+
+def shell_blocks(text: str) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_readme_starts_with_two_commands() -> None:
+    assert shell_blocks(README)[0].splitlines() == ["pip install uv && uv run recon demo", "uv run pytest"]
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="the README's commands are uv's")
+def test_the_commands_for_a_database_of_ones_own_run_as_they_stand_in_the_readme(
+    billing_database_url: str, dagster_database_url: str
+) -> None:
+    lines = shell_blocks(README)[1].splitlines()
+    exports = [line for line in lines if line.startswith("export ")]
+    commands = [line.partition("#")[0].strip() for line in lines if line.startswith("uv run")]
+    assert commands[-1] == "uv run recon dev"  # test_dev.py runs that one
+    assert [line.split("=")[0] for line in exports] == ["export DATABASE_URL", "export DAGSTER_PG_URL"]
+
+    environment = {
+        **os.environ,
+        "DATABASE_URL": billing_database_url,
+        "DAGSTER_PG_URL": dagster_database_url,
+        "UV_NO_SYNC": "1",
+    }
+    said = {
+        command: subprocess.run(
+            command.split(), cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+        )
+        for command in commands[:-1]
+    }
+
+    assert [result.returncode for result in said.values()] == [0, 1, 0], said
+    # Nothing runs the schedule yet: that is what `recon dev`, the next line, is for.
+    failures = re.findall(r"^fail\s+(.*?)\s{2,}", said["uv run recon doctor"].stdout, flags=re.MULTILINE)
+    assert failures == ["schedule"]
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert f"| `recon {name}` |" in README
+
+
+def test_every_variable_that_is_read_is_in_the_readme_with_its_default() -> None:
+    read = set(re.findall(r'"(RECON_[A-Z_]+|DATABASE_URL)"', inspect.getsource(settings)))
+    assert read == {name for name in re.findall(r"^\| `([A-Z_]+)` \|", README, flags=re.MULTILINE)} - {"DAGSTER_PG_URL"}
+    for default in (settings.DEFAULT_SCOPE, settings.DEFAULT_START_PERIOD, settings.DEFAULT_QUOTAS):
+        assert f"`{default}`" in README
+
+
+def test_every_asset_check_and_schedule_is_in_the_readme() -> None:
+    repository = defs.get_repository_def()
+    names = [key.name for key in repository.asset_graph.asset_check_keys]
+    names += [schedule.name for schedule in repository.schedule_defs]
+    assert [name for name in names if f"`{name}`" not in README and name != "housekeeping_every_night"] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", *sorted(DOCS)])
+def test_links_between_pages_lead_somewhere(name: str) -> None:
+    folder = PROJECT if name == "README.md" else PROJECT / "docs"
+    text = README if name == "README.md" else DOCS[name]
+    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert [target for target in targets if target and not (folder / target).exists()] == []
+
+
+def test_the_page_on_privileges_grants_what_init_prints() -> None:
+    grants = re.findall(r"^ *((?:create|grant) .*;)$", source("grants"), flags=re.MULTILINE)
+    assert grants
+    assert [grant for grant in grants if grant not in DOCS["privileges.md"]] == []
+
+
+def test_every_test_file_that_the_argument_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", DOCS["correctness.md"]))
+    there = {path.name for path in (PROJECT / "recon_pipeline_tests").rglob("test_*.py")}
+    assert named
+    assert named <= there
