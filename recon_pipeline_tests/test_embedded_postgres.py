@@ -14,9 +14,10 @@ import psutil
 import psycopg
 import pytest
 
-from recon_pipeline import embedded_postgres, postgres_binaries
+from recon_pipeline import embedded_postgres
 from recon_pipeline.embedded_postgres import EmbeddedServer, default_data_folder, ensure_running
-from recon_pipeline.postgres_cluster import EmbeddedPostgresError
+from recon_pipeline.embedded_postgres import binaries as postgres_binaries
+from recon_pipeline.embedded_postgres.cluster import EmbeddedPostgresError
 from recon_pipeline_tests.support.postgres import throwaway_folder
 
 USE = """

@@ -19,8 +19,8 @@ from dagster import DagsterInstance
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg import sql
 
+from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
 from recon_pipeline.faces.cli import main
-from recon_pipeline.postgres_cluster import PostgresCluster, socket_url
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from recon_pipeline.postgres_cluster import PostgresCluster, socket_url
+from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected

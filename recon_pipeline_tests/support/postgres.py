@@ -21,7 +21,7 @@ from psycopg import sql
 
 from recon_pipeline.core.database_url import for_libpq
 from recon_pipeline.embedded_postgres import ensure_running
-from recon_pipeline.postgres_cluster import PostgresCluster, socket_url
+from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
 
 _DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
 _THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

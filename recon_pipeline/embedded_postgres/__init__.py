@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 from psycopg import errors, sql
 
-from recon_pipeline.postgres_binaries import (
+from recon_pipeline.embedded_postgres.binaries import (
     ROOTS_ACCOUNT,
     ROOTS_FOLDER,
     USE_YOUR_OWN,
@@ -31,7 +31,7 @@ from recon_pipeline.postgres_binaries import (
     ensure_account,
     open_to_all,
 )
-from recon_pipeline.postgres_cluster import EmbeddedPostgresError, PostgresCluster, socket_url
+from recon_pipeline.embedded_postgres.cluster import EmbeddedPostgresError, PostgresCluster, socket_url
 
 BILLING_DATABASE = "billing"
 DAGSTER_DATABASE = "dagster"
@@ -115,7 +115,7 @@ def default_data_folder() -> Path:
 
 def project_folder() -> Path:
     """The checkout this package runs from, or the current working directory where it is installed."""
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parent.parent.parent
     return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
 
 

@@ -14,7 +14,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from recon_pipeline.postgres_cluster import EmbeddedPostgresError
+from recon_pipeline.embedded_postgres.cluster import EmbeddedPostgresError
 
 ROOTS_FOLDER = Path("/var/lib/recon_pipeline")
 """Where data and programs go that root keeps in a folder closed to others."""
