@@ -8,6 +8,8 @@ with drifted as (
         period_start,
         period_end,
         counter.usage_count,
+        counter.counter_xid,
+        counter.counter_tid,
         coalesce(event_sum.visible, 0) as visible_sum,
         coalesce(event_sum.visible - event_sum.unsettled, 0) as settled_sum,
         event_sum.visible is null as without_events
@@ -34,7 +36,9 @@ with drifted as (
         group by countable.gateway_customer_id, countable.period_start, countable.period_end
     ) as event_sum
     full join (
-        select gateway_customer_id, period_start, period_end, usage_count
+        select
+            gateway_customer_id, period_start, period_end, usage_count,
+            xmin as counter_xid, ctid as counter_tid
         from billing_usage_counters
         where gateway_name = :gateway_name
             and usage_type = :usage_type
@@ -50,7 +54,7 @@ subscribed as (
 )
 insert into recon.counter_drift (
     run_id, ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-    kind, usage_count, settled_sum, visible_sum, usage_limit
+    kind, usage_count, counter_xid, counter_tid, settled_sum, visible_sum, usage_limit
 )
 select
     :run_id,
@@ -69,6 +73,8 @@ select
         else 'over'
     end,
     drifted.usage_count,
+    drifted.counter_xid,
+    drifted.counter_tid,
     drifted.settled_sum,
     drifted.visible_sum,
     case

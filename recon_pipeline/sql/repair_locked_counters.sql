@@ -1,6 +1,8 @@
 -- Recomputes the event sums of keys whose counters this transaction has locked, sets those that differ, and accounts for it.
 -- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the
 -- locked counter, and no counter in it can change. Counter, ledger row and outcome commit together or not at all.
+-- A counter whose row is still the very version that the comparison saw has had no increment since: the sum that belongs to it
+-- is the one of the comparison's snapshot, and its events need not be read again.
 -- A counter is found by id and key: nothing makes sure that ids of the application's table are unique.
 -- Index: billing_usage_events by gateway_customer_id, read once per chunk, so that a page that holds events of several of its
 -- customers is read once; the counters by their unique key and recon.counter_drift by primary key.
@@ -11,14 +13,17 @@ with locked as materialized (
         counter.id as counter_id,
         counter.usage_count,
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
-        counter.xmin = pg_current_xact_id()::xid as created
+        counter.xmin = pg_current_xact_id()::xid as created,
+        drift.kind,
+        drift.settled_sum,
+        (counter.xmin = drift.counter_xid and counter.ctid = drift.counter_tid) is true as unchanged
     from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as had (ordinal, counter_id)
     -- Limit 1, of what there is once: a row for each key is then expected whatever the statistics say, which are of other runs.
     cross join lateral (
         select * from recon.counter_drift where run_id = :run_id and ordinal = had.ordinal limit 1
     ) as drift
     cross join lateral (
-        select id, usage_count, xmin
+        select id, usage_count, xmin, ctid
         from billing_usage_counters
         where id = had.counter_id
             and (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
@@ -38,7 +43,7 @@ event_sum as materialized (
                 and statement_timestamp() + make_interval(secs => :settle_seconds)
         ), 0) as unsettled
     from ({countable_events}) as countable
-    where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked))
+    where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked where not unchanged))
         -- A case, so that the planner takes it for a filter of no known selectivity, and never for a reason to read by another index.
         and case
             when countable.gateway_name = any(array(select distinct gateway_name from locked))
@@ -53,8 +58,9 @@ event_sum as materialized (
 target as (
     select
         locked.*,
-        event_sum.visible is null as without_events,
+        case when locked.unchanged then locked.kind = 'orphan' else event_sum.visible is null end as without_events,
         case
+            when locked.unchanged then locked.settled_sum
             when locked.usage_count between settled.usage_count and coalesce(event_sum.visible, 0)
                 then locked.usage_count
             else settled.usage_count

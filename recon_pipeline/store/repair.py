@@ -6,7 +6,8 @@ is not run again when a row turns out to have changed (PostgreSQL manual, 13.2.1
 chunks that are short transactions; while a chunk holds locks it waits for none. A key that somebody else holds is
 tried once more by itself and then deferred; a key that Postgres refuses is failed by itself.
 
-Knows nothing of why a key drifted: what to write is derived anew under the lock.
+Knows nothing of why a key drifted: what to write is derived under the lock. Where the locked row is the very version
+that the comparison saw, no increment has come since, and the comparison's sum is the one that belongs to it.
 """
 
 import time

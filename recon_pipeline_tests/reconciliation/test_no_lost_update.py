@@ -89,6 +89,36 @@ def test_an_increment_that_commits_between_comparison_and_repair_is_kept(drifted
     assert drifted.ledger()[0] == ("a", "under", 9, 15)
 
 
+def test_a_counter_that_was_changed_and_changed_back_is_summed_anew(drifted: Billing) -> None:
+    run = compared(drifted)
+    drifted.record("a", 5)
+    drifted.set_counter("a", 4)
+
+    run.repair()
+
+    assert drifted.counters() == {"a": 15, "b": 20}
+
+
+def test_an_event_whose_increment_is_still_to_come_is_not_counted_twice(drifted: Billing) -> None:
+    run = compared(drifted)
+    drifted.add_event("a", 5)
+
+    run.repair()
+    drifted.query("update billing_usage_counters set usage_count = usage_count + 5 where gateway_customer_id = 'a'")
+
+    assert drifted.counters() == {"a": 15, "b": 20}
+    assert mismatch_count(drifted.url) == 0
+
+
+def test_a_counter_that_a_vacuum_moved_meanwhile_is_repaired_all_the_same(drifted: Billing) -> None:
+    run = compared(drifted)
+    drifted.query("vacuum full billing_usage_counters")
+
+    run.repair()
+
+    assert drifted.counters() == {"a": 10, "b": 20}
+
+
 @pytest.mark.parametrize("moment", ["create_missing_counters", "lock_free_counters"])
 def test_an_increment_that_commits_just_before_the_lock_is_kept(drifted: Billing, moment: str) -> None:
     run = compared(drifted)

@@ -67,6 +67,8 @@ create table recon.counter_drift (
     ordinal bigint not null,{_KEY},
     kind text not null check (kind in ('missing', 'under', 'over', 'orphan')),
     usage_count bigint,
+    counter_xid xid,
+    counter_tid tid,
     settled_sum numeric not null,
     visible_sum numeric not null,
     usage_limit bigint,
@@ -79,7 +81,7 @@ create table recon.counter_drift (
     outcome text check (outcome in ('repaired', 'in_sync', 'deferred', 'failed')),
     error text,
     primary key (run_id, ordinal)
-);
+) with (fillfactor = 50); -- each row is updated once, in its own page
 
 create table recon.counter_repair (
     id bigint generated always as identity primary key,
