@@ -30,6 +30,12 @@ select
             on attribute.attrelid = index.indrelid and attribute.attnum = index.indkey[0]
         where index.indrelid = relation.oid and index.indisvalid and index.indpred is null
     ) as leading_index_columns,
+    (
+        select coalesce(jsonb_agg(distinct attribute.attname), '[]')
+        from pg_constraint as rule
+        join pg_attribute as attribute on attribute.attrelid = rule.conrelid and attribute.attnum = any(rule.conkey)
+        where rule.conrelid = relation.oid and rule.contype = 'c' and rule.convalidated
+    ) as checked_columns,
     has_table_privilege(relation.oid, 'select') as can_select,
     has_table_privilege(relation.oid, 'insert') as can_insert,
     has_table_privilege(relation.oid, 'delete') as can_delete,

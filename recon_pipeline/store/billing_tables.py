@@ -58,6 +58,7 @@ class Table:
         defaulted: Columns that fill themselves on insert.
         unique_keys: Column sets of valid, unconditional unique indexes.
         leading_index_columns: First column of each valid, unconditional index.
+        checked_columns: Columns that a valid CHECK speaks of.
         row_security_active: Whether policies filter what we see.
         can_select: Privilege on the whole table.
         can_insert: Privilege on the whole table.
@@ -70,6 +71,7 @@ class Table:
     defaulted: frozenset[str]
     unique_keys: tuple[frozenset[str], ...]
     leading_index_columns: frozenset[str]
+    checked_columns: frozenset[str]
     row_security_active: bool
     can_select: bool
     can_insert: bool
@@ -159,6 +161,7 @@ def describe_table(connection: Connection, name: str) -> Table | None:
         defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
         unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
         leading_index_columns=frozenset(row["leading_index_columns"]),
+        checked_columns=frozenset(row["checked_columns"]),
         row_security_active=row["row_security_active"],
         can_select=row["can_select"],
         can_insert=row["can_insert"],

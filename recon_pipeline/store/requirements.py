@@ -140,6 +140,16 @@ def _events(events: Table, server: Server) -> Iterator[Finding]:
             f"create index concurrently on {events.name} (gateway_customer_id, event_timestamp desc);",
         )
     )
+    unchecked = {"quantity", "period_end"} - events.checked_columns
+    yield (
+        noted(
+            "event checks",
+            f"no CHECK on {' and '.join(sorted(unchecked))}: invalid events are never summed, and the check "
+            "events_are_valid counts them",
+        )
+        if unchecked
+        else passed("event checks", "the table refuses invalid events")
+    )
     writable = events.updatable_columns or events.can_delete
     yield (
         noted(
