@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 _OURS = ("RECON_", "DAGSTER_", "PG")
+_OF_THE_TESTS = "RECON_TEST_"
 _OURS_EXACTLY = frozenset({"DATABASE_URL", "CRON_SECRET"})
 _ENVIRONMENT = pytest.StashKey[Mapping[str, str]]()
 
@@ -34,7 +35,7 @@ def clean_environment() -> Iterator[None]:
     """Take away every variable that the product, Dagster or libpq would read."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(_OURS) or name in _OURS_EXACTLY:
+            if (name.startswith(_OURS) and not name.startswith(_OF_THE_TESTS)) or name in _OURS_EXACTLY:
                 patch.delenv(name)
         yield
 

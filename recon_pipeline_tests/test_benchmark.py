@@ -1,15 +1,16 @@
-"""`recon benchmark` at a size that takes a second: what it measures and says, not how fast it was."""
+"""`recon benchmark` at sizes that take a second: what it measures and says, not how fast it was."""
 
 import io
+from pathlib import Path
 
 import psycopg
 import pytest
 from rich.console import Console
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.benchmark import run_benchmark
+from recon_pipeline.faces.benchmark import BenchmarkReport, run_benchmark
 
-EVENTS, COUNTERS = 5_000, 500
+SIZES, COUNTERS = (3_000, 6_000), 300
 
 
 @pytest.fixture
@@ -17,40 +18,40 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=160)
 
 
-def printed(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+def measured(url: str, console: Console, chart: Path | None = None) -> BenchmarkReport:
+    return run_benchmark(
+        url, events=SIZES, counters=COUNTERS, console=console, rounds=1, chart=chart, recorder_seconds=1
+    )
 
 
-def test_it_measures_both_sides_as_often_and_leaves_every_counter_right(
-    empty_database_url: str, console: Console
+def test_it_measures_both_sides_says_so_draws_a_chart_and_leaves_nothing_behind(
+    empty_database_url: str, console: Console, tmp_path: Path
 ) -> None:
-    report = run_benchmark(empty_database_url, events=EVENTS, counters=COUNTERS, console=console, rounds=2)
+    report = measured(empty_database_url, console, tmp_path / "ticks.svg")
 
-    assert (report.events, report.counters) == (EVENTS, COUNTERS)
-    assert report.mismatch_count == 0
-    assert report.repaired_count == COUNTERS
-    assert report.longest_chunk_seconds > 0
-    assert report.peak_memory_mb > 10
-    assert len(report.measurements) == 12
-    assert all(len(row.seconds) >= 2 and row.best_seconds > 0 for row in report.measurements)
-    assert [bar.limit for bar in report.bars] == [1.2, 3.0, 400.0]
+    for size, events in zip(report.sizes, SIZES, strict=True):
+        assert (size.events, size.counters) == (events, COUNTERS)
+        assert size.mismatch_count == 0
+        assert size.repaired_count == COUNTERS
+        assert size.longest_chunk_seconds > 0
+        assert size.peak_memory_mb > 10
+        assert len(size.measurements) == 13
+        assert all(row.least > 0 for row in size.measurements)
+        assert [bar.limit for bar in size.bars] == [1.2, 400]
+        assert set(size.plans) == {"the comparison of log", "the comparison of changed keys"}
+    assert all(row.most > 0 for row in report.rates)
+    assert [bar.limit for bar in report.bars] == [0.9, 1.3, 1.2]
     assert all(bar.value > 0 for bar in report.bars)
-    assert any("Hash Full Join" in node or "Merge Full Join" in node for node in report.plan)
 
-
-def test_it_prints_times_ratios_and_whether_each_bar_was_met(empty_database_url: str, console: Console) -> None:
-    report = run_benchmark(empty_database_url, events=600, counters=60, console=console, rounds=1)
-
-    shown = printed(console)
-    for row in report.measurements:
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for row in (*report.sizes[0].measurements, *report.rates):
         assert row.name in shown
-    assert shown.count("met") == len(report.bars)
+    assert shown.count("met") == len([*report.bars, *(bar for size in report.sizes for bar in size.bars)])
     assert "0 counters differ from the log at the end" in shown
 
-
-def test_it_leaves_no_database_behind_and_the_given_one_untouched(empty_database_url: str, console: Console) -> None:
-    run_benchmark(empty_database_url, events=600, counters=60, console=console, rounds=1)
+    drawn = (tmp_path / "ticks.svg").read_text()
+    assert "<svg" in drawn
 
     with psycopg.connect(empty_database_url) as connection:
         left = connection.execute("select datname from pg_database where datname like 'recon_benchmark_%'").fetchall()
@@ -59,6 +60,9 @@ def test_it_leaves_no_database_behind_and_the_given_one_untouched(empty_database
     assert tables == (0,)
 
 
-def test_fewer_events_than_counters_are_refused_before_anything_is_made(console: Console) -> None:
+@pytest.mark.parametrize("events", [(5,), (6_000, 5)])
+def test_fewer_events_than_counters_are_refused_before_anything_is_made(
+    console: Console, events: tuple[int, ...]
+) -> None:
     with pytest.raises(ConfigurationError, match="cannot fill"):
-        run_benchmark("postgresql://nobody@127.0.0.1:1/nothing", events=5, counters=6, console=console)
+        run_benchmark("postgresql://nobody@127.0.0.1:1/nothing", events=events, counters=6, console=console)

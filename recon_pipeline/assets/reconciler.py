@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
+from sqlalchemy import Connection
 
 from recon_pipeline import embedded_postgres
 from recon_pipeline.assets.months import months_of_run
@@ -18,13 +19,12 @@ from recon_pipeline.core.errors import BlockedError, ReconError
 from recon_pipeline.core.guards import Breach, breaches
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
-from recon_pipeline.store import drift, events, runs
+from recon_pipeline.store import basis, drift, events, horizons, runs
+from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import BillingDatabase
-
-MODE = "full"
-"""Sums are taken from the whole log of the months concerned, at each run."""
+from recon_pipeline.store.runs import RunStart
 
 _METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
 
@@ -36,6 +36,7 @@ class Step:
     settings: Settings
     database: BillingDatabase
     run: Reconciliation
+    full: bool
     approve_reason: str
     approved_by: str
     log: Callable[[str], None]
@@ -46,14 +47,26 @@ class Step:
         first, last = self.run.extent.first.key, self.run.extent.last.key
         return first if first == last else f"{first} to {last}"
 
+    def open(self, connection: Connection, tables: BillingTables) -> tuple[Mode, RunStart]:
+        """Open the record of the run, or find it open; its first step decides how event sums are taken."""
+        record = runs.read(connection, self.run.run_id)
+        if record is None:
+            mode = basis.mode(connection, tables, is_asked_for_full=self.full)
+        else:
+            mode = Mode(Sums(record.mode), record.mode_reason)
+        return mode, runs.start(connection, self.run, mode=mode.sums, reason=mode.reason)
+
     def compare(self) -> tuple[drift.Comparison, BillingTables]:
         """Compare counters with the log at one snapshot, and keep what differs under this run."""
+        with self.database.transaction() as connection:
+            mode, _ = self.open(connection, require_trustworthy(connection))
+            fingerprint = horizons.fingerprint(connection)
         with self.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
-            runs.start(connection, self.run, mode=MODE)
-            counters_scanned = drift.compare(connection, self.run, tables)
-            found = drift.summarize(connection, self.run.run_id, counters_scanned=counters_scanned)
+            compared = drift.compare(connection, self.run, tables, sums=mode.sums, fingerprint=fingerprint)
+            found = drift.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, self.run.run_id, found.summary)
+            runs.note_compared(connection, self.run.run_id, compared.mark)
         return found, tables
 
     def compared(self) -> tuple[drift.Comparison, BillingTables]:
@@ -103,6 +116,10 @@ class Reconciler(dg.ConfigurableResource[Any]):
         default=[],
         description="Only these customers, by gateway_customer_id, for example [cus_123]. Empty for all.",
     )
+    full: bool = Field(
+        default=False,
+        description="Take event sums from the log itself, and check the stored aggregates against it.",
+    )
     approve_reason: str = Field(
         default="",
         description="Let this run repair more than the budgets (RECON_MAX_...) allow, and why that is right. "
@@ -112,6 +129,13 @@ class Reconciler(dg.ConfigurableResource[Any]):
         default="",
         description="Who approves, recorded beside the reason. Empty: the run's tag `user`, or `unknown`.",
     )
+
+    _database: BillingDatabase | None = PrivateAttr(default=None)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the connection that the steps of the run shared."""
+        if self._database is not None:
+            self._database.close()
 
     @contextmanager
     def step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Step]:
@@ -123,15 +147,18 @@ class Reconciler(dg.ConfigurableResource[Any]):
         dagster_run = context.run
         settings = read_settings()
         first, last = months_of_run(dict(dagster_run.tags))
+        if self._database is None:
+            self._database = open_database(settings, keeps_connection=True)
         step = Step(
             settings=settings,
-            database=open_database(settings),
+            database=self._database,
             run=Reconciliation(
                 run_id=dagster_run.run_id,
                 extent=Extent(settings.scope, first, last, tuple(self.customers) or None),
                 settle_seconds=settings.settle_seconds,
                 quotas=settings.quotas,
             ),
+            full=self.full,
             approve_reason=self.approve_reason.strip(),
             approved_by=self.approved_by or dagster_run.tags.get("user", "unknown"),
             log=context.log.info,
@@ -144,9 +171,10 @@ class Reconciler(dg.ConfigurableResource[Any]):
             raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
-def open_database(settings: Settings) -> BillingDatabase:
+def open_database(settings: Settings, *, keeps_connection: bool = False) -> BillingDatabase:
     """The billing database that the settings name, or the embedded one."""
-    return BillingDatabase(settings.database_url or embedded_postgres.billing_url())
+    url = settings.database_url or embedded_postgres.billing_url()
+    return BillingDatabase(url, keeps_connection=keeps_connection)
 
 
 def close_record(

@@ -4,10 +4,11 @@ import dagster as dg
 
 from recon_pipeline.assets.counter_drift import budgets_exceeded, counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import MODE, Reconciler
+from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store import drift, repair, runs, schedule
+from recon_pipeline.store import drift, horizons, repair, runs, schedule
 from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.store.database import begin
 
 
 @dg.asset(
@@ -30,7 +31,10 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
         if exceeded := step.unapproved_breaches(found):
             raise budgets_exceeded(exceeded)
         with step.database.connection() as connection:
-            outcome = repair.repair(connection, step.run, tables, drift_count=found.summary.drift_count)
+            with begin(connection):
+                mode, _ = step.open(connection, tables)
+            drift_count = found.summary.drift_count
+            outcome = repair.repair(connection, step.run, tables, drift_count=drift_count, sums=mode.sums)
         with step.database.transaction() as connection:
             runs.note_repairs(connection, step.run.run_id, outcome)
             left = drift.sample(connection, step.run.run_id, outcomes=("failed", "deferred"))
@@ -59,13 +63,18 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
 def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler: Reconciler) -> dg.AssetCheckResult:
     """Compare once more, and close the record of the run."""
     with reconciler.step(context) as step:
+        with step.database.transaction() as connection:
+            mode, _ = step.open(connection, require_trustworthy(connection))
+            compared = runs.compared(connection, step.run.run_id)
+            fingerprint = horizons.fingerprint(connection)
         with step.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
-            runs.start(connection, step.run, mode=MODE)
-            answer = drift.verify(connection, step.run, tables)
+            answer = drift.verify(
+                connection, step.run, tables, sums=mode.sums, fingerprint=fingerprint, compared=compared
+            )
         if answer.mismatch_count == 0:
             with step.database.transaction() as connection:
-                schedule.note_verified(connection, step.run)
+                schedule.note_verified(connection, step.run, answer)
         wrong = answer.mismatch_count - answer.deferred_count
         step.finish("not_clean" if answer.mismatch_count else "clean", mismatch_count=answer.mismatch_count)
         return dg.AssetCheckResult(

@@ -1,62 +1,138 @@
 """Event sums per key, in `recon.usage_aggregate`: what each counter should say."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import MODE, Reconciler
+from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
-from recon_pipeline.store import aggregates, runs
-from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.store import aggregates, basis, horizons, runs
+from recon_pipeline.store.aggregates import Advance, StoredFromLog
+from recon_pipeline.store.basis import Sums
+from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 
 _KEY = dg.AssetKey("usage_aggregates")
+_SUMS_FIT = dg.AssetCheckSpec(
+    "event_sums_fit_counters",
+    asset=_KEY,
+    description="Every event sum is a whole number that a bigint counter can hold. "
+    "A counter whose sum is not cannot be repaired; all others are.",
+)
+_MATCH_EVENTS = dg.AssetCheckSpec(
+    "aggregates_match_events",
+    asset=_KEY,
+    description="Every stored sum is what the log adds up to when it is read anew. Asked in the nightly audit and with "
+    "--full; a run that reads in increments does not evaluate it.",
+)
 
 
-@dg.asset(
-    key=_KEY,
-    deps=[usage_events],
-    partitions_def=BILLING_MONTHS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    check_specs=[
-        dg.AssetCheckSpec(
-            "event_sums_fit_counters",
-            asset=_KEY,
-            description="Every event sum is a whole number that a bigint counter can hold. "
-            "A counter whose sum is not cannot be repaired; all others are.",
+@dg.multi_asset(
+    name="usage_aggregates",
+    specs=[
+        dg.AssetSpec(
+            _KEY,
+            deps=[usage_events],
+            owners=["team:billing"],
+            kinds={"postgres"},
+            description="The sum of usage per customer, usage type and billing period, from valid events, each request "
+            "id counted once. Stored in `recon.usage_aggregate`.",
         )
     ],
+    check_specs=[_SUMS_FIT, _MATCH_EVENTS],
+    can_subset=True,  # which is how Dagster is told that a check need not be evaluated by each run
+    partitions_def=BILLING_MONTHS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="billing_usage",
-    owners=["team:billing"],
-    kinds={"postgres"},
-    description="The sum of usage per customer, usage type and billing period, from valid events, each request id "
-    "counted once. Stored in `recon.usage_aggregate`.",
 )
-def usage_aggregates(context: dg.AssetExecutionContext, reconciler: Reconciler) -> dg.MaterializeResult:
-    """Bring the stored sums in line with the log."""
-    with reconciler.step(context) as step, step.database.transaction() as connection:
-        tables = require_trustworthy(connection)
-        runs.start(connection, step.run, mode=MODE)
-        totals = aggregates.store_from_log(connection, step.run, tables)
-        count, oversized = aggregates.oversized(connection, step.run, tables)
-        return dg.MaterializeResult(
+def usage_aggregates(
+    context: dg.AssetExecutionContext, reconciler: Reconciler
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Add what is new in the log to the stored sums; audit them where that was asked for."""
+    with reconciler.step(context) as step:
+        with step.database.transaction() as connection:
+            tables = require_trustworthy(connection)
+            mode, _ = step.open(connection, tables)
+            can_advance = mode.sums is Sums.INCREMENTS or basis.mode(connection, tables).sums is Sums.INCREMENTS
+        advance = _advance(step, tables) if can_advance else Advance()
+        stored = None if can_advance else _store_from_log(step, tables)
+        if can_advance and mode.sums is Sums.LOG:
+            yield _audit(step, tables)
+        with step.database.transaction() as connection:
+            count, oversized = aggregates.oversized(connection, step.run, tables, months_tell=can_advance)
+            months = horizons.aggregated_months(connection, step.run) if can_advance else None
+        yield dg.MaterializeResult(
+            asset_key=_KEY,
             metadata={
                 "months": step.months,
-                "mode": MODE,
-                "keys": totals.keys,
-                "events": totals.events,
-                "usage": float(totals.usage),
-                "keys_changed": totals.keys_changed,
+                "mode": mode.sums.value,
+                **_figures(advance, stored),
+                **(
+                    {
+                        "keys": sum(month.key_count for of_usage in months.values() for month in of_usage),
+                        "events": sum(month.event_count for of_usage in months.values() for month in of_usage),
+                        "horizon": str(min(of_usage[0].horizon for of_usage in months.values())),
+                    }
+                    if months
+                    else {}
+                ),
             },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name="event_sums_fit_counters",
-                    passed=count == 0,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description=f"{count:,} event sums are past bigint or not whole; their counters stay as they are. "
-                    "Look at the quantities of these customers' events."
-                    if count
-                    else None,
-                    metadata={"count": count, **sample("sample", oversized, aggregates.OversizedSum)},
-                )
-            ],
         )
+        yield dg.AssetCheckResult(
+            check_name="event_sums_fit_counters",
+            asset_key=_KEY,
+            passed=count == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{count:,} event sums are past bigint or not whole; their counters stay as they are. "
+            "Look at the quantities of these customers' events."
+            if count
+            else None,
+            metadata={"count": count, **sample("sample", oversized, aggregates.OversizedSum)},
+        )
+
+
+def _advance(step: Step, tables: BillingTables) -> Advance:
+    with step.database.transaction() as connection:
+        advance = aggregates.advance(connection, step.run, tables)
+        if advance.rebuilt_because is not None:
+            runs.note_aggregates(connection, step.run.run_id, rebuilt_because=advance.rebuilt_because)
+    return advance
+
+
+def _store_from_log(step: Step, tables: BillingTables) -> StoredFromLog | None:
+    with step.database.transaction() as connection:
+        return aggregates.store_from_log(connection, step.run, tables)
+
+
+def _audit(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
+    """Compare the aggregates with the log; recompute those that differ."""
+    with step.database.transaction("REPEATABLE READ") as connection:
+        count, differing = aggregates.audit(connection, step.run, tables)
+        runs.note_aggregates(connection, step.run.run_id, aggregates_differing=count)
+    if count:
+        _advance(step, tables)
+    return dg.AssetCheckResult(
+        check_name="aggregates_match_events",
+        asset_key=_KEY,
+        passed=count == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{count:,} stored sums of {step.months} were not what the log adds up to; they were "
+        "computed anew, and this run repairs what was repaired by them. Look for events that were written with an "
+        "ingest_xid of their own (a restore, a copy, replication) or changed while triggers were off."
+        if count
+        else f"All stored sums of {step.months} are what the log adds up to.",
+        metadata={"count": count, **sample("sample", differing, aggregates.DifferingAggregate)},
+    )
+
+
+def _figures(advance: Advance, stored: StoredFromLog | None) -> dict[str, str | int]:
+    if stored is not None:
+        return {"keys": stored.keys, "events": stored.events, "keys_changed": stored.keys_changed}
+    said = {
+        "months_built": ", ".join(advance.built_months),
+        "months_recomputed": ", ".join(advance.recomputed_months),
+        "rebuilt_because": advance.rebuilt_because,
+        "horizon_waits_because": advance.waits_because,
+    }
+    return {"absorbed_events": advance.absorbed_count} | {name: text for name, text in said.items() if text}

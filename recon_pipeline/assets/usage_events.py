@@ -5,12 +5,17 @@ from collections.abc import Iterator
 import dagster as dg
 
 from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import MODE, Reconciler, Step
+from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store import events, runs
+from recon_pipeline.store import events, horizons, runs
+from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.horizons import OldestTransaction
 
 _KEY = dg.AssetKey("usage_events")
+
+HELD_BACK_SECONDS = 600
+"""Two ticks: a transaction that is open for longer was forgotten, or does too much at once."""
 
 _CHECKS = [
     dg.AssetCheckSpec(
@@ -37,6 +42,12 @@ _CHECKS = [
         description="Each event_timestamp lies in the event's own billing period. Others are summed all the same: "
         "the period is what was billed.",
     ),
+    dg.AssetCheckSpec(
+        "horizon_advances",
+        asset=_KEY,
+        description=f"No transaction has been open for more than {HELD_BACK_SECONDS // 60} minutes. "
+        "Events after it are counted all the same, but read again by every run until it ends.",
+    ),
 ]
 
 
@@ -56,18 +67,25 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
     with reconciler.step(context) as step:
         with step.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
-            start = runs.start(connection, step.run, mode=MODE)
-            quality = events.measure(connection, step.run, tables, since=start.previous_started_at)
+            mode, start = step.open(connection, tables)
+            months = horizons.aggregated_months(connection, step.run) if mode.sums is Sums.INCREMENTS else None
+            if months is None:
+                quality = events.measure(connection, step.run, tables, since=start.previous_started_at)
+            else:
+                quality = events.measure_increment(connection, step.run, tables, months)
             runs.note_events(connection, step.run.run_id, quality)
             odd = {
-                invalid: events.sample_odd(connection, step.run, tables, invalid=invalid)
+                invalid: events.sample_odd(connection, step.run, tables, months, invalid=invalid)
                 for invalid, count in ((True, quality.invalid_count), (False, quality.outside_period_count))
                 if count
             }
+            oldest = horizons.oldest_transaction(connection)
         yield dg.MaterializeResult(
             metadata={
                 "months": step.months,
-                "mode": MODE,
+                "mode": mode.sums.value,
+                **({"mode_reason": mode.reason} if mode.reason else {}),
+                "horizon_lag_seconds": round(oldest.seconds or 0) if oldest else 0,
                 "horizon": start.horizon,
                 "events_scanned": quality.events_scanned,
                 "new_events": quality.new_count,
@@ -98,6 +116,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                     "look at the clock and the period choice of their producer.",
                     odd.get(False, ()),
                 ),
+                _advances(mode, oldest),
             ],
         )
 
@@ -115,6 +134,31 @@ def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
         )
     step.finish("blocked", error=str(lost))
     return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
+
+
+def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResult:
+    if mode.sums is Sums.LOG or oldest is None or (oldest.seconds or 0) <= HELD_BACK_SECONDS:
+        return dg.AssetCheckResult(check_name="horizon_advances", passed=True, severity=dg.AssetCheckSeverity.WARN)
+    if oldest.prepared_as is not None:
+        who = f"the prepared transaction {oldest.prepared_as!r}"
+        mend = "Commit it or roll it back: commit prepared …; or rollback prepared …;"
+    elif oldest.pid is not None:
+        who = (
+            f"backend {oldest.pid} ({oldest.application or 'without a name'}, role {oldest.role}, "
+            f"database {oldest.database}, {oldest.state})"
+        )
+        mend = f"Ask its owner to end it, or: select pg_terminate_backend({oldest.pid});"
+    else:
+        who = f"transaction {oldest.horizon}, whose backend our role may not see"
+        mend = "Let the role see it: grant pg_read_all_stats to the role of DATABASE_URL; or look in pg_stat_activity."
+    return dg.AssetCheckResult(
+        check_name="horizon_advances",
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"The horizon has been held back for {(oldest.seconds or 0) / 60:.0f} minutes by {who}. "
+        f"Nothing is lost: later events are counted, but read again by every run. {mend}",
+        metadata={"seconds": round(oldest.seconds or 0), "transaction": oldest.horizon},
+    )
 
 
 def _warning(name: str, count: int, sentence: str, odd: tuple[events.OddEvent, ...]) -> dg.AssetCheckResult:

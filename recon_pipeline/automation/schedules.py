@@ -10,6 +10,7 @@ from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import RECENT_DAYS, read_settings
+from recon_pipeline.store import basis
 from recon_pipeline.store.billing_tables import require_trustworthy
 from recon_pipeline.store.schedule import months_to_reconcile
 
@@ -40,8 +41,9 @@ def reconcile_every_5_minutes(
     settings = read_settings()
     first, last = known_months()
     with open_database(settings).transaction() as connection:
-        require_trustworthy(connection)
-        months = months_to_reconcile(connection, Extent(settings.scope, first, last), recent_days=RECENT_DAYS)
+        sums = basis.mode(connection, require_trustworthy(connection)).sums
+        extent = Extent(settings.scope, first, last)
+        months = months_to_reconcile(connection, extent, recent_days=RECENT_DAYS, sums=sums)
     tick = context.scheduled_execution_time.isoformat()
     for start, end in contiguous_ranges((*months, last)):
         yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), LANE_TAG: "tick"})
@@ -52,11 +54,14 @@ def reconcile_every_5_minutes(
     cron_schedule="40 2 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Reconcile every month from the log, once a night.",
+    description="Reconcile every month from the log itself, and check the stored sums against it, once a night.",
 )
 def audit_every_night() -> dg.RunRequest:
-    """One run over all months."""
-    return dg.RunRequest(tags={**range_tags(*known_months()), LANE_TAG: "audit"})
+    """One run over all months, with sums from the log itself."""
+    return dg.RunRequest(
+        tags={**range_tags(*known_months()), LANE_TAG: "audit"},
+        run_config={"resources": {"reconciler": {"config": {"full": True}}}},
+    )
 
 
 @dg.schedule(

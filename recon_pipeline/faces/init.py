@@ -1,21 +1,49 @@
 """The command `recon init`: prepares a database, or prints what would be run for a person to run instead."""
 
+from collections.abc import Callable, Sequence
 from importlib import resources
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store import migrate
-from recon_pipeline.store.billing_tables import describe_server
+from recon_pipeline.store import ingest_xid, migrate
+from recon_pipeline.store.billing_tables import (
+    EVENTS,
+    REQUEST_KEY,
+    Server,
+    Table,
+    describe_server,
+    describe_table,
+    has_unique_key,
+    wrong_columns,
+)
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, sqlstate
+from recon_pipeline.store.ingest_xid import Need
+
+_MAY_NOT = "42501"  # insufficient_privilege
+_INCREMENTAL = "Runs will be incremental: they read what is new in the log."
+_FULL = "Runs will be in full mode, reading the whole log:"
 
 
-def prepare(database: BillingDatabase, *, with_billing_tables: bool) -> str:
-    """Create or update schema `recon`; running it again changes nothing.
+def prepare(
+    database: BillingDatabase,
+    *,
+    with_billing_tables: bool,
+    with_ingest_xid: bool = True,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Create or update schema `recon`, and make the log readable in increments; running it again changes nothing.
+
+    Args:
+        database: To prepare.
+        with_billing_tables: First create the application's tables, if they are not there.
+        with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers.
+        on_step: Told each statement that alters the log before it runs.
 
     Returns:
-        What was done, a sentence.
+        What was done, a sentence for each part.
 
     Raises:
         ReconError: A privilege is missing, the database is a standby, or locks could not be had.
@@ -47,15 +75,72 @@ def prepare(database: BillingDatabase, *, with_billing_tables: bool) -> str:
                 changed="Nothing was changed.",
                 mend="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
             ) from error
-    after = migrate.latest_version()
-    tables = " The billing tables are there." if with_billing_tables else ""
-    if not changed:
-        return f"Schema recon in {database.name} is at version {after} already.{tables}"
-    return f"Schema recon in {database.name} is at version {after} now (was: {before or 'not there'}).{tables}"
+        after = migrate.latest_version()
+        tables = " The billing tables are there." if with_billing_tables else ""
+        state = f"at version {after} now (was: {before or 'not there'})" if changed else f"at version {after} already"
+        log = _prepare_log(connection, server, with_ingest_xid=with_ingest_xid, on_step=on_step)
+    return f"Schema recon in {database.name} is {state}.{tables} {log}".rstrip()
 
 
-def printed(*, with_billing_tables: bool) -> str:
-    """The SQL for a person to run: role, billing tables if asked for, schema `recon`."""
+def _prepare_log(
+    connection: Connection, server: Server, *, with_ingest_xid: bool, on_step: Callable[[str], None]
+) -> str:
+    """Make the log readable in increments where that is wanted and allowed; returns in which mode runs will be."""
+    with begin(connection):
+        events = describe_table(connection, EVENTS)
+        if events is None:
+            return ""
+        wrong = wrong_columns(events, EVENTS)
+        if wrong:
+            return f"The log was left as it is, and runs will be refused: {'; '.join(wrong)}. See recon doctor."
+        is_unique = has_unique_key(events, REQUEST_KEY)
+        left = ingest_xid.lacking(connection, request_id_is_unique=is_unique)
+    if with_ingest_xid:
+        try:
+            left = ingest_xid.install(connection, request_id_is_unique=is_unique, on_step=on_step)
+        except DBAPIError as error:
+            if sqlstate(error) == _MAY_NOT:
+                return _for_the_owner(connection, server, events, is_unique=is_unique, on_step=on_step)
+            if sqlstate(error) not in LOCK_NOT_HAD:
+                raise
+            raise ReconError(
+                f"A lock on {events.name} was held by somebody else in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",
+                changed="Schema recon is ready, and runs will read the whole log until this is done.",
+                mend="Look in pg_stat_activity for a transaction that is open for long, and run recon init again: "
+                "it goes on where it was.",
+            ) from error
+    required = [lack for lack in left if lack.rules_out_increments]
+    if not required:
+        return _INCREMENTAL
+    advised = [lack.statement or "" for lack in required if lack.kind is Need.ADVISED]
+    return f"{_FULL} {required[0].lacks}." + (f" To change that:\n{_listed(advised)}" if advised else "")
+
+
+def _for_the_owner(
+    connection: Connection, server: Server, events: Table, *, is_unique: bool, on_step: Callable[[str], None]
+) -> str:
+    """What the owner of the log runs by hand, as we may not; lets the owner name the function of the triggers."""
+    with begin(connection):
+        log = ingest_xid.owner_of_log(connection)
+        grant = log.missing_grant
+        if grant is not None and log.is_ours_to_grant:
+            on_step(grant)
+            ingest_xid.let_owner_use_schema(connection, log)
+            grant = None
+        left = ingest_xid.lacking(connection, request_id_is_unique=is_unique)
+    statements = _listed([*([grant] if grant else []), *(lack.statement for lack in left if lack.statement)])
+    may_not = f"role {server.role} may not alter {events.name}."
+    if any(lack.rules_out_increments for lack in left):
+        return f"{_FULL} {may_not} To change that, its owner {log.owner} runs, then recon init again:\n{statements}"
+    return f"{_INCREMENTAL} Some of it is missing still: {may_not} Its owner {log.owner} runs:\n{statements}"
+
+
+def _listed(statements: Sequence[str]) -> str:
+    return "\n".join(f"  {statement};" for statement in statements)
+
+
+def printed(*, with_billing_tables: bool, with_ingest_xid: bool = True) -> str:
+    """The SQL for a person to run: role, billing tables if asked for, schema `recon`, what the log needs."""
     sql = resources.files("recon_pipeline") / "sql"
     parts = [
         (sql / "billing_tables.sql").read_text(encoding="utf-8") if with_billing_tables else "",
@@ -63,5 +148,6 @@ def printed(*, with_billing_tables: bool) -> str:
         "-- The rest belongs to that role.\nset role recon_pipeline;",
         migrate.upgrade_sql(),
         "reset role;",
+        (sql / "ingest_xid.sql").read_text(encoding="utf-8") if with_ingest_xid else "",
     ]
     return "\n".join(part for part in parts if part)

@@ -29,6 +29,7 @@ class Request:
         last: Last billing month, included.
         customers: Only these, or all if empty.
         dry_run: Compare and check the guards, repair nothing.
+        full: Take sums from the log itself, and check the stored ones against it.
         approve_reason: Why a repair beyond the budgets is right, or ''.
     """
 
@@ -36,6 +37,7 @@ class Request:
     last: BillingMonth
     customers: tuple[str, ...] = ()
     dry_run: bool = False
+    full: bool = False
     approve_reason: str = ""
 
 
@@ -130,6 +132,7 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     user = _user_name()
     config = {
         "customers": list(request.customers),
+        "full": request.full,
         "approve_reason": request.approve_reason,
         "approved_by": user,
     }

@@ -1,7 +1,7 @@
 """The command `recon reconcile`: from what a person asks to runs of contiguous months, and back to one answer."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class Asked:
         every_period: All months from RECON_START_PERIOD to the current one.
         customers: Only these.
         dry_run: Repair nothing.
+        full: Take sums from the log itself.
         approve_reason: Why a repair beyond the budgets is right, or None.
     """
 
@@ -43,6 +44,7 @@ class Asked:
     every_period: bool
     customers: tuple[str, ...]
     dry_run: bool
+    full: bool
     approve_reason: str | None
 
 
@@ -58,7 +60,7 @@ def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
     with open_instance() as instance:
         ended: list[Reconciled] = []
         for first, last in contiguous_ranges(months):
-            request = Request(first, last, asked.customers, asked.dry_run, asked.approve_reason or "")
+            request = Request(first, last, asked.customers, asked.dry_run, asked.full, asked.approve_reason or "")
             with err.status(f"Reconciling {first.key} to {last.key} …"):
                 ended.append(reconcile(settings, instance, request))
         return tuple(ended)
@@ -94,6 +96,9 @@ def as_json(ended: Sequence[Reconciled], *, dry_run: bool) -> dict[str, Any]:
             )
         ],
         "mode": records[0].mode,
+        "mode_reason": records[0].mode_reason,
+        "rebuilt_because": next((record.rebuilt_because for record in records if record.rebuilt_because), None),
+        "aggregates_differing": _total(record.aggregates_differing for record in records),
         "drift_by_kind": dict(by_kind),
         **{name: sum(getattr(record, name) or 0 for record in records) for name in _SUMS},
         "duration_ms": round(sum(record.duration_ms for record in records)),
@@ -118,7 +123,9 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
             ("deferred", _figure(record.deferred_count)),
             ("events_scanned", _figure(record.events_scanned)),
             ("counters_scanned", _figure(record.counters_scanned)),
-            ("mode", record.mode),
+            ("mode", record.mode + (f": {record.mode_reason}" if record.mode_reason else "")),
+            *((("rebuilt because", record.rebuilt_because),) if record.rebuilt_because else ()),
+            *((("aggregates differing", _figure(record.aggregates_differing)),) if record.aggregates_differing else ()),
             ("duration", f"{record.duration_ms / 1000:.1f} s"),
             ("run", record.run_id),
         )
@@ -146,6 +153,12 @@ def _require_usable(asked: Asked) -> None:
                 )
 
 
+def _total(values: Iterable[int | None]) -> int | None:
+    """The sum of those that are known, or None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def _figure(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
@@ -153,6 +166,7 @@ def _figure(value: int | None) -> str:
 def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
     from recon_pipeline.assets.months import known_months
     from recon_pipeline.assets.reconciler import open_database
+    from recon_pipeline.store import basis
     from recon_pipeline.store.billing_tables import require_trustworthy
     from recon_pipeline.store.schedule import months_to_reconcile
 
@@ -166,6 +180,6 @@ def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
         require_known(months, first=first, current=current)
         return months
     with open_database(settings).transaction() as connection:
-        require_trustworthy(connection)
+        sums = basis.mode(connection, require_trustworthy(connection)).sums
         extent = Extent(settings.scope, first, current)
-        return (*months_to_reconcile(connection, extent, recent_days=RECENT_DAYS), current)
+        return (*months_to_reconcile(connection, extent, recent_days=RECENT_DAYS, sums=sums), current)

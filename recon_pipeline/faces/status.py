@@ -5,12 +5,13 @@ from typing import Any
 
 from rich.table import Table
 
-from recon_pipeline.assets.reconciler import MODE, open_database
+from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import migrate, runs
-from recon_pipeline.store.billing_tables import describe_server
+from recon_pipeline.store import basis, migrate, runs
+from recon_pipeline.store.basis import Mode, Sums
+from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
 from recon_pipeline.store.runs import RunRecord
 
 RUNS_SHOWN = 10
@@ -22,13 +23,13 @@ class Status:
 
     Attributes:
         database: Without its password.
-        mode: How event sums are taken.
+        mode: How a run that begins now takes event sums, and why.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
     """
 
     database: str
-    mode: str
+    mode: Mode
     last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
 
@@ -49,9 +50,10 @@ def read_status(settings: Settings) -> Status:
     with database.transaction() as connection:
         if not describe_server(connection).has_schema or migrate.installed_version(connection) is None:
             raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
+        mode = basis.mode(connection, require_trustworthy(connection))
         latest = runs.recent(connection, rows=RUNS_SHOWN)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
-    return Status(database.name, MODE, next(clean, None), latest)
+    return Status(database.name, mode, next(clean, None), latest)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -59,7 +61,8 @@ def as_json(status: Status) -> dict[str, Any]:
     return {
         "success": status.is_clean,
         "database": status.database,
-        "mode": status.mode,
+        "mode": status.mode.sums,
+        "mode_reason": status.mode.reason,
         "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
     }
@@ -68,7 +71,10 @@ def as_json(status: Status) -> dict[str, Any]:
 def show(status: Status) -> None:
     """The same for a person."""
     out.print(f"Database {status.database}", markup=False)
-    out.print(f"Mode {status.mode}: event sums are taken from the whole log of the months concerned, at each run.")
+    if status.mode.sums is Sums.INCREMENTS:
+        out.print("Mode incremental: a run reads what is new in the log, and compares what changed.")
+    else:
+        out.print(f"Mode full: every run reads the whole log, since {status.mode.reason}.", markup=False)
     clean = status.last_clean
     if clean is None:
         out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")

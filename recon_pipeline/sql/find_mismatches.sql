@@ -1,7 +1,10 @@
 -- The product's promise, asked of log and counters afresh: the keys of an extent where they differ.
 -- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
 -- other's mistake; a counter between the settled sum and the visible sum is in sync.
--- Index: as in compare_counters_with_log.
+-- Index: as {usage} and {counters} say.
+with changed as materialized (
+    {changed_keys}
+)
 select
     mismatch.*,
     count(*) over () as mismatch_count,
@@ -22,31 +25,11 @@ from (
             sum(visible) as visible_sum,
             sum(unsettled) as unsettled_sum
         from (
-            select
-                countable.gateway_customer_id, countable.period_start, countable.period_end,
-                null::bigint as counted,
-                countable.quantity as visible,
-                case
-                    when :settle_seconds > 0
-                        and countable.created_at between now() - make_interval(secs => :settle_seconds)
-                        and now() + make_interval(secs => :settle_seconds)
-                        then countable.quantity
-                    else 0
-                end as unsettled
-            from ({countable_events}) as countable
-            where countable.gateway_name = :gateway_name
-                and countable.usage_type = :usage_type
-                and countable.period_start >= :start
-                and countable.period_start < :end
-                and (:every_customer or countable.gateway_customer_id = any(:customers))
+            select gateway_customer_id, period_start, period_end, null::bigint as counted, visible, unsettled
+            from ({usage}) as usage
             union all
             select gateway_customer_id, period_start, period_end, usage_count, 0, 0
-            from billing_usage_counters
-            where gateway_name = :gateway_name
-                and usage_type = :usage_type
-                and period_start >= :start
-                and period_start < :end
-                and (:every_customer or gateway_customer_id = any(:customers))
+            from ({counters}) as counter
         ) as side
         group by gateway_customer_id, period_start, period_end
         having coalesce(sum(counted), 0) < sum(visible) - sum(unsettled)
@@ -54,11 +37,15 @@ from (
     ) as key
     -- A full join never loops through all of the one for each of the other, whatever old statistics make the planner expect.
     full join (
-        select gateway_customer_id, period_start, period_end, outcome, error
-        from recon.counter_drift
-        where run_id = :run_id
-            and gateway_name = :gateway_name
-            and usage_type = :usage_type
+        select
+            found.gateway_customer_id, found.period_start, found.period_end,
+            case when found.outcome is null and repair.drift_id is not null then 'repaired' else found.outcome end as outcome,
+            found.error
+        from recon.counter_drift as found
+        left join recon.counter_repair as repair on repair.drift_id = found.id
+        where found.run_id = :run_id
+            and found.gateway_name = :gateway_name
+            and found.usage_type = :usage_type
     ) as drift using (gateway_customer_id, period_start, period_end)
     where case when key.visible_sum is not null then true end
 ) as mismatch

@@ -1,8 +1,9 @@
 -- Records why keys of a run were not repaired.
 -- Invariant: an outcome is set once; what was repaired stays repaired.
--- Index: the primary key of recon.counter_drift.
-update recon.counter_drift
+-- Index: the primary key of recon.counter_drift; recon.counter_repair by drift.
+update recon.counter_drift as drift
 set outcome = :outcome, error = :error
 where run_id = :run_id
     and ordinal = any(:ordinals)
     and outcome is null
+    and not exists (select from recon.counter_repair as repair where repair.drift_id = drift.id)

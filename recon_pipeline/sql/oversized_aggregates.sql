@@ -1,10 +1,20 @@
 -- The keys of an extent whose event sum no counter can hold: past bigint, or not a whole number.
--- Invariant: the repair fails exactly these, each by itself.
--- Index: the primary key of recon.usage_aggregate.
+-- Invariant: the repair fails exactly these, each by itself. A month in which there never was one is not looked at.
+-- Index: none; the months say whether there is anything to be found.
 select gateway_customer_id, period_start::text as period_start, usage_count::text as event_sum,
     count(*) over () as found
 from recon.usage_aggregate
-where gateway_name = :gateway_name
+where (
+        not :months_tell
+        or exists (
+            select from recon.usage_month
+            where gateway_name = :gateway_name
+                and usage_type = :usage_type
+                and has_oversized
+                and partition between :first and :last
+        )
+    )
+    and gateway_name = :gateway_name
     and usage_type = :usage_type
     and period_start >= :start
     and period_start < :end

@@ -1,13 +1,14 @@
 -- Recomputes the event sums of keys whose counters this transaction has locked, sets those that differ, and accounts for it.
 -- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the
--- locked counter, and no counter in it can change. Counter, ledger row and outcome commit together or not at all.
+-- locked counter, and no counter in it can change. Counter, ledger row and outcome commit together or not at all. Of a repaired key
+-- the ledger tells; an outcome is written only for one that was not.
 -- A counter whose row is still the very version that the comparison saw has had no increment since: the sum that belongs to it
 -- is the one of the comparison's snapshot, and its events need not be read again.
 -- A counter is found by id and key: nothing makes sure that ids of the application's table are unique.
--- Index: billing_usage_events by gateway_customer_id, read once per chunk, so that a page that holds events of several of its
--- customers is read once; the counters by their unique key and recon.counter_drift by primary key.
+-- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key.
 with locked as materialized (
     select
+        drift.id as drift_id,
         drift.ordinal, drift.gateway_name, drift.usage_type, drift.gateway_customer_id,
         drift.period_start, drift.period_end, drift.usage_limit,
         counter.id as counter_id,
@@ -31,29 +32,11 @@ with locked as materialized (
         limit 1
     ) as counter
 ),
+asked as materialized (
+    {asked_of_aggregates}
+),
 event_sum as materialized (
-    select
-        countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
-        countable.period_start, countable.period_end,
-        sum(countable.quantity)::numeric as visible,
-        coalesce(sum(countable.quantity) filter (
-            where :settle_seconds > 0
-                and countable.created_at
-                between statement_timestamp() - make_interval(secs => :settle_seconds)
-                and statement_timestamp() + make_interval(secs => :settle_seconds)
-        ), 0) as unsettled
-    from ({countable_events}) as countable
-    where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked where not unchanged))
-        -- A case, so that the planner takes it for a filter of no known selectivity, and never for a reason to read by another index.
-        and case
-            when countable.gateway_name = any(array(select distinct gateway_name from locked))
-                and countable.usage_type = any(array(select distinct usage_type from locked))
-                and countable.period_start >= (select min(period_start) from locked)
-                and countable.period_start <= (select max(period_start) from locked)
-                then true
-        end
-    group by countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
-        countable.period_start, countable.period_end
+    {locked_sums}
 ),
 target as (
     select
@@ -85,11 +68,11 @@ updated as (
 ),
 ledgered as (
     insert into recon.counter_repair (
-        run_id, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
+        run_id, drift_id, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
         kind, usage_count_before, usage_count_after, usage_limit
     )
     select
-        :run_id, target.gateway_name, target.usage_type, target.gateway_customer_id,
+        :run_id, target.drift_id, target.gateway_name, target.usage_type, target.gateway_customer_id,
         target.period_start, target.period_end,
         case
             when target.created then 'missing'
@@ -106,23 +89,27 @@ ledgered as (
     order by target.ordinal
 )
 update recon.counter_drift as drift
-set
-    outcome = case
-        when updated.usage_count = target.right_count then 'repaired'
-        when target.right_count = target.usage_count then case when target.created then 'repaired' else 'in_sync' end
-        else 'failed'
-    end,
-    error = case
-        when target.right_count <> trunc(target.right_count)
-            then 'the event sum ' || target.right_count || ' is not a whole number'
-        when updated.ordinal is null and target.right_count <> target.usage_count
-            then 'the table suppressed the update of this counter (a trigger or a rule)'
-        when updated.usage_count <> target.right_count
-            then 'the table changed the repaired value ' || target.right_count || ' to ' || updated.usage_count
-    end
+set outcome = verdict.outcome, error = verdict.error
 from target
 left join updated using (ordinal)
+cross join lateral (
+    select
+        case
+            when updated.usage_count = target.right_count then null
+            when target.right_count = target.usage_count then case when not target.created then 'in_sync' end
+            else 'failed'
+        end as outcome,
+        case
+            when target.right_count <> trunc(target.right_count)
+                then 'the event sum ' || target.right_count || ' is not a whole number'
+            when updated.ordinal is null and target.right_count <> target.usage_count
+                then 'the table suppressed the update of this counter (a trigger or a rule)'
+            when updated.usage_count <> target.right_count
+                then 'the table changed the repaired value ' || target.right_count || ' to ' || updated.usage_count
+        end as error
+) as verdict
 where drift.run_id = :run_id
     and drift.ordinal = target.ordinal
     -- Said twice, so that the rows are found by index: a chunk is few of them.
     and drift.ordinal = any(:ordinals)
+    and drift.outcome is distinct from verdict.outcome

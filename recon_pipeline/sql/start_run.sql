@@ -2,14 +2,15 @@
 -- Invariant: one row for each run of Dagster's.
 -- Index: the primary key of recon.reconciliation_run.
 insert into recon.reconciliation_run (
-    run_id, mode, scope, first_partition, last_partition, customers, horizon
+    run_id, mode, mode_reason, scope, first_partition, last_partition, customers, horizon
 )
 values (
-    :run_id, :mode, :scope, :first_partition, :last_partition, :customers, pg_snapshot_xmin(pg_current_snapshot())
+    :run_id, :mode, :mode_reason, :scope, :first_partition, :last_partition, :customers, pg_snapshot_xmin(pg_current_snapshot())
 )
 on conflict (run_id) do update set outcome = 'running', finished_at = null, error = null
 returning
     horizon::text as horizon,
+    started_at,
     (
         select max(started_at)
         from recon.reconciliation_run as earlier

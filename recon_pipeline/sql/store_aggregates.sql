@@ -1,30 +1,20 @@
 -- Brings recon.usage_aggregate for an extent in line with the log, writing only keys that changed.
--- Invariant: sums and stored rows are of one snapshot; the caller holds the horizon rows of the months concerned.
+-- Invariant: sums and stored rows are of one snapshot; the caller holds the row of recon.event_log.
 -- Index: the primary key of recon.usage_aggregate; the log as in measure_events.
-with event_sum as materialized (
-    select
-        countable.gateway_customer_id,
-        countable.period_start,
-        countable.period_end,
-        count(*) as event_count,
-        sum(countable.quantity)::numeric as usage_count
-    from ({countable_events}) as countable
-    where countable.gateway_name = :gateway_name
-        and countable.usage_type = :usage_type
-        and countable.period_start >= :start
-        and countable.period_start < :end
-        and (:every_customer or countable.gateway_customer_id = any(:customers))
-    group by countable.gateway_customer_id, countable.period_start, countable.period_end
+with figure as materialized (
+    {key_figures}
 ),
 -- A full join never loops through all of the one for each of the other, whatever the statistics of a table that was just filled
 -- make the planner expect.
 changed as materialized (
     select
         gateway_customer_id, period_start, period_end,
-        event_sum.event_count, event_sum.usage_count
-    from event_sum
+        figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count
+    from figure
     full join (
-        select gateway_customer_id, period_start, period_end, event_count, usage_count
+        select
+            gateway_customer_id, period_start, period_end,
+            event_count, usage_count, invalid_count, dedupe_count, outside_period_count
         from recon.usage_aggregate
         where gateway_name = :gateway_name
             and usage_type = :usage_type
@@ -32,18 +22,29 @@ changed as materialized (
             and period_start < :end
             and (:every_customer or gateway_customer_id = any(:customers))
     ) as stored using (gateway_customer_id, period_start, period_end)
-    where stored.event_count is distinct from event_sum.event_count
-        or stored.usage_count is distinct from event_sum.usage_count
+    where (
+            stored.event_count, stored.usage_count, stored.invalid_count, stored.dedupe_count, stored.outside_period_count
+        ) is distinct from (
+            figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count
+        )
 ),
 written as (
     insert into recon.usage_aggregate as aggregate (
-        gateway_name, usage_type, gateway_customer_id, period_start, period_end, event_count, usage_count
+        gateway_name, usage_type, gateway_customer_id, period_start, period_end,
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
     )
-    select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, event_count, usage_count
+    select
+        :gateway_name, :usage_type, gateway_customer_id, period_start, period_end,
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
     from changed
     where event_count is not null
     on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-    do update set event_count = excluded.event_count, usage_count = excluded.usage_count
+    do update set
+        event_count = excluded.event_count,
+        usage_count = excluded.usage_count,
+        invalid_count = excluded.invalid_count,
+        dedupe_count = excluded.dedupe_count,
+        outside_period_count = excluded.outside_period_count
     returning 1
 ),
 gone as (
@@ -58,7 +59,7 @@ gone as (
     returning 1
 )
 select
-    (select count(*) from event_sum) as keys,
-    (select coalesce(sum(event_count), 0) from event_sum)::bigint as events,
-    (select coalesce(sum(usage_count), 0) from event_sum) as usage,
+    count(*) as keys,
+    coalesce(sum(event_count), 0)::bigint as events,
     (select count(*) from written) + (select count(*) from gone) as keys_changed
+from figure

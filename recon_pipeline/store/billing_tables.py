@@ -6,6 +6,7 @@ table. Real tables differ in constraints and types; what they have decides which
 assumption.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ COUNTERS = "billing_usage_counters"
 SUBSCRIPTIONS = "billing_subscriptions"
 
 COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
+REQUEST_KEY = frozenset({"gateway_name", "request_id"})
 _TEXT = ("text", "character varying")
 _INSTANT = ("timestamp with time zone",)
 _WHOLE = ("smallint", "integer", "bigint")
@@ -54,10 +56,11 @@ class Table:
 
     Attributes:
         name: As found through search_path.
+        kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
         types: Column name to type name.
         defaulted: Columns that fill themselves on insert.
         unique_keys: Column sets of valid, unconditional unique indexes.
-        leading_index_columns: First column of each valid, unconditional index.
+        leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
         checked_columns: Columns that a valid CHECK speaks of.
         row_security_active: Whether policies filter what we see.
         can_select: Privilege on the whole table.
@@ -67,6 +70,7 @@ class Table:
     """
 
     name: str
+    kind: str
     types: dict[str, str]
     defaulted: frozenset[str]
     unique_keys: tuple[frozenset[str], ...]
@@ -118,18 +122,21 @@ class BillingTables:
         request_id_is_unique: The log itself refuses a repeated request id of a gateway.
         quantity_is_numeric: Quantities can be fractions, NaN or infinite.
         has_subscriptions: Without them limits are unknown.
+        has_ingest_xid: Events carry the transaction that inserted them.
     """
 
     request_id_is_unique: bool
     quantity_is_numeric: bool
     has_subscriptions: bool
+    has_ingest_xid: bool
 
     @property
     def parts(self) -> dict[str, str]:
         """The files that stand for the placeholders of a statement."""
-        return {
-            "countable_events": "countable_events" if self.request_id_is_unique else "countable_events_deduplicated"
-        }
+        if self.request_id_is_unique:
+            return {"countable_events": "countable_events", "key_figures": "key_figures"}
+        by_arrival = "countable_events_by_arrival" if self.has_ingest_xid else "countable_events_deduplicated"
+        return {"countable_events": by_arrival, "key_figures": "key_figures_deduplicated"}
 
     @property
     def limit_parts(self) -> dict[str, str]:
@@ -151,12 +158,20 @@ def describe_server(connection: Connection) -> Server:
 
 def describe_table(connection: Connection, name: str) -> Table | None:
     """The table that search_path finds under this name, or None."""
-    row = connection.execute(statement("describe_table"), {"table_name": name}).mappings().one_or_none()
-    if row is None:
-        return None
+    return describe_tables(connection, name).get(name)
+
+
+def describe_tables(connection: Connection, *names: str) -> dict[str, Table]:
+    """The tables that search_path finds under these names; those that it does not find are left out."""
+    rows = connection.execute(statement("describe_tables"), {"table_names": list(names)}).mappings()
+    return {row["wanted"]: _table(row) for row in rows}
+
+
+def _table(row: Mapping[Any, Any]) -> Table:
     columns: dict[str, dict[str, Any]] = row["columns"] or {}
     return Table(
         name=row["name"],
+        kind=row["kind"],
         types={column: facts["type"] for column, facts in columns.items()},
         defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
         unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
@@ -173,6 +188,8 @@ def describe_table(connection: Connection, name: str) -> Table | None:
 def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
     """What is missing or of a type that we cannot work with, a sentence each."""
     sentences: list[str] = []
+    if name == EVENTS and table.kind == "v":
+        sentences.append(f"{name} is a view, in which two events with one request id cannot be told apart")
     for column, types in REQUIRED_COLUMNS[name].items():
         found = table.types.get(column)
         if found is None:
@@ -204,26 +221,27 @@ def require_trustworthy(connection: Connection) -> BillingTables:
             f"The database {server.database} is a standby: it lags behind its primary and takes no writes.",
             mend="Point DATABASE_URL at the primary.",
         )
-    events = _require_table(connection, EVENTS, server)
-    counters = _require_table(connection, COUNTERS, server)
+    tables = describe_tables(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
+    events = _require_table(tables.get(EVENTS), EVENTS, server)
+    counters = _require_table(tables.get(COUNTERS), COUNTERS, server)
     if not has_unique_key(counters, frozenset(COUNTER_KEY)):
         raise UntrustworthyLogError(
             f"{COUNTERS} has no unique key on {', '.join(COUNTER_KEY)}: "
             "a key could have two counters, and none of them would be right.",
             mend=f"create unique index concurrently on {COUNTERS} ({', '.join(COUNTER_KEY)});",
         )
-    subscriptions = describe_table(connection, SUBSCRIPTIONS)
+    subscriptions = tables.get(SUBSCRIPTIONS)
     if subscriptions is not None:
         _require_visible(subscriptions, SUBSCRIPTIONS, server)
     return BillingTables(
-        request_id_is_unique=has_unique_key(events, frozenset({"gateway_name", "request_id"})),
+        request_id_is_unique=has_unique_key(events, REQUEST_KEY),
         quantity_is_numeric=events.types["quantity"] == "numeric",
         has_subscriptions=subscriptions is not None,
+        has_ingest_xid=events.types.get("ingest_xid") == "xid8",
     )
 
 
-def _require_table(connection: Connection, name: str, server: Server) -> Table:
-    table = describe_table(connection, name)
+def _require_table(table: Table | None, name: str, server: Server) -> Table:
     if table is None:
         raise UntrustworthyLogError(
             f"There is no table {name} in {server.database} on the search_path ({server.search_path}).",

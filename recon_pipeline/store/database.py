@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from recon_pipeline.core.database_url import for_psycopg, redacted
 from recon_pipeline.store.failures import told
@@ -30,13 +30,16 @@ class BillingDatabase:
 
     Args:
         url: Any form of a Postgres URL; it may hold a password, which is never shown.
+        keeps_connection: Use one connection again and again until `close`, which knows the tables already: for a run,
+            whose statements are short.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, keeps_connection: bool = False) -> None:
         self.name = redacted(url)
-        self._engine = create_engine(
+        self.engine = create_engine(
             for_psycopg(url),
-            poolclass=NullPool,
+            poolclass=QueuePool if keeps_connection else NullPool,
+            pool_pre_ping=keeps_connection,
             connect_args={
                 "application_name": "recon_pipeline",
                 "connect_timeout": 10,
@@ -45,6 +48,10 @@ class BillingDatabase:
             },
         )
 
+    def close(self) -> None:
+        """Close a connection that was kept."""
+        self.engine.dispose()
+
     @contextmanager
     def connection(self) -> Generator[Connection]:
         """One connection for several transactions, closed at the end.
@@ -52,7 +59,7 @@ class BillingDatabase:
         Raises:
             ReconError: In the three parts that a person needs, for whatever the driver reports.
         """
-        with told(self.name), self._engine.connect() as connection:
+        with told(self.name), self.engine.connect() as connection:
             yield connection
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The exact comparison of counters with the log at one snapshot, and the same question asked again afterwards.
 
 Invariant (rules 3 and 4): log and counters are read in one REPEATABLE READ transaction, so a writer that commits
-event and increment together never looks like drift.
+event and increment together never looks like drift. What is looked at is chosen in that transaction, see `basis`.
 """
 
 from collections import Counter
@@ -10,8 +10,12 @@ from dataclasses import dataclass, fields
 from sqlalchemy import Connection
 
 from recon_pipeline.core.guards import DriftSummary
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store import basis
+from recon_pipeline.store.basis import Look, Sums
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import SAMPLE_ROWS, Reconciliation
+from recon_pipeline.store.horizons import CountersMark, Fingerprint, Month
 from recon_pipeline.store.statements import statement
 
 
@@ -78,6 +82,21 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """Months of a metered usage whose counters were compared.
+
+    Attributes:
+        usage: Which.
+        months: As they were at the snapshot.
+        mark: Up to where counters were looked at.
+    """
+
+    usage: MeteredUsage
+    months: tuple[Month, ...]
+    mark: CountersMark
+
+
+@dataclass(frozen=True)
 class Verification:
     """The answer of a comparison on a fresh snapshot.
 
@@ -85,33 +104,60 @@ class Verification:
         mismatch_count: Keys that differ.
         deferred_count: Those among them that this run put off because somebody held them.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are not deferred first.
+        verified: Up to where months were looked at; not those in which nothing had changed.
     """
 
     mismatch_count: int
     deferred_count: int
     sample: tuple[Mismatch, ...]
+    verified: tuple[Verified, ...]
 
 
-def compare(connection: Connection, run: Reconciliation, tables: BillingTables) -> int:
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison looked at.
+
+    Attributes:
+        counters_scanned: Counters of the extent; keys with events where only changed ones were looked at.
+        looks: What was compared, for each metered usage.
+        mark: Up to where counters were looked at, or None where they were not.
+    """
+
+    counters_scanned: int
+    looks: tuple[Look, ...]
+    mark: CountersMark | None
+
+
+def compare(
+    connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums, fingerprint: Fingerprint
+) -> Compared:
     """Compare counters with the log and write what differs to `recon.counter_drift` under this run.
 
     Args:
         connection: In a REPEATABLE READ transaction, which the caller commits.
         run: What is looked at.
         tables: How the tables are shaped.
-
-    Returns:
-        The number of counter rows compared.
+        sums: Whether the log can, and may, be read in increments.
+        fingerprint: Of the counters, read before the transaction began.
     """
     connection.execute(statement("forget_drift"), {"run_id": run.run_id})
     counters_scanned = drifted = 0
+    looks: list[Look] = []
+    seen_below: list[int] = []
     for usage in run.extent.scope:
-        parameters = run.parameters(usage, tables) | {"ordinal_offset": drifted}
-        drifted += connection.execute(
-            statement("compare_counters_with_log", **tables.parts, **tables.limit_parts), parameters
-        ).rowcount
-        counters_scanned += connection.execute(statement("count_counters"), parameters).scalar_one()
-    return counters_scanned
+        chosen = basis.choose(connection, run, tables, usage, sums=sums, fingerprint=fingerprint)
+        looks.append(chosen.look)
+        seen_below.append(chosen.position.horizon)
+        parameters = run.parameters(usage, tables) | chosen.parameters | {"ordinal_offset": drifted}
+        if chosen.look is not Look.NOTHING:
+            comparison = statement("compare_counters", **chosen.parts, **tables.parts, **tables.limit_parts)
+            drifted += connection.execute(comparison, parameters).rowcount
+        if chosen.look in (Look.LOG, Look.EVERY_KEY):
+            counters_scanned += connection.execute(statement("count_counters"), parameters).scalar_one()
+        else:
+            counters_scanned += chosen.key_count
+    mark = None if Look.NOTHING in looks else CountersMark(min(seen_below), fingerprint)
+    return Compared(counters_scanned, tuple(looks), mark)
 
 
 def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> Comparison:
@@ -138,25 +184,43 @@ def sample(connection: Connection, run_id: str, *, outcomes: tuple[str, ...] | N
     return tuple(DriftedKey(**row) for row in rows.mappings())
 
 
-def verify(connection: Connection, run: Reconciliation, tables: BillingTables) -> Verification:
+def verify(
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    *,
+    sums: Sums,
+    fingerprint: Fingerprint,
+    compared: CountersMark | None,
+) -> Verification:
     """Ask log and counters afresh, by another statement than the comparison's, whether they match.
 
     Args:
         connection: In a REPEATABLE READ transaction of its own.
         run: What is looked at.
         tables: How the tables are shaped.
+        sums: Whether the log can, and may, be read in increments.
+        fingerprint: Of the counters, read before the transaction began.
+        compared: Up to where this run's comparison looked at counters, if it did: then those that it found in sync and
+            that have no new event are not looked at again, and what changed since is left to the next run.
     """
     mismatch_count = deferred_count = 0
     found: list[Mismatch] = []
+    verified: list[Verified] = []
+    names = [field.name for field in fields(Mismatch)]
     for usage in run.extent.scope:
-        rows = (
-            connection.execute(statement("find_mismatches", **tables.parts), run.parameters(usage, tables))
-            .mappings()
-            .all()
-        )
+        chosen = basis.choose(connection, run, tables, usage, sums=sums, fingerprint=fingerprint)
+        if chosen.look is Look.NOTHING:
+            continue
+        parts, mark = chosen.parts, CountersMark(chosen.position.horizon, fingerprint)
+        if compared is not None and chosen.look is Look.CHANGED_KEYS:
+            parts, mark = chosen.parts_after_comparison, compared
+        if chosen.months is not None:
+            verified.append(Verified(usage, chosen.months, mark))
+        parameters = run.parameters(usage, tables) | chosen.parameters
+        rows = connection.execute(statement("find_mismatches", **parts, **tables.parts), parameters).mappings().all()
         if rows:
             mismatch_count += rows[0]["mismatch_count"]
             deferred_count += rows[0]["deferred_count"]
-        names = [field.name for field in fields(Mismatch)]
         found.extend(Mismatch(**{name: row[name] for name in names}) for row in rows)
-    return Verification(mismatch_count, deferred_count, tuple(found))
+    return Verification(mismatch_count, deferred_count, tuple(found), tuple(verified))

@@ -3,6 +3,7 @@
 Reads only; never a row of it leaves Postgres but a sample.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.horizons import Month
 from recon_pipeline.store.statements import statement
 
 
@@ -68,17 +70,62 @@ def measure(
     return LogQuality(*totals)
 
 
+def measure_increment(
+    connection: Connection, run: Reconciliation, tables: BillingTables, months: Mapping[MeteredUsage, tuple[Month, ...]]
+) -> LogQuality:
+    """The same figures from the totals of the months and what has come since; new are events beyond the horizon.
+
+    Args:
+        connection: In the REPEATABLE READ transaction that read the months.
+        run: What is looked at.
+        tables: How the tables are shaped.
+        months: The run's months, all built, for each metered usage of its scope.
+    """
+    parts = tables.parts | {"which_events": "beyond_horizon"}
+    scanned = invalid = repeated = outside = new = 0
+    for usage, of_usage in months.items():
+        row = connection.execute(
+            statement("measure_increment", **parts),
+            run.parameters(usage, tables) | {"horizon": str(of_usage[0].horizon)},
+        ).one()
+        stored = of_usage if run.extent.customers is None else ()
+        scanned += row.events_scanned + sum(
+            month.event_count + month.invalid_count + month.dedupe_count for month in stored
+        )
+        invalid += row.invalid_count + sum(month.invalid_count for month in stored)
+        repeated += row.dedupe_count + sum(month.dedupe_count for month in stored)
+        outside += row.outside_period_count + sum(month.outside_period_count for month in stored)
+        new += row.new_count
+    return LogQuality(scanned, invalid, repeated, outside, new)
+
+
 def sample_odd(
-    connection: Connection, run: Reconciliation, tables: BillingTables, *, invalid: bool
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    months: Mapping[MeteredUsage, tuple[Month, ...]] | None,
+    *,
+    invalid: bool,
 ) -> tuple[OddEvent, ...]:
-    """A few invalid events, or a few outside their period; at most `SAMPLE_ROWS` for each metered usage."""
-    return tuple(
-        OddEvent(**row)
-        for usage in run.extent.scope
-        for row in connection.execute(
-            statement("sample_odd_events"), run.parameters(usage, tables) | {"invalid": invalid}
-        ).mappings()
-    )
+    """A few invalid events, or a few outside their period; at most `SAMPLE_ROWS` for each metered usage.
+
+    Args:
+        connection: In a transaction.
+        run: What is looked at.
+        tables: How the tables are shaped.
+        months: Aggregates to find them through, or None to read the log.
+        invalid: Which of the two.
+    """
+    found: list[OddEvent] = []
+    for usage in run.extent.scope:
+        parameters = run.parameters(usage, tables) | {"invalid": invalid}
+        if months is None:
+            rows = connection.execute(statement("sample_odd_events"), parameters)
+        else:
+            parameters |= {"horizon": str(months[usage][0].horizon)}
+            rows = connection.execute(statement("sample_odd_events_by_key"), parameters)
+        found.extend(OddEvent(**row) for row in rows.mappings())
+    return tuple(found)
 
 
 def invisible_usages(connection: Connection, run: Reconciliation, tables: BillingTables) -> tuple[MeteredUsage, ...]:

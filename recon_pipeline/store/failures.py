@@ -30,6 +30,11 @@ def is_connection_lost(error: DBAPIError) -> bool:
     return error.connection_invalidated or state.startswith(_CONNECTION_STATES)
 
 
+def is_lock_not_had(error: BaseException) -> bool:
+    """Whether somebody else was in the way, so that trying again may help."""
+    return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_NOT_HAD
+
+
 def first_line(error: DBAPIError) -> str:
     """What Postgres said, without its context lines; a NUL or control character cannot survive in it."""
     lines = str(error.orig).strip().splitlines()

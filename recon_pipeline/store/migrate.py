@@ -11,13 +11,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.database import begin
-from recon_pipeline.store.failures import LOCK_NOT_HAD, sqlstate
+from recon_pipeline.store.failures import is_lock_not_had
 from recon_pipeline.store.statements import source, statement
 
 LOCK_ATTEMPTS = 10
@@ -54,7 +53,7 @@ def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> boo
         DBAPIError: A privilege is missing, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
     """
     attempts = Retrying(
-        retry=retry_if_exception(_is_lock_not_had),
+        retry=retry_if_exception(is_lock_not_had),
         stop=stop_after_attempt(LOCK_ATTEMPTS),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         reraise=True,
@@ -118,7 +117,3 @@ def _config() -> Config:
     config.set_main_option("script_location", "recon_pipeline:store/migrations")
     config.set_main_option("path_separator", "os")
     return config
-
-
-def _is_lock_not_had(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_NOT_HAD

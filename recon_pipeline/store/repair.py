@@ -7,16 +7,20 @@ chunks that are short transactions; while a chunk holds locks it waits for none.
 tried once more by itself and then deferred; a key that Postgres refuses is failed by itself.
 
 Knows nothing of why a key drifted: what to write is derived under the lock. Where the locked row is the very version
-that the comparison saw, no increment has come since, and the comparison's sum is the one that belongs to it.
+that the comparison saw, no increment has come since, and the comparison's sum is the one that belongs to it: such keys,
+nearly all where many drifted, go first, by one statement per chunk that sums nothing. That a key was repaired is
+written once, in the ledger.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from recon_pipeline.store import horizons
+from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
@@ -71,6 +75,7 @@ def repair(
     tables: BillingTables,
     *,
     drift_count: int,
+    sums: Sums,
     on_progress: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RepairOutcome:
@@ -81,23 +86,27 @@ def repair(
         run: Whose drift to repair.
         tables: How the tables are shaped.
         drift_count: How many keys the comparison found; they are numbered from 1.
+        sums: Whether the log can, and may, be read in increments.
         on_progress: Told how many keys are done so far, after each chunk.
         clock: In seconds, for the size of chunks and for waits.
 
     Raises:
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
-    if drift_count >= MANY_KEYS:
-        with begin(connection):
-            connection.execute(statement("analyze_drift"))
-    repairer = _Repairer(connection, run, tables)
+    repairer = _Repairer(connection, run, tables, _lowest_horizon(connection, run) if sums is Sums.INCREMENTS else None)
     busy: list[int] = []
     chunk_keys = CHUNK_KEYS // 4
+    analyzed = drift_count < MANY_KEYS
     first = 1
     while first <= drift_count:
         chunk = range(first, min(first + chunk_keys, drift_count + 1))
         began = clock()
-        busy += repairer.free_keys(chunk)
+        left = repairer.unchanged_keys(chunk)
+        if left and not analyzed:
+            with begin(connection):
+                connection.execute(statement("analyze_drift"))
+            analyzed = True
+        busy += repairer.free_keys(left)
         first += len(chunk)
         on_progress(first - 1)
         pace = CHUNK_SECONDS / max(clock() - began, 0.001)
@@ -115,14 +124,56 @@ def summarize(connection: Connection, run_id: str) -> RepairOutcome:
         return RepairOutcome(**row)
 
 
+def repair_parts(tables: BillingTables, *, from_log: bool) -> dict[str, str]:
+    """The files that stand for the placeholders of `repair_locked_counters`."""
+    if from_log:
+        return tables.parts | {"asked_of_aggregates": "no_keys_asked", "locked_sums": "locked_sums_from_log"}
+    return tables.parts | {
+        "asked_of_aggregates": "asked_of_aggregates",
+        "locked_sums": "locked_sums_from_aggregates",
+    }
+
+
+def _lowest_horizon(connection: Connection, run: Reconciliation) -> int | None:
+    """A horizon that no later one is below; None where aggregates are not there or not of this log."""
+    with begin(connection, "REPEATABLE READ"):
+        months = horizons.aggregated_months(connection, run)
+    return None if months is None else min(of_usage[0].horizon for of_usage in months.values())
+
+
 @dataclass(frozen=True)
 class _Repairer:
     connection: Connection
     run: Reconciliation
     tables: BillingTables
+    horizon: int | None
+
+    def unchanged_keys(self, chunk: range) -> list[int]:
+        """Repair the keys of a chunk whose counters are as the comparison saw them; returns those to look at again.
+
+        A transaction of its own: no counter that is repaired here stays locked while another one's events are summed.
+        """
+        extent = {"run_id": self.run.run_id, "first": chunk[0], "last": chunk[-1]}
+        try:
+            with begin(
+                self.connection,
+                lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS,
+                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
+            ):
+                repaired = self._repair_unchanged(extent)
+        except DBAPIError as error:
+            if is_connection_lost(error):
+                raise
+            repaired = 0  # a key of this chunk is refused; which one, and why, is found out key by key
+        if repaired == len(chunk):
+            return []
+        with begin(self.connection):
+            return list(self.connection.execute(statement("unrepaired_keys"), extent).scalars())
 
     def free_keys(self, chunk: Sequence[int]) -> list[int]:
         """Repair the keys of a chunk that nobody holds; returns those that somebody does."""
+        if not chunk:
+            return []
         try:
             with begin(
                 self.connection,
@@ -161,6 +212,11 @@ class _Repairer:
                 raise
             self._mark(ordinal, error)
 
+    def _repair_unchanged(self, extent: Mapping[str, object]) -> int:
+        """Lock and repair what is unchanged; returns how many."""
+        self.connection.execute(statement("look_up_by_index"))
+        return self.connection.execute(statement("repair_unchanged_counters"), extent).rowcount
+
     def _lock_and_repair(self, ordinals: Sequence[int], lock: str, *, create: list[str]) -> set[int]:
         """Give a row to keys of the kinds to create, lock what there is of all of them, repair what is locked."""
         self._execute("create_missing_counters", ordinals, kinds=create)
@@ -177,11 +233,12 @@ class _Repairer:
             self._execute("mark_drift", [ordinal], outcome=outcome, error=first_line(error))
 
     def _execute(self, name: str, ordinals: Sequence[int], **more: object) -> None:
-        parts = self.tables.parts if name == "repair_locked_counters" else {}
+        parts = repair_parts(self.tables, from_log=self.horizon is None) if name == "repair_locked_counters" else {}
         parameters = {
             "run_id": self.run.run_id,
             "ordinals": list(ordinals),
             "settle_seconds": self.run.settle_seconds,
+            "horizon": None if self.horizon is None else str(self.horizon),
             **self.tables.parameters,
             **more,
         }

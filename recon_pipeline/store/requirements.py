@@ -4,16 +4,17 @@ Changes nothing.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from sqlalchemy import Connection
 
 from recon_pipeline.core.findings import Finding, failed, noted, passed
-from recon_pipeline.store import migrate
+from recon_pipeline.store import ingest_xid, migrate
 from recon_pipeline.store.billing_tables import (
     COUNTER_KEY,
     COUNTERS,
     EVENTS,
+    REQUEST_KEY,
     SUBSCRIPTIONS,
     Server,
     Table,
@@ -22,10 +23,12 @@ from recon_pipeline.store.billing_tables import (
     has_unique_key,
     wrong_columns,
 )
+from recon_pipeline.store.ingest_xid import Lack, Need
 from recon_pipeline.store.statements import statement
 
 OLDEST_VERSION = 15
 CLOCK_SKEW_SECONDS = 5.0
+LACKS_SHOWN = 3
 
 
 def check_database(connection: Connection, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -42,7 +45,9 @@ def check_database(connection: Connection, *, clock: Callable[[], float] = time.
     yield from _server(server, clock() - server.clock_seconds)
     events = yield from _table(connection, EVENTS, server)
     if events is not None:
-        yield from _events(events, server)
+        left = ingest_xid.lacking(connection, request_id_is_unique=has_unique_key(events, REQUEST_KEY))
+        yield from _events(events, left, server)
+        yield from _increments(left, connection, events)
     counters = yield from _table(connection, COUNTERS, server)
     if counters is not None:
         yield from _counters(counters, server)
@@ -120,16 +125,17 @@ def _table(connection: Connection, name: str, server: Server) -> Generator[Findi
     return table
 
 
-def _events(events: Table, server: Server) -> Iterator[Finding]:
-    if has_unique_key(events, frozenset({"gateway_name", "request_id"})):
+def _events(events: Table, left: Sequence[Lack], server: Server) -> Iterator[Finding]:
+    unindexed = [lack for lack in left if lack.kind is Need.ADVISED]
+    if has_unique_key(events, REQUEST_KEY):
         yield passed("request ids", "unique by constraint")
-    elif events.leading_index_columns & {"request_id"} or any("request_id" in key for key in events.unique_keys):
+    elif not unindexed and events.kind in "rp":
         yield noted("request ids", "not unique by constraint: repeated ones are found by index and counted once")
     else:
         yield noted(
             "request ids",
             "neither unique nor indexed: repeated ones are found by reading the whole log, which is right but slow",
-            f"create index concurrently on {events.name} (request_id);",
+            _mend(unindexed),
         )
     yield (
         passed("events by customer", "indexed")
@@ -137,7 +143,10 @@ def _events(events: Table, server: Server) -> Iterator[Finding]:
         else noted(
             "events by customer",
             "not indexed: each chunk of repairs reads the whole log",
-            f"create index concurrently on {events.name} (gateway_customer_id, event_timestamp desc);",
+            f"create index concurrently on {events.name} (gateway_customer_id, event_timestamp desc);"
+            if events.kind != "p"
+            else f"For each partition of {events.name}: "
+            "create index concurrently on <partition> (gateway_customer_id, event_timestamp desc);",
         )
     )
     unchecked = {"quantity", "period_end"} - events.checked_columns
@@ -160,6 +169,38 @@ def _events(events: Table, server: Server) -> Iterator[Finding]:
         if writable
         else passed("event log is sacred", f"{server.role} can neither change nor delete an event")
     )
+
+
+def _increments(left: Sequence[Lack], connection: Connection, events: Table) -> Iterator[Finding]:
+    """Which mode runs will be in, and why; full is slower and just as right."""
+    in_the_way = [lack for lack in left if lack.rules_out_increments]
+    others = [lack for lack in left if not lack.rules_out_increments]
+    yield (
+        noted("mode", f"full, every run reads the whole log: {_sentences(in_the_way)}", _mend(in_the_way))
+        if in_the_way
+        else passed("mode", "incremental: a run reads what is new in the log")
+    )
+    if others:
+        yield noted("partitions", _sentences(others), _mend(others))
+    if not in_the_way and events.can_select and ingest_xid.has_foreign_ids(connection):
+        yield noted(
+            "transaction ids",
+            "events carry transaction ids that this server has not come to, as after a restore on another server: "
+            "every run reads them again",
+            f"alter table {events.name} drop column ingest_xid; then recon init",
+        )
+
+
+def _sentences(lacks: Sequence[Lack]) -> str:
+    more = len(lacks) - LACKS_SHOWN
+    return "; ".join(lack.lacks for lack in lacks[:LACKS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _mend(lacks: Sequence[Lack]) -> str:
+    """What recon init does and what is the operator's to decide; empty where there is no mend."""
+    is_ours = any(lack.statement is not None and lack.kind is not Need.ADVISED for lack in lacks)
+    advised = [f"{lack.statement};" for lack in lacks if lack.kind is Need.ADVISED]
+    return "\n".join([*(["recon init"] if is_ours else []), *advised])
 
 
 def _counters(counters: Table, server: Server) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.events import LogQuality
+from recon_pipeline.store.horizons import CountersMark, Fingerprint
 from recon_pipeline.store.repair import RepairOutcome
 from recon_pipeline.store.statements import statement
 
@@ -23,10 +24,12 @@ class RunStart:
 
     Attributes:
         horizon: The transaction id below which every transaction had ended.
+        started_at: When the run's record was opened, by the database's clock.
         previous_started_at: When the last run that finished had started, or None for the first.
     """
 
     horizon: str
+    started_at: datetime
     previous_started_at: datetime | None
 
 
@@ -36,6 +39,10 @@ class RunRecord:
 
     Attributes:
         customers: The only ones that were looked at, or None for all.
+        mode: `incremental` or `full`.
+        mode_reason: Why it is full, or None.
+        rebuilt_because: Why the aggregates were built anew, or None.
+        aggregates_differing: Aggregates that an audit found to differ from the log, or None where none was made.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `blocked` or `failed`.
         duration_ms: Until its end, or until now.
     """
@@ -45,6 +52,9 @@ class RunRecord:
     finished_at: datetime | None
     outcome: str
     mode: str
+    mode_reason: str | None
+    rebuilt_because: str | None
+    aggregates_differing: int | None
     first_partition: str
     last_partition: str
     customers: list[str] | None
@@ -65,20 +75,21 @@ class RunRecord:
     duration_ms: float
 
 
-def start(connection: Connection, run: Reconciliation, *, mode: str) -> RunStart:
-    """Open the record of a run; a retried step finds it open."""
+def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str | None = None) -> RunStart:
+    """Open the record of a run; a retried step finds it open. The mode is that of its first step."""
     row = connection.execute(
         statement("start_run"),
         {
             "run_id": run.run_id,
             "mode": mode,
+            "mode_reason": reason,
             "scope": [str(usage) for usage in run.extent.scope],
             "first_partition": run.extent.first.key,
             "last_partition": run.extent.last.key,
             "customers": list(run.extent.customers) if run.extent.customers is not None else None,
         },
     ).one()
-    return RunStart(row.horizon, row.previous_started_at)
+    return RunStart(row.horizon, row.started_at, row.previous_started_at)
 
 
 def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
@@ -86,10 +97,37 @@ def note_events(connection: Connection, run_id: str, quality: LogQuality) -> Non
     _write(connection, "note_events", run_id, quality)
 
 
+def note_aggregates(
+    connection: Connection, run_id: str, *, rebuilt_because: str | None = None, aggregates_differing: int | None = None
+) -> None:
+    """Write what became of the aggregates; None leaves a figure as it is."""
+    figures = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
+    connection.execute(statement("note_aggregates"), {"run_id": run_id, **figures})
+
+
 def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
     """Write the comparison's figures."""
     figures = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
     _write(connection, "note_drift", run_id, summary, **figures)
+
+
+def note_compared(connection: Connection, run_id: str, mark: CountersMark | None) -> None:
+    """Write up to where the comparison looked at counters; None if it did not."""
+    connection.execute(
+        statement("note_compared"),
+        {
+            "run_id": run_id,
+            "below": str(mark.below) if mark else None,
+            "kept": mark.fingerprint.kept if mark else None,
+            "written": mark.fingerprint.written if mark else None,
+        },
+    )
+
+
+def compared(connection: Connection, run_id: str) -> CountersMark | None:
+    """Up to where the run's comparison looked at counters, if it did."""
+    row = connection.execute(statement("read_compared"), {"run_id": run_id}).one_or_none()
+    return None if row is None else CountersMark(int(row.below), Fingerprint(row.counters_kept, row.counters_written))
 
 
 def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:

@@ -15,11 +15,13 @@ def statement(name: str, **parts: str) -> TextClause:
 
     Args:
         name: File name without ending.
-        parts: For each `{placeholder}` in the statement, the name of the file that stands there.
+        parts: For each `{placeholder}` in the statement, the name of the file that stands there; a file that stands
+            somewhere may have placeholders too.
     """
     body = source(name)
-    for placeholder, part in parts.items():
-        body = body.replace("{" + placeholder + "}", source(part))
+    while used := [placeholder for placeholder in parts if "{" + placeholder + "}" in body]:
+        for placeholder in used:
+            body = body.replace("{" + placeholder + "}", source(parts[placeholder]))
     return text(body)
 
 

@@ -4,7 +4,8 @@ import json
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,8 +22,8 @@ from psycopg import sql
 
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
 from recon_pipeline.faces.cli import main
+from recon_pipeline.faces.init import prepare
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML, make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
@@ -86,13 +87,11 @@ def run_history(orchestrated: None) -> Iterator[DagsterInstance]:
 def make_billing(
     postgres_server: PostgresServer, orchestrated: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeBilling]:
-    """`make_billing(sql="", template="migrated")` gives a fresh database that DATABASE_URL then names."""
-    postgres_server.template("migrated", migrate)
-    postgres_server.template("billing", make_billing_tables)
+    """`make_billing(sql="", template="prepared")` gives a fresh database that DATABASE_URL then names."""
+    fill = {"prepared": migrate, "prepared_full": migrate_without_ingest_xid, "billing": make_billing_tables}
     with ExitStack() as opened:
 
-        def make(statements: str = "", *, template: str | None = "migrated") -> Billing:
-            fill = {"migrated": migrate, "billing": make_billing_tables}
+        def make(statements: str = "", *, template: str | None = "prepared") -> Billing:
             url = postgres_server.create_database(
                 postgres_server.template(template, fill[template]) if template else None
             )
@@ -129,6 +128,20 @@ class OwnServer:
         if fill is not None:
             fill(self.url(name))
         return self.url(name)
+
+    def forget(self, *, databases: Sequence[str], roles: Sequence[str]) -> None:
+        """Drop databases, then roles that own nothing any more."""
+        with connected(self.url("postgres"), autocommit=True) as connection:
+            for name in databases:
+                connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+            for name in roles:
+                connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
+
+    def psql(self, url: str, script: str) -> None:
+        """Run a script as a person would, one statement after the other, up to the first error."""
+        psql = [str(self.cluster.binaries / "psql"), url, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]
+        ended = subprocess.run(psql, input=script, capture_output=True, text=True, check=False, timeout=60)
+        assert ended.returncode == 0, ended.stderr
 
     def stop(self) -> None:
         """Stop it; every connection is ended."""
@@ -184,7 +197,12 @@ def make_billing_tables(url: str) -> None:
 
 
 def migrate(url: str) -> None:
-    """The same, and schema recon."""
+    """The same, prepared as `recon init` does."""
     make_billing_tables(url)
-    with BillingDatabase(url).connection() as connection:
-        upgrade(connection)
+    prepare(BillingDatabase(url), with_billing_tables=False)
+
+
+def migrate_without_ingest_xid(url: str) -> None:
+    """The same, with the log left as it is: runs are in full mode."""
+    make_billing_tables(url)
+    prepare(BillingDatabase(url), with_billing_tables=False, with_ingest_xid=False)

@@ -75,7 +75,7 @@ def test_init_prepares_a_database_once_and_says_so_the_second_time(make_billing:
 
 
 @pytest.mark.parametrize("options", [(), ("--with-billing-tables",)])
-def test_init_never_changes_the_applications_tables_and_functions(
+def test_init_without_ingest_xid_changes_nothing_of_the_applications_tables_and_functions(
     make_billing: MakeBilling, options: tuple[str, ...]
 ) -> None:
     billing = make_billing(
@@ -93,15 +93,17 @@ def test_init_never_changes_the_applications_tables_and_functions(
     )
     before = application_side(billing)
 
-    assert recon("init", *options).exit_code == 0
+    assert recon("init", "--without-ingest-xid", *options).exit_code == 0
 
     assert application_side(billing) == before
 
 
-def test_init_takes_no_lock_of_the_applications_tables(make_billing: MakeBilling, impatient: None) -> None:
+def test_init_without_ingest_xid_takes_no_lock_of_the_applications_tables(
+    make_billing: MakeBilling, impatient: None
+) -> None:
     billing = make_billing(template="billing")
     with holding(billing, f"lock table {EVENTS}, {COUNTERS}, {SUBSCRIPTIONS} in access exclusive mode"):
-        told = recon("init")
+        told = recon("init", "--without-ingest-xid")
     assert told.exit_code == 0, told.said
 
 
@@ -137,6 +139,9 @@ def test_two_at_once_do_the_work_once(make_billing: MakeBilling) -> None:
 
     assert sorted(" now " in sentence for sentence in said) == [False, False, False, True]
     assert billing.value("select count(*) from recon.schema_version") == 1
+    assert any("Runs will be incremental" in sentence for sentence in said)
+    assert billing.value("select count(*) from pg_indexes where indexdef like '%(ingest_xid)'") == 1
+    assert billing.value("select count(*) from pg_trigger where tgname like 'recon_note_%'") == 3
 
 
 def test_a_lock_that_stays_held_is_told_and_nothing_was_changed(make_billing: MakeBilling, impatient: None) -> None:
@@ -159,7 +164,7 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(make_billing: MakeBilli
             return True
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(migrate, "_is_lock_not_had", give_back)  # asked after the first attempt failed
+            patch.setattr(migrate, "is_lock_not_had", give_back)  # asked after the first attempt failed
             told = recon("init")
     assert told.exit_code == 0, told.said
 

@@ -55,11 +55,7 @@ def failures(told: Told) -> dict[str, dict[str, str]]:
 @pytest.fixture
 def superuser(own_server: OwnServer) -> Iterator[Billing]:
     """A prepared database on a server whose roles are the test's own, as superuser."""
-    with connected(own_server.url("postgres"), autocommit=True) as connection:
-        for database in ("privileges", "printed"):
-            connection.execute(f"drop database if exists {database} with (force)")
-        for role in ("recon_pipeline", "reader", "tables_owner"):
-            connection.execute(f"drop role if exists {role}")
+    own_server.forget(databases=("privileges", "printed"), roles=("recon_pipeline", "reader", "tables_owner"))
     url = own_server.create_database("privileges", migrate)
     with connected(url, autocommit=True) as connection:
         connection.execute(GRANTS)
@@ -162,8 +158,7 @@ def printed(own_server: OwnServer, superuser: Billing) -> Iterator[Any]:
     make_billing_tables(owner_url)
     told = recon("init", "--print", DATABASE_URL=None)
     assert (told.exit_code, told.err) == (0, "")
-    with connected(owner_url, autocommit=True) as connection:
-        connection.execute(told.out.encode())
+    own_server.psql(owner_url, told.out)
     with connected(own_server.url("printed"), autocommit=True) as connection:
         yield Billing(own_server.url("printed"), connection)
 
@@ -182,10 +177,12 @@ def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot
     doctor = recon("doctor", "--json")
     assert doctor.exit_code == 0, doctor.said
     verdicts = {finding["requirement"]: finding["verdict"] for finding in doctor.json["findings"]}
-    assert verdicts["event log is sacred"] == "pass"
-    assert recon("init").exit_code == 0
+    assert verdicts["event log is sacred"] == verdicts["mode"] == "pass"
+    init = recon("init")
+    assert init.exit_code == 0
+    assert "Runs will be incremental" in init.said
     told = recon("reconcile", "--period", "2025-05", "--json")
-    assert told.exit_code == 0, told.said
+    assert (told.exit_code, told.json["mode"]) == (0, "incremental"), told.said
     assert printed.counters() == {"a": 60, "b": 0}
 
     with connected(url, autocommit=True) as connection:
@@ -207,6 +204,6 @@ def test_what_init_prints_with_billing_tables_runs_in_an_empty_database(
 ) -> None:
     told = recon("init", "--print", "--with-billing-tables", DATABASE_URL=None)
     url = own_server.create_database("printed")
+    own_server.psql(url, told.out)
     with connected(url, autocommit=True) as connection:
-        connection.execute(told.out.encode())
         assert Billing(url, connection).record("a", 3)

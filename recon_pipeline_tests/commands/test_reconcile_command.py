@@ -8,7 +8,8 @@ import pytest
 from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus, build_run_status_sensor_context
 
 from recon_pipeline.automation.sensors import run_failed
-from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.periods import BillingMonth, months_between
+from recon_pipeline.settings import DEFAULT_START_PERIOD
 from recon_pipeline.store import repair
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, GATEWAY, USAGE, Billing, Period, connected
@@ -19,6 +20,8 @@ DOCUMENTED = {
     "over_quota_transitions", "under_quota_transitions", "duration_ms",
 }  # fmt: skip
 OF_SEVERAL_RUNS = {"run_ids", "errors"}
+OF_THE_MODE = {"mode_reason", "rebuilt_because", "aggregates_differing"}
+SHOWN = DOCUMENTED | OF_SEVERAL_RUNS | OF_THE_MODE
 MAY = ("--period", "2025-05", "--json")
 REASON = "the import of [May] was right"
 
@@ -77,12 +80,13 @@ def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_bo
     repaired = recon("reconcile", *MAY)
     assert repaired.exit_code == 0
     figures = repaired.json
-    assert set(figures) == DOCUMENTED | OF_SEVERAL_RUNS
+    assert set(figures) == SHOWN
     assert figures.pop("duration_ms") > 0
     run_id = figures["run_id"]
     assert figures == {
         "success": True, "blocked": False, "dry_run": False, "run_id": run_id, "run_ids": [run_id],
-        "partitions": ["2025-05"], "mode": "full", "events_scanned": 4, "counters_scanned": 4, "drift_count": 4,
+        "partitions": ["2025-05"], "mode": "incremental", "mode_reason": None, "rebuilt_because": None,
+        "aggregates_differing": None, "events_scanned": 4, "counters_scanned": 4, "drift_count": 4,
         "drift_by_kind": {"missing": 1, "under": 2, "over": 0, "orphan": 1}, "rows_repaired": 4, "dedupe_count": 0,
         "reconcile_failures": 0, "over_quota_transitions": 1, "under_quota_transitions": 1, "errors": [],
     }  # fmt: skip
@@ -96,7 +100,7 @@ def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_bo
 
     status = recon("status", "--json")
     assert status.exit_code == 0
-    assert set(status.json) == {"success", "database", "mode", "last_clean_at", "runs"}
+    assert set(status.json) == {"success", "database", "mode", "mode_reason", "last_clean_at", "runs"}
     assert [run["outcome"] for run in status.json["runs"]] == ["compared", "clean", "compared"]
     assert status.json["runs"][1]["run_id"] == run_id
     assert "clean" in recon("status").out
@@ -152,7 +156,11 @@ def test_with_customers_only_their_counters_change(billing: Billing, run_history
     assert recon("status").exit_code == 1, "a run over some customers says nothing of all"
 
 
-def test_without_options_it_takes_the_months_that_a_tick_would(billing: Billing, run_history: DagsterInstance) -> None:
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_without_options_it_takes_the_months_that_a_tick_would(
+    make_billing: MakeBilling, run_history: DagsterInstance, mode: str
+) -> None:
+    billing = make_billing(template="prepared" if mode == "incremental" else "prepared_full")
     current, idle, late = current_month(), "2025-02", "2025-04"
     long_ago = datetime(2025, 2, 3, tzinfo=UTC)
     billing.add_event("now", 3, period=(current.start, current.end))
@@ -160,7 +168,10 @@ def test_without_options_it_takes_the_months_that_a_tick_would(billing: Billing,
     billing.add_counter("idle", 3, period=month(idle), updated_at=long_ago)
 
     first = recon("reconcile", "--json")
-    assert (first.exit_code, first.json["partitions"]) == (0, [idle, current.key]), "no run has verified it yet"
+    assert (first.exit_code, first.json["mode"]) == (0, mode)
+    every_month = [one.key for one in months_between(BillingMonth.parse(DEFAULT_START_PERIOD), current)]
+    unverified = every_month if mode == "incremental" else [idle, current.key]
+    assert first.json["partitions"] == unverified, "no run has verified it yet"
 
     billing.add_event("late", 3, period=month(late))
     second = recon("reconcile", "--json")
@@ -176,7 +187,7 @@ def test_an_empty_log_beside_counters_is_blocked_until_a_person_approves_it_with
     blocked = recon("reconcile", *MAY)
     assert blocked.exit_code == 3
     assert (blocked.json["success"], blocked.json["blocked"]) == (False, True)
-    assert set(blocked.json) == DOCUMENTED | OF_SEVERAL_RUNS
+    assert set(blocked.json) == SHOWN
     assert f"Not one event of {GATEWAY}:{USAGE} is visible" in blocked.json["errors"][0]
     assert billing.counters() == {"a": 60}
     assert not checks(run_history, blocked.json["run_id"])["event_log_is_visible"].passed

@@ -70,6 +70,12 @@ def verify_every_month(billing: Billing) -> None:
 
 
 @pytest.fixture
+def billing(make_billing: MakeBilling) -> Billing:
+    """A database of the full mode: what is new is told by created_at and updated_at."""
+    return make_billing(template="prepared_full")
+
+
+@pytest.fixture
 def this_month() -> str:
     return month_of(datetime.now(UTC))
 
@@ -167,6 +173,29 @@ def test_what_is_out_of_scope_or_before_the_start_brings_no_month_in(
     billing.add_event("a", 1, period=open_since_2024)
     billing.add_event("b", 1, period=(LONG_AGO, open_since_2024[1]), usage_type="sms")
     assert tick(dagster_instance) == [(this_month, this_month)]
+
+
+def test_an_incremental_tick_takes_months_that_were_never_verified_then_only_those_with_news(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, this_month: str
+) -> None:
+    billing = make_billing()
+    old = datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
+    for customer in ("a", "b"):
+        add_idle(billing, customer, old)
+    assert tick(dagster_instance) == [(DEFAULT_START_PERIOD, this_month)]
+    assert recon("reconcile", "--all").exit_code == 0
+    assert tick(dagster_instance) == [(this_month, this_month)]
+
+    # Whatever created_at says.
+    billing.add_event("a", 1, period=old, created_at=LONG_AGO)
+    with_the_old = [("2025-03", "2025-03"), (this_month, this_month)]
+    assert tick(dagster_instance) == with_the_old
+    assert recon("reconcile").exit_code == 0
+    assert billing.counters(period=old) == {"a": 2, "b": 1}
+    assert tick(dagster_instance) == [(this_month, this_month)]
+
+    billing.query("delete from billing_usage_events where gateway_customer_id = 'b'")
+    assert tick(dagster_instance) == with_the_old
 
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])

@@ -85,6 +85,10 @@ class Billing:
             "update billing_usage_counters set usage_count = %s where gateway_customer_id = %s", usage_count, customer
         )
 
+    def touch_counters(self) -> None:
+        """Write every counter anew with the value that it has, as an increment and its reverse would."""
+        self.query("update billing_usage_counters set updated_at = clock_timestamp()")
+
     def subscribe(self, customer: str, *, period: Period = MAY, status: str = "active") -> None:
         """Give a customer a subscription whose current period is this one."""
         row = {"gateway_name": GATEWAY, "gateway_customer_id": customer, "status": status}
@@ -120,8 +124,11 @@ class Billing:
         """What became of each drifted key of the latest run, by customer."""
         return dict(
             self.query(
-                "select gateway_customer_id, outcome from recon.counter_drift where run_id = "
-                "(select run_id from recon.reconciliation_run order by started_at desc limit 1)"
+                "select drift.gateway_customer_id, "
+                "case when outcome is null and repair.drift_id is not null then 'repaired' else outcome end "
+                "from recon.counter_drift as drift "
+                "left join recon.counter_repair as repair on repair.drift_id = drift.id "
+                "where drift.run_id = (select run_id from recon.reconciliation_run order by started_at desc limit 1)"
             )
         )
 

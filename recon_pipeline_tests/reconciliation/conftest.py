@@ -14,7 +14,9 @@ import pytest
 from psycopg import sql
 
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.billing_tables import EVENTS, REQUEST_KEY, describe_table, has_unique_key
+from recon_pipeline.store.database import BillingDatabase, begin
+from recon_pipeline.store.ingest_xid import install
 from recon_pipeline.store.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
@@ -31,7 +33,9 @@ def make_billing(postgres_server: PostgresServer) -> Iterator[MakeBilling]:
         def make(statements: str = "") -> Billing:
             url = postgres_server.create_database(template)
             connection = opened.enter_context(connected(url, autocommit=True))
-            connection.execute(statements.encode())
+            if statements:
+                connection.execute(statements.encode())
+                _make_incremental(url)
             return Billing(url, connection)
 
         yield make
@@ -41,6 +45,24 @@ def make_billing(postgres_server: PostgresServer) -> Iterator[MakeBilling]:
 def billing(make_billing: MakeBilling) -> Billing:
     """A fresh migrated database with the tables as the product itself would make them."""
     return make_billing()
+
+
+@pytest.fixture
+def make_incremental_billing(make_billing: MakeBilling) -> MakeBilling:
+    """The same as `make_billing`, and runs read the log in increments, whatever RECON_TEST_MODE says."""
+
+    def make(statements: str = "") -> Billing:
+        billing = make_billing(statements)
+        install_increments(billing.url)
+        return billing
+
+    return make
+
+
+@pytest.fixture
+def incremental_billing(make_incremental_billing: MakeBilling) -> Billing:
+    """The same as `billing`, and runs read the log in increments."""
+    return make_incremental_billing()
 
 
 @pytest.fixture
@@ -55,6 +77,22 @@ def _migrate(url: str) -> None:
         connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
     with BillingDatabase(url).connection() as connection:
         upgrade(connection)
+    _make_incremental(url)
+
+
+def _make_incremental(url: str) -> None:
+    """Let runs read the log in increments where it can be, unless RECON_TEST_MODE is full."""
+    if os.environ.get("RECON_TEST_MODE") != "full":
+        install_increments(url)
+
+
+def install_increments(url: str) -> None:
+    """Add to the log what lets runs read it in increments; one that cannot be is left as it is."""
+    with BillingDatabase(url).connection() as connection:
+        with begin(connection):
+            events = describe_table(connection, EVENTS)
+        if events is not None:
+            install(connection, request_id_is_unique=has_unique_key(events, REQUEST_KEY))
 
 
 @dataclass

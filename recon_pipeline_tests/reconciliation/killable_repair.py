@@ -4,6 +4,7 @@ Run as `python -m recon_pipeline_tests.reconciliation.killable_repair URL MOMENT
 """
 
 import sys
+from collections.abc import Mapping
 
 from recon_pipeline.store import repair
 from recon_pipeline_tests.reconciliation.product import new_run
@@ -25,15 +26,15 @@ def main(url: str, moment: str) -> None:
         if len(chunks) == 2 and moment == BETWEEN_CHUNKS:
             wait_to_be_killed()
 
-    original = repair._Repairer._lock_and_repair
+    original = repair._Repairer._repair_unchanged
 
-    def inside(self: repair._Repairer, *arguments: object, **more: object) -> set[int]:
-        locked = original(self, *arguments, **more)  # pyright: ignore[reportArgumentType]
+    def inside(self: repair._Repairer, extent: Mapping[str, object]) -> int:
+        repaired = original(self, extent)
         if len(chunks) == 2 and moment == INSIDE_A_CHUNK:
             wait_to_be_killed()
-        return locked
+        return repaired
 
-    repair._Repairer._lock_and_repair = inside  # pyright: ignore[reportAttributeAccessIssue]
+    repair._Repairer._repair_unchanged = inside  # pyright: ignore[reportAttributeAccessIssue]
     run = new_run(url)
     run.compare()
     run.repair(on_progress=note)

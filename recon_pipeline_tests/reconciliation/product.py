@@ -11,7 +11,9 @@ from sqlalchemy import Connection, event
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
-from recon_pipeline.store import drift, repair, runs
+from recon_pipeline.store import aggregates, basis, drift, horizons, repair, runs, schedule
+from recon_pipeline.store.aggregates import Advance
+from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import BillingDatabase
@@ -36,13 +38,18 @@ class Run:
     found: list[drift.Comparison] = field(default_factory=list)
 
     def compare(self) -> drift.Comparison:
-        """Compare at one snapshot and store what differs."""
+        """Add to the aggregates what is new, compare at one snapshot and store what differs."""
+        self.aggregate()
+        with self.database.transaction() as connection:
+            sums = self.sums(connection)
+            runs.start(connection, self.question, mode=sums)
+            fingerprint = horizons.fingerprint(connection)
         with self.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
-            runs.start(connection, self.question, mode="full")
-            scanned = drift.compare(connection, self.question, tables)
-            comparison = drift.summarize(connection, self.question.run_id, counters_scanned=scanned)
+            compared = drift.compare(connection, self.question, tables, sums=sums, fingerprint=fingerprint)
+            comparison = drift.summarize(connection, self.question.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, self.question.run_id, comparison.summary)
+            runs.note_compared(connection, self.question.run_id, compared.mark)
         self.found.append(comparison)
         return comparison
 
@@ -55,16 +62,19 @@ class Run:
     ) -> RepairOutcome:
         """Repair what `compare` found; hooks run once each, right before or after the first statement of that name."""
         tables = self.tables()
+        with self.database.transaction() as connection:
+            sums = self.sums(connection)
 
         def tell(done: int) -> None:
             on_progress(done)
 
-        with self.database.connection() as connection, _hooked(connection, tables, before or {}, after or {}):
+        with self.database.connection() as connection, _hooked(connection, tables, sums, before or {}, after or {}):
             outcome = repair.repair(
                 connection,
                 self.question,
                 tables,
                 drift_count=self.found[-1].summary.drift_count,
+                sums=sums,
                 on_progress=tell,
             )
         with self.database.transaction() as connection:
@@ -73,8 +83,38 @@ class Run:
 
     def verify(self) -> drift.Verification:
         """Ask afresh whether counters and log match."""
+        with self.database.transaction() as connection:
+            sums = self.sums(connection)
+            compared = runs.compared(connection, self.question.run_id)
+            fingerprint = horizons.fingerprint(connection)
         with self.database.transaction("REPEATABLE READ") as connection:
-            return drift.verify(connection, self.question, require_trustworthy(connection))
+            tables = require_trustworthy(connection)
+            return drift.verify(
+                connection,
+                self.question,
+                tables,
+                sums=sums,
+                fingerprint=fingerprint,
+                compared=compared,
+            )
+
+    def note_verified(self, answer: drift.Verification) -> None:
+        """Remember that everything matched, so that the next run looks only at what changed since."""
+        assert answer.mismatch_count == 0
+        with self.database.transaction() as connection:
+            schedule.note_verified(connection, self.question, answer)
+
+    def aggregate(self) -> Advance | None:
+        """Add what is new to the aggregates; nothing where the log cannot be read in increments."""
+        with self.database.transaction() as connection:
+            if self.sums(connection) is Sums.LOG:
+                return None
+        with self.database.transaction() as connection:
+            return aggregates.advance(connection, self.question, require_trustworthy(connection))
+
+    def sums(self, connection: Connection) -> Sums:
+        """How the log can be read."""
+        return basis.mode(connection, require_trustworthy(connection)).sums
 
     def tables(self) -> BillingTables:
         """How the tables are shaped."""
@@ -112,13 +152,11 @@ def mismatch_count(url: str, **question: Any) -> int:
 
 @contextmanager
 def _hooked(
-    connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
+    connection: Connection, tables: BillingTables, sums: Sums, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
+    parts = repair.repair_parts(tables, from_log=sums is Sums.LOG)
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
-    names = {
-        statement(name, **(tables.parts if name == "repair_locked_counters" else {})): name
-        for name in (*before, *after)
-    }
+    names = {statement(name, **(parts if name == "repair_locked_counters" else {})): name for name in (*before, *after)}
 
     def call(moment: str) -> Callable[..., None]:
         def hook(_: Connection, executed: Any, *rest: Any) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from recon_pipeline.store import repair as repair_module
+from recon_pipeline.store.basis import Sums
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked
@@ -38,6 +39,24 @@ def test_a_held_counter_is_deferred_all_others_are_repaired_and_the_next_run_rep
 
     assert reconcile(drifted.url).repaired == 1
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, 10)
+
+
+@pytest.mark.parametrize("touched", [True, False])
+def test_a_deferred_counter_that_the_same_run_repairs_later_is_a_repaired_one(
+    drifted: Billing, *, touched: bool
+) -> None:
+    run = new_run(drifted.url)
+    run.compare()
+    with drifted.session() as holder:
+        holder.query(HOLD, [HELD])
+        assert run.repair().deferred == 1
+    if touched:
+        drifted.touch_counters()
+
+    outcome = run.repair()
+
+    assert (outcome.repaired, outcome.deferred, outcome.in_sync) == (len(CUSTOMERS), 0, 0)
+    assert set(drifted.outcomes().values()) == {"repaired"}
 
 
 def test_a_missing_counter_that_is_being_inserted_for_long_is_deferred(drifted: Billing) -> None:
@@ -92,7 +111,12 @@ def test_waiting_for_held_counters_is_bounded_for_the_whole_run(drifted: Billing
     with drifted.session() as holder, run.database.connection() as connection:
         holder.query(HOLD, CUSTOMERS)
         outcome = repair_module.repair(
-            connection, run.question, run.tables(), drift_count=5, clock=lambda: float(next(ticks))
+            connection,
+            run.question,
+            run.tables(),
+            drift_count=5,
+            sums=Sums.LOG,
+            clock=lambda: float(next(ticks)),
         )
 
     assert outcome.deferred == len(CUSTOMERS)

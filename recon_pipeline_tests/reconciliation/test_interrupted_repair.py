@@ -19,6 +19,7 @@ from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
 
 CUSTOMERS = customers(12)
 USED, COUNTED = 10, 3
+UNCHANGED, SUMMED_ANEW = "repair_unchanged_counters", "repair_locked_counters"
 _OUR_SESSIONS = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
 _END_OUR_SESSIONS = _OUR_SESSIONS.replace("count(*)", "pg_terminate_backend(pid)")
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,27 +69,29 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair_module, "CHUNK_KEYS", 4)
 
 
-def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, inside: bool) -> list[int]:
-    """Repair, and interrupt after the first chunk or inside it; returns how far it said it was."""
+def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, inside: str | None) -> list[int]:
+    """Repair, and interrupt after the first chunk or right after this statement; returns how far it said it was."""
     run = new_run(billing.url)
     run.compare()
+    if inside == SUMMED_ANEW:
+        billing.touch_counters()
     told: list[int] = []
 
     def note(done: int) -> None:
         told.append(done)
-        if not inside:
+        if inside is None:
             interrupt()
 
     with pytest.raises(DatabaseUnreachableError) as caught:
-        run.repair(after={"repair_locked_counters": interrupt} if inside else None, on_progress=note)
+        run.repair(after={inside: interrupt} if inside else None, on_progress=note)
     assert "run again, which finishes the work" in caught.value.mend
     assert "before stays" in caught.value.changed
     return told
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("inside", [True, False])
-def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: Billing, *, inside: bool) -> None:
+@pytest.mark.parametrize("inside", [UNCHANGED, SUMMED_ANEW, None])
+def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: Billing, inside: str | None) -> None:
     let_drift(billing)
 
     told = interrupt_repair(billing, lambda: billing.query(_END_OUR_SESSIONS, PRODUCT), inside=inside)
@@ -98,9 +101,9 @@ def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: B
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("inside", [UNCHANGED, SUMMED_ANEW, None])
 def test_a_stopped_server_is_told_clearly_and_leaves_whole_chunks(
-    private_server: PrivateServer, *, inside: bool
+    private_server: PrivateServer, inside: str | None
 ) -> None:
     with private_server.billing() as billing:
         let_drift(billing)
@@ -153,3 +156,48 @@ def test_a_step_that_is_run_again_under_the_same_run_id_repairs_each_key_once(bi
         record = runs.read(connection, run.question.run_id)
     assert record is not None
     assert (record.outcome, record.drift_count, record.rows_repaired) == ("running", 0, 0)
+
+
+def test_a_repair_that_is_run_again_without_a_new_comparison_says_the_same_again(billing: Billing) -> None:
+    let_drift(billing)
+    billing.add_event("missing", USED)
+    run = new_run(billing.url)
+    run.compare()
+    first = run.repair()
+
+    assert run.repair() == first
+    assert (first.repaired, first.in_sync) == (len(CUSTOMERS) + 1, 0)
+    assert len(billing.ledger()) == len(CUSTOMERS) + 1
+
+
+def test_a_repair_that_is_run_again_leaves_alone_what_drifted_again_since(billing: Billing) -> None:
+    let_drift(billing)
+    run = new_run(billing.url)
+    run.compare()
+    run.repair()
+    billing.set_counter(CUSTOMERS[5], COUNTED)
+
+    outcome = run.repair()
+
+    assert (outcome.repaired, outcome.failed) == (len(CUSTOMERS), 0)
+    assert billing.counter(CUSTOMERS[5]) == COUNTED, "this is for the next comparison to find"
+    assert reconcile(billing.url).repaired == 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_comparison_that_is_made_again_after_a_part_was_repaired_numbers_no_key_like_a_repaired_one(
+    billing: Billing,
+) -> None:
+    let_drift(billing)
+    run = new_run(billing.url)
+    run.compare()
+    with pytest.raises(DatabaseUnreachableError):
+        run.repair(on_progress=lambda _: billing.query(_END_OUR_SESSIONS, PRODUCT))
+    done = len(billing.ledger())
+
+    run.compare()
+    outcome = run.repair()
+
+    assert 0 < done < len(CUSTOMERS)
+    assert (outcome.repaired, outcome.in_sync, outcome.failed) == (len(CUSTOMERS) - done, 0, 0)
+    assert sorted(billing.ledger()) == [(customer, "under", COUNTED, USED) for customer in CUSTOMERS]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from recon_pipeline.store import events
+from recon_pipeline.store import events, horizons
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
@@ -21,13 +21,17 @@ NUMERIC = NO_CHECKS + "alter table billing_usage_events alter quantity type nume
 def quality(billing: Billing) -> events.LogQuality:
     run = new_run(billing.url)
     with run.database.transaction("REPEATABLE READ") as connection:
-        return events.measure(connection, run.question, run.tables(), since=None)
+        months = horizons.aggregated_months(connection, run.question)
+        if months is None:
+            return events.measure(connection, run.question, run.tables(), since=None)
+        return events.measure_increment(connection, run.question, run.tables(), months)
 
 
 def odd(billing: Billing, *, invalid: bool) -> tuple[events.OddEvent, ...]:
     run = new_run(billing.url)
-    with run.database.transaction() as connection:
-        return events.sample_odd(connection, run.question, run.tables(), invalid=invalid)
+    with run.database.transaction("REPEATABLE READ") as connection:
+        months = horizons.aggregated_months(connection, run.question)
+        return events.sample_odd(connection, run.question, run.tables(), months, invalid=invalid)
 
 
 @pytest.mark.parametrize(

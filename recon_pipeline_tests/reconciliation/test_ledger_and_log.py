@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from recon_pipeline.store import repair
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import reconcile, run_job
@@ -36,7 +37,7 @@ def test_the_ledger_says_what_every_counter_was_and_became(billing: Billing) -> 
 
     reconcile(billing.url)
 
-    assert billing.ledger("gateway_customer_id, kind, usage_count_before, usage_count_after, usage_delta") == [
+    assert sorted(billing.ledger("gateway_customer_id, kind, usage_count_before, usage_count_after, usage_delta")) == [
         ("missing", "missing", None, 10, 10),
         ("orphan", "orphan", 4, 0, -4),
         ("over", "over", 60, 10, -50),
@@ -158,6 +159,40 @@ def test_the_whole_pipeline_works_for_the_least_privileged_role_and_leaves_the_l
         for change in ("update billing_usage_events set quantity = 1", "delete from billing_usage_events"):
             with psycopg.connect(url) as ours, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 ours.execute(change)
+
+
+def test_a_ledger_of_the_version_before_is_kept_and_added_to(billing: Billing) -> None:
+    from alembic import command
+
+    from recon_pipeline.store import migrate
+    from recon_pipeline.store.database import BillingDatabase, begin
+
+    billing.query("drop schema recon cascade")
+    billing.query("create schema recon")
+    with BillingDatabase(billing.url).connection() as connection:
+        with begin(connection):
+            config = migrate._config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0002")
+        key = "gateway_name, usage_type, gateway_customer_id, period_start, period_end"
+        billing.query(
+            f"insert into recon.counter_repair (run_id, {key}, kind, usage_count_before, usage_count_after) "
+            f"values ('r', {ROW}, 'over', 5, 3), ('s', {ROW}, 'over', 3, 2)"
+        )
+        billing.query(
+            f"insert into recon.counter_drift (run_id, ordinal, {key}, kind, usage_count, settled_sum, visible_sum, "
+            f"outcome) values ('r', 1, {ROW}, 'over', 5, 3, 3, 'repaired')"
+        )
+        before = billing.ledger("id, run_id, repaired_at, gateway_customer_id, usage_count_before, usage_count_after")
+        assert migrate.upgrade(connection)
+        assert repair.summarize(connection, "r").repaired == 1
+
+    let_every_kind_drift(billing)
+    reconcile(billing.url)
+
+    after = billing.ledger("id, run_id, repaired_at, gateway_customer_id, usage_count_before, usage_count_after")
+    assert after[:2] == before
+    assert len(after) == 2 + 4
 
 
 def test_no_event_is_changed_whatever_is_repaired(make_billing: MakeBilling) -> None:

@@ -104,20 +104,22 @@ def model_ledger(
 
 
 def write(billing: Billing, log: list[Event], counted: Mapping[Key, int], subscribed: set[Key]) -> None:
-    billing.connection.execute(EMPTY)
-    for event in log:
-        period = (event.period[1], event.period[0]) if event.is_reversed else event.period
-        billing.add_event(
-            event.customer,
-            event.quantity,
-            period=period,
-            request_id=event.request_id,
-            created_at=EPOCH + timedelta(seconds=event.arrived),
-        )
-    for (customer, period), value in counted.items():
-        billing.add_counter(customer, value, period=period)
-    for customer, period in subscribed:
-        billing.subscribe(customer, period=period)
+    # In one transaction: what arrived first is then told by created_at in both modes.
+    with billing.connection.transaction():
+        billing.connection.execute(EMPTY)
+        for event in log:
+            period = (event.period[1], event.period[0]) if event.is_reversed else event.period
+            billing.add_event(
+                event.customer,
+                event.quantity,
+                period=period,
+                request_id=event.request_id,
+                created_at=EPOCH + timedelta(seconds=event.arrived),
+            )
+        for (customer, period), value in counted.items():
+            billing.add_counter(customer, value, period=period)
+        for customer, period in subscribed:
+            billing.subscribe(customer, period=period)
 
 
 def read(billing: Billing, columns: str, table: str, *more: object) -> dict[Key, tuple[Any, ...]]:

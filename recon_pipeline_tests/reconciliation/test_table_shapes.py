@@ -46,9 +46,11 @@ def duplicates(billing: Billing, *, first: str = "2025-05", last: str = "2025-05
 @WITHOUT_UNIQUE
 def test_a_repeated_request_id_counts_once_within_a_key(make_billing: MakeBilling, shape: str) -> None:
     billing = make_billing(shape)
-    billing.add_event("a", 3, request_id="r", created_at=SECOND)
-    billing.add_event("a", 5, request_id="r", created_at=FIRST)
-    billing.add_event("a", 7, request_id="other", created_at=SECOND)
+    with billing.session() as application:  # one transaction, so that created_at decides in either mode
+        application.add_event("a", 3, request_id="r", created_at=SECOND)
+        application.add_event("a", 5, request_id="r", created_at=FIRST)
+        application.add_event("a", 7, request_id="other", created_at=SECOND)
+        application.connection.commit()
 
     reconcile(billing.url)
 

@@ -1,188 +1,189 @@
 """`recon benchmark`: how fast the product is, as ratios to what one would write by hand, measured in the same run.
 
-    scratch ─▶ by hand ⇄ product (a process of its own) ─▶ report
+    scratch ─▶ contest: by hand ⇄ product (a process of its own) ─▶ report, chart
+               recorder: with ingest_xid ⇄ without
 
 The contestants take turns, so that whatever else the machine does disturbs them alike; ratios are of the best times.
 """
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy import text
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.benchmark.product import Product, Timing, peak_memory_bytes, reconciliation
+from recon_pipeline.faces.benchmark import contest as named
+from recon_pipeline.faces.benchmark.chart import draw_chart
+from recon_pipeline.faces.benchmark.contest import Contest
+from recon_pipeline.faces.benchmark.product import Product, peak_memory_bytes, reconciliation
+from recon_pipeline.faces.benchmark.recorder import MOST_COUNTERS, MOST_EVENTS, SECONDS, WITH, WITHOUT, measure_recorder
 from recon_pipeline.faces.benchmark.report import (
-    DETECTION_BAR,
-    MEMORY_BAR_MB,
-    REPAIR_BAR,
+    FULL_SIZE_EVENTS,
     Bar,
     BenchmarkReport,
     Measurement,
-    show,
+    SizeReport,
+    show_size,
+    show_whole,
 )
-from recon_pipeline.faces.benchmark.scratch import execute_outside_transaction, fill, scratch_database
+from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
+from recon_pipeline.store import basis, horizons
+from recon_pipeline.store.basis import Look, Sums
 from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
-from recon_pipeline.store.database import WORK_MEM, BillingDatabase
+from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.statements import statement
 
-DEFAULT_EVENTS = 5_000_000
-DEFAULT_COUNTERS = 300_000
-DEFAULT_ROUNDS = 3
+__all__ = ["BenchmarkReport", "run_benchmark"]
+
 _PLAN_LINES = 12
-
-_GROUP_BY = f"GROUP BY alone, work_mem {WORK_MEM}"
-_FULL_JOIN = f"full join by hand, work_mem {WORK_MEM}"
-_FULL_JOIN_DEFAULT = "full join by hand, the server's settings"
-_UPDATE = f"unsafe UPDATE … FROM by hand, work_mem {WORK_MEM}"
-_UPDATE_DEFAULT = "unsafe UPDATE … FROM by hand, the server's settings"
-_DETECT = "detection from scratch"
-_REPAIR = "safe repair with ledger"
-
-__all__ = ["DEFAULT_COUNTERS", "DEFAULT_EVENTS", "DEFAULT_ROUNDS", "BenchmarkReport", "run_benchmark"]
+_CHARTED = {
+    named.FULL_JOIN: "full join by hand",
+    named.TICK: "tick, 1,000 new events, 100 drifted keys",
+    named.IDLE_TICK: "idle tick",
+}
 
 
 def run_benchmark(
-    url: str | None, *, events: int, counters: int, console: Console, seed: int = 1, rounds: int = DEFAULT_ROUNDS
+    url: str | None,
+    *,
+    events: Sequence[int],
+    counters: int,
+    console: Console,
+    seed: int = 1,
+    rounds: int = 3,
+    chart: Path | None = None,
+    recorder_seconds: int = SECONDS,
 ) -> BenchmarkReport:
-    """Measure the product beside hand-written SQL on made-up usage, in a database that is dropped at the end.
+    """Measure the product beside hand-written SQL on made-up usage, in databases that are dropped at the end.
 
     Args:
         url: Of a server on which our role may create databases; None for an embedded one of its own.
-        events: Size of the log, at least `counters`.
+        events: Sizes of the log, each at least `counters`.
         counters: Number of counters, at least 6.
         console: Told what happens, and shown the report.
         seed: Of everything that is random.
         rounds: How often each contestant takes its turn.
+        chart: Where to draw times over sizes, or None.
+        recorder_seconds: How long each turn of the application's recorder takes.
 
     Raises:
         ReconError: A size is impossible, or the server refused something. No counter of the application was touched.
     """
-    if counters < 6 or events < counters or rounds < 1:
+    if counters < 6 or not events or min(events) < counters or rounds < 1:
         raise ConfigurationError(
-            f"{events:,} events cannot fill {counters:,} counters, of which there are at least 6, in {rounds} rounds.",
+            f"{min(events, default=0):,} events cannot fill {counters:,} counters, of which there are at least 6, "
+            f"in {rounds} rounds.",
             mend="Ask for at least as many events as counters.",
         )
-    with scratch_database(url) as scratch:
-        database = BillingDatabase(scratch)
-        with console.status(f"Making up {events:,} events …"):
-            fill(database, events=events, counters=counters, seed=seed)
-        # Spawned, not forked: the memory of this process is not the product's.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            contest = _Contest(database, Product(scratch), pool, console)
-            for _ in range(rounds):
-                contest.read()
-            for _ in range(rounds):
-                contest.write()
-            mismatch_count = contest.product("verification", contest.contestant.verify).count
-            report = _report(contest, events, counters, seed, mismatch_count)
-    show(console, report, beside=_FULL_JOIN)
+    sizes: list[SizeReport] = []
+    server_version = ""
+    for size in events:
+        with scratch_database(url) as scratch:
+            server_version = _server_version(scratch)
+            sizes.append(_measure_size(scratch, size, counters, console, seed, rounds))
+        show_size(console, sizes[-1], beside=named.FULL_JOIN)
+    with console.status("the application's recorder, with ingest_xid and without …"):
+        rates = measure_recorder(
+            url,
+            events=min(*events, MOST_EVENTS),
+            counters=min(counters, MOST_COUNTERS),
+            seed=seed,
+            rounds=rounds,
+            seconds=recorder_seconds,
+        )
+    report = BenchmarkReport(server_version, seed, tuple(sizes), rates, _whole_bars(sizes, rates))
+    show_whole(console, report)
+    if chart is not None:
+        draw_chart(chart, sizes, _CHARTED)
     return report
 
 
-class _Contest:
-    """The contestants and their times so far."""
-
-    def __init__(
-        self, database: BillingDatabase, product: Product, pool: ProcessPoolExecutor, console: Console
-    ) -> None:
-        self.database = database
-        self.contestant = product
-        self.pool = pool
-        self.console = console
-        self.times: defaultdict[str, list[float]] = defaultdict(list)
-        self.repairs: list[Timing] = []
-
-    def read(self) -> None:
-        """One turn of everything that changes no counter."""
-        self.by_hand(_GROUP_BY, "benchmark_group_by", work_mem=WORK_MEM)
-        self.by_hand(_FULL_JOIN, "benchmark_full_join", work_mem=WORK_MEM)
-        self.product(_DETECT, self.contestant.detect)
-        self.by_hand(_FULL_JOIN_DEFAULT, "benchmark_full_join")
-        self.product("verification", self.contestant.verify)
-        self.product("quality of the log", self.contestant.measure_events)
-        execute_outside_transaction(self.database, "truncate recon.usage_aggregate")
-        self.product("event sums stored from scratch", self.contestant.store_aggregates)
-        self.product("event sums stored, nothing new", self.contestant.store_aggregates)
-        self.product("a whole tick, nothing drifted", self.contestant.tick)
-
-    def write(self) -> None:
-        """One turn of everything that repairs: each finds every counter drifted."""
-        for name, work_mem in ((_UPDATE_DEFAULT, None), (_UPDATE, WORK_MEM)):
-            self._drift()
-            self.by_hand(name, "benchmark_unsafe_update", work_mem=work_mem)
-        self._drift()
-        self.repairs.append(self.product(_REPAIR, self.contestant.repair))
-
-    def by_hand(self, name: str, statement_name: str, *, work_mem: str | None = None) -> None:
-        """Run and time one statement of those that one writes by hand."""
-        with self._turn(name):
-            began = time.perf_counter()
-            with self.database.connection() as connection, connection.begin():
-                if work_mem is not None:
-                    connection.execute(text("select set_config('work_mem', :work_mem, true)"), {"work_mem": work_mem})
-                connection.execute(statement(statement_name))
-            # The commit counts: a repair is not done before it.
-            self.times[name].append(time.perf_counter() - began)
-
-    def product(self, name: str, work: Callable[[], Timing]) -> Timing:
-        """Run one step of the product in its process; it times itself there."""
-        with self._turn(name):
-            timing = self.pool.submit(work).result()
-        self.times[name].append(timing.seconds)
-        return timing
-
-    def _drift(self) -> None:
-        with self._turn("making every counter drift"), self.database.connection() as connection, connection.begin():
-            connection.execute(statement("benchmark_drift_every_counter"))
-        # Every contestant finds the table as vacuum leaves it, not as the one before it did.
-        execute_outside_transaction(self.database, "vacuum analyze billing_usage_counters")
-
-    @contextmanager
-    def _turn(self, name: str) -> Iterator[None]:
-        with self.console.status(f"{name} …"):
-            yield
-
-
-def _report(contest: _Contest, events: int, counters: int, seed: int, mismatch_count: int) -> BenchmarkReport:
-    best = {name: min(times) for name, times in contest.times.items()}
-    peak_memory_mb = contest.pool.submit(peak_memory_bytes).result() / 1e6
-    with contest.database.transaction() as connection:
-        server_version = describe_server(connection).version_name
-    return BenchmarkReport(
-        server_version=server_version.split()[0],
+def _measure_size(scratch: str, events: int, counters: int, console: Console, seed: int, rounds: int) -> SizeReport:
+    database = BillingDatabase(scratch)
+    with console.status(f"Making up {events:,} events …"):
+        fill(database, events=events, counters=counters, seed=seed)
+    # Spawned, not forked: the memory of this process is not the product's.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        contest = Contest(database, Product(scratch), pool, console, seed)
+        for _ in range(rounds):
+            contest.read()
+        for _ in range(rounds):
+            contest.tick()
+        for _ in range(rounds):
+            contest.burst(min(named.BURST_KEYS, counters))
+        contest.product(named.FULL_TICK, contest.contestant.full_tick)
+        for _ in range(rounds):
+            contest.write()
+        mismatch_count = contest.product(named.VERIFY, contest.contestant.verify).count
+        plans = {f"the comparison of {look}": _plan(database, look) for look in (Look.LOG, Look.CHANGED_KEYS)}
+        peak_memory_mb = pool.submit(peak_memory_bytes).result() / 1e6
+    return SizeReport(
         events=events,
         counters=counters,
-        seed=seed,
         measurements=tuple(Measurement(name, tuple(times)) for name, times in contest.times.items()),
-        bars=(
-            Bar(
-                "Detection from scratch, to the full join by hand", best[_DETECT] / best[_FULL_JOIN], DETECTION_BAR, "x"
-            ),
-            Bar("Safe repair with ledger, to the unsafe UPDATE", best[_REPAIR] / best[_UPDATE], REPAIR_BAR, "x"),
-            Bar("Peak memory of the product's process", peak_memory_mb, MEMORY_BAR_MB, "MB"),
-        ),
+        bars=_size_bars(contest, events, peak_memory_mb),
         repaired_count=contest.repairs[-1].count,
         longest_chunk_seconds=max(timing.longest_chunk_seconds for timing in contest.repairs),
         peak_memory_mb=peak_memory_mb,
         mismatch_count=mismatch_count,
-        plan=_plan(contest.database),
+        plans=plans,
     )
 
 
-def _plan(database: BillingDatabase) -> tuple[str, ...]:
-    """The top nodes of the plan that the comparison runs by, under the settings of its transaction."""
+def _size_bars(contest: Contest, events: int, peak_memory_mb: float) -> tuple[Bar, ...]:
+    best = {name: min(times) for name, times in contest.times.items()}
+    join, group_by = best[named.FULL_JOIN], best[named.GROUP_BY]
+    burst_pace = (contest.burst_events / best[named.BURST]) / (events / group_by)
+    of_full_size = (
+        Bar("Full join, to a tick with 1,000 new events", join / best[named.TICK], 50, is_least=True),
+        Bar("Full join, to an idle tick", join / best[named.IDLE_TICK], 100, is_least=True),
+        Bar("Event sums built from scratch, to GROUP BY", best[named.BUILD] / group_by, 1.5),
+        Bar("Events absorbed per second in a burst, to GROUP BY", burst_pace, 0.25, is_least=True),
+        Bar("Safe repair of everything, to the unsafe UPDATE", best[named.REPAIR] / best[named.UPDATE], 1.0),
+    )
+    return (
+        Bar("Detection from the log, to the full join", best[named.DETECT] / join, 1.2),
+        *(of_full_size if events >= FULL_SIZE_EVENTS else ()),
+        Bar("Peak memory of the product's process", peak_memory_mb, 400, "MB"),
+    )
+
+
+def _whole_bars(sizes: Sequence[SizeReport], rates: Sequence[Measurement]) -> tuple[Bar, ...]:
+    rate = {one.name: one.most for one in rates}
+    recorder = Bar("Recorder with ingest_xid, to without", rate[WITH] / rate[WITHOUT], 0.9, is_least=True)
+    if len(sizes) < 2:
+        return (recorder,)
+    smallest, largest = min(sizes, key=lambda size: size.events), max(sizes, key=lambda size: size.events)
+    span = f"{largest.events:,} events to {smallest.events:,}"
+    memory = [size.peak_memory_mb for size in sizes]
+    return (
+        recorder,
+        Bar(f"A tick at {span}", largest.seconds(named.TICK) / smallest.seconds(named.TICK), 1.3),
+        Bar("Most memory at any size, to least", max(memory) / min(memory), 1.2),
+    )
+
+
+def _server_version(url: str) -> str:
+    with BillingDatabase(url).transaction() as connection:
+        return describe_server(connection).version_name.split()[0]
+
+
+def _plan(database: BillingDatabase, look: Look) -> tuple[str, ...]:
+    """The top nodes of the plan that a comparison runs by, under the settings of its transaction."""
     run = reconciliation("benchmark-plan")
+    usage = run.extent.scope[0]
+    with database.transaction() as connection:
+        fingerprint = horizons.fingerprint(connection)
     with database.transaction("REPEATABLE READ") as connection:
         tables = require_trustworthy(connection)
-        comparison = statement("compare_counters_with_log", **tables.parts, **tables.limit_parts).text
+        chosen = basis.choose(connection, run, tables, usage, sums=Sums.INCREMENTS, fingerprint=fingerprint)
+        parts = basis.PARTS[look]
+        comparison = statement("compare_counters", **parts, **tables.parts, **tables.limit_parts).text
         lines = connection.execute(
             text(f"explain (costs off) {comparison}"),
-            run.parameters(run.extent.scope[0], tables) | {"ordinal_offset": 0},
+            run.parameters(usage, tables) | chosen.parameters | {"ordinal_offset": 0},
         ).scalars()
         return tuple(line for line in lines if "->" in line or not line.startswith(" "))[:_PLAN_LINES]

@@ -1,6 +1,7 @@
 """What the benchmark measures of the product: the database's work of each step, called as the assets call it.
 
-Runs in a process of its own, so that the peak of its memory is the product's.
+Runs in a process of its own, so that the peak of its memory is the product's. Every measurement begins with a
+connection of its own, as a run does.
 """
 
 import resource
@@ -15,8 +16,10 @@ from pathlib import Path
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import parse_quotas
 from recon_pipeline.core.scope import Extent, parse_scope
+from recon_pipeline.faces.benchmark.stopwatch import Stopwatch
 from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
-from recon_pipeline.store import aggregates, drift, events, repair, runs
+from recon_pipeline.store import aggregates, basis, drift, events, horizons, repair, runs, schedule
+from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import require_trustworthy
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import BillingDatabase
@@ -31,7 +34,7 @@ class Timing:
 
     Attributes:
         count: What it is about: events measured, keys stored, drifted, repaired or different.
-        seconds: Wall time, the connection included.
+        seconds: Wall time of a step; of a tick, the time that the database was at work.
         longest_chunk_seconds: Of a repair; 0 for everything else.
     """
 
@@ -50,31 +53,38 @@ class Product:
 
     url: str
 
-    def measure_events(self) -> Timing:
-        """The quality of the log."""
-        return _timed(lambda: self._measure_events(_new_run()))
-
-    def store_aggregates(self) -> Timing:
-        """The stored event sums, from the log; the count is of keys that changed."""
-        return _timed(lambda: self._store_aggregates(_new_run()))
-
     def detect(self) -> Timing:
-        """The exact comparison, from scratch."""
-        return _timed(lambda: self._compare(_new_run()))
+        """The exact comparison, from the log."""
+        return self._timed(lambda database: _compare(database, _new_run(), Mode(Sums.LOG)))
 
     def verify(self) -> Timing:
-        """The promise, asked afresh."""
-        return _timed(lambda: self._verify(_new_run()))
+        """The promise, asked of the log afresh; the count is of keys that differ."""
+        return self._timed(lambda database: _verify(database, _new_run(), Mode(Sums.LOG)))
+
+    def full_tick(self) -> Timing:
+        """All steps of one run in full mode; the count is of keys that differ at its end."""
+        return self._timed(lambda database: _tick(database, Mode(Sums.LOG))[1])
+
+    def advance(self) -> Timing:
+        """Add to the aggregates what is new, or build them; the count is of events absorbed."""
+        return self._timed(_advance)
 
     def tick(self) -> Timing:
-        """All steps of one run; the count is of keys that differ at its end."""
-        return _timed(lambda: self._tick(_new_run()))
+        """All steps of one run in incremental mode; the count is of counters repaired."""
+        database = BillingDatabase(self.url, keeps_connection=True)
+        stopwatch = Stopwatch(database.engine)
+        repaired, mismatches = _tick(database, Mode(Sums.INCREMENTS))
+        database.close()
+        if mismatches:
+            raise AssertionError(f"{mismatches} counters differ after a tick")
+        return Timing(repaired, stopwatch.seconds)
 
     def repair(self) -> Timing:
         """Repair of what a comparison found, which is not part of the time."""
-        run = _new_run()
-        drift_count = self._compare(run)
-        database = BillingDatabase(self.url)
+        database, run = BillingDatabase(self.url), _new_run()
+        with database.transaction() as connection:
+            aggregates.advance(connection, run, require_trustworthy(connection))
+        drift_count = _compare(database, run, Mode(Sums.INCREMENTS))
         chunk_ends = [time.perf_counter()]
         with database.connection() as connection:
             with database.transaction() as looking:
@@ -84,45 +94,17 @@ class Product:
                 run,
                 tables,
                 drift_count=drift_count,
+                sums=Sums.INCREMENTS,
                 on_progress=lambda _: chunk_ends.append(time.perf_counter()),
             )
         seconds = time.perf_counter() - chunk_ends[0]
         chunks = [end - start for start, end in pairwise(chunk_ends)]
         return Timing(outcome.repaired, seconds, max(chunks, default=0.0))
 
-    def _tick(self, run: Reconciliation) -> int:
-        self._measure_events(run)
-        self._store_aggregates(run)
-        drift_count = self._compare(run)
-        database = BillingDatabase(self.url)
-        with database.transaction() as connection:
-            tables = require_trustworthy(connection)
-        with database.connection() as connection:
-            repair.repair(connection, run, tables, drift_count=drift_count)
-        return self._verify(run)
-
-    def _measure_events(self, run: Reconciliation) -> int:
-        with BillingDatabase(self.url).transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            since = runs.start(connection, run, mode="benchmark").previous_started_at
-            return events.measure(connection, run, tables, since=since).events_scanned
-
-    def _store_aggregates(self, run: Reconciliation) -> int:
-        with BillingDatabase(self.url).transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            totals = aggregates.store_from_log(connection, run, tables)
-            aggregates.oversized(connection, run, tables)
-            return totals.keys_changed
-
-    def _compare(self, run: Reconciliation) -> int:
-        with BillingDatabase(self.url).transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            counters_scanned = drift.compare(connection, run, tables)
-            return drift.summarize(connection, run.run_id, counters_scanned=counters_scanned).summary.drift_count
-
-    def _verify(self, run: Reconciliation) -> int:
-        with BillingDatabase(self.url).transaction("REPEATABLE READ") as connection:
-            return drift.verify(connection, run, require_trustworthy(connection)).mismatch_count
+    def _timed(self, work: Callable[[BillingDatabase], int]) -> Timing:
+        began = time.perf_counter()
+        count = work(BillingDatabase(self.url))
+        return Timing(count, time.perf_counter() - began)
 
 
 def peak_memory_bytes() -> int:
@@ -149,7 +131,68 @@ def _new_run() -> Reconciliation:
     return reconciliation(f"benchmark-{uuid.uuid4()}")
 
 
-def _timed(work: Callable[[], int]) -> Timing:
-    began = time.perf_counter()
-    count = work()
-    return Timing(count, time.perf_counter() - began)
+def _tick(database: BillingDatabase, mode: Mode) -> tuple[int, int]:
+    """One run from the horizon to the verified repair; returns how many keys it repaired, and how many differ."""
+    run = _new_run()
+    _measure_events(database, run, mode)
+    if mode.sums is Sums.INCREMENTS:
+        _advance(database, run)
+    drift_count = _compare(database, run, mode)
+    with database.transaction() as connection:
+        tables = require_trustworthy(connection)
+    with database.connection() as connection:
+        outcome = repair.repair(connection, run, tables, drift_count=drift_count, sums=mode.sums)
+    with database.transaction() as connection:
+        runs.note_repairs(connection, run.run_id, outcome)
+    return outcome.repaired, _verify(database, run, mode)
+
+
+def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) -> None:
+    with database.transaction("REPEATABLE READ") as connection:
+        tables = require_trustworthy(connection)
+        if mode.sums is Sums.INCREMENTS:
+            mode = basis.mode(connection, tables)
+        since = runs.start(connection, run, mode=mode.sums, reason=mode.reason).previous_started_at
+        months = horizons.aggregated_months(connection, run) if mode.sums is Sums.INCREMENTS else None
+        if months is None:
+            quality = events.measure(connection, run, tables, since=since)
+        else:
+            quality = events.measure_increment(connection, run, tables, months)
+        runs.note_events(connection, run.run_id, quality)
+        horizons.oldest_transaction(connection)
+
+
+def _advance(database: BillingDatabase, run: Reconciliation | None = None) -> int:
+    run = run or _new_run()
+    with database.transaction() as connection:
+        tables = require_trustworthy(connection)
+        advance = aggregates.advance(connection, run, tables)
+        aggregates.oversized(connection, run, tables, months_tell=True)
+        return advance.absorbed_count
+
+
+def _compare(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
+    with database.transaction() as connection:
+        runs.start(connection, run, mode=mode.sums)
+        fingerprint = horizons.fingerprint(connection)
+    with database.transaction("REPEATABLE READ") as connection:
+        tables = require_trustworthy(connection)
+        compared = drift.compare(connection, run, tables, sums=mode.sums, fingerprint=fingerprint)
+        found = drift.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
+        runs.note_drift(connection, run.run_id, found.summary)
+        runs.note_compared(connection, run.run_id, compared.mark)
+        return found.summary.drift_count
+
+
+def _verify(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
+    with database.transaction() as connection:
+        compared = runs.compared(connection, run.run_id)
+        fingerprint = horizons.fingerprint(connection)
+    with database.transaction("REPEATABLE READ") as connection:
+        tables = require_trustworthy(connection)
+        answer = drift.verify(connection, run, tables, sums=mode.sums, fingerprint=fingerprint, compared=compared)
+    with database.transaction() as connection:
+        if answer.mismatch_count == 0:
+            schedule.note_verified(connection, run, answer)
+        runs.finish(connection, run.run_id, "clean", mismatch_count=answer.mismatch_count)
+    return answer.mismatch_count

@@ -1,4 +1,4 @@
-"""What the benchmark has to say: times, ratios with the bars they have to stay under, and the table that shows them."""
+"""What the benchmark has to say: times, ratios with the bars they have to keep to, and the tables that show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-DETECTION_BAR = 1.2
-"""Detection from scratch beside the full join written by hand at the same work_mem."""
-
-REPAIR_BAR = 3.0
-"""Safe repair of everything, ledger included, beside the unsafe UPDATE ... FROM at the same work_mem."""
-
-MEMORY_BAR_MB = 400.0
+FULL_SIZE_EVENTS = 5_000_000
+"""From this size on the promises about ticks hold: a small log is read in no time."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How long one piece of work took, in seconds, in the order it was measured."""
+    """How long one piece of work took in seconds, or how many calls a second it did, in the order it was measured."""
 
     name: str
-    seconds: tuple[float, ...]
+    values: tuple[float, ...]
 
     @property
-    def best_seconds(self) -> float:
-        """The least disturbed of them."""
-        return min(self.seconds)
+    def least(self) -> float:
+        """Of times the least disturbed."""
+        return min(self.values)
 
     @property
-    def median_seconds(self) -> float:
+    def most(self) -> float:
+        """Of rates the least disturbed."""
+        return max(self.values)
+
+    @property
+    def median(self) -> float:
         """The usual one."""
-        return median(self.seconds)
+        return median(self.values)
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,53 @@ class Bar:
 
     Attributes:
         name: What is measured.
-        value: Against what it is compared: a ratio of the best times, or megabytes.
-        limit: The most it may be.
+        value: What was measured.
+        limit: What it is held to.
         unit: `x` for a ratio, else `MB`.
+        is_least: The limit is the least it may be, not the most.
     """
 
     name: str
     value: float
     limit: float
-    unit: str
+    unit: str = "x"
+    is_least: bool = False
 
     @property
     def is_met(self) -> bool:
         """Whether the promise was kept in this run of the benchmark."""
-        return self.value <= self.limit
+        return self.value >= self.limit if self.is_least else self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """What was measured on a log of one size.
+
+    Attributes:
+        events: In the log.
+        counters: Beside it.
+        measurements: Times, by name.
+        bars: The promises that hold at this size.
+        repaired_count: Counters that the last safe repair set.
+        longest_chunk_seconds: The longest transaction of a repair: nobody waited longer for a counter.
+        peak_memory_mb: Of the process that ran the product.
+        mismatch_count: Keys that differed at the very end; anything but 0 is a failure.
+        plans: The top nodes of the plans of the comparison in both modes.
+    """
+
+    events: int
+    counters: int
+    measurements: tuple[Measurement, ...]
+    bars: tuple[Bar, ...]
+    repaired_count: int
+    longest_chunk_seconds: float
+    peak_memory_mb: float
+    mismatch_count: int
+    plans: dict[str, tuple[str, ...]]
+
+    def seconds(self, name: str) -> float:
+        """The best time of a measurement."""
+        return next(one for one in self.measurements if one.name == name).least
 
 
 @dataclass(frozen=True)
@@ -62,65 +95,78 @@ class BenchmarkReport:
 
     Attributes:
         server_version: For example `18.4`.
-        events: In the log.
-        counters: Beside it.
         seed: Of the made-up usage.
-        measurements: Times, by name.
-        bars: The promises.
-        repaired_count: Counters that the last safe repair set.
-        longest_chunk_seconds: The longest transaction of a repair: nobody waited longer for a counter.
-        peak_memory_mb: Of the process that ran the product.
-        mismatch_count: Keys that differed at the very end; anything but 0 is a failure.
-        plan: The top nodes of the comparison's plan.
+        sizes: In the order asked for.
+        rates: Of the application's recorder.
+        bars: The promises about all sizes together and about the recorder.
     """
 
     server_version: str
-    events: int
-    counters: int
     seed: int
-    measurements: tuple[Measurement, ...]
+    sizes: tuple[SizeReport, ...]
+    rates: tuple[Measurement, ...]
     bars: tuple[Bar, ...]
-    repaired_count: int
-    longest_chunk_seconds: float
-    peak_memory_mb: float
-    mismatch_count: int
-    plan: tuple[str, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether every promise was kept and every counter is right."""
+        bars = [*self.bars, *(bar for size in self.sizes for bar in size.bars)]
+        return all(bar.is_met for bar in bars) and not any(size.mismatch_count for size in self.sizes)
 
 
-def show(console: Console, report: BenchmarkReport, *, beside: str) -> None:
-    """Print the report.
+def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
+    """Print what was measured on one size.
 
     Args:
         console: Where to.
         report: What was measured.
         beside: The name of the measurement that the others are shown as multiples of.
     """
-    reference = next(row for row in report.measurements if row.name == beside).best_seconds
-    times = Table(title=f"{report.events:,} events, {report.counters:,} counters, Postgres {report.server_version}")
+    reference = report.seconds(beside)
+    times = Table(title=f"{report.events:,} events, {report.counters:,} counters")
     times.add_column("What")
     for heading in ("Best", "Median", "Ratio"):
         times.add_column(heading, justify="right")
     for row in report.measurements:
-        ratio = row.best_seconds / reference
-        times.add_row(row.name, f"{row.best_seconds:.2f} s", f"{row.median_seconds:.2f} s", f"{ratio:.2f}")
+        times.add_row(row.name, _time(row.least), _time(row.median), f"{row.least / reference:.3g}")
     times.caption = f"Ratio: of the best times, to “{beside}”."
     console.print(times)
-    console.print(_bars(report.bars))
+    _show_bars(console, report.bars)
     console.print(
         f"{report.repaired_count:,} counters repaired; the longest chunk took {report.longest_chunk_seconds:.2f} s; "
+        f"memory of the process at most {report.peak_memory_mb:.0f} MB; "
         f"{report.mismatch_count:,} counters differ from the log at the end."
     )
-    console.print("Plan of the comparison:")
-    for node in report.plan:
-        console.print(f"  {node}", highlight=False, markup=False)
+    for name, nodes in report.plans.items():
+        console.print(f"Plan of {name}:")
+        for node in nodes:
+            console.print(f"  {node}", highlight=False, markup=False)
 
 
-def _bars(bars: Sequence[Bar]) -> Table:
-    table = Table()
-    for heading, justify in (("Promise", "left"), ("Measured", "right"), ("At most", "right"), ("", "left")):
-        table.add_column(heading, justify=justify)  # pyright: ignore[reportArgumentType]
+def show_whole(console: Console, report: BenchmarkReport) -> None:
+    """Print what was measured beside the sizes."""
+    rates = Table(title=f"Calls per second of the recorder, Postgres {report.server_version}")
+    rates.add_column("What")
+    for heading in ("Best", "Median"):
+        rates.add_column(heading, justify="right")
+    for row in report.rates:
+        rates.add_row(row.name, f"{row.most:,.0f}", f"{row.median:,.0f}")
+    console.print(rates)
+    _show_bars(console, report.bars)
+
+
+def _show_bars(console: Console, bars: Sequence[Bar]) -> None:
+    table = Table("Promise")
+    for heading in ("Measured", "Held to"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
     for bar in bars:
         unit = "" if bar.unit == "x" else f" {bar.unit}"
+        bound = "at least" if bar.is_least else "at most"
         verdict = "[green]met[/]" if bar.is_met else "[red]not met[/]"
-        table.add_row(bar.name, f"{bar.value:.2f}{unit}", f"{bar.limit:g}{unit}", verdict)
-    return table
+        table.add_row(bar.name, f"{bar.value:.2f}{unit}", f"{bound} {bar.limit:g}{unit}", verdict)
+    console.print(table)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -10,7 +10,7 @@ from sqlalchemy import make_url, text
 from recon_pipeline import embedded_postgres
 from recon_pipeline.core.database_url import for_psycopg
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH
-from recon_pipeline.store import migrate
+from recon_pipeline.store import ingest_xid, migrate
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.statements import statement
 
@@ -42,16 +42,20 @@ def scratch_database(url: str | None) -> Iterator[str]:
         execute_outside_transaction(server, f"drop database {name} with (force)")
 
 
-def fill(database: BillingDatabase, *, events: int, counters: int, seed: int) -> None:
+def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, with_ingest_xid: bool = True) -> None:
     """Install schema and tables, and make up six months of usage whose counters are all right."""
     with database.connection() as connection:
         migrate.upgrade(connection, with_billing_tables=True)
         with begin(connection, statement_timeout_ms=_FILLING_TIMEOUT_MS):
+            connection.execute(statement("benchmark_bare_log"))
             connection.execute(statement("benchmark_uniform"))
             parameters = {"events": events, "counters": counters, "seed": seed, "first_start": FIRST_MONTH.start}
             connection.execute(statement("benchmark_fill_events"), parameters)
+            connection.execute(statement("benchmark_index_log"))
             connection.execute(statement("benchmark_fill_counters"))
             connection.execute(statement("benchmark_fill_subscriptions"))
+        if with_ingest_xid:
+            ingest_xid.install(connection, request_id_is_unique=True)
     execute_outside_transaction(database, "vacuum analyze")
 
 

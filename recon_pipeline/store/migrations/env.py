@@ -5,6 +5,7 @@ from alembic import context
 context.configure(
     connection=context.config.attributes.get("connection"),  # none where the SQL is only printed
     dialect_name="postgresql",
+    dialect_opts={"paramstyle": "named"},  # or per cent signs are doubled where the SQL is printed
     literal_binds=context.is_offline_mode(),
     version_table_schema="recon",
     version_table="schema_version",

@@ -1,8 +1,11 @@
 -- Writes one row of recon.counter_drift for every key of an extent whose counter is not what the log says.
 -- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum
 -- of all visible events is in sync (with settle_seconds 0 both are the same number). Ordinals number the keys in lock order.
--- Index: none for all months (hash aggregate of a sequential scan beats an index scan); (usage_type, period_start, period_end) for few.
-with drifted as (
+-- Index: as {usage} and {counters} say.
+with changed as materialized (
+    {changed_keys}
+),
+drifted as (
     select
         gateway_customer_id,
         period_start,
@@ -15,37 +18,16 @@ with drifted as (
         event_sum.visible is null as without_events
     from (
         select
-            countable.gateway_customer_id,
-            countable.period_start,
-            countable.period_end,
-            sum(countable.quantity) as visible,
+            gateway_customer_id,
+            period_start,
+            period_end,
+            sum(visible) as visible,
             -- A case, so that where every event counts as settled this sum is not even computed.
-            case
-                when :settle_seconds > 0 then coalesce(sum(countable.quantity) filter (
-                    where countable.created_at between now() - make_interval(secs => :settle_seconds)
-                        and now() + make_interval(secs => :settle_seconds)
-                ), 0)
-                else 0
-            end as unsettled
-        from ({countable_events}) as countable
-        where countable.gateway_name = :gateway_name
-            and countable.usage_type = :usage_type
-            and countable.period_start >= :start
-            and countable.period_start < :end
-            and (:every_customer or countable.gateway_customer_id = any(:customers))
-        group by countable.gateway_customer_id, countable.period_start, countable.period_end
+            case when :settle_seconds > 0 then sum(unsettled) else 0 end as unsettled
+        from ({usage}) as usage
+        group by gateway_customer_id, period_start, period_end
     ) as event_sum
-    full join (
-        select
-            gateway_customer_id, period_start, period_end, usage_count,
-            xmin as counter_xid, ctid as counter_tid
-        from billing_usage_counters
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-            and (:every_customer or gateway_customer_id = any(:customers))
-    ) as counter using (gateway_customer_id, period_start, period_end)
+    full join ({counters}) as counter using (gateway_customer_id, period_start, period_end)
     where coalesce(counter.usage_count, 0)
         not between coalesce(event_sum.visible - event_sum.unsettled, 0) and coalesce(event_sum.visible, 0)
 ),

@@ -1,7 +1,9 @@
--- One table of the application as the catalog knows it: columns, unique keys, row security, our privileges.
--- Invariant: looks the name up through search_path exactly as our statements do; no row where there is no such table.
+-- Some tables of the application as the catalog knows them: columns, unique keys, row security, our privileges.
+-- Invariant: looks names up through search_path exactly as our statements do; no row where there is no such table.
 select
+    wanted.name as wanted,
     relation.oid::regclass::text as name,
+    relation.relkind::text as kind,
     row_security_active(relation.oid) as row_security_active,
     (
         select jsonb_object_agg(attname, jsonb_build_object(
@@ -24,11 +26,21 @@ select
             and index.indpred is null and index.indexprs is null
     ) as unique_keys,
     (
-        select coalesce(jsonb_agg(attribute.attname), '[]')
-        from pg_index as index
-        join pg_attribute as attribute
-            on attribute.attrelid = index.indrelid and attribute.attnum = index.indkey[0]
-        where index.indrelid = relation.oid and index.indisvalid and index.indpred is null
+        select coalesce(jsonb_agg(indexed.attname), '[]')
+        from (
+            select attribute.attname
+            from pg_index as index
+            join pg_attribute as attribute
+                on attribute.attrelid = index.indrelid and attribute.attnum = index.indkey[0]
+            where index.indisvalid and index.indpred is null
+                and (
+                    index.indrelid = relation.oid
+                    or index.indrelid in (select relid from pg_partition_tree(relation.oid) where isleaf)
+                )
+            group by attribute.attname
+            having bool_or(index.indrelid = relation.oid)
+                or count(distinct index.indrelid) = (select count(*) from pg_partition_tree(relation.oid) where isleaf)
+        ) as indexed
     ) as leading_index_columns,
     (
         select coalesce(jsonb_agg(distinct attribute.attname), '[]')
@@ -45,5 +57,5 @@ select
         where attrelid = relation.oid and attnum > 0 and not attisdropped
             and has_column_privilege(relation.oid, attnum, 'update')
     ) as updatable_columns
-from pg_class as relation
-where relation.oid = to_regclass(:table_name)
+from unnest(cast(:table_names as text[])) as wanted (name)
+join pg_class as relation on relation.oid = to_regclass(wanted.name)

@@ -1,0 +1,15 @@
+-- Part of other statements: the counters of the keys in `changed`.
+-- Index: the unique key of the counters, for each changed key.
+select changed.gateway_customer_id, changed.period_start, changed.period_end, counter.usage_count, counter.counter_xid, counter.counter_tid
+from changed
+-- Limit 1, of what there is once: keeps the planner from reading all of the table for a few keys.
+cross join lateral (
+    select usage_count, xmin as counter_xid, ctid as counter_tid
+    from billing_usage_counters
+    where gateway_name = :gateway_name
+        and usage_type = :usage_type
+        and gateway_customer_id = changed.gateway_customer_id
+        and period_start = changed.period_start
+        and period_end = changed.period_end
+    limit 1
+) as counter

@@ -1,0 +1,34 @@
+-- Part of other statements: what some events add up to, by key, where the log itself refuses a repeated request id.
+-- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event without a customer is invalid, and kept
+-- under the empty name.
+-- Index: as {which_events} says.
+select
+    coalesce(event.gateway_customer_id, '') as gateway_customer_id,
+    event.period_start,
+    event.period_end,
+    count(*) filter (where event.is_valid) as event_count,
+    coalesce(sum(event.quantity) filter (where event.is_valid), 0)::numeric as usage_count,
+    count(*) filter (where not event.is_valid) as invalid_count,
+    0::bigint as dedupe_count,
+    count(*) filter (
+        where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
+    ) as outside_period_count
+from (
+    select
+        event.*,
+        coalesce(
+            event.quantity > 0
+            and event.period_end > event.period_start
+            and event.gateway_customer_id is not null
+            and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
+            false
+        ) as is_valid
+    from billing_usage_events as event
+    where event.gateway_name = :gateway_name
+        and event.usage_type = :usage_type
+        and event.period_start >= :start
+        and event.period_start < :end
+        and (:every_customer or event.gateway_customer_id = any(:customers))
+        and {which_events}
+) as event
+group by 1, 2, 3

@@ -1,0 +1,60 @@
+-- Part of other statements: what some events add up to, by key, where the log admits a request id more than once.
+-- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Which of several events with
+-- one request id counts is decided by their order of arrival, so later events never change it.
+-- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
+select
+    figure.gateway_customer_id,
+    figure.period_start,
+    figure.period_end,
+    sum(figure.event_count)::bigint as event_count,
+    sum(figure.usage_count) as usage_count,
+    sum(figure.invalid_count)::bigint as invalid_count,
+    (sum(figure.valid_count) - sum(figure.event_count))::bigint as dedupe_count,
+    sum(figure.outside_period_count)::bigint as outside_period_count
+from (
+    select
+        event.gateway_customer_id, event.period_start, event.period_end,
+        count(*) as event_count,
+        sum(event.quantity)::numeric as usage_count,
+        0 as valid_count,
+        0 as invalid_count,
+        0 as outside_period_count
+    from ({countable_events}) as event
+    where event.gateway_name = :gateway_name
+        and event.usage_type = :usage_type
+        and event.period_start >= :start
+        and event.period_start < :end
+        and (:every_customer or event.gateway_customer_id = any(:customers))
+        and {which_events}
+    group by 1, 2, 3
+    union all
+    select
+        coalesce(event.gateway_customer_id, ''), event.period_start, event.period_end,
+        0,
+        0,
+        count(*) filter (where event.is_valid),
+        count(*) filter (where not event.is_valid),
+        count(*) filter (
+            where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
+        )
+    from (
+        select
+            event.*,
+            coalesce(
+                event.quantity > 0
+                and event.period_end > event.period_start
+                and event.gateway_customer_id is not null
+                and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
+                false
+            ) as is_valid
+        from billing_usage_events as event
+        where event.gateway_name = :gateway_name
+            and event.usage_type = :usage_type
+            and event.period_start >= :start
+            and event.period_start < :end
+            and (:every_customer or event.gateway_customer_id = any(:customers))
+            and {which_events}
+    ) as event
+    group by 1, 2, 3
+) as figure
+group by 1, 2, 3

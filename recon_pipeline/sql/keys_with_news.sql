@@ -1,0 +1,19 @@
+-- Part of other statements: the keys with an event, or with a deletion or an update of one, that was not part of what was verified.
+-- Index: ingest_xid; recon.invalidated_key by usage.
+select gateway_customer_id, period_start, period_end
+from billing_usage_events
+where ingest_xid >= cast(:verified_below as xid8)
+    and gateway_name = :gateway_name
+    and usage_type = :usage_type
+    and period_start >= :start
+    and period_start < :end
+    and gateway_customer_id is not null
+    and (:every_customer or gateway_customer_id = any(:customers))
+union
+select gateway_customer_id, period_start, period_end
+from recon.invalidated_key
+where gateway_name = :gateway_name
+    and usage_type = :usage_type
+    and period_start >= :start
+    and period_start < :end
+    and (:every_customer or gateway_customer_id = any(:customers))

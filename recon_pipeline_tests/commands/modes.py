@@ -1,0 +1,67 @@
+"""In which mode runs are, as each command tells it, and what the catalog holds of `ingest_xid`."""
+
+import re
+from typing import Any
+
+from recon_pipeline_tests.commands.conftest import Told, recon
+from recon_pipeline_tests.reconciliation.billing import Billing
+
+MAY = ("--period", "2025-05", "--json")
+XID_INDEXES = """
+    select
+        index.indrelid::regclass::text as on_table, index.indexrelid::regclass::text as name,
+        index.indisvalid as is_valid
+    from pg_index as index
+    join pg_attribute as first on first.attrelid = index.indrelid and first.attnum = index.indkey[0]
+    where first.attname = 'ingest_xid'
+    order by 1, 2
+"""
+TRIGGERS = """
+    select tgrelid::regclass::text as on_table, tgname as name
+    from pg_trigger
+    where tgname like 'recon\\_note\\_%'
+    order by 1, 2
+"""
+
+
+def finding(requirement: str) -> dict[str, Any]:
+    """What doctor says of a requirement; empty where it says nothing."""
+    found = [one for one in recon("doctor", "--json").json["findings"] if one["requirement"] == requirement]
+    return found[0] if found else {}
+
+
+def mode() -> tuple[str, str | None]:
+    """Mode and reason, as status tells them; doctor must say the same, in both of their outputs."""
+    status, mode_of_doctor = recon("status", "--json").json, finding("mode")
+    known, reason = status["mode"], status["mode_reason"]
+    assert mode_of_doctor["verdict"] == ("pass" if known == "incremental" else "note")
+    assert mode_of_doctor["detail"].startswith(known)
+    assert f"Mode {known}" in recon("status").said
+    if known == "full":
+        assert reason in mode_of_doctor["detail"]
+        assert reason in recon("status").said
+    else:
+        assert reason is None
+    return known, reason
+
+
+def is_incremental() -> bool:
+    """Whether every command says so."""
+    return mode() == ("incremental", None)
+
+
+def run_may() -> dict[str, Any]:
+    """The figures of a clean run over May."""
+    told = recon("reconcile", *MAY)
+    assert told.exit_code == 0, told.said
+    return told.json
+
+
+def statements(told: Told) -> list[str]:
+    """What a person is asked to run by hand, each as it stands there."""
+    return re.findall(r"^  (\S.*);$", told.out, flags=re.MULTILINE)
+
+
+def xid_indexes(billing: Billing) -> list[tuple[str, bool]]:
+    """Table and validity of every index on `ingest_xid`."""
+    return [(row.on_table, row.is_valid) for row in billing.query(XID_INDEXES)]

@@ -1,0 +1,143 @@
+"""The incremental mode from outside: sums as a comparison would read them, and acts between the statements of a run."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+from sqlalchemy import TextClause
+
+from recon_pipeline.store import aggregates, drift, horizons
+from recon_pipeline.store.aggregates import Advance
+from recon_pipeline.store.basis import Look, Sums
+from recon_pipeline.store.statements import statement
+from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.product import SCOPE, Run, new_run
+
+_TOTALS = "event_count, invalid_count, dedupe_count, outside_period_count"
+_WRONG_TOTALS = f"""
+    select partition, key_count, {_TOTALS}
+    from recon.usage_month
+    except
+    select
+        month.partition, count(aggregate.period_start),
+        {", ".join(f"coalesce(sum(aggregate.{total}), 0)::bigint" for total in _TOTALS.split(", "))}
+    from recon.usage_month as month
+    left join recon.usage_aggregate as aggregate
+        on to_char(aggregate.period_start at time zone 'UTC', 'YYYY-MM') = month.partition
+    group by month.partition
+"""
+_LOG_SUMS = """
+    select gateway_customer_id, sum(quantity)::bigint
+    from billing_usage_events
+    where gateway_name = 'stripe' and usage_type = 'remote_commands' and quantity > 0
+        and period_start >= '2025-05-01 00:00Z' and period_start < '2025-06-01 00:00Z'
+    group by 1
+"""
+
+
+def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Advance:
+    """One advance in a transaction of its own; `before` is told the name of each of its statements."""
+    acting = False
+
+    def telling(name: str, **parts: str) -> TextClause:
+        nonlocal acting
+        if not acting:
+            acting = True
+            before(name)
+            acting = False
+        return statement(name, **parts)
+
+    tables = run.tables()
+    with (
+        patch.object(aggregates, "statement", telling),
+        patch.object(horizons, "statement", telling),
+        run.database.transaction() as connection,
+    ):
+        return aggregates.advance(connection, run.question, tables)
+
+
+def once(name: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """Acts before the first statement of that name."""
+    waiting = [act]
+
+    def before(statement: str) -> None:
+        if statement == name and waiting:
+            waiting.pop()()
+
+    return before
+
+
+def event_sums(run: Run) -> dict[str, int]:
+    """Event sums by customer as a comparison reads them: from the aggregates and what they do not hold yet."""
+    sums: Counter[str] = Counter()
+    for key, total in event_sums_by_key(run).items():
+        sums[key[0]] += total
+    return dict(sums)
+
+
+def event_sums_by_key(run: Run) -> dict[tuple[Any, ...], int]:
+    """The same by customer, start and end of the period."""
+    with run.database.transaction("REPEATABLE READ") as connection:
+        tables = run.tables()
+        months = horizons.aggregated_months(connection, run.question)
+        assert months is not None, "there are no aggregates to rely on"
+        usage = statement("usage_from_aggregates", usage_beside_aggregates="usage_beside_aggregates", **tables.parts)
+        horizon = {"horizon": str(months[SCOPE[0]][0].horizon)}
+        rows = connection.execute(usage, run.question.parameters(SCOPE[0], tables) | horizon).all()
+    sums: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        sums[tuple(row[:3])] += int(row.visible)
+    return dict(sums)
+
+
+def aggregated(billing: Billing) -> dict[str, int]:
+    """What is stored by customer, of keys with an event that counts."""
+    return dict(
+        billing.query(
+            "select gateway_customer_id, sum(usage_count)::bigint from recon.usage_aggregate "
+            "where event_count > 0 group by 1"
+        )
+    )
+
+
+def wrong_totals(billing: Billing) -> list[Any]:
+    """Months whose totals are not what their keys add up to."""
+    return billing.query(_WRONG_TOTALS)
+
+
+def is_exact(billing: Billing, *, absorbed: bool = False) -> bool:
+    """Whether the sums of May are those of the log; where `absorbed`, the stored ones alone are too."""
+    sums = log_sums(billing)
+    stored = not absorbed or aggregated(billing) == sums
+    return stored and event_sums(new_run(billing.url)) == sums and not wrong_totals(billing)
+
+
+def log_sums(billing: Billing) -> dict[str, int]:
+    """Event sums of May by customer, asked of the log; request ids are taken as unique."""
+    return dict(billing.query(_LOG_SUMS))
+
+
+def tick(url: str, **question: Any) -> Run:
+    """What a tick does: advance, compare, repair, verify, remember."""
+    run = new_run(url, **question)
+    run.compare()
+    run.repair()
+    answer = run.verify()
+    if answer.mismatch_count == 0:
+        run.note_verified(answer)
+    return run
+
+
+def compared(url: str, *, sums: Sums = Sums.INCREMENTS, **question: Any) -> tuple[Look, set[tuple[Any, ...]]]:
+    """What a comparison would look at now, and the drift that it would find; nothing is absorbed."""
+    run = new_run(url, **question)
+    with run.database.transaction() as connection:
+        fingerprint = horizons.fingerprint(connection)
+    with run.database.transaction("REPEATABLE READ") as connection:
+        tables = run.tables()
+        looks = drift.compare(connection, run.question, tables, sums=sums, fingerprint=fingerprint).looks
+        found = drift.sample(connection, run.question.run_id)
+    return looks[0], {
+        (row.gateway_customer_id, row.period_start, row.kind, row.usage_count, row.event_sum) for row in found
+    }
