@@ -99,7 +99,6 @@ def test_notes_of_usage_that_nobody_aggregates_do_not_pile_up(filled: Billing) -
     assert is_exact(filled, absorbed=True)
 
 
-@pytest.mark.xfail(strict=True, reason="the trigger does not note a change of ingest_xid alone")
 @pytest.mark.parametrize("to", ["pg_current_xact_id()", "null"])
 def test_an_event_that_is_given_another_transaction_id_is_counted_once(filled: Billing, to: str) -> None:
     filled.add_event("a", 5)

@@ -84,7 +84,8 @@ create function recon.note_changed_events() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $note$
 declare
     columns constant text :=
-        'gateway_name, usage_type, gateway_customer_id, period_start, period_end, request_id, quantity, created_at, id';
+        'gateway_name, usage_type, gateway_customer_id, period_start, period_end, request_id, quantity, created_at, id,
+        event_timestamp, ingest_xid';
     changed text := 'select ' || columns || ' from old_rows';
 begin
     if tg_op = 'TRUNCATE' then
