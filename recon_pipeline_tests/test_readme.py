@@ -89,6 +89,12 @@ def test_the_page_on_privileges_grants_what_init_prints() -> None:
     assert [grant for grant in grants if grant not in DOCS["privileges.md"]] == []
 
 
+def test_the_page_on_privileges_shows_what_init_changes_in_the_log() -> None:
+    shown = " ".join(DOCS["privileges.md"].split())
+    statements = [" ".join(one.split()) for one in source("ingest_xid").split(";")]
+    assert [one for one in statements if one and "lock_timeout" not in one and f"{one};" not in shown] == []
+
+
 def test_every_test_file_that_the_argument_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+\.py)`", DOCS["correctness.md"]))
     there = {path.name for path in (PROJECT / "recon_pipeline_tests").rglob("test_*.py")}

@@ -170,6 +170,11 @@ def test_dagsters_storage_that_is_not_named_fails_and_the_rest_is_looked_at_all_
 
 def test_doctor_changes_nothing(make_billing: MakeBilling) -> None:
     billing = make_billing(template="billing")
-    before = billing.value("select pg_current_snapshot()")
-    recon("doctor")
-    assert billing.value("select pg_current_snapshot()") == before
+
+    def no_transaction_wrote() -> bool:
+        before = billing.value("select pg_current_snapshot()")
+        recon("doctor")
+        return billing.value("select pg_current_snapshot()") == before
+
+    # An autovacuum that happens to run writes too, but not again and again.
+    assert any(no_transaction_wrote() for _ in range(5))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +122,20 @@ def test_init_adds_one_column_its_default_an_index_and_three_triggers_and_nothin
         f"CREATE TRIGGER recon_note_truncate AFTER TRUNCATE ON public.{LOG} {note}",
     }
     assert is_incremental()
+
+
+def test_what_init_added_is_taken_back_by_what_the_page_on_privileges_says(make_billing: MakeBilling) -> None:
+    billing = make_billing(template="billing")
+    before = sorted(row[0] for row in billing.query(SHAPE))
+    recon("init")
+    page = (Path(__file__).parents[2] / "docs" / "privileges.md").read_text(encoding="utf-8")
+    take_back = page.partition("## How to take it back")[2].partition("```sql\n")[2].partition("```")[0]
+
+    for statement in take_back.rstrip(";\n").split(";\n"):
+        billing.query(statement)
+
+    assert sorted(row[0] for row in billing.query(SHAPE)) == before
+    assert mode() == ("full", f"{LOG} has no column ingest_xid")
 
 
 def test_the_log_is_not_rewritten_old_events_stay_as_they_are_and_new_ones_know_their_transaction(

@@ -132,6 +132,20 @@ def test_a_partition_made_later_is_covered_by_itself(make_billing: MakeBilling, 
     assert finding("partitions") == {}
 
 
+def test_a_partition_attached_with_its_default_leaves_runs_incremental(make_billing: MakeBilling) -> None:
+    billing = make_billing(TWO_LEVELS, template="billing")
+    recon("init")
+    recorded(billing, "a", 3)
+    run_may()
+    default = "alter table attached alter column ingest_xid set default pg_current_xact_id();"
+    billing.query(ATTACH.replace(f"alter table {LOG}", f"{default} alter table {LOG}"))
+    assert is_incremental()
+    assert ("attached", True) in xid_indexes(billing)
+    run = run_may()
+    assert (run["mode"], run["drift_count"]) == ("incremental", 0)
+    assert run["rebuilt_because"]
+
+
 @pytest.mark.parametrize("indexed", [True, False])
 def test_a_partition_attached_without_default_puts_runs_into_full_mode_until_init_is_run_again(
     make_billing: MakeBilling, indexed: bool
@@ -141,8 +155,7 @@ def test_a_partition_attached_without_default_puts_runs_into_full_mode_until_ini
     recorded(billing, "a", 3)
     run_may()
     if not indexed:
-        billing.query(f"drop index {LOG}_ingest_xid_idx")
-        recon("init")
+        billing.query(f"drop index {LOG}_ingest_xid_idx")  # an attached table is given what the whole log has
 
     billing.query(ATTACH)
 
