@@ -1,6 +1,6 @@
 """Event sums per key, in `recon.usage_aggregate`: what each counter should say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ from recon_pipeline.store import aggregates, basis, horizons, runs
 from recon_pipeline.store.aggregates import Advance, StoredFromLog
 from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.horizons import Month
 
 _KEY = dg.AssetKey("usage_aggregates")
 _SUMS_FIT = dg.AssetCheckSpec(
@@ -68,15 +69,7 @@ def usage_aggregates(
                 "months": step.months,
                 "mode": mode.sums.value,
                 **_figures(advance, stored),
-                **(
-                    {
-                        "keys": sum(month.key_count for of_usage in months.values() for month in of_usage),
-                        "events": sum(month.event_count for of_usage in months.values() for month in of_usage),
-                        "horizon": str(min(of_usage[0].horizon for of_usage in months.values())),
-                    }
-                    if months
-                    else {}
-                ),
+                **_totals([month for of_usage in (months or {}).values() for month in of_usage]),
             },
         )
         yield dg.AssetCheckResult(
@@ -124,6 +117,16 @@ def _audit(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
         else f"All stored sums of {step.months} are what the log adds up to.",
         metadata={"count": count, **sample("sample", differing, aggregates.DifferingAggregate)},
     )
+
+
+def _totals(months: Sequence[Month]) -> dict[str, str | int]:
+    if not months:
+        return {}
+    return {
+        "keys": sum(month.key_count for month in months),
+        "events": sum(month.event_count for month in months),
+        "horizon": str(min(month.horizon for month in months)),
+    }
 
 
 def _figures(advance: Advance, stored: StoredFromLog | None) -> dict[str, str | int]:

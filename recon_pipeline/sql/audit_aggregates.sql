@@ -15,17 +15,7 @@ differing as materialized (
         gateway_customer_id, period_start, period_end,
         coalesce(stored.usage_count, 0) as aggregated, coalesce(figure.usage_count, 0) as in_log
     from figure
-    full join (
-        select
-            gateway_customer_id, period_start, period_end,
-            event_count, usage_count, invalid_count, dedupe_count, outside_period_count
-        from recon.usage_aggregate
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-            and (:every_customer or gateway_customer_id = any(:customers))
-    ) as stored using (gateway_customer_id, period_start, period_end)
+    full join ({stored_figures}) as stored using (gateway_customer_id, period_start, period_end)
     full join (select *, true as is_noted from noted) as noted using (gateway_customer_id, period_start, period_end)
     where noted.is_noted is null
         and (

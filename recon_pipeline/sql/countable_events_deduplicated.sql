@@ -1,13 +1,9 @@
 -- Part of other statements: the events that count, where the log admits a request id more than once.
--- Invariant: of the valid events of one (gateway_name, request_id) only the first to arrive counts, wherever in the log the
--- others are; id and physical place decide between rows that arrived in one transaction.
+-- Invariant: of the valid events of one (gateway_name, request_id) only the first to arrive counts, wherever in the log the others are.
 -- Index: one that begins with request_id or (gateway_name, request_id), where there is one; else a hash of the whole log.
 select event.*
 from billing_usage_events as event
-where event.quantity > 0
-    and event.period_end > event.period_start
-    and event.gateway_customer_id is not null
-    and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity'))
+where {valid_event}
     and not exists (
         select
         from billing_usage_events as earlier
@@ -17,6 +13,5 @@ where event.quantity > 0
             and earlier.period_end > earlier.period_start
             and earlier.gateway_customer_id is not null
             and (not :quantity_is_numeric or earlier.quantity::text not in ('NaN', 'Infinity'))
-            and (coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)
-            < (coalesce(event.created_at, '-infinity'), event.id, event.tableoid, event.ctid)
+            and {came_before}
     )

@@ -37,24 +37,7 @@ from (
         count(*) filter (
             where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
         )
-    from (
-        select
-            event.*,
-            coalesce(
-                event.quantity > 0
-                and event.period_end > event.period_start
-                and event.gateway_customer_id is not null
-                and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
-                false
-            ) as is_valid
-        from billing_usage_events as event
-        where event.gateway_name = :gateway_name
-            and event.usage_type = :usage_type
-            and event.period_start >= :start
-            and event.period_start < :end
-            and (:every_customer or event.gateway_customer_id = any(:customers))
-            and {which_events}
-    ) as event
+    from ({judged_events}) as event
     group by 1, 2, 3
 ) as figure
 group by 1, 2, 3

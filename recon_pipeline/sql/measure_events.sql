@@ -1,12 +1,12 @@
 -- The quality of the log within an extent: how much there is, how much of it counts, what is odd.
 -- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate.
--- Index: (usage_type, period_start, period_end) for a few months; a sequential scan for all of them.
+-- Index: as {judged_events} says.
 select
     count(*) as events_scanned,
-    count(*) - count(*) filter (where countable_if_first) as invalid_count,
+    count(*) - count(*) filter (where is_valid) as invalid_count,
     case
         when :request_id_is_unique then 0
-        else count(*) filter (where countable_if_first) - (
+        else count(*) filter (where is_valid) - (
             select count(*)
             from ({countable_events}) as countable
             where countable.gateway_name = :gateway_name
@@ -20,20 +20,4 @@ select
         where event_timestamp < period_start or event_timestamp >= period_end
     ) as outside_period_count,
     count(*) filter (where created_at > :since) as new_count
-from (
-    select
-        event.*,
-        coalesce(
-            event.quantity > 0
-            and event.period_end > event.period_start
-            and event.gateway_customer_id is not null
-            and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
-            false
-        ) as countable_if_first
-    from billing_usage_events as event
-    where event.gateway_name = :gateway_name
-        and event.usage_type = :usage_type
-        and event.period_start >= :start
-        and event.period_start < :end
-        and (:every_customer or event.gateway_customer_id = any(:customers))
-) as measured
+from ({judged_events}) as measured

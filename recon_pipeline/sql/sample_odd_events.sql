@@ -16,13 +16,7 @@ where event.gateway_name = :gateway_name
     and event.period_start < :end
     and (:every_customer or event.gateway_customer_id = any(:customers))
     and case
-        when :invalid then not coalesce(
-            event.quantity > 0
-            and event.period_end > event.period_start
-            and event.gateway_customer_id is not null
-            and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
-            false
-        )
+        when :invalid then not coalesce({valid_event}, false)
         else event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
     end
 limit :sample_rows

@@ -47,13 +47,7 @@ where event.gateway_name = :gateway_name
     and event.period_start = key.period_start
     and event.period_end = key.period_end
     and case
-        when :invalid then not coalesce(
-            event.quantity > 0
-            and event.period_end > event.period_start
-            and event.gateway_customer_id is not null
-            and (not :quantity_is_numeric or event.quantity::text not in ('NaN', 'Infinity')),
-            false
-        )
+        when :invalid then not coalesce({valid_event}, false)
         else event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
     end
 limit :sample_rows

@@ -10,7 +10,6 @@ values (
 on conflict (run_id) do update set outcome = 'running', finished_at = null, error = null
 returning
     horizon::text as horizon,
-    started_at,
     (
         select max(started_at)
         from recon.reconciliation_run as earlier

@@ -11,17 +11,7 @@ changed as materialized (
         gateway_customer_id, period_start, period_end,
         figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count
     from figure
-    full join (
-        select
-            gateway_customer_id, period_start, period_end,
-            event_count, usage_count, invalid_count, dedupe_count, outside_period_count
-        from recon.usage_aggregate
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-            and (:every_customer or gateway_customer_id = any(:customers))
-    ) as stored using (gateway_customer_id, period_start, period_end)
+    full join ({stored_figures}) as stored using (gateway_customer_id, period_start, period_end)
     where (
             stored.event_count, stored.usage_count, stored.invalid_count, stored.dedupe_count, stored.outside_period_count
         ) is distinct from (

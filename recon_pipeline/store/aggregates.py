@@ -81,8 +81,7 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
         run: What is looked at; months of its extent are built if they are not.
         tables: How the tables are shaped; the log can be read in increments.
     """
-    connection.execute(statement("note_event_log"), {"identity": horizons.position(connection).identity})
-    if connection.execute(statement("lock_event_log")).one_or_none() is None:
+    if not _is_ours_to_write(connection):
         return Advance(waits_because="another run is adding events to the aggregates")
     # After the lock, in a statement of its own: what is below this horizon is final in every statement that follows.
     position = horizons.position(connection)
@@ -121,11 +120,10 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     Returns:
         What it added up to, or None where another run is at it.
     """
-    connection.execute(statement("note_event_log"), {"identity": horizons.position(connection).identity})
-    if connection.execute(statement("lock_event_log")).one_or_none() is None:
+    if not _is_ours_to_write(connection):
         return None
     connection.execute(statement("forget_horizons"))
-    parts = tables.parts | {"which_events": "any_event"}
+    parts = tables.parts | {"which_events": "any_event", "stored_figures": "stored_figures"}
     rows = [
         connection.execute(statement("store_aggregates", **parts), run.parameters(usage, tables)).one()
         for usage in run.extent.scope
@@ -149,9 +147,10 @@ def audit(
         How many keys differ, and at most `SAMPLE_ROWS` of them for each metered usage.
     """
     found, sample = 0, list[DifferingAggregate]()
-    parts = tables.parts | {"which_events": "below_horizon"}
+    parts = tables.parts | {"which_events": "below_horizon", "stored_figures": "stored_figures"}
+    position = horizons.position(connection)
     for usage in run.extent.scope:
-        months = horizons.of_extent(horizons.built_months(connection, usage), run)
+        months = horizons.months_of_run(connection, run, usage, position)
         if months is None:
             continue
         rows = connection.execute(
@@ -240,6 +239,12 @@ class _Advancing:
         every_customer: dict[str, Any] = {"every_customer": True, "customers": []}
         parameters = self.run.parameters(self.usage, self.tables) | every_customer | more
         return self.connection.execute(statement(name, **(parts or {})), parameters)
+
+
+def _is_ours_to_write(connection: Connection) -> bool:
+    """Lock the record of the log, which the first run of all makes; whether no other run holds it."""
+    connection.execute(statement("note_event_log"), {"identity": horizons.position(connection).identity})
+    return connection.execute(statement("lock_event_log")).one_or_none() is not None
 
 
 def _reason_to_rebuild(connection: Connection, run: Reconciliation, position: horizons.Position) -> str | None:

@@ -153,11 +153,7 @@ def choose(
         fingerprint: Of the counters, read before this transaction began.
     """
     position = horizons.position(connection)
-    months = None
-    if tables.has_ingest_xid and position.is_known:
-        months = horizons.of_extent(horizons.built_months(connection, usage), run)
-    if months is not None and months[0].horizon > position.horizon:
-        months = None
+    months = horizons.months_of_run(connection, run, usage, position)
     if sums is Sums.LOG or months is None:
         return Basis(Look.LOG, position, months, fingerprint)
     basis = Basis(Look.CHANGED_KEYS, position, months, fingerprint)

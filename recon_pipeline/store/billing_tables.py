@@ -133,10 +133,14 @@ class BillingTables:
     @property
     def parts(self) -> dict[str, str]:
         """The files that stand for the placeholders of a statement."""
-        if self.request_id_is_unique:
-            return {"countable_events": "countable_events", "key_figures": "key_figures"}
-        by_arrival = "countable_events_by_arrival" if self.has_ingest_xid else "countable_events_deduplicated"
-        return {"countable_events": by_arrival, "key_figures": "key_figures_deduplicated"}
+        kind = "" if self.request_id_is_unique else "_deduplicated"
+        return {
+            "countable_events": f"countable_events{kind}",
+            "key_figures": f"key_figures{kind}",
+            "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
+            "judged_events": "judged_events",
+            "valid_event": "valid_event",
+        }
 
     @property
     def limit_parts(self) -> dict[str, str]:

@@ -63,7 +63,7 @@ def measure(
     totals = [0, 0, 0, 0, 0]
     for usage in run.extent.scope:
         row = connection.execute(
-            statement("measure_events", **tables.parts),
+            statement("measure_events", **tables.parts, which_events="any_event"),
             run.parameters(usage, tables) | {"since": since, "request_id_is_unique": tables.request_id_is_unique},
         ).one()
         totals = [total + figure for total, figure in zip(totals, row, strict=True)]
@@ -120,10 +120,10 @@ def sample_odd(
     for usage in run.extent.scope:
         parameters = run.parameters(usage, tables) | {"invalid": invalid}
         if months is None:
-            rows = connection.execute(statement("sample_odd_events"), parameters)
+            rows = connection.execute(statement("sample_odd_events", **tables.parts), parameters)
         else:
             parameters |= {"horizon": str(months[usage][0].horizon)}
-            rows = connection.execute(statement("sample_odd_events_by_key"), parameters)
+            rows = connection.execute(statement("sample_odd_events_by_key", **tables.parts), parameters)
         found.extend(OddEvent(**row) for row in rows.mappings())
     return tuple(found)
 

@@ -5,7 +5,6 @@ however late they committed. A run reads horizon, aggregates and rows at one sna
 remembered by month: below which transaction the events, and below which the counters, were part of what matched.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -166,22 +165,24 @@ def built_months(connection: Connection, usage: MeteredUsage) -> tuple[Month, ..
     )
 
 
-def of_extent(months: Sequence[Month], run: Reconciliation) -> tuple[Month, ...] | None:
-    """The months of the run, or None if one of them is not built."""
+def months_of_run(
+    connection: Connection, run: Reconciliation, usage: MeteredUsage, here: Position
+) -> tuple[Month, ...] | None:
+    """The months of the run for one metered usage; None if one is not built, or the aggregates are of another log."""
+    if not here.is_known:
+        return None
     wanted = {month.key for month in months_between(run.extent.first, run.extent.last)}
-    found = tuple(month for month in months if month.partition in wanted)
-    return found if len(found) == len(wanted) else None
+    found = tuple(month for month in built_months(connection, usage) if month.partition in wanted)
+    return found if len(found) == len(wanted) and found[0].horizon <= here.horizon else None
 
 
 def aggregated_months(connection: Connection, run: Reconciliation) -> dict[MeteredUsage, tuple[Month, ...]] | None:
-    """The months of the run for each metered usage; None if one is not built, or the aggregates are of another log."""
+    """The months of the run for each metered usage; None if those of one are."""
     here = position(connection)
-    if not here.is_known:
-        return None
     months: dict[MeteredUsage, tuple[Month, ...]] = {}
     for usage in run.extent.scope:
-        found = of_extent(built_months(connection, usage), run)
-        if found is None or found[0].horizon > here.horizon:
+        found = months_of_run(connection, run, usage, here)
+        if found is None:
             return None
         months[usage] = found
     return months

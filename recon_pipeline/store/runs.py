@@ -24,12 +24,10 @@ class RunStart:
 
     Attributes:
         horizon: The transaction id below which every transaction had ended.
-        started_at: When the run's record was opened, by the database's clock.
         previous_started_at: When the last run that finished had started, or None for the first.
     """
 
     horizon: str
-    started_at: datetime
     previous_started_at: datetime | None
 
 
@@ -89,7 +87,7 @@ def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str
             "customers": list(run.extent.customers) if run.extent.customers is not None else None,
         },
     ).one()
-    return RunStart(row.horizon, row.started_at, row.previous_started_at)
+    return RunStart(row.horizon, row.previous_started_at)
 
 
 def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:

@@ -146,6 +146,19 @@ def test_a_counter_that_was_changed_and_changed_back_is_summed_anew(drifted: Bil
     assert drifted.counters() == {"a": 15, "b": 20}
 
 
+@pytest.mark.parametrize("moment", ["repair_unchanged_counters", "lock_free_counters", "repair_locked_counters"])
+def test_an_event_that_another_run_adds_to_the_aggregates_meanwhile_is_not_counted_twice(
+    drifted: Billing, moment: str
+) -> None:
+    run = compared(drifted)
+    drifted.record("a", 5)
+
+    run.repair(before={moment: new_run(drifted.url).aggregate})
+
+    assert drifted.counters() == {"a": 15, "b": 20}
+    assert run.verify().mismatch_count == 0
+
+
 def test_an_event_whose_increment_is_still_to_come_is_not_counted_twice(drifted: Billing) -> None:
     run = compared(drifted)
     drifted.add_event("a", 5)

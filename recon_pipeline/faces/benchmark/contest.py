@@ -30,7 +30,7 @@ IDLE_TICK = "an idle tick"
 REPAIR = "safe repair of every counter, with ledger"
 
 TICK_EVENTS, TICK_DRIFTED = 1_000, 100
-BURST_KEYS, BURST_EVENTS_OF_KEY = 50_000, 10
+BURST_KEYS = 50_000
 
 
 class Contest:
@@ -75,7 +75,7 @@ class Contest:
         self.product(IDLE_TICK, self.contestant.tick)
 
     def burst(self, keys: int) -> None:
-        """One turn of a burst, half of it repeated keys of the customers with most usage."""
+        """One turn of a burst: ten new events for each of so many keys."""
         self.seed += 1
         self._prepare("benchmark_burst", keys=keys, seed=self.seed, name="writing a burst")
         self.burst_events = self.product(BURST, self.contestant.advance).count
