@@ -8,6 +8,7 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.commands.common import own_embedded_server
 from recon_pipeline.faces.commands.holds import hold, release
 from recon_pipeline.faces.commands.pause import pause, resume
+from recon_pipeline.faces.commands.undo import undo
 from recon_pipeline.faces.console import (
     EXIT_CLEAN,
     EXIT_NOT_CLEAN,
@@ -202,5 +203,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (pause, resume, hold, release):
+for command in (pause, resume, hold, release, undo):
     main.add_command(command)

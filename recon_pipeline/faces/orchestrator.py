@@ -120,16 +120,13 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     Raises:
         ReconError: The run ended without a record (the database was never reached, or was lost).
     """
-    import dagster as dg
-
     from recon_pipeline.assets.months import range_tags
     from recon_pipeline.assets.reconciler import close_record, open_database
     from recon_pipeline.automation.jobs import PIPELINE
     from recon_pipeline.automation.jobs import reconcile as job
     from recon_pipeline.definitions import defs
 
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    quietly()
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE
     user = user_name()
     config = {
@@ -156,12 +153,20 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
         with database.transaction() as connection:
             record = runs.read(connection, result.run_id)
     except ReconError as error:
-        raise _failure_of(result) or error from error
+        raise failure_of(result) or error from error
     if record is None:
-        raise _failure_of(result) or ReconError(
+        raise failure_of(result) or ReconError(
             f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, _failed_checks(result.get_asset_check_evaluations()))
+
+
+def quietly() -> None:
+    """Let Dagster's own log, and its warnings about what may change, not stand between a person and the answer."""
+    import dagster as dg
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[FailedCheck, ...]:
@@ -172,7 +177,7 @@ def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[Fa
     )
 
 
-def _failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
+def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
     """Why the run failed, in the words of the step that did."""
     for event in result.all_events:
         if event.is_step_failure:

@@ -93,7 +93,7 @@ create table recon.undo (
     without_counter bigint,
     deferred bigint,
     failed bigint,
-    error text
+    not_undone jsonb
 );
 comment on table recon.undo is 'Who had the repairs of which run taken back, why, and what became of that.';
 """
