@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from recon_pipeline.assets import approval
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
@@ -122,18 +123,12 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
 
 
 def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    lost = step.lost_log(tables)
-    if lost is None:
-        return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True)
-    if step.approve_reason:
-        step.record_approval()
-        return dg.AssetCheckResult(
-            check_name="event_log_is_visible",
-            passed=True,
-            description=f"{lost.what} Approved by {step.approved_by}: {step.approve_reason}",
-        )
-    step.finish("blocked", error=str(lost))
-    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
+    lost, approved = approval.lost_log_refusal(step, tables)
+    if lost is not None:
+        step.finish("blocked", error=str(lost))
+        return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
+    told = f"{approved} {approval.approved_by(step)}" if approved else None
+    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=told)
 
 
 def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResult:

@@ -32,6 +32,7 @@ class Request:
         full: Take sums from the log itself, and check the stored ones against it.
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or ''.
+        approve_run: The blocked run whose figures were seen, or '' for the latest.
     """
 
     first: BillingMonth
@@ -41,6 +42,7 @@ class Request:
     full: bool = False
     while_paused: bool = False
     approve_reason: str = ""
+    approve_run: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
         "full": request.full,
         "while_paused": request.while_paused,
         "approve_reason": request.approve_reason,
+        "approve_run": request.approve_run,
         "approved_by": user,
     }
     result = defs.resolve_job_def(job.name).execute_in_process(
