@@ -6,6 +6,7 @@ import click
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.commands.common import own_embedded_server
+from recon_pipeline.faces.commands.explain import explain
 from recon_pipeline.faces.commands.holds import hold, release
 from recon_pipeline.faces.commands.pause import pause, resume
 from recon_pipeline.faces.commands.undo import undo
@@ -207,5 +208,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (pause, resume, hold, release, undo):
+for command in (pause, resume, hold, release, undo, explain):
     main.add_command(command)
