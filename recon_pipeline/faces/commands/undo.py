@@ -116,12 +116,13 @@ def _show_undoable(request: "Undo", found: "Undoable", *, as_json: bool) -> int:
 
 
 def _show(record: "UndoRecord") -> None:
-    table = Table(title=f"Repairs of run {record.undone_run_id} taken back", show_header=False)
+    table = Table(title="Taken back", show_header=False)
+    table.add_row("repairs of run", record.undone_run_id)
     for name in ("undone", "already_undone", "below_zero", "without_counter", "deferred", "failed"):
         count = getattr(record, name)
         if count or name == "undone":
             table.add_row(name.replace("_", " "), f"{count:,}")
-    table.add_row("run", record.run_id)
+    table.add_row("by run", record.run_id)
     out.print(table)
     if record.not_undone:
         left = Table("customer", "period start", "counter", "repair added", "why not")
