@@ -53,6 +53,8 @@ def test_a_pause_is_obeyed_shown_everywhere_and_ended_by_resume(drifted: Billing
     assert [run["outcome"] for run in status["runs"]] == ["paused", "paused"]
     assert f"Repairs are paused by {status['paused']['paused_by']}" in recon("status").said
 
+    assert f"paused by {status['paused']['paused_by']}" in recon("doctor").said
+
     deliberate = recon("reconcile", *MAY, "--while-paused")
     assert (deliberate.exit_code, deliberate.json["rows_repaired"]) == (0, 2)
 
@@ -76,6 +78,8 @@ def test_a_hold_is_obeyed_shown_everywhere_and_ended_by_release(drifted: Billing
     assert "are held: a." in recon("reconcile", "--period", "2025-05").said
     assert len(recon("status", "--json").json["holds"]) == 2
     assert f"a, every month: {WHY[1]}" in recon("status").said
+
+    assert "2 customers are held" in recon("doctor").said
 
     released = recon("release", "--customer", "a", "--reason", "settled", "--json")
     assert [one["gateway_customer_id"] for one in released.json["released"]] == ["a"]
@@ -110,7 +114,7 @@ def test_an_undo_is_a_run_of_dagster_and_says_what_it_took_back(drifted: Billing
 
     back = recon("undo", told.json["run_id"], "--customer", "a", *WHY)
     assert back.exit_code == 0
-    assert "undone │ 1" in back.out
+    assert "undone │ 1" in back.said
     assert drifted.counter("a") == 10
 
 
