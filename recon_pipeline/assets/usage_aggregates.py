@@ -62,7 +62,7 @@ def usage_aggregates(
             yield _audit(step, tables)
         with step.database.transaction() as connection:
             count, oversized = aggregates.oversized(connection, step.run, tables, months_tell=can_advance)
-            months = horizons.aggregated_months(connection, step.run) if can_advance else None
+            months = horizons.aggregated_months(connection, step.run, tables) if can_advance else None
         yield dg.MaterializeResult(
             asset_key=_KEY,
             metadata={
