@@ -65,6 +65,21 @@ class DifferingAggregate:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What the log itself says of the stored aggregates.
+
+    Attributes:
+        differing_count: Keys whose aggregate is not what the log adds up to.
+        sample: At most `SAMPLE_ROWS` of them for each metered usage.
+        unaudited: Metered usages without aggregates that could be audited.
+    """
+
+    differing_count: int
+    sample: tuple[DifferingAggregate, ...]
+    unaudited: tuple[MeteredUsage, ...]
+
+
+@dataclass(frozen=True)
 class OversizedSum:
     """A key whose event sum no counter can hold; values as Postgres prints them."""
 
@@ -134,25 +149,21 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     )
 
 
-def audit(
-    connection: Connection, run: Reconciliation, tables: BillingTables
-) -> tuple[int, tuple[DifferingAggregate, ...]]:
+def audit(connection: Connection, run: Reconciliation, tables: BillingTables) -> Audit:
     """Sum the log of the extent anew and compare with the aggregates; what differs is noted, `advance` recomputes it.
 
     Args:
         connection: In a REPEATABLE READ transaction of its own, which the caller commits.
         run: What is looked at; its months are built.
         tables: How the tables are shaped; the log can be read in increments.
-
-    Returns:
-        How many keys differ, and at most `SAMPLE_ROWS` of them for each metered usage.
     """
-    found, sample = 0, list[DifferingAggregate]()
+    found, sample, unaudited = 0, list[DifferingAggregate](), list[MeteredUsage]()
     parts = tables.parts | {"which_events": "below_horizon", "stored_figures": "stored_figures"}
     position = horizons.position(connection, tables)
     for usage in run.extent.scope:
         months = horizons.months_of_run(connection, run, usage, position)
         if months is None:
+            unaudited.append(usage)
             continue
         rows = connection.execute(
             statement("audit_aggregates", **parts),
@@ -163,7 +174,7 @@ def audit(
             DifferingAggregate(row.gateway_customer_id, row.period_start, row.period_end, row.aggregated, row.in_log)
             for row in rows
         )
-    return found, tuple(sample)
+    return Audit(found, tuple(sample), tuple(unaudited))
 
 
 def oversized(
