@@ -69,7 +69,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
         with step.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
             mode, start = step.open(connection, tables)
-            months = horizons.aggregated_months(connection, step.run) if mode.sums is Sums.INCREMENTS else None
+            months = horizons.aggregated_months(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
             if months is None:
                 quality = events.measure(connection, step.run, tables, since=start.previous_started_at)
             else:
