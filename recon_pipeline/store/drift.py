@@ -72,7 +72,8 @@ class Mismatch:
     """One key whose counter differs from its event sum, for a person to see.
 
     Attributes:
-        outcome: What this run did with the key, '' if it had not found it drifted.
+        outcome: What this run did with the key, `untouched` if it did not come to it, '' if it had not found it
+            drifted.
         error: Why, where it could not be repaired.
     """
 

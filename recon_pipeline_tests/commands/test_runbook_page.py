@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from recon_pipeline.faces import console
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period
 
@@ -87,7 +88,8 @@ MISHAPS: dict[str, Callable[[Billing], None]] = {
 def story(make_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch) -> Billing:
     monkeypatch.setenv("RECON_START_PERIOD", "2026-09")
     monkeypatch.setenv("RECON_MAX_REPAIRS", "5")
-    monkeypatch.setenv("COLUMNS", "110")
+    for one in (console.out, console.err):
+        monkeypatch.setattr(one, "_width", 110)
     monkeypatch.setattr("getpass.getuser", lambda: "ada")
     billing = make_billing()
     use_september(billing)
