@@ -6,6 +6,7 @@ cross join unnest(
     case relation.relname
         when 'schema_version' then array['select']
         when 'counter_repair' then array['select', 'insert']
+        when 'control' then array['select', 'insert']
         else array['select', 'insert', 'update', 'delete']
     end
 ) as needed (privilege)
