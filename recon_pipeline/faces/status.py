@@ -6,10 +6,12 @@ from typing import Any
 from rich.table import Table
 
 from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import basis, migrate, runs
+from recon_pipeline.store import alerts, basis, migrate, runs
+from recon_pipeline.store.alerts import Undelivered
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
 from recon_pipeline.store.runs import RunRecord
@@ -26,12 +28,16 @@ class Status:
         mode: How a run that begins now takes event sums, and why.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
+        failing: What people were told of and has not passed since.
+        undelivered: What they have not been told yet.
     """
 
     database: str
     mode: Mode
     last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
+    failing: tuple[Alarm, ...]
+    undelivered: tuple[Undelivered, ...]
 
     @property
     def is_clean(self) -> bool:
@@ -52,8 +58,9 @@ def read_status(settings: Settings) -> Status:
             raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
         mode = basis.mode(connection, require_trustworthy(connection))
         latest = runs.recent(connection, rows=RUNS_SHOWN)
+        failing, undelivered = alerts.alarms(connection), alerts.undelivered(connection)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
-    return Status(database.name, mode, next(clean, None), latest)
+    return Status(database.name, mode, next(clean, None), latest, failing, undelivered)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -65,6 +72,13 @@ def as_json(status: Status) -> dict[str, Any]:
         "mode_reason": status.mode.reason,
         "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
+        "alerts": {
+            "failing": [
+                {"subject": alarm.subject, "severity": alarm.severity, "failing_since": alarm.failing_since}
+                for alarm in status.failing
+            ],
+            "undelivered": [asdict(one) for one in status.undelivered],
+        },
     }
 
 
@@ -83,6 +97,11 @@ def show(status: Status) -> None:
             f"Every counter of {clean.first_partition} to {clean.last_partition} matched its event sum "
             f"in the run of {clean.started_at:%Y-%m-%d %H:%M:%S} UTC."
         )
+    for alarm in status.failing:
+        style = "red" if alarm.severity is Severity.ERROR else "yellow"
+        out.print(f"[{style}]{alarm.subject}[/] fails since {alarm.failing_since:%Y-%m-%d %H:%M} UTC")
+    for one in status.undelivered:
+        out.print(f"{one.messages} alerts are not delivered to {one.target_name}: {one.error}", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "took", "run"):
         justify = "right" if heading in ("drift", "repaired", "failed", "deferred") else "left"

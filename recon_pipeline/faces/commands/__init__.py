@@ -1,0 +1,1 @@
+"""Commands of the runbook, a topic a file; the others stand in `cli`."""
