@@ -37,6 +37,7 @@ class Step:
     database: BillingDatabase
     run: Reconciliation
     full: bool
+    while_paused: bool
     approve_reason: str
     approved_by: str
     log: Callable[[str], None]
@@ -120,6 +121,10 @@ class Reconciler(dg.ConfigurableResource[Any]):
         default=False,
         description="Take event sums from the log itself, and check the stored aggregates against it.",
     )
+    while_paused: bool = Field(
+        default=False,
+        description="Repair although somebody has paused repairs (recon pause).",
+    )
     approve_reason: str = Field(
         default="",
         description="Let this run repair more than the budgets (RECON_MAX_...) allow, and why that is right. "
@@ -159,6 +164,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
                 quotas=settings.quotas,
             ),
             full=self.full,
+            while_paused=self.while_paused,
             approve_reason=self.approve_reason.strip(),
             approved_by=self.approved_by or dagster_run.tags.get("user", "unknown"),
             log=context.log.info,

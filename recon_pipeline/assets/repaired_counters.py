@@ -6,7 +6,7 @@ from recon_pipeline.assets.counter_drift import budgets_exceeded, counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store import drift, horizons, repair, runs, schedule
+from recon_pipeline.store import drift, holds, horizons, repair, runs, schedule
 from recon_pipeline.store.billing_tables import require_trustworthy
 from recon_pipeline.store.database import begin
 
@@ -34,10 +34,17 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
             with begin(connection):
                 mode, _ = step.open(connection, tables)
             drift_count = found.summary.drift_count
-            outcome = repair.repair(connection, step.run, tables, drift_count=drift_count, sums=mode.sums)
+            outcome = repair.repair(
+                connection,
+                step.run,
+                tables,
+                drift_count=drift_count,
+                sums=mode.sums,
+                while_paused=step.while_paused,
+            )
         with step.database.transaction() as connection:
             runs.note_repairs(connection, step.run.run_id, outcome)
-            left = drift.sample(connection, step.run.run_id, outcomes=("failed", "deferred"))
+            left = drift.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held"))
             done = drift.sample(connection, step.run.run_id, outcomes=("repaired",))
         return dg.MaterializeResult(
             metadata={
@@ -45,6 +52,8 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
                 "rows_repaired": outcome.repaired,
                 "already_in_sync": outcome.in_sync,
                 "deferred": outcome.deferred,
+                "held": outcome.held,
+                **({"paused": outcome.paused_reason, "untouched": outcome.untouched} if outcome.pause else {}),
                 "reconcile_failures": outcome.failed,
                 "over_quota_transitions": outcome.over_quota_transitions,
                 "under_quota_transitions": outcome.under_quota_transitions,
@@ -58,7 +67,8 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     asset=repaired_counters,
     description="Every counter equals its event sum, asked of log and counters on a fresh snapshot by a statement of "
     "its own. "
-    "A counter that somebody held locked during the repair is a warning; any other difference is an error.",
+    "A counter that was locked during the repair, that is held (recon hold) or that was left alone because repairs are "
+    "paused (recon pause) is a warning; any other difference is an error.",
 )
 def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler: Reconciler) -> dg.AssetCheckResult:
     """Compare once more, and close the record of the run."""
@@ -66,24 +76,31 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
         with step.database.transaction() as connection:
             mode, _ = step.open(connection, require_trustworthy(connection))
             compared = runs.compared(connection, step.run.run_id)
+            record = runs.read(connection, step.run.run_id)
             fingerprint = horizons.fingerprint(connection)
         with step.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
             answer = drift.verify(
                 connection, step.run, tables, sums=mode.sums, fingerprint=fingerprint, compared=compared
             )
-        if answer.mismatch_count == 0:
-            with step.database.transaction() as connection:
+        is_verified = answer.mismatch_count == answer.held_count
+        with step.database.transaction() as connection:
+            if is_verified:
                 schedule.note_verified(connection, step.run, answer)
-        wrong = answer.mismatch_count - answer.deferred_count
-        step.finish("not_clean" if answer.mismatch_count else "clean", mismatch_count=answer.mismatch_count)
+            holds.note_held(connection, step.run, is_verified=is_verified)
+        paused = record.paused_reason if record else None
+        excused = answer.deferred_count + answer.held_count + (answer.untouched_count if paused else 0)
+        outcome = "clean" if answer.mismatch_count == 0 else "paused" if paused else "not_clean"
+        step.finish(outcome, mismatch_count=answer.mismatch_count)
         return dg.AssetCheckResult(
             passed=answer.mismatch_count == 0,
-            severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
-            description=_told(answer, step.months),
+            severity=dg.AssetCheckSeverity.WARN if answer.mismatch_count == excused else dg.AssetCheckSeverity.ERROR,
+            description=_told(answer, step.months, paused),
             metadata={
                 "mismatch_count": answer.mismatch_count,
                 "deferred_count": answer.deferred_count,
+                "held_count": answer.held_count,
+                **({"paused": paused} if paused else {}),
                 "months": step.months,
                 "customers": ", ".join(step.run.extent.customers or ("all",)),
                 **sample("sample", answer.sample, drift.Mismatch),
@@ -91,18 +108,35 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
         )
 
 
-def _told(answer: drift.Verification, months: str) -> str:
+def _told(answer: drift.Verification, months: str, paused: str | None) -> str:
     if answer.mismatch_count == 0:
         return f"All counters of {months} equal their event sums."
-    if answer.mismatch_count == answer.deferred_count:
-        return (
+    parts: list[str] = []
+    untouched = answer.untouched_count if paused else 0
+    if untouched:
+        parts.append(
+            f"{untouched:,} counters of {months} differ from their event sums and were left alone: repairs are paused "
+            f"{paused}. To let repairs go on: recon resume."
+        )
+    if answer.held_count:
+        customers = sorted({one.gateway_customer_id for one in answer.sample if one.outcome == "held"})
+        parts.append(
+            f"{answer.held_count:,} counters of {months} differ from their event sums and are held: "
+            f"{', '.join(customers) or 'see recon status'}. "
+            "The first run after a hold repairs them; to end one: recon release."
+        )
+    if answer.deferred_count:
+        parts.append(
             f"{answer.deferred_count:,} counters of {months} were locked by somebody and put off; "
             "the next run repairs them. "
             "If they stay, look in pg_stat_activity for a transaction that is open for long."
         )
-    return (
-        f"{answer.mismatch_count:,} counters of {months} differ from their event sums, "
-        f"{answer.deferred_count:,} of them put off. "
-        "A key with an error in the sample cannot be repaired until its cause is mended; "
-        "one without drifted after the comparison, and the next run repairs it."
-    )
+    wrong = answer.mismatch_count - untouched - answer.held_count - answer.deferred_count
+    if wrong:
+        parts.insert(
+            0,
+            f"{wrong:,} counters of {months} differ from their event sums. "
+            "A key with an error in the sample cannot be repaired until its cause is mended; "
+            "one without drifted after the comparison, and the next run repairs it.",
+        )
+    return " ".join(parts)

@@ -40,6 +40,7 @@ class DriftSummary:
         orphan: Counter not 0 without events.
         over_quota_transitions: Repairs that would reach or pass the limit from below.
         under_quota_transitions: Repairs that would fall below the limit.
+        held: Drifted keys that somebody holds; a repair leaves them alone.
         usage_missed: Units of usage that counters lack (missing and under).
         usage_excess: Units of usage that counters have too many (over and orphan).
     """
@@ -51,6 +52,7 @@ class DriftSummary:
     orphan: int = 0
     over_quota_transitions: int = 0
     under_quota_transitions: int = 0
+    held: int = 0
     usage_missed: int = 0
     usage_excess: int = 0
 
@@ -58,6 +60,11 @@ class DriftSummary:
     def drift_count(self) -> int:
         """Drifted keys of all kinds."""
         return self.missing + self.under + self.over + self.orphan
+
+    @property
+    def repairs(self) -> int:
+        """Keys that a repair would change."""
+        return self.drift_count - self.held
 
     @property
     def keys_compared(self) -> int:
@@ -91,10 +98,10 @@ def breaches(summary: DriftSummary, budgets: Budgets) -> tuple[Breach, ...]:
     """The budgets that repairing this drift would exceed; none means that it may go ahead."""
     keys, floor = summary.keys_compared, f"at least {SHARE_FLOOR_KEYS}"
     measures = (
-        ("RECON_MAX_REPAIRS", summary.drift_count, budgets.max_repairs, "counters would be repaired"),
+        ("RECON_MAX_REPAIRS", summary.repairs, budgets.max_repairs, "counters would be repaired"),
         (
             "RECON_MAX_REPAIR_SHARE",
-            summary.drift_count,
+            summary.repairs,
             max(SHARE_FLOOR_KEYS, int(budgets.max_repair_share * keys)),
             f"counters would be repaired (share {budgets.max_repair_share:g} of {keys:,} keys, {floor})",
         ),

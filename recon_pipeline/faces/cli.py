@@ -6,11 +6,20 @@ import click
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.commands.alerts import alerts
-from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, Commands, err, out, show_json, telling_errors
+from recon_pipeline.faces.commands.common import own_embedded_server
+from recon_pipeline.faces.commands.holds import hold, release
+from recon_pipeline.faces.commands.pause import pause, resume
+from recon_pipeline.faces.console import (
+    EXIT_CLEAN,
+    EXIT_NOT_CLEAN,
+    Commands,
+    err,
+    json_option,
+    out,
+    show_json,
+    telling_errors,
+)
 from recon_pipeline.settings import Settings, read_settings
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
-
 
 _FIRST_STEPS = """\b
 Example, a first look: recon demo, then recon dev
@@ -28,7 +37,7 @@ def main() -> None:
 @click.option("--events", default=200_000, show_default=True, type=click.IntRange(2_000, 5_000_000), help="Events.")
 @click.option("--customers", default=3_000, show_default=True, type=click.IntRange(100, 500_000), help="Customers.")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same data.")
-@_JSON
+@json_option
 @telling_errors
 def demo(*, events: int, customers: int, seed: int, as_json: bool) -> int:
     """Play a month that goes wrong on an embedded Postgres, and repair it."""
@@ -74,7 +83,7 @@ def init(*, with_billing_tables: bool, without_ingest_xid: bool, print_only: boo
 
 
 @main.command(epilog="Example: recon doctor --json")
-@_JSON
+@json_option
 @telling_errors
 def doctor(*, as_json: bool) -> int:
     """Check everything that a run relies on; show each failure with its mend."""
@@ -96,8 +105,9 @@ def doctor(*, as_json: bool) -> int:
 @click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Compare and check the guards; repair nothing.")
 @click.option("--full", is_flag=True, help="Take sums from the log itself; check stored ones.")
+@click.option("--while-paused", is_flag=True, help="Repair although repairs are paused.")
 @click.option("--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets; recorded.")
-@_JSON
+@json_option
 @telling_errors
 def reconcile(
     *,
@@ -106,6 +116,7 @@ def reconcile(
     customers: tuple[str, ...],
     dry_run: bool,
     full: bool,
+    while_paused: bool,
     approve_reason: str | None,
     as_json: bool,
 ) -> int:
@@ -115,8 +126,8 @@ def reconcile(
     """
     from recon_pipeline.faces import reconcile as face
 
-    asked = face.Asked(periods, every_period, customers, dry_run, full, approve_reason)
-    ended = face.run_reconcile(_own_embedded_server(read_settings()), asked)
+    asked = face.Asked(periods, every_period, customers, dry_run, full, while_paused, approve_reason)
+    ended = face.run_reconcile(own_embedded_server(read_settings()), asked)
     if as_json:
         show_json(face.as_json(ended, dry_run=dry_run))
     else:
@@ -125,13 +136,13 @@ def reconcile(
 
 
 @main.command(epilog="Example: recon status --json")
-@_JSON
+@json_option
 @telling_errors
 def status(*, as_json: bool) -> int:
     """Show when counters were last known to match, and what happened lately."""
     from recon_pipeline.faces import status as face
 
-    known = face.read_status(_own_embedded_server(read_settings()))
+    known = face.read_status(own_embedded_server(read_settings()))
     if as_json:
         show_json(face.as_json(known))
     else:
@@ -154,7 +165,7 @@ def status(*, as_json: bool) -> int:
 @click.option(
     "--chart", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw times over sizes (SVG, PNG)."
 )
-@_JSON
+@json_option
 @telling_errors
 def benchmark(
     *, events: tuple[int, ...], counters: int, seed: int, rounds: int, chart: Path | None, as_json: bool
@@ -181,18 +192,6 @@ def benchmark(
     return EXIT_CLEAN if report.is_kept else EXIT_NOT_CLEAN
 
 
-main.add_command(alerts)
-
-
-def _own_embedded_server(settings: Settings) -> Settings:
-    """Without DATABASE_URL, start the embedded server and stop it when this command ends, unless others use it."""
-    if settings.database_url is None:
-        from recon_pipeline.embedded_postgres import ensure_running
-
-        ensure_running(keep_running=False)
-    return settings
-
-
 def _required_url(settings: Settings) -> str:
     if settings.database_url is None:
         raise ConfigurationError(
@@ -202,3 +201,7 @@ def _required_url(settings: Settings) -> str:
             "(for a first look without one: recon demo).",
         )
     return settings.database_url
+
+
+for command in (pause, resume, hold, release, alerts):
+    main.add_command(command)

@@ -18,6 +18,10 @@ from recon_pipeline.core.errors import NOTHING_CHANGED, BlockedError, Configurat
 EXIT_CLEAN, EXIT_NOT_CLEAN, EXIT_USAGE, EXIT_BLOCKED = 0, 1, 2, 3
 _AS_JSON = f"{__name__}.as_json"
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr."
+)
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

@@ -30,6 +30,7 @@ class Request:
         customers: Only these, or all if empty.
         dry_run: Compare and check the guards, repair nothing.
         full: Take sums from the log itself, and check the stored ones against it.
+        while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or ''.
     """
 
@@ -38,6 +39,7 @@ class Request:
     customers: tuple[str, ...] = ()
     dry_run: bool = False
     full: bool = False
+    while_paused: bool = False
     approve_reason: str = ""
 
 
@@ -129,10 +131,11 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE
-    user = _user_name()
+    user = user_name()
     config = {
         "customers": list(request.customers),
         "full": request.full,
+        "while_paused": request.while_paused,
         "approve_reason": request.approve_reason,
         "approved_by": user,
     }
@@ -190,7 +193,7 @@ def _first_cause(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _user_name() -> str:
+def user_name() -> str:
     """Who runs this; a container's user may have a number and no name."""
     try:
         return getpass.getuser()

@@ -24,6 +24,7 @@ _SUMS = (
     "reconcile_failures",
     "over_quota_transitions",
     "under_quota_transitions",
+    "held_count",
 )
 
 
@@ -37,6 +38,7 @@ class Asked:
         customers: Only these.
         dry_run: Repair nothing.
         full: Take sums from the log itself.
+        while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or None.
     """
 
@@ -45,6 +47,7 @@ class Asked:
     customers: tuple[str, ...]
     dry_run: bool
     full: bool
+    while_paused: bool
     approve_reason: str | None
 
 
@@ -60,7 +63,15 @@ def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
     with open_instance() as instance:
         ended: list[Reconciled] = []
         for first, last in contiguous_ranges(months):
-            request = Request(first, last, asked.customers, asked.dry_run, asked.full, asked.approve_reason or "")
+            request = Request(
+                first,
+                last,
+                asked.customers,
+                asked.dry_run,
+                asked.full,
+                asked.while_paused,
+                asked.approve_reason or "",
+            )
             with err.status(f"Reconciling {first.key} to {last.key} …"):
                 ended.append(reconcile(settings, instance, request))
         return tuple(ended)
@@ -85,6 +96,7 @@ def as_json(ended: Sequence[Reconciled], *, dry_run: bool) -> dict[str, Any]:
     return {
         "success": exit_code(ended, dry_run=dry_run) == EXIT_CLEAN,
         "blocked": any(record.outcome == "blocked" for record in records),
+        "paused": any(record.outcome == "paused" for record in records),
         "dry_run": dry_run,
         "run_id": records[0].run_id,
         "run_ids": [record.run_id for record in records],
@@ -121,6 +133,7 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
             ("over_quota_transitions", _figure(record.over_quota_transitions)),
             ("under_quota_transitions", _figure(record.under_quota_transitions)),
             ("deferred", _figure(record.deferred_count)),
+            *((("held", _figure(record.held_count)),) if record.held_count else ()),
             ("events_scanned", _figure(record.events_scanned)),
             ("counters_scanned", _figure(record.counters_scanned)),
             ("mode", record.mode + (f": {record.mode_reason}" if record.mode_reason else "")),

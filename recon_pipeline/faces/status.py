@@ -10,13 +10,16 @@ from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import alerts, basis, migrate, runs
+from recon_pipeline.store import alerts, basis, control, holds, migrate, runs
 from recon_pipeline.store.alerts import Undelivered
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
+from recon_pipeline.store.control import Pause
+from recon_pipeline.store.holds import Hold
 from recon_pipeline.store.runs import RunRecord
 
 RUNS_SHOWN = 10
+HOLDS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Status:
     Attributes:
         database: Without its password.
         mode: How a run that begins now takes event sums, and why.
+        pause: Of repairs, if they are paused.
+        holds: Customers that are left alone, those that end first first.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
         failing: What people were told of and has not passed since.
@@ -34,6 +39,8 @@ class Status:
 
     database: str
     mode: Mode
+    pause: Pause | None
+    holds: tuple[Hold, ...]
     last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
     failing: tuple[Alarm, ...]
@@ -57,10 +64,11 @@ def read_status(settings: Settings) -> Status:
         if not describe_server(connection).has_schema or migrate.installed_version(connection) is None:
             raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
         mode = basis.mode(connection, require_trustworthy(connection))
+        pause, held = control.read_pause(connection), holds.open_holds(connection)
         latest = runs.recent(connection, rows=RUNS_SHOWN)
         failing, undelivered = alerts.alarms(connection), alerts.undelivered(connection)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
-    return Status(database.name, mode, next(clean, None), latest, failing, undelivered)
+    return Status(database.name, mode, pause, held, next(clean, None), latest, failing, undelivered)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -70,6 +78,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "database": status.database,
         "mode": status.mode.sums,
         "mode_reason": status.mode.reason,
+        "paused": asdict(status.pause) if status.pause else None,
+        "holds": [asdict(hold) for hold in status.holds],
         "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
         "alerts": {
@@ -89,6 +99,18 @@ def show(status: Status) -> None:
         out.print("Mode incremental: a run reads what is new in the log, and compares what changed.")
     else:
         out.print(f"Mode full: every run reads the whole log, since {status.mode.reason}.", markup=False)
+    if status.pause is not None:
+        out.print(f"Repairs are paused {status.pause}", style="yellow", markup=False, soft_wrap=True)
+    for hold in status.holds[:HOLDS_SHOWN]:
+        out.print(
+            f"Held by {hold.held_by} until {hold.until:%Y-%m-%d %H:%M} UTC: {hold.gateway_customer_id}, "
+            f"{hold.partition or 'every month'}: {hold.reason}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+    if len(status.holds) > HOLDS_SHOWN:
+        out.print(f"… and {len(status.holds) - HOLDS_SHOWN:,} more holds.", style="yellow")
     clean = status.last_clean
     if clean is None:
         out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")

@@ -8,7 +8,9 @@ with changed as materialized (
 select
     mismatch.*,
     count(*) over () as mismatch_count,
-    count(*) filter (where mismatch.outcome = 'deferred') over () as deferred_count
+    count(*) filter (where mismatch.outcome = 'deferred') over () as deferred_count,
+    count(*) filter (where mismatch.outcome = 'held') over () as held_count,
+    count(*) filter (where mismatch.outcome = 'untouched') over () as untouched_count
 from (
     select
         key.gateway_customer_id,
@@ -39,7 +41,11 @@ from (
     full join (
         select
             found.gateway_customer_id, found.period_start, found.period_end,
-            case when found.outcome is null and repair.drift_id is not null then 'repaired' else found.outcome end as outcome,
+            case
+                when found.outcome is not null then found.outcome
+                when repair.drift_id is not null then 'repaired'
+                else 'untouched'
+            end as outcome,
             found.error
         from recon.counter_drift as found
         left join recon.counter_repair as repair on repair.drift_id = found.id
@@ -49,5 +55,5 @@ from (
     ) as drift using (gateway_customer_id, period_start, period_end)
     where case when key.visible_sum is not null then true end
 ) as mismatch
-order by mismatch.outcome = 'deferred', mismatch.gateway_customer_id, mismatch.period_start
+order by mismatch.outcome in ('deferred', 'held', 'untouched'), mismatch.gateway_customer_id, mismatch.period_start
 limit :sample_rows

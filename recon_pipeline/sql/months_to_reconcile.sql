@@ -34,4 +34,6 @@ left join recon.verified_month as verified using (partition)
 where touched.last_end > now() - make_interval(days => :recent_days)
     or verified.partition is null
     or touched.last_touch >= verified.verified_at - make_interval(mins => :overlap_minutes)
+    -- What a run left alone because of a hold.
+    or touched.partition in (select to_char(period_start at time zone 'UTC', 'YYYY-MM') from recon.held_key)
 order by touched.partition

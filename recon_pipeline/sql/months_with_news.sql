@@ -1,5 +1,5 @@
 -- The billing months that a tick must look at: with a period that is open or ended lately, never verified, or with new events, deleted or
--- updated ones since they were verified.
+-- updated ones since they were verified, or with a drifted key that a run left alone because of a hold.
 -- Invariant: an idle old month is not among them, and costs nothing; after a truncation every month is.
 -- Index: ingest_xid, from the horizon on; recon.invalidated_key by usage; recon.usage_month has a row for each month.
 with usage as materialized (
@@ -30,4 +30,10 @@ from recon.invalidated_key as noted
 join usage using (gateway_name, usage_type)
 where noted.period_start >= :start
     and noted.period_start < :end
+union
+select to_char(held.period_start at time zone 'UTC', 'YYYY-MM')
+from recon.held_key as held
+join usage using (gateway_name, usage_type)
+where held.period_start >= :start
+    and held.period_start < :end
 order by partition

@@ -10,5 +10,6 @@ set
     under_quota_transitions = :under_quota_transitions,
     rows_repaired = 0,
     deferred_count = 0,
+    held_count = :held,
     reconcile_failures = 0
 where run_id = :run_id

@@ -6,6 +6,8 @@ set
     rows_repaired = :repaired,
     deferred_count = :deferred,
     reconcile_failures = :failed,
+    held_count = :held,
+    paused_reason = :paused_reason,
     over_quota_transitions = :over_quota_transitions,
     under_quota_transitions = :under_quota_transitions
 where run_id = :run_id

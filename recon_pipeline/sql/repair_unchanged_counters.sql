@@ -23,6 +23,7 @@ with locked as materialized (
     where drift.run_id = :run_id
         and drift.ordinal between :first and :last
         and drift.settled_sum = trunc(drift.settled_sum)
+        and drift.outcome is distinct from 'held'
         and counter.xmin = drift.counter_xid
     order by drift.ordinal
     for no key update of counter skip locked

@@ -13,5 +13,5 @@ returning
     (
         select max(started_at)
         from recon.reconciliation_run as earlier
-        where earlier.outcome in ('clean', 'not_clean', 'compared')
+        where earlier.outcome in ('clean', 'not_clean', 'compared', 'paused')
     ) as previous_started_at

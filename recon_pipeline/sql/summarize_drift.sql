@@ -1,12 +1,13 @@
 -- What a run's comparison found, by billing month and kind.
--- Invariant: counts keys, each once; transitions are those that a repair to the settled sum would make.
+-- Invariant: counts keys, each once; transitions are those that a repair to the settled sum would make, which leaves held keys alone.
 -- Index: the primary key of recon.counter_drift, by run.
 select
     to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
     kind,
     count(*) as keys,
-    count(*) filter (where over_quota_transition) as over_quota_transitions,
-    count(*) filter (where under_quota_transition) as under_quota_transitions,
+    count(*) filter (where outcome = 'held') as held,
+    count(*) filter (where over_quota_transition and outcome is distinct from 'held') as over_quota_transitions,
+    count(*) filter (where under_quota_transition and outcome is distinct from 'held') as under_quota_transitions,
     coalesce(sum(greatest(settled_sum - coalesce(usage_count, 0), 0)), 0) as usage_missed,
     coalesce(sum(greatest(coalesce(usage_count, 0) - visible_sum, 0)), 0) as usage_excess
 from recon.counter_drift

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store import basis
+from recon_pipeline.store import basis, holds
 from recon_pipeline.store.basis import Look, Sums
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import SAMPLE_ROWS, Reconciliation
@@ -102,13 +102,17 @@ class Verification:
 
     Attributes:
         mismatch_count: Keys that differ.
-        deferred_count: Those among them that this run put off because somebody held them.
-        sample: At most `SAMPLE_ROWS` for each metered usage, those that are not deferred first.
+        deferred_count: Those among them that this run put off because somebody had them locked.
+        held_count: Those that it left alone because of a hold.
+        untouched_count: Those that it had found drifted and did not come to.
+        sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
         verified: Up to where months were looked at; not those in which nothing had changed.
     """
 
     mismatch_count: int
     deferred_count: int
+    held_count: int
+    untouched_count: int
     sample: tuple[Mismatch, ...]
     verified: tuple[Verified, ...]
 
@@ -156,6 +160,7 @@ def compare(
             counters_scanned += connection.execute(statement("count_counters"), parameters).scalar_one()
         else:
             counters_scanned += chosen.key_count
+    holds.mark_held(connection, run.run_id)
     mark = None if Look.NOTHING in looks else CountersMark(min(seen_below), fingerprint)
     return Compared(counters_scanned, tuple(looks), mark)
 
@@ -166,7 +171,7 @@ def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> 
     totals: Counter[str] = Counter()
     for row in rows:
         totals[row["kind"]] += row["keys"]
-        for figure in ("over_quota_transitions", "under_quota_transitions", "usage_missed", "usage_excess"):
+        for figure in ("held", "over_quota_transitions", "under_quota_transitions", "usage_missed", "usage_excess"):
             totals[figure] += row[figure]
     known = {field.name: int(totals[field.name]) for field in fields(DriftSummary) if field.name in totals}
     return Comparison(
@@ -204,7 +209,7 @@ def verify(
         compared: Up to where this run's comparison looked at counters, if it did: then those that it found in sync and
             that have no new event are not looked at again, and what changed since is left to the next run.
     """
-    mismatch_count = deferred_count = 0
+    counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "untouched_count"), 0)
     found: list[Mismatch] = []
     verified: list[Verified] = []
     names = [field.name for field in fields(Mismatch)]
@@ -220,7 +225,6 @@ def verify(
         parameters = run.parameters(usage, tables) | chosen.parameters
         rows = connection.execute(statement("find_mismatches", **parts, **tables.parts), parameters).mappings().all()
         if rows:
-            mismatch_count += rows[0]["mismatch_count"]
-            deferred_count += rows[0]["deferred_count"]
+            counts = {name: count + rows[0][name] for name, count in counts.items()}
         found.extend(Mismatch(**{name: row[name] for name in names}) for row in rows)
-    return Verification(mismatch_count, deferred_count, tuple(found), tuple(verified))
+    return Verification(**counts, sample=tuple(found), verified=tuple(verified))

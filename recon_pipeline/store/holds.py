@@ -1,14 +1,20 @@
 """Holds: customers whose counters are left alone for a while, in one billing month or in all of them.
 
-Invariant: when `hold` returns, no repair writes these keys any more (see `control`). A hold ends by the database's clock or
-when it is released; the run after that looks at what it had left alone.
+Invariant: when `hold` returns, no repair writes these keys any more (see `control`). A hold ends by the database's
+clock or when it is released. A drifted key that a run left alone is remembered, and every run looks at it again until
+it matches, so that the first one after the hold repairs it, however long ago it drifted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.control import await_chunks
+from recon_pipeline.store.database import begin
 from recon_pipeline.store.statements import statement
 
 
@@ -38,3 +44,103 @@ class Hold:
 def open_holds(connection: Connection) -> tuple[Hold, ...]:
     """The holds that are in force by the database's clock, those that end first first."""
     return tuple(Hold(**row) for row in connection.execute(statement("open_holds")).mappings())
+
+
+def count_counters(connection: Connection, customers: Sequence[str], months: Sequence[BillingMonth]) -> dict[str, int]:
+    """How many counters each of these customers has, in these months or, if there are none given, in all."""
+    parameters = {
+        "customers": list(customers),
+        "every_month": not months,
+        "partitions": [month.key for month in months],
+    }
+    rows = connection.execute(statement("count_held_counters"), parameters)
+    return dict.fromkeys(customers, 0) | {row.gateway_customer_id: row.counters for row in rows}
+
+
+def hold(
+    connection: Connection,
+    customers: Sequence[str],
+    months: Sequence[BillingMonth],
+    *,
+    reason: str,
+    held_by: str,
+    until: datetime,
+) -> None:
+    """Let repairs leave these customers alone, and wait until none is at work. Holds on the same are replaced.
+
+    Args:
+        connection: Not in a transaction.
+        customers: By gateway_customer_id.
+        months: Only these, or every month if empty.
+        reason: Why.
+        held_by: Who.
+        until: When the holds end by themselves.
+    """
+    with begin(connection):
+        connection.execute(statement("lock_control"))
+        for customer in sorted(set(customers)):
+            for partition in sorted({month.key for month in months}) or [None]:
+                key = {"gateway_customer_id": customer, "partition": partition}
+                replaced = {"released_by": held_by, "reason": f"replaced: {reason}", "every_partition": False}
+                connection.execute(statement("release_holds"), key | replaced)
+                connection.execute(
+                    statement("append_hold"), key | {"reason": reason, "held_by": held_by, "until": until}
+                )
+    await_chunks(connection, done="The customers are held")
+
+
+def release(
+    connection: Connection,
+    customers: Sequence[str],
+    months: Sequence[BillingMonth],
+    *,
+    reason: str | None,
+    released_by: str,
+) -> tuple[Hold, ...]:
+    """End holds on these customers, of these months or, if there are none given, all of them.
+
+    Returns:
+        The holds that this ended.
+    """
+    ended: list[Hold] = []
+    with begin(connection):
+        connection.execute(statement("lock_control"))
+        for customer in sorted(set(customers)):
+            for partition in sorted({month.key for month in months}) or [None]:
+                parameters = {
+                    "gateway_customer_id": customer,
+                    "partition": partition,
+                    "every_partition": partition is None,
+                    "released_by": released_by,
+                    "reason": reason,
+                }
+                ended += [Hold(**row) for row in connection.execute(statement("release_holds"), parameters).mappings()]
+    return tuple(ended)
+
+
+def mark_held(connection: Connection, run_id: str) -> None:
+    """Record which drifted keys of a run's comparison are held."""
+    connection.execute(statement("mark_held"), {"run_id": run_id, "ordinals": None})
+
+
+def note_held(connection: Connection, run: Reconciliation, *, is_verified: bool) -> None:
+    """Remember which keys a run left alone, in the transaction that notes what it verified.
+
+    Args:
+        connection: In a transaction.
+        run: Whose drift.
+        is_verified: Every other key of the run matched: then what was remembered before is replaced.
+    """
+    if is_verified and run.extent.customers is None:
+        for usage in run.extent.scope:
+            connection.execute(
+                statement("forget_held_keys"),
+                {
+                    "run_id": run.run_id,
+                    "gateway_name": usage.gateway_name,
+                    "usage_type": usage.usage_type,
+                    "start": run.extent.start,
+                    "end": run.extent.end,
+                },
+            )
+    connection.execute(statement("note_held_keys"), {"run_id": run.run_id})

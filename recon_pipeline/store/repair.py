@@ -13,16 +13,18 @@ written once, in the ledger.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store import horizons
+from recon_pipeline.store import control, horizons
 from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.control import Pause, RepairsPausedError
 from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.statements import statement
@@ -48,25 +50,34 @@ BUSY_KEYS_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class RepairOutcome:
-    """What became of the drifted keys of a run; every key is in exactly one of the first five.
+    """What became of the drifted keys of a run; every key is in exactly one of the first six.
 
     Attributes:
         repaired: Counter set (or created), ledger row written.
         in_sync: No longer drifted when its lock was had.
         deferred: Held by somebody else; the next run tries again.
         failed: Refused by Postgres, each with its error.
+        held: Left alone because somebody holds the customer.
         untouched: Not reached.
         over_quota_transitions: Repairs that reached or passed the limit from below.
         under_quota_transitions: Repairs that fell below the limit.
+        pause: What kept the run from touching the rest, if it was that.
     """
 
     repaired: int
     in_sync: int
     deferred: int
     failed: int
+    held: int
     untouched: int
     over_quota_transitions: int
     under_quota_transitions: int
+    pause: Pause | None = None
+
+    @property
+    def paused_reason(self) -> str | None:
+        """Who paused and why, for the record of the run."""
+        return None if self.pause is None else str(self.pause)
 
 
 def repair(
@@ -76,6 +87,7 @@ def repair(
     *,
     drift_count: int,
     sums: Sums,
+    while_paused: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RepairOutcome:
@@ -87,13 +99,31 @@ def repair(
         tables: How the tables are shaped.
         drift_count: How many keys the comparison found; they are numbered from 1.
         sums: Whether the log can, and may, be read in increments.
+        while_paused: Repair although somebody has paused repairs.
         on_progress: Told how many keys are done so far, after each chunk.
         clock: In seconds, for the size of chunks and for waits.
 
     Raises:
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
-    repairer = _Repairer(connection, run, tables, _lowest_horizon(connection, run) if sums is Sums.INCREMENTS else None)
+    horizon = _lowest_horizon(connection, run) if sums is Sums.INCREMENTS else None
+    repairer = _Repairer(connection, run, tables, horizon, while_paused)
+    pause = None
+    try:
+        _repair(connection, repairer, drift_count, on_progress, clock)
+    except RepairsPausedError as paused:
+        pause = paused.pause
+    return replace(summarize(connection, run.run_id), pause=pause)
+
+
+def _repair(
+    connection: Connection,
+    repairer: "_Repairer",
+    drift_count: int,
+    on_progress: Callable[[int], None],
+    clock: Callable[[], float],
+) -> None:
+    """Chunk after chunk, then what somebody held."""
     busy: list[int] = []
     chunk_keys = CHUNK_KEYS // 4
     analyzed = drift_count < MANY_KEYS
@@ -114,7 +144,6 @@ def repair(
     give_up_at = clock() + BUSY_KEYS_SECONDS
     for ordinal in busy:
         repairer.busy_key(ordinal, wait=clock() < give_up_at)
-    return summarize(connection, run.run_id)
 
 
 def summarize(connection: Connection, run_id: str) -> RepairOutcome:
@@ -147,6 +176,25 @@ class _Repairer:
     run: Reconciliation
     tables: BillingTables
     horizon: int | None
+    while_paused: bool
+
+    @contextmanager
+    def chunk(self, ordinals: Sequence[int], *, lock_timeout_ms: int) -> Generator[set[int]]:
+        """The transaction of a chunk; gives the keys of it that may be repaired.
+
+        Raises:
+            RepairsPausedError: None may.
+        """
+        with begin(self.connection, lock_timeout_ms=control.CHUNKS_END_MS):
+            held = control.enter_chunk(
+                self.connection,
+                self.run.run_id,
+                ordinals,
+                while_paused=self.while_paused,
+                lock_timeout_ms=lock_timeout_ms,
+                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
+            )
+            yield set(ordinals) - held
 
     def unchanged_keys(self, chunk: range) -> list[int]:
         """Repair the keys of a chunk whose counters are as the comparison saw them; returns those to look at again.
@@ -155,11 +203,7 @@ class _Repairer:
         """
         extent = {"run_id": self.run.run_id, "first": chunk[0], "last": chunk[-1]}
         try:
-            with begin(
-                self.connection,
-                lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS,
-                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
-            ):
+            with self.chunk(chunk, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS):
                 repaired = self._repair_unchanged(extent)
         except DBAPIError as error:
             if is_connection_lost(error):
@@ -175,13 +219,9 @@ class _Repairer:
         if not chunk:
             return []
         try:
-            with begin(
-                self.connection,
-                lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS,
-                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
-            ):
-                locked = self._lock_and_repair(chunk, "lock_free_counters", create=["missing"])
-                return sorted(set(chunk) - locked)
+            with self.chunk(chunk, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS) as free:
+                locked = self._lock_and_repair(sorted(free), "lock_free_counters", create=["missing"])
+                return sorted(free - locked)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
@@ -196,13 +236,9 @@ class _Repairer:
     def busy_key(self, ordinal: int, *, wait: bool) -> None:
         """Repair one key, waiting for its lock while holding none; defer it if the lock is not had."""
         try:
-            with begin(
-                self.connection,
-                lock_timeout_ms=LOCK_TIMEOUT_MS if wait else 1,
-                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
-            ):
+            with self.chunk([ordinal], lock_timeout_ms=LOCK_TIMEOUT_MS if wait else 1) as free:
                 # A second time for a counter that was deleted while we waited for it: it is then given a new row.
-                if not any(
+                if free and not any(
                     self._lock_and_repair([ordinal], "lock_counter", create=["missing", "under", "over"])
                     for _ in range(2)
                 ):

@@ -41,7 +41,9 @@ class RunRecord:
         mode_reason: Why it is full, or None.
         rebuilt_because: Why the aggregates were built anew, or None.
         aggregates_differing: Aggregates that an audit found to differ from the log, or None where none was made.
-        outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `blocked` or `failed`.
+        paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
+        outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked` or
+            `failed`.
         duration_ms: Until its end, or until now.
     """
 
@@ -62,6 +64,7 @@ class RunRecord:
     drift_count: int | None
     rows_repaired: int | None
     deferred_count: int | None
+    held_count: int | None
     dedupe_count: int | None
     reconcile_failures: int | None
     over_quota_transitions: int | None
@@ -69,6 +72,7 @@ class RunRecord:
     mismatch_count: int | None
     approved_by: str | None
     approved_reason: str | None
+    paused_reason: str | None
     error: str | None
     duration_ms: float
 
@@ -130,7 +134,7 @@ def compared(connection: Connection, run_id: str) -> CountersMark | None:
 
 def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
     """Write what was repaired."""
-    _write(connection, "note_repairs", run_id, outcome)
+    _write(connection, "note_repairs", run_id, outcome, paused_reason=outcome.paused_reason)
 
 
 def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str) -> None:

@@ -21,7 +21,8 @@ DOCUMENTED = {
 }  # fmt: skip
 OF_SEVERAL_RUNS = {"run_ids", "errors"}
 OF_THE_MODE = {"mode_reason", "rebuilt_because", "aggregates_differing"}
-SHOWN = DOCUMENTED | OF_SEVERAL_RUNS | OF_THE_MODE
+OF_THE_RUNBOOK = {"paused", "held_count"}
+SHOWN = DOCUMENTED | OF_SEVERAL_RUNS | OF_THE_MODE | OF_THE_RUNBOOK
 MAY = ("--period", "2025-05", "--json")
 REASON = "the import of [May] was right"
 
@@ -84,11 +85,12 @@ def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_bo
     assert figures.pop("duration_ms") > 0
     run_id = figures["run_id"]
     assert figures == {
-        "success": True, "blocked": False, "dry_run": False, "run_id": run_id, "run_ids": [run_id],
+        "success": True, "blocked": False, "paused": False, "dry_run": False, "run_id": run_id, "run_ids": [run_id],
         "partitions": ["2025-05"], "mode": "incremental", "mode_reason": None, "rebuilt_because": None,
         "aggregates_differing": None, "events_scanned": 4, "counters_scanned": 4, "drift_count": 4,
         "drift_by_kind": {"missing": 1, "under": 2, "over": 0, "orphan": 1}, "rows_repaired": 4, "dedupe_count": 0,
-        "reconcile_failures": 0, "over_quota_transitions": 1, "under_quota_transitions": 1, "errors": [],
+        "held_count": 0, "reconcile_failures": 0, "over_quota_transitions": 1, "under_quota_transitions": 1,
+        "errors": [],
     }  # fmt: skip
     assert billing.counters() == {"a": 10, "b": 60, "c": 5, "d": 7, "e": 0}
     assert len(billing.ledger()) == 4
@@ -100,7 +102,9 @@ def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_bo
 
     status = recon("status", "--json")
     assert status.exit_code == 0
-    assert set(status.json) == {"success", "database", "mode", "mode_reason", "last_clean_at", "runs"}
+    assert set(status.json) == {
+        "success", "database", "mode", "mode_reason", "paused", "holds", "last_clean_at", "runs",
+    }  # fmt: skip
     assert [run["outcome"] for run in status.json["runs"]] == ["compared", "clean", "compared"]
     assert status.json["runs"][1]["run_id"] == run_id
     assert "clean" in recon("status").out

@@ -59,6 +59,7 @@ class Run:
         before: Mapping[str, Hook] | None = None,
         after: Mapping[str, Hook] | None = None,
         on_progress: Callable[[int], object] = lambda _: None,
+        while_paused: bool = False,
     ) -> RepairOutcome:
         """Repair what `compare` found; hooks run once each, right before or after the first statement of that name."""
         tables = self.tables()
@@ -76,6 +77,7 @@ class Run:
                 drift_count=self.found[-1].summary.drift_count,
                 sums=sums,
                 on_progress=tell,
+                while_paused=while_paused,
             )
         with self.database.transaction() as connection:
             runs.note_repairs(connection, self.question.run_id, outcome)

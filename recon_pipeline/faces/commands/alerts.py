@@ -4,7 +4,7 @@ import click
 
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out, show_json, telling_errors
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, json_option, out, show_json, telling_errors
 from recon_pipeline.settings import read_alerting
 
 
@@ -14,7 +14,7 @@ def alerts() -> None:
 
 
 @alerts.command(epilog="Example: recon alerts test --json")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@json_option
 @telling_errors
 def test(*, as_json: bool) -> int:
     """Send a message to each target of RECON_ALERT_URLS, and say which took it."""

@@ -1,4 +1,4 @@
-"""What a person on call decides: pauses of repairs, holds on customers, repairs taken back, approvals of blocked runs."""
+"""What a person on call decides: pauses of repairs, holds on customers, repairs taken back, approvals."""
 
 from alembic import op
 
@@ -16,7 +16,7 @@ create table recon.control (
     check (action = 'resume' or reason is not null)
 );
 comment on table recon.control is
-    'Append only: who paused and resumed repairs, and why. The newest row says what is so; a pause ends at until, if that is set.';
+    'Append only: who paused and resumed repairs, and why. The newest row says what is so; a pause may end by itself.';
 create trigger control_is_append_only
     before update or delete or truncate on recon.control
     for each statement execute function recon.refuse_change();
@@ -43,6 +43,7 @@ create table recon.held_key (
     gateway_customer_id text not null,
     period_start timestamptz not null,
     period_end timestamptz not null,
+    noted_xid xid8 not null default pg_current_xact_id(),
     primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 );
 comment on table recon.held_key is

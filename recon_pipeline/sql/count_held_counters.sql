@@ -1,0 +1,10 @@
+-- How many counters of some customers there are, in some billing months or in all of them.
+-- Index: the unique key of the counters, where it begins with the customer; else none: this is asked once, by a person.
+select gateway_customer_id, count(*) as counters
+from billing_usage_counters
+where gateway_customer_id = any(:customers)
+    and (
+        :every_month
+        or to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') = any(:partitions)
+    )
+group by gateway_customer_id

@@ -1,0 +1,10 @@
+-- Ends the holds on a customer: those of one billing month, those of all months (every_partition false, partition null), or all of them.
+-- Invariant: runs in the transaction that holds the lock of lock_control; what was released or has ended stays as it was.
+-- Index: recon.hold, those that are not released.
+update recon.hold
+set released_at = clock_timestamp(), released_by = :released_by, release_reason = :reason
+where gateway_customer_id = :gateway_customer_id
+    and (:every_partition or partition is not distinct from :partition)
+    and released_at is null
+    and until > clock_timestamp()
+returning id, gateway_customer_id, partition, reason, held_by, held_at, until
