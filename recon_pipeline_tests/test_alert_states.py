@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from recon_pipeline.core.alert_targets import parse_alert_urls
 from recon_pipeline.core.alerts import (
     DEAD_MANS_SWITCH_MINUTES,
+    MOST_CHANGES_TOLD,
     RECONCILE_RUNS,
     REMINDER_HOURS,
     Alarm,
@@ -111,6 +112,19 @@ def test_everything_that_changed_at_once_is_one_message_for_each_severity() -> N
     assert (warning.severity, warning.title) == (WARN, "[recon warn] FAILING: b")
     assert "FAILING: a (2025-04 to 2025-05), error, failing since 2025-05-03 02:10 UTC\ndetails" in error.body
     assert error.body.endswith("Database: app")
+
+
+def test_a_message_stays_short_whatever_happened_since_the_last_look() -> None:
+    changes = []
+    alarm = None
+    for number in range(2 * MOST_CHANGES_TOLD):
+        alarm, change = observe(alarm, seen(None if number % 2 else ERROR, MAY), at=NOW)
+        assert change is not None
+        changes.append(change)
+    (message,) = messages(changes, database="app")
+    assert message.title == "[recon error] FAILING: check; RESOLVED: check"
+    assert message.body.count("check") == MOST_CHANGES_TOLD
+    assert f"Before that, {MOST_CHANGES_TOLD} other changes" in message.body
 
 
 def test_a_message_is_good_news_only_if_nothing_in_it_is_bad() -> None:

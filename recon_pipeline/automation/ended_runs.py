@@ -4,8 +4,8 @@ Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, since runs 
 whoever notices them leaves out what is known.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -17,6 +17,9 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth, months_between
 
 OVERLAP_MINUTES = 10
+RUNS_AT_ONCE = 300
+"""In one evaluation of the sensor, which Dagster gives up after 60 seconds; the next goes on from there."""
+
 ROWS_SHOWN = 5
 LONGEST_DETAILS = 1_500
 LONGEST_ROW = 300
@@ -30,9 +33,11 @@ _WITHOUT_MONTHS = frozenset({housekeeping.name})
 
 
 def ended_runs(instance: dg.DagsterInstance, *, since: datetime, ui_url: str) -> Iterator[EndedRun]:
-    """Runs that ended after that moment, or a little before, in the order in which they ended."""
+    """The first runs that ended after that moment, or a little before, in the order in which they ended."""
+    after = since.astimezone(UTC) - timedelta(minutes=OVERLAP_MINUTES)
     records = instance.get_run_records(
-        dg.RunsFilter(statuses=list(_ENDINGS), updated_after=since - timedelta(minutes=OVERLAP_MINUTES)),
+        dg.RunsFilter(statuses=list(_ENDINGS), updated_after=after),
+        limit=RUNS_AT_ONCE,
         order_by="update_timestamp",
         ascending=True,
     )
@@ -81,7 +86,7 @@ def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> s
     lines += [", ".join(counts)] if counts else []
     for value in evaluation.metadata.values():
         if isinstance(value, dg.TableMetadataValue):
-            lines += _sample(value.records)
+            lines += _sample(value)
             break
     if ui_url:
         asset = "/".join(evaluation.asset_key.path)
@@ -90,16 +95,12 @@ def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> s
     return "\n".join(lines)
 
 
-def _sample(records: Sequence[dg.TableRecord]) -> Iterator[str]:
-    for record in records[:ROWS_SHOWN]:
-        yield (
-            "  "
-            + ", ".join(f"{name} {value}" for name, value in record.data.items() if value not in (None, ""))[
-                :LONGEST_ROW
-            ]
-        )
-    if len(records) > ROWS_SHOWN:
-        yield f"  … the first {ROWS_SHOWN}; the check's page shows {len(records)}"
+def _sample(table: dg.TableMetadataValue) -> Iterator[str]:
+    for record in table.records[:ROWS_SHOWN]:
+        values = ((column.name, record.data.get(column.name)) for column in table.schema.columns)
+        yield "  " + ", ".join(f"{name} {value}" for name, value in values if value not in (None, ""))[:LONGEST_ROW]
+    if len(table.records) > ROWS_SHOWN:
+        yield f"  … the first {ROWS_SHOWN}; the check's page shows {len(table.records)}"
 
 
 def _failure(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -16,6 +16,9 @@ REMINDER_HOURS = 4
 DEAD_MANS_SWITCH_MINUTES = 15
 """Three ticks of the schedule."""
 
+MOST_CHANGES_TOLD = 20
+"""In one message. There are a dozen checks: more can change at once only after a long time without a look."""
+
 DEAD_MANS_SWITCH = "dead_mans_switch"
 RECONCILE_RUNS = "reconcile_runs"
 
@@ -133,10 +136,13 @@ def _passed(alarm: Alarm | None, seen: Observation) -> tuple[Alarm | None, Chang
 
 def _message(severity: Severity, changes: Sequence[Change], database: str) -> Message:
     turns = [turn for turn in Turn if any(change.turn is turn for change in changes)]
-    told = "; ".join(
-        f"{turn}: " + ", ".join(change.alarm.subject for change in changes if change.turn is turn) for turn in turns
-    )
-    body = "\n\n".join([*map(_told, changes), f"Database: {database}"])
+    subjects = {
+        turn: dict.fromkeys(change.alarm.subject for change in changes if change.turn is turn) for turn in turns
+    }
+    told = "; ".join(f"{turn}: {', '.join(some)}" for turn, some in subjects.items())
+    left_out = len(changes) - MOST_CHANGES_TOLD
+    more = [f"Before that, {left_out} other changes; the UI shows all of them."] if left_out > 0 else []
+    body = "\n\n".join([*map(_told, changes[-MOST_CHANGES_TOLD:]), *more, f"Database: {database}"])
     return Message(severity, turns == [Turn.RESOLVED], f"[recon {severity}] {told}", body)
 
 

@@ -10,6 +10,7 @@ from dagster import DagsterInstance, DagsterRunStatus, SensorResult, build_senso
 from dagster._core.test_utils import create_run_for_test
 
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.automation import ended_runs
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
 from recon_pipeline.automation.jobs import KEEP_ALERTS_DAYS
@@ -240,6 +241,19 @@ def test_nothing_is_lost_or_told_twice_when_noticing_or_sending_breaks_off(
     watched.query("update recon.alert_delivery set claimed_until = now()")
     for _ in range(2):
         evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
+
+
+def test_after_a_long_time_without_a_look_it_catches_up_a_part_at_a_time(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_runs, "RUNS_AT_ONCE", 3)
+    monkeypatch.setattr(ended_runs, "OVERLAP_MINUTES", 0)
+    watched.query("update recon.alert_watch set runs_noticed_until = now() - interval '1 hour'")
+    runs = [report_failed_run(dagster_instance) for _ in range(7)]
+    for _ in range(4):
+        evaluate(dagster_instance)
+    assert {row.run_id for row in watched.query("select run_id from recon.alert_run")} == set(runs)
     assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
 
 

@@ -1,4 +1,4 @@
-"""Alerts: what fails, what is to be told of it, and to whom that has been delivered; and figures of runs by index."""
+"""Alerts: what fails, what is to be told of it, and to whom that has been delivered."""
 
 from alembic import op
 
@@ -58,17 +58,10 @@ create index alert_undelivered on recon.alert_delivery (target, alert_id) where 
 comment on column recon.alert_delivery.target is 'A fingerprint of the address, which holds secrets and is not stored.';
 """
 
-_FIGURES = """
-create index reconciliation_run_figures on recon.reconciliation_run (outcome) include (
-    drift_count, dedupe_count, reconcile_failures, over_quota_transitions, under_quota_transitions, rows_repaired
-);
-"""
-
 
 def upgrade() -> None:
-    """Create the tables, and the index that totals over all runs are taken from."""
+    """Create the tables."""
     op.execute(_ALERTS)
-    op.execute(_FIGURES)
 
 
 def downgrade() -> None:
