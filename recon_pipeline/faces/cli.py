@@ -9,6 +9,7 @@ from recon_pipeline.faces.commands.alerts import alerts
 from recon_pipeline.faces.commands.common import own_embedded_server
 from recon_pipeline.faces.commands.holds import hold, release
 from recon_pipeline.faces.commands.pause import pause, resume
+from recon_pipeline.faces.commands.serve import serve
 from recon_pipeline.faces.console import (
     EXIT_CLEAN,
     EXIT_NOT_CLEAN,
@@ -203,5 +204,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (pause, resume, hold, release, alerts):
+for command in (pause, resume, hold, release, alerts, serve):
     main.add_command(command)
