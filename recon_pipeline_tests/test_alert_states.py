@@ -12,7 +12,6 @@ from recon_pipeline.core.alerts import (
     DEAD_MANS_SWITCH_MINUTES,
     MOST_CHANGES_TOLD,
     RECONCILE_RUNS,
-    REMINDER_HOURS,
     Alarm,
     Observation,
     Severity,
@@ -91,15 +90,16 @@ def test_what_is_told_always_alternates_and_ends_as_things_are(observed: list[Ob
     assert (alarm.months if alarm else set()) == failing
 
 
-def test_a_reminder_comes_after_hours_and_then_after_hours_again() -> None:
-    alarm, _ = after(seen(ERROR, MAY))
+@pytest.mark.parametrize(("severity", "hours"), [(ERROR, 4), (WARN, 24)])
+def test_a_reminder_comes_after_hours_and_then_after_hours_again(severity: Severity, hours: int) -> None:
+    alarm, _ = after(seen(severity, MAY))
     assert alarm is not None
-    almost = timedelta(hours=REMINDER_HOURS, seconds=-1)
+    almost = timedelta(hours=hours, seconds=-1)
     assert remind(alarm, at=NOW + almost) == (alarm, None)
-    reminded, change = remind(alarm, at=NOW + timedelta(hours=REMINDER_HOURS))
+    reminded, change = remind(alarm, at=NOW + timedelta(hours=hours))
     assert change is not None
     assert change.turn is Turn.STILL_FAILING
-    assert remind(reminded, at=NOW + timedelta(hours=REMINDER_HOURS) + almost) == (reminded, None)
+    assert remind(reminded, at=NOW + timedelta(hours=hours) + almost) == (reminded, None)
 
 
 def test_everything_that_changed_at_once_is_one_message_for_each_severity() -> None:

@@ -92,7 +92,7 @@ def _tell_outage(
     context.log.error(str(error))
     now = _now()
     due = (
-        datetime.fromisoformat(outage.told_at) + timedelta(hours=REMINDER_HOURS)
+        datetime.fromisoformat(outage.told_at) + timedelta(hours=REMINDER_HOURS[Severity.ERROR])
         if outage.told_at
         else datetime.fromisoformat(outage.since) + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
     )

@@ -1,7 +1,7 @@
 """When somebody is told, and in which words.
 
 Invariant: a subject (a check, runs, the dead man's switch) is told of when it begins to fail, when it gets worse and
-when it passes again, once each; while it fails, again every `REMINDER_HOURS`. What failed for some billing months
+when it passes again, once each; while it fails, again after `REMINDER_HOURS`. What failed for some billing months
 passes again when every one of them has passed, in whatever runs. Knows no clock, no Dagster and no delivery.
 """
 
@@ -12,7 +12,6 @@ from enum import StrEnum
 
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 
-REMINDER_HOURS = 4
 DEAD_MANS_SWITCH_MINUTES = 15
 """Three ticks of the schedule."""
 
@@ -28,6 +27,10 @@ class Severity(StrEnum):
 
     WARN = "warn"
     ERROR = "error"
+
+
+REMINDER_HOURS = {Severity.ERROR: 4, Severity.WARN: 24}
+"""A warning may be a fact that stays, such as duplicates in the log."""
 
 
 class Turn(StrEnum):
@@ -113,7 +116,7 @@ def observe(alarm: Alarm | None, seen: Observation, *, at: datetime) -> tuple[Al
 
 def remind(alarm: Alarm, *, at: datetime) -> tuple[Alarm, Change | None]:
     """The alarm, and the reminder if it is time for one."""
-    if at - alarm.told_at < timedelta(hours=REMINDER_HOURS):
+    if at - alarm.told_at < timedelta(hours=REMINDER_HOURS[alarm.severity]):
         return alarm, None
     told = replace(alarm, told_at=at)
     return told, Change(Turn.STILL_FAILING, told)

@@ -14,7 +14,7 @@ from recon_pipeline.automation import ended_runs
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
 from recon_pipeline.automation.jobs import KEEP_ALERTS_DAYS
-from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS
+from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs
 from recon_pipeline_tests.commands.conftest import recon
@@ -207,7 +207,9 @@ def test_silence_is_told_even_where_no_schedule_runs_and_not_while_repairs_are_p
     watched.query("update recon.alert_watch set paused_at = paused_at - make_interval(mins => %s)", minutes)
     evaluate(dagster_instance)
     evaluate(dagster_instance)
-    watched.query("update recon.alert_state set told_at = told_at - make_interval(hours => %s)", REMINDER_HOURS)
+    watched.query(
+        "update recon.alert_state set told_at = told_at - make_interval(hours => %s)", REMINDER_HOURS[Severity.ERROR]
+    )
     evaluate(dagster_instance)
     evaluate(dagster_instance)
     # A run over an old month, or over one customer, is no sign of life.

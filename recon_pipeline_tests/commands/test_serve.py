@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -170,6 +171,16 @@ def test_health_tells_apart_a_live_process_a_ready_one_and_counters_that_are_rec
     assert (unready.status, unready.json["failing"]) == (503, ["schema recon is of another version: recon init"])
 
 
+def test_a_live_process_says_so_while_everything_else_waits_for_the_database(serve: Serving, own: Billing) -> None:
+    with own.session() as other, ThreadPoolExecutor(60) as callers:
+        other.query("lock table recon.control in access exclusive mode")
+        waiting = [callers.submit(serve.second.get, path) for path in ["/metrics", "/healthz/reconciled"] * 30]
+        alive = [serve.second.get("/healthz").status for _ in range(3)]
+        others = {future.result().status for future in waiting}
+    assert alive == [200, 200, 200]
+    assert others == {503}, "a lock that is not had is given up"
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [
@@ -178,6 +189,7 @@ def test_health_tells_apart_a_live_process_a_ready_one_and_counters_that_are_rec
         (b"GET /" + b"x" * HEAD_BYTES, 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"DELETE %s HTTP/1.1\r\nHost: x\r\n\r\n" % CRON.encode(), 405),
+        (b"GET %s/ HTTP/1.1\r\nHost: elsewhere\r\n\r\n" % CRON.encode(), 404),
         (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     ],
 )

@@ -80,6 +80,7 @@ def create_app(runner: Runner, secrets: tuple[str, ...], scope: tuple[MeteredUsa
         title="recon_pipeline",
         version=version,
         description="Keeps usage-billing counters equal to the event log.",
+        redirect_slashes=False,  # to wherever the Host header says
         docs_url=None,
         redoc_url=None,  # both pages load scripts from elsewhere
     )

@@ -4,9 +4,11 @@ Three questions, since three kinds of machinery ask: who restarts a dead process
 who wakes a person. A server must not be taken out of service because runs are overdue: it may be what starts them.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from sqlalchemy import Connection
 
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES
 from recon_pipeline.core.errors import ReconError
@@ -21,21 +24,23 @@ from recon_pipeline.faces.orchestrator import require_storage
 from recon_pipeline.faces.serve.answers import Health, Problem
 from recon_pipeline.faces.serve.metrics import ReconCollector
 from recon_pipeline.store import alerts, control, figures, migrate
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.database import BillingDatabase, begin
 
+STATEMENT_SECONDS = 5
 METRICS_SECONDS = 5.0
 """Figures are at most this old, however often they are asked for."""
 
 
 class RecentFigures:
-    """The figures, read again when they are older than `METRICS_SECONDS`."""
+    """The figures, or why they cannot be read; asked for again when that is older than `METRICS_SECONDS`."""
 
     def __init__(self, database: BillingDatabase, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the database, and a clock in seconds."""
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: tuple[float, figures.Figures] | None = None
+        self._asked_at = -math.inf
+        self._answer: figures.Figures | ReconError
 
     def __call__(self) -> figures.Figures:
         """The figures.
@@ -44,10 +49,26 @@ class RecentFigures:
             ReconError: They cannot be read.
         """
         with self._lock:
-            if self._kept is None or self._clock() - self._kept[0] > METRICS_SECONDS:
-                with self._database.transaction() as connection:
-                    self._kept = self._clock(), figures.read(connection)
-            return self._kept[1]
+            if self._clock() - self._asked_at > METRICS_SECONDS:
+                self._answer = self._ask()
+                self._asked_at = self._clock()
+            if isinstance(self._answer, ReconError):
+                raise self._answer
+            return self._answer
+
+    def _ask(self) -> figures.Figures | ReconError:
+        try:
+            with _brief(self._database) as connection:
+                return figures.read(connection)
+        except ReconError as error:
+            return error
+
+
+@contextmanager
+def _brief(database: BillingDatabase) -> Iterator[Connection]:
+    """A transaction that gives up before whoever asks does."""
+    with database.connection() as connection, begin(connection, statement_timeout_ms=STATEMENT_SECONDS * 1_000):
+        yield connection
 
 
 def health_routes(database: BillingDatabase) -> APIRouter:
@@ -58,8 +79,8 @@ def health_routes(database: BillingDatabase) -> APIRouter:
     failing: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not well; see failing."}}
 
     @router.get("/healthz", response_model=Health)
-    def alive() -> Health:
-        """This process answers."""
+    async def alive() -> Health:
+        """This process answers, also when all that waits for a database waits."""
         return Health(status="ok")
 
     @router.get("/healthz/ready", response_model=Health, responses=failing)
@@ -99,7 +120,7 @@ def _told(failing: list[str]) -> Response:
 def _unready(database: BillingDatabase) -> list[str]:
     failing: list[str] = []
     try:
-        with database.transaction() as connection:
+        with _brief(database) as connection:
             if migrate.installed_version(connection) != migrate.latest_version():
                 failing.append("schema recon is of another version: recon init")
     except ReconError:
@@ -113,7 +134,7 @@ def _unready(database: BillingDatabase) -> list[str]:
 
 def _overdue(database: BillingDatabase) -> list[str]:
     try:
-        with database.transaction() as connection:
+        with _brief(database) as connection:
             if control.read_pause(connection) is not None:
                 return []
             last = alerts.last_success(connection)

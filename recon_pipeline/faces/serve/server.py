@@ -26,7 +26,7 @@ from recon_pipeline.settings import Settings
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 16_384
-CONNECTIONS = 64
+CONNECTIONS = 256
 STOP_SECONDS = 60
 
 
