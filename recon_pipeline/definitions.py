@@ -16,6 +16,7 @@ from recon_pipeline.automation.schedules import (
     reconcile_every_5_minutes,
 )
 from recon_pipeline.automation.sensors import run_canceled, run_failed, run_succeeded
+from recon_pipeline.automation.undo import undo_repairs
 
 defs = dg.Definitions(
     assets=[
@@ -27,7 +28,7 @@ defs = dg.Definitions(
         repaired_counters,
     ],
     asset_checks=[counters_match_event_sums],
-    jobs=[reconcile, housekeeping],
+    jobs=[reconcile, undo_repairs, housekeeping],
     schedules=[reconcile_every_5_minutes, audit_every_night, housekeeping_every_night],
     sensors=[run_succeeded, run_failed, run_canceled, alerts],
     resources={"reconciler": Reconciler()},

@@ -2,13 +2,12 @@
 
 import dagster as dg
 
+from recon_pipeline.assets import approval
 from recon_pipeline.assets.application import billing_subscriptions, billing_usage_counters
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
-from recon_pipeline.core.errors import BlockedError
-from recon_pipeline.core.guards import Breach
 from recon_pipeline.store import drift
 
 _KEY = dg.AssetKey("counter_drift")
@@ -46,7 +45,6 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
         with step.database.transaction() as connection:
             drifted = drift.sample(connection, step.run.run_id)
         summary = found.summary
-        exceeded = step.unapproved_breaches(found)
         return dg.MaterializeResult(
             metadata={
                 "months": step.months,
@@ -62,7 +60,7 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
                 **sample("by_month", found.cells, drift.DriftCell),
             },
             check_results=[
-                _within_budgets(step, found, exceeded, drifted),
+                _within_budgets(step, found, drifted),
                 dg.AssetCheckResult(
                     check_name="quota_limits_are_known",
                     passed=tables.has_subscriptions,
@@ -76,33 +74,20 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
         )
 
 
-def _within_budgets(
-    step: Step, found: drift.Comparison, exceeded: tuple[Breach, ...], drifted: tuple[drift.DriftedKey, ...]
-) -> dg.AssetCheckResult:
-    metadata = {
-        "months": step.months,
-        "drift_count": found.summary.drift_count,
-        **sample("would_repair", drifted, drift.DriftedKey),
-    }
-    if not exceeded:
-        approved = f"Approved by {step.approved_by}: {step.approve_reason}" if step.approve_reason else None
-        return dg.AssetCheckResult(
-            check_name="drift_is_within_budgets", passed=True, description=approved, metadata=metadata
-        )
-    blocked = budgets_exceeded(exceeded)
-    step.finish("blocked", error=str(blocked))
+def _within_budgets(step: Step, found: drift.Comparison, drifted: tuple[drift.DriftedKey, ...]) -> dg.AssetCheckResult:
+    exceeded = approval.exceeded_budgets(step, found)
+    blocked = approval.refusal(step, found)
+    if blocked is not None:
+        step.finish("blocked", error=str(blocked))
+    approved = approval.approved_by(step) if exceeded else None
     return dg.AssetCheckResult(
         check_name="drift_is_within_budgets",
-        passed=False,
-        description=str(blocked),
-        metadata=metadata | {f"{breach.variable} allows": breach.allowed for breach in exceeded},
-    )
-
-
-def budgets_exceeded(exceeded: tuple[Breach, ...]) -> BlockedError:
-    """The refusal that tells which budgets a repair would exceed."""
-    return BlockedError(
-        f"Blocked: {'; '.join(breach.sentence for breach in exceeded)}.",
-        mend="Look at the sample of what would be repaired. If it is right: "
-        'recon reconcile --approve "your reason", or approve_reason in the launchpad.',  # the UI drops what is in <>
+        passed=blocked is None,
+        description=str(blocked) if blocked is not None else approved,
+        metadata={
+            "months": step.months,
+            "drift_count": found.summary.drift_count,
+            **sample("would_repair", drifted, drift.DriftedKey),
+            **{f"{breach.variable} allows": breach.allowed for breach in exceeded},
+        },
     )

@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 from recon_pipeline import embedded_postgres
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.core.errors import BlockedError, ReconError
-from recon_pipeline.core.guards import Breach, breaches
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store import basis, drift, events, horizons, runs
@@ -39,6 +38,7 @@ class Step:
     full: bool
     while_paused: bool
     approve_reason: str
+    approve_run: str
     approved_by: str
     log: Callable[[str], None]
 
@@ -92,19 +92,6 @@ class Step:
             'If the usage is truly gone: recon reconcile --approve "your reason".',
         )
 
-    def unapproved_breaches(self, found: drift.Comparison) -> tuple[Breach, ...]:
-        """The budgets that a repair would exceed, unless a person has approved it; an approval is recorded."""
-        exceeded = breaches(found.summary, self.settings.budgets)
-        if not (exceeded and self.approve_reason):
-            return exceeded
-        self.record_approval()
-        return ()
-
-    def record_approval(self) -> None:
-        """Write down who approved this run, and why."""
-        with self.database.transaction() as connection:
-            runs.note_approval(connection, self.run.run_id, approved_by=self.approved_by, reason=self.approve_reason)
-
     def finish(self, outcome: str, *, mismatch_count: int | None = None, error: str | None = None) -> None:
         """Close the record of the run and log its metrics, once."""
         close_record(self.database, self.run.run_id, outcome, self.log, mismatch_count=mismatch_count, error=error)
@@ -128,7 +115,13 @@ class Reconciler(dg.ConfigurableResource[Any]):
     approve_reason: str = Field(
         default="",
         description="Let this run repair more than the budgets (RECON_MAX_...) allow, and why that is right. "
-        "It is recorded with the run. Empty: a repair beyond the budgets is blocked and nothing is written.",
+        "It is recorded with the run, and valid for what a blocked run over the same months and customers has shown: "
+        "if drift has grown beyond that, the run is blocked again. "
+        "Empty: a repair beyond the budgets is blocked and nothing is written.",
+    )
+    approve_run: str = Field(
+        default="",
+        description="The blocked run whose figures are approved: its id, or the beginning of it. Empty: the latest.",
     )
     approved_by: str = Field(
         default="",
@@ -166,6 +159,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
             full=self.full,
             while_paused=self.while_paused,
             approve_reason=self.approve_reason.strip(),
+            approve_run=self.approve_run.strip(),
             approved_by=self.approved_by or dagster_run.tags.get("user", "unknown"),
             log=context.log.info,
         )

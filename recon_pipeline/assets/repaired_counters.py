@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from recon_pipeline.assets.counter_drift import budgets_exceeded, counter_drift
+from recon_pipeline.assets import approval
+from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
@@ -25,11 +26,10 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     """Repair what this run's comparison found, after passing its guards once more."""
     with reconciler.step(context) as step:
         found, tables = step.compared()
-        lost = step.lost_log(tables)
-        if lost is not None and not step.approve_reason:
-            raise lost
-        if exceeded := step.unapproved_breaches(found):
-            raise budgets_exceeded(exceeded)
+        lost, _ = approval.lost_log_refusal(step, tables)
+        blocked = lost or approval.refusal(step, found)
+        if blocked is not None:
+            raise blocked
         with step.database.connection() as connection:
             with begin(connection):
                 mode, _ = step.open(connection, tables)

@@ -9,7 +9,7 @@ from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.store import aggregates, basis, horizons, runs
-from recon_pipeline.store.aggregates import Advance, StoredFromLog
+from recon_pipeline.store.aggregates import Advance, Audit, StoredFromLog
 from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.horizons import Month
@@ -62,7 +62,7 @@ def usage_aggregates(
             yield _audit(step, tables)
         with step.database.transaction() as connection:
             count, oversized = aggregates.oversized(connection, step.run, tables, months_tell=can_advance)
-            months = horizons.aggregated_months(connection, step.run) if can_advance else None
+            months = horizons.aggregated_months(connection, step.run, tables) if can_advance else None
         yield dg.MaterializeResult(
             asset_key=_KEY,
             metadata={
@@ -101,22 +101,37 @@ def _store_from_log(step: Step, tables: BillingTables) -> StoredFromLog | None:
 def _audit(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
     """Compare the aggregates with the log; recompute those that differ."""
     with step.database.transaction("REPEATABLE READ") as connection:
-        count, differing = aggregates.audit(connection, step.run, tables)
-        runs.note_aggregates(connection, step.run.run_id, aggregates_differing=count)
-    if count:
+        audit = aggregates.audit(connection, step.run, tables)
+        runs.note_aggregates(connection, step.run.run_id, aggregates_differing=audit.differing_count)
+    if audit.differing_count:
         _advance(step, tables)
     return dg.AssetCheckResult(
         check_name="aggregates_match_events",
         asset_key=_KEY,
-        passed=count == 0,
+        passed=audit.differing_count == 0,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{count:,} stored sums of {step.months} were not what the log adds up to; they were "
-        "computed anew, and this run repairs what was repaired by them. Look for events that were written with an "
-        "ingest_xid of their own (a restore, a copy, replication) or changed while triggers were off."
-        if count
-        else f"All stored sums of {step.months} are what the log adds up to.",
-        metadata={"count": count, **sample("sample", differing, aggregates.DifferingAggregate)},
+        description=_audited(audit, step.months),
+        metadata={
+            "count": audit.differing_count,
+            **sample("sample", audit.sample, aggregates.DifferingAggregate),
+        },
     )
+
+
+def _audited(audit: Audit, months: str) -> str:
+    if audit.differing_count:
+        return (
+            f"{audit.differing_count:,} stored sums of {months} were not what the log adds up to; they were "
+            "computed anew, and this run repairs what was repaired by them. Look for events that were written with an "
+            "ingest_xid of their own (a restore, a copy, replication) or changed while triggers were off."
+        )
+    if audit.unaudited:
+        return (
+            f"Of {', '.join(map(str, audit.unaudited))} there are no stored sums of {months} to audit yet: "
+            "the first are stored once RECON_SETTLE_SECONDS have passed since a run, or another run is at it. "
+            "Counters of this run were compared with the log itself."
+        )
+    return f"All stored sums of {months} are what the log adds up to."
 
 
 def _totals(months: Sequence[Month]) -> dict[str, str | int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from recon_pipeline.assets import approval
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
@@ -68,7 +69,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
         with step.database.transaction("REPEATABLE READ") as connection:
             tables = require_trustworthy(connection)
             mode, start = step.open(connection, tables)
-            months = horizons.aggregated_months(connection, step.run) if mode.sums is Sums.INCREMENTS else None
+            months = horizons.aggregated_months(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
             if months is None:
                 quality = events.measure(connection, step.run, tables, since=start.previous_started_at)
             else:
@@ -122,18 +123,12 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
 
 
 def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    lost = step.lost_log(tables)
-    if lost is None:
-        return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True)
-    if step.approve_reason:
-        step.record_approval()
-        return dg.AssetCheckResult(
-            check_name="event_log_is_visible",
-            passed=True,
-            description=f"{lost.what} Approved by {step.approved_by}: {step.approve_reason}",
-        )
-    step.finish("blocked", error=str(lost))
-    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
+    lost, approved = approval.lost_log_refusal(step, tables)
+    if lost is not None:
+        step.finish("blocked", error=str(lost))
+        return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
+    told = f"{approved} {approval.approved_by(step)}" if approved else None
+    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=told)
 
 
 def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResult:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from recon_pipeline.assets.months import months_of_run
-from recon_pipeline.automation.jobs import housekeeping
+from recon_pipeline.automation.jobs import reconcile
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
 from recon_pipeline.core.errors import ConfigurationError
@@ -29,7 +29,7 @@ _ENDINGS = {
     dg.DagsterRunStatus.FAILURE: Ending.FAILED,
     dg.DagsterRunStatus.CANCELED: Ending.CANCELED,
 }
-_WITHOUT_MONTHS = frozenset({housekeeping.name})
+_MATERIALIZED_IN_THE_UI = "__"
 
 
 def ended_runs(instance: dg.DagsterInstance, *, since: datetime, ui_url: str) -> Iterator[EndedRun]:
@@ -44,12 +44,13 @@ def ended_runs(instance: dg.DagsterInstance, *, since: datetime, ui_url: str) ->
     for record in records:
         run = record.dagster_run
         ending = _ENDINGS[run.status]
+        reconciles = run.job_name == reconcile.name or run.job_name.startswith(_MATERIALIZED_IN_THE_UI)
         yield EndedRun(
             run_id=run.run_id,
             ended_at=record.update_timestamp,
-            job="materialize" if run.job_name.startswith("__") else run.job_name,
+            job=run.job_name,
             ending=ending,
-            months=None if run.job_name in _WITHOUT_MONTHS else _months(run.tags),
+            months=_months(run.tags) if reconciles else None,
             failure=_failure(instance, run.run_id) if ending is Ending.FAILED else "",
             link=f"{ui_url}/runs/{run.run_id}" if ui_url else "",
             checks=tuple(_checks(instance, run.run_id, ui_url)),

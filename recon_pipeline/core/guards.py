@@ -5,6 +5,7 @@ budgets is refused before its first write. Shares have a floor, so that a small 
 is not blocked.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SHARE_FLOOR_KEYS = 50
@@ -123,3 +124,13 @@ def breaches(summary: DriftSummary, budgets: Budgets) -> tuple[Breach, ...]:
         for variable, found, allowed, doing in measures
         if found > allowed
     )
+
+
+def beyond(exceeded: Sequence[Breach], shown: Mapping[str, int]) -> tuple[Breach, ...]:
+    """The breaches that are larger than what a person was shown.
+
+    Args:
+        exceeded: Budgets that a repair would exceed.
+        shown: By the variable of the budget, what was found when it was shown.
+    """
+    return tuple(breach for breach in exceeded if breach.found > shown[breach.variable])

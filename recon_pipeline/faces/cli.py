@@ -7,9 +7,11 @@ import click
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.commands.alerts import alerts
 from recon_pipeline.faces.commands.common import own_embedded_server
+from recon_pipeline.faces.commands.explain import explain
 from recon_pipeline.faces.commands.holds import hold, release
 from recon_pipeline.faces.commands.pause import pause, resume
 from recon_pipeline.faces.commands.serve import serve
+from recon_pipeline.faces.commands.undo import undo
 from recon_pipeline.faces.console import (
     EXIT_CLEAN,
     EXIT_NOT_CLEAN,
@@ -107,7 +109,10 @@ def doctor(*, as_json: bool) -> int:
 @click.option("--dry-run", is_flag=True, help="Compare and check the guards; repair nothing.")
 @click.option("--full", is_flag=True, help="Take sums from the log itself; check stored ones.")
 @click.option("--while-paused", is_flag=True, help="Repair although repairs are paused.")
-@click.option("--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets; recorded.")
+@click.option(
+    "--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets what a blocked run has shown."
+)
+@click.option("--approve-run", metavar="RUN", help="Which blocked run; the latest over the same if not given.")
 @json_option
 @telling_errors
 def reconcile(
@@ -119,6 +124,7 @@ def reconcile(
     full: bool,
     while_paused: bool,
     approve_reason: str | None,
+    approve_run: str | None,
     as_json: bool,
 ) -> int:
     """Compare counters with the log, repair what drifted, verify.
@@ -127,7 +133,7 @@ def reconcile(
     """
     from recon_pipeline.faces import reconcile as face
 
-    asked = face.Asked(periods, every_period, customers, dry_run, full, while_paused, approve_reason)
+    asked = face.Asked(periods, every_period, customers, dry_run, full, while_paused, approve_reason, approve_run)
     ended = face.run_reconcile(own_embedded_server(read_settings()), asked)
     if as_json:
         show_json(face.as_json(ended, dry_run=dry_run))
@@ -204,5 +210,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (pause, resume, hold, release, alerts, serve):
+for command in (pause, resume, hold, release, undo, explain, alerts, serve):
     main.add_command(command)

@@ -38,6 +38,7 @@ class Request:
         full: Take sums from the log itself, and check the stored ones against it.
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or ''.
+        approve_run: The blocked run whose figures were seen, or '' for the latest.
         run_id: The run's id, or None for a new one.
         lane: Names runs of one kind in their tags, or None.
     """
@@ -49,6 +50,7 @@ class Request:
     full: bool = False
     while_paused: bool = False
     approve_reason: str = ""
+    approve_run: str = ""
     run_id: str | None = None
     lane: str | None = None
 
@@ -149,16 +151,13 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     Raises:
         ReconError: The run ended without a record (the database was never reached, or was lost).
     """
-    import dagster as dg
-
     from recon_pipeline.assets.months import range_tags
     from recon_pipeline.assets.reconciler import close_record, open_database
     from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
     from recon_pipeline.automation.jobs import reconcile as job
     from recon_pipeline.definitions import defs
 
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    quietly()
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE
     user = user_name()
     config = {
@@ -166,6 +165,7 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
         "full": request.full,
         "while_paused": request.while_paused,
         "approve_reason": request.approve_reason,
+        "approve_run": request.approve_run,
         "approved_by": user,
     }
     result = defs.resolve_job_def(job.name).execute_in_process(
@@ -190,12 +190,20 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
         with database.transaction() as connection:
             record = runs.read(connection, result.run_id)
     except ReconError as error:
-        raise _failure_of(result) or error from error
+        raise failure_of(result) or error from error
     if record is None:
-        raise _failure_of(result) or ReconError(
+        raise failure_of(result) or ReconError(
             f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, _failed_checks(result.get_asset_check_evaluations()))
+
+
+def quietly() -> None:
+    """Let Dagster's own log, and its warnings about what may change, not stand between a person and the answer."""
+    import dagster as dg
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[FailedCheck, ...]:
@@ -206,7 +214,7 @@ def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[Fa
     )
 
 
-def _failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
+def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
     """Why the run failed, in the words of the step that did."""
     for event in result.all_events:
         if event.is_step_failure:

@@ -40,6 +40,7 @@ class Asked:
         full: Take sums from the log itself.
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or None.
+        approve_run: The blocked run whose figures were seen, or None for the latest.
     """
 
     periods: tuple[str, ...]
@@ -49,6 +50,7 @@ class Asked:
     full: bool
     while_paused: bool
     approve_reason: str | None
+    approve_run: str | None
 
 
 def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
@@ -71,6 +73,7 @@ def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
                 asked.full,
                 asked.while_paused,
                 asked.approve_reason or "",
+                asked.approve_run or "",
             )
             with err.status(f"Reconciling {first.key} to {last.key} …"):
                 ended.append(reconcile(settings, instance, request))
@@ -153,8 +156,11 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
 
 
 def _require_usable(asked: Asked) -> None:
+    if asked.approve_run is not None and asked.approve_reason is None:
+        raise ConfigurationError("--approve-run is given without --approve.", mend='Add --approve "your reason".')
     for option, values in (
         ("--customer", asked.customers),
+        ("--approve-run", (asked.approve_run,) if asked.approve_run is not None else ()),
         ("--approve", (asked.approve_reason,) if asked.approve_reason is not None else ()),
     ):
         for value in values:
@@ -162,7 +168,11 @@ def _require_usable(asked: Asked) -> None:
                 raise ConfigurationError(
                     f"{option} is {value!r}, which is empty or not printable text.",
                     mend=f"Give {option} a value, for example "
-                    + ("--customer cus_123." if option == "--customer" else '--approve "ledger import of 3 May".'),
+                    + {
+                        "--customer": "--customer cus_123.",
+                        "--approve": '--approve "ledger import of 3 May".',
+                        "--approve-run": "--approve-run 4f1c9a02.",
+                    }[option],
                 )
 
 

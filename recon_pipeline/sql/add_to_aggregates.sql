@@ -1,33 +1,56 @@
 -- Adds what some events add up to, to recon.usage_aggregate and to the totals of their months.
--- Invariant: the caller holds the row of recon.horizon, and moves it in the same transaction: each event is added exactly once.
--- Keys are written in order of the primary key.
+-- Invariant: the caller holds the row of recon.horizon, and moves it in the same transaction: each event is added exactly once, and nobody
+-- else writes aggregates meanwhile, so that a key which is not there can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
 with figure as materialized (
     {key_figures}
 ),
-of_built_month as (
-    select figure.*, to_char(figure.period_start at time zone 'UTC', 'YYYY-MM') as partition
-    from figure
-    where to_char(figure.period_start at time zone 'UTC', 'YYYY-MM') = any(:partitions)
+of_built_month as materialized (
+    select *
+    from (
+        select figure.*, to_char(figure.period_start at time zone 'UTC', 'YYYY-MM') as partition
+        from figure
+    ) as of_month
+    where partition = any(:partitions)
 ),
-written as (
+-- Nearly all keys are there already. An upsert would lock each of them before it writes it, and log both.
+changed as (
+    update recon.usage_aggregate as aggregate
+    set
+        event_count = aggregate.event_count + added.event_count,
+        usage_count = aggregate.usage_count + added.usage_count,
+        invalid_count = aggregate.invalid_count + added.invalid_count,
+        dedupe_count = aggregate.dedupe_count + added.dedupe_count,
+        outside_period_count = aggregate.outside_period_count + added.outside_period_count
+    from of_built_month as added
+    where aggregate.gateway_name = :gateway_name
+        and aggregate.usage_type = :usage_type
+        and aggregate.period_start = added.period_start
+        and aggregate.gateway_customer_id = added.gateway_customer_id
+        and aggregate.period_end = added.period_end
+    returning
+        added.partition, added.period_start, added.gateway_customer_id, added.period_end,
+        false as is_new, aggregate.usage_count
+),
+created as (
     insert into recon.usage_aggregate as aggregate (
         gateway_name, usage_type, gateway_customer_id, period_start, period_end,
         event_count, usage_count, invalid_count, dedupe_count, outside_period_count
     )
     select
-        :gateway_name, :usage_type, gateway_customer_id, period_start, period_end,
-        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
-    from of_built_month
-    order by gateway_customer_id, period_start, period_end
-    on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-    do update set
-        event_count = aggregate.event_count + excluded.event_count,
-        usage_count = aggregate.usage_count + excluded.usage_count,
-        invalid_count = aggregate.invalid_count + excluded.invalid_count,
-        dedupe_count = aggregate.dedupe_count + excluded.dedupe_count,
-        outside_period_count = aggregate.outside_period_count + excluded.outside_period_count
-    returning period_start, xmax = 0 as is_new, usage_count
+        :gateway_name, :usage_type, added.gateway_customer_id, added.period_start, added.period_end,
+        added.event_count, added.usage_count, added.invalid_count, added.dedupe_count, added.outside_period_count
+    from of_built_month as added
+    -- Not in, which is looked up in a hash whatever the planner expects.
+    where (added.period_start, added.gateway_customer_id, added.period_end)
+        not in (select period_start, gateway_customer_id, period_end from changed)
+    order by added.period_start, added.gateway_customer_id, added.period_end
+    returning to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, true as is_new, usage_count
+),
+written as (
+    select partition, is_new, usage_count from changed
+    union all
+    select partition, is_new, usage_count from created
 ),
 of_month as (
     select
@@ -41,13 +64,13 @@ of_month as (
     group by partition
 ),
 new_keys as (
-    select to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, count(*) as key_count
+    select partition, count(*) as key_count
     from written
     where is_new
-    group by 1
+    group by partition
 ),
 oversized as (
-    select distinct to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, true as is_oversized
+    select distinct partition, true as is_oversized
     from written
     where usage_count > 9223372036854775807 or usage_count <> trunc(usage_count)
 )

@@ -10,4 +10,4 @@ select
     :gateway_name, :usage_type, gateway_customer_id, period_start, period_end,
     event_count, usage_count, invalid_count, dedupe_count, outside_period_count
 from ({key_figures}) as figure
-order by gateway_customer_id, period_start, period_end
+order by period_start, gateway_customer_id, period_end

@@ -1,5 +1,10 @@
 -- Part of other statements: the counters of the keys in `changed`.
--- Index: the unique key of the counters, for each changed key.
+-- Invariant: those that were touched are known already, from this very snapshot.
+-- Index: the unique key of the counters, for each other key.
+select gateway_customer_id, period_start, period_end, usage_count, counter_xid::xid as counter_xid, counter_tid
+from changed
+where is_touched
+union all
 select changed.gateway_customer_id, changed.period_start, changed.period_end, counter.usage_count, counter.counter_xid, counter.counter_tid
 from changed
 -- Limit 1, of what there is once: keeps the planner from reading all of the table for a few keys.
@@ -13,3 +18,4 @@ cross join lateral (
         and period_end = changed.period_end
     limit 1
 ) as counter
+where not changed.is_touched

@@ -1,7 +1,7 @@
--- Which log this is: server, database, tables and partitions; which one the aggregates are of; where transactions stand.
+-- Which log this is: server, database, tables and partitions.
 -- Invariant: another text for a restored dump, a new cluster, a table made anew, a partition that came or went, and wherever rows may have come
 -- without a transaction id or gone without a note (column made anew, default or trigger off for a while); the same text after anything else.
--- Index: recon.invalidated_key by usage; recon.event_log has one row.
+-- Index: the catalog's own.
 select
     concat_ws(
         ' ',
@@ -33,8 +33,4 @@ select
             where tgrelid = to_regclass('billing_usage_events') and tgname like 'recon\_note\_%'
         ),
         'counters', to_regclass('billing_usage_counters')::oid
-    ) as identity,
-    (select identity from recon.event_log) as known_identity,
-    exists (select from recon.invalidated_key where gateway_name is null) as was_truncated,
-    pg_snapshot_xmin(pg_current_snapshot())::text as horizon,
-    pg_snapshot_xmax(pg_current_snapshot())::text as next_transaction
+    ) as identity

@@ -16,7 +16,11 @@ left join horizon using (gateway_name, usage_type)
 where month.partition is null
     or month.verified_below is distinct from horizon.horizon
     or exists (select from recon.invalidated_key where gateway_name is null)
-    or month.last_period_end > now() - make_interval(days => :recent_days)
+    -- A month without events may have counters all the same.
+    or coalesce(
+        month.last_period_end,
+        (to_date(known.partition, 'YYYY-MM') + interval '1 month') at time zone 'UTC'
+    ) > now() - make_interval(days => :recent_days)
 union
 select to_char(event.period_start at time zone 'UTC', 'YYYY-MM')
 from billing_usage_events as event

@@ -40,8 +40,8 @@ written as (
         :gateway_name, :usage_type, gateway_customer_id, period_start, period_end,
         event_count, usage_count, invalid_count, dedupe_count, outside_period_count
     from figure
-    order by gateway_customer_id, period_start, period_end
-    on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    order by period_start, gateway_customer_id, period_end
+    on conflict (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
     do update set
         event_count = excluded.event_count,
         usage_count = excluded.usage_count,

@@ -36,19 +36,25 @@ updated as (
         and counter.ctid = locked.counter_tid
     returning locked.*, counter.usage_count as usage_count_after
 ),
-noted as (
+odd as materialized (
     -- Few or none: a value that a trigger changed, and what an earlier attempt of this step had left undone.
+    select ordinal, settled_sum, usage_count_after
+    from updated
+    where usage_count_after <> settled_sum or outcome is not null
+),
+noted as (
     update recon.counter_drift as drift
     set
-        outcome = case when updated.usage_count_after <> updated.settled_sum then 'failed' end,
+        outcome = case when odd.usage_count_after <> odd.settled_sum then 'failed' end,
         error = case
-            when updated.usage_count_after <> updated.settled_sum
-                then 'the table changed the repaired value ' || updated.settled_sum || ' to ' || updated.usage_count_after
+            when odd.usage_count_after <> odd.settled_sum
+                then 'the table changed the repaired value ' || odd.settled_sum || ' to ' || odd.usage_count_after
         end
-    from updated
+    from odd
     where drift.run_id = :run_id
-        and drift.ordinal = updated.ordinal
-        and (updated.usage_count_after <> updated.settled_sum or updated.outcome is not null)
+        -- Said twice: whatever the planner expects, it looks at the chunk and not at all keys of the run.
+        and drift.ordinal between :first and :last
+        and drift.ordinal = odd.ordinal
 )
 insert into recon.counter_repair (
     run_id, drift_id, gateway_name, usage_type, gateway_customer_id, period_start, period_end,

@@ -28,7 +28,7 @@ written as (
         event_count, usage_count, invalid_count, dedupe_count, outside_period_count
     from changed
     where event_count is not null
-    on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    on conflict (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
     do update set
         event_count = excluded.event_count,
         usage_count = excluded.usage_count,

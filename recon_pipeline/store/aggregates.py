@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, months_between
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store import horizons
+from recon_pipeline.store import horizons, ingest_xid
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.statements import statement
@@ -65,6 +65,21 @@ class DifferingAggregate:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What the log itself says of the stored aggregates.
+
+    Attributes:
+        differing_count: Keys whose aggregate is not what the log adds up to.
+        sample: At most `SAMPLE_ROWS` of them for each metered usage.
+        unaudited: Metered usages without aggregates that could be audited.
+    """
+
+    differing_count: int
+    sample: tuple[DifferingAggregate, ...]
+    unaudited: tuple[MeteredUsage, ...]
+
+
+@dataclass(frozen=True)
 class OversizedSum:
     """A key whose event sum no counter can hold; values as Postgres prints them."""
 
@@ -81,10 +96,11 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
         run: What is looked at; months of its extent are built if they are not.
         tables: How the tables are shaped; the log can be read in increments.
     """
-    if not _is_ours_to_write(connection):
+    if not _is_ours_to_write(connection, tables):
         return Advance(waits_because="another run is adding events to the aggregates")
+    _note_prepared(connection, tables)
     # After the lock, in a statement of its own: what is below this horizon is final in every statement that follows.
-    position = horizons.position(connection)
+    position = horizons.position(connection, tables)
     rebuilt_because = _reason_to_rebuild(connection, run, position)
     if rebuilt_because is not None:
         connection.execute(statement("forget_aggregates"))
@@ -120,7 +136,7 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     Returns:
         What it added up to, or None where another run is at it.
     """
-    if not _is_ours_to_write(connection):
+    if not _is_ours_to_write(connection, tables):
         return None
     connection.execute(statement("forget_horizons"))
     parts = tables.parts | {"which_events": "any_event", "stored_figures": "stored_figures"}
@@ -133,25 +149,21 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     )
 
 
-def audit(
-    connection: Connection, run: Reconciliation, tables: BillingTables
-) -> tuple[int, tuple[DifferingAggregate, ...]]:
+def audit(connection: Connection, run: Reconciliation, tables: BillingTables) -> Audit:
     """Sum the log of the extent anew and compare with the aggregates; what differs is noted, `advance` recomputes it.
 
     Args:
         connection: In a REPEATABLE READ transaction of its own, which the caller commits.
         run: What is looked at; its months are built.
         tables: How the tables are shaped; the log can be read in increments.
-
-    Returns:
-        How many keys differ, and at most `SAMPLE_ROWS` of them for each metered usage.
     """
-    found, sample = 0, list[DifferingAggregate]()
+    found, sample, unaudited = 0, list[DifferingAggregate](), list[MeteredUsage]()
     parts = tables.parts | {"which_events": "below_horizon", "stored_figures": "stored_figures"}
-    position = horizons.position(connection)
+    position = horizons.position(connection, tables)
     for usage in run.extent.scope:
         months = horizons.months_of_run(connection, run, usage, position)
         if months is None:
+            unaudited.append(usage)
             continue
         rows = connection.execute(
             statement("audit_aggregates", **parts),
@@ -162,7 +174,7 @@ def audit(
             DifferingAggregate(row.gateway_customer_id, row.period_start, row.period_end, row.aggregated, row.in_log)
             for row in rows
         )
-    return found, tuple(sample)
+    return Audit(found, tuple(sample), tuple(unaudited))
 
 
 def oversized(
@@ -241,10 +253,19 @@ class _Advancing:
         return self.connection.execute(statement(name, **(parts or {})), parameters)
 
 
-def _is_ours_to_write(connection: Connection) -> bool:
+def _is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
     """Lock the record of the log, which the first run of all makes; whether no other run holds it."""
-    connection.execute(statement("note_event_log"), {"identity": horizons.position(connection).identity})
+    connection.execute(statement("note_event_log"), {"identity": tables.log_identity})
     return connection.execute(statement("lock_event_log")).one_or_none() is not None
+
+
+def _note_prepared(connection: Connection, tables: BillingTables) -> None:
+    """Spare the runs to come to ask what the log lacks, as long as its catalog stays as it is."""
+    if connection.execute(statement("prepared_catalog")).scalar_one() == tables.catalog_version:
+        return
+    left = ingest_xid.lacking(connection, request_id_is_unique=tables.request_id_is_unique)
+    if not any(lack.rules_out_increments for lack in left):
+        connection.execute(statement("note_prepared_catalog"), {"catalog_version": tables.catalog_version})
 
 
 def _reason_to_rebuild(connection: Connection, run: Reconciliation, position: horizons.Position) -> str | None:

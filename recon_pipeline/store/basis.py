@@ -63,9 +63,11 @@ class Mode:
 
 
 def mode(connection: Connection, tables: BillingTables, *, is_asked_for_full: bool = False) -> Mode:
-    """How a run that begins now takes event sums; reads the catalog only."""
+    """How a run that begins now takes event sums; changes nothing."""
     if is_asked_for_full:
         return Mode(Sums.LOG, "it was asked for")
+    if connection.execute(statement("prepared_catalog")).scalar_one_or_none() == tables.catalog_version:
+        return Mode(Sums.INCREMENTS)
     for lack in ingest_xid.lacking(connection, request_id_is_unique=tables.request_id_is_unique):
         if lack.rules_out_increments:
             return Mode(Sums.LOG, lack.lacks)
@@ -152,7 +154,7 @@ def choose(
         sums: Whether the log can, and may, be read in increments.
         fingerprint: Of the counters, read before this transaction began.
     """
-    position = horizons.position(connection)
+    position = horizons.position(connection, tables)
     months = horizons.months_of_run(connection, run, usage, position)
     if sums is Sums.LOG or months is None:
         return Basis(Look.LOG, position, months, fingerprint)

@@ -123,12 +123,16 @@ class BillingTables:
         quantity_is_numeric: Quantities can be fractions, NaN or infinite.
         has_subscriptions: Without them limits are unknown.
         has_ingest_xid: Events carry the transaction that inserted them.
+        log_identity: Which log this is: server, database, tables and partitions.
+        catalog_version: Another one as soon as anything about the tables has changed.
     """
 
     request_id_is_unique: bool
     quantity_is_numeric: bool
     has_subscriptions: bool
     has_ingest_xid: bool
+    log_identity: str
+    catalog_version: str
 
     @property
     def parts(self) -> dict[str, str]:
@@ -213,12 +217,23 @@ def has_unique_key(table: Table, columns: frozenset[str]) -> bool:
 def require_trustworthy(connection: Connection) -> BillingTables:
     """Look at server and tables, and refuse what a repair must never rely on.
 
+    In each transaction anew: what a connection has looked up before holds as long as the catalog's version does.
+
     Returns:
         The facts that choose the statements.
 
     Raises:
         UntrustworthyLogError: With the cause and its mend.
     """
+    catalog = connection.execute(statement("catalog_version")).one()
+    known: BillingTables | None = connection.info.get(BillingTables)
+    if known and known.catalog_version == catalog.version and not catalog.is_standby and not catalog.hides_rows:
+        return known
+    connection.info[BillingTables] = found = _look_up(connection, catalog.version)
+    return found
+
+
+def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
     server = describe_server(connection)
     if server.is_standby:
         raise UntrustworthyLogError(
@@ -242,6 +257,8 @@ def require_trustworthy(connection: Connection) -> BillingTables:
         quantity_is_numeric=events.types["quantity"] == "numeric",
         has_subscriptions=subscriptions is not None,
         has_ingest_xid=events.types.get("ingest_xid") == "xid8",
+        log_identity=connection.execute(statement("log_identity")).scalar_one(),
+        catalog_version=catalog_version,
     )
 
 

@@ -18,6 +18,10 @@ from recon_pipeline.store.comparison import SAMPLE_ROWS, Reconciliation
 from recon_pipeline.store.horizons import CountersMark, Fingerprint, Month
 from recon_pipeline.store.statements import statement
 
+SPOT_CHECKED_KEYS = 100
+"""Keys with new events that a comparison found in sync and the final check asks again about, others in each run; the
+nightly audit asks about all of them."""
+
 
 @dataclass(frozen=True)
 class DriftCell:
@@ -206,8 +210,8 @@ def verify(
         tables: How the tables are shaped.
         sums: Whether the log can, and may, be read in increments.
         fingerprint: Of the counters, read before the transaction began.
-        compared: Up to where this run's comparison looked at counters, if it did: then those that it found in sync and
-            that have no new event are not looked at again, and what changed since is left to the next run.
+        compared: Up to where this run's comparison looked, if it did: then of the keys that it found in sync and that
+            have had no event since only some are looked at again, and counters that changed since are the next run's.
     """
     counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "untouched_count"), 0)
     found: list[Mismatch] = []
@@ -218,11 +222,16 @@ def verify(
         if chosen.look is Look.NOTHING:
             continue
         parts, mark = chosen.parts, CountersMark(chosen.position.horizon, fingerprint)
+        parameters = run.parameters(usage, tables) | chosen.parameters
         if compared is not None and chosen.look is Look.CHANGED_KEYS:
             parts, mark = chosen.parts_after_comparison, compared
+            parameters |= {
+                "last_verified_below": parameters["verified_below"],
+                "verified_below": str(compared.below),
+                "spot_checked_keys": SPOT_CHECKED_KEYS,
+            }
         if chosen.months is not None:
             verified.append(Verified(usage, chosen.months, mark))
-        parameters = run.parameters(usage, tables) | chosen.parameters
         rows = connection.execute(statement("find_mismatches", **parts, **tables.parts), parameters).mappings().all()
         if rows:
             counts = {name: count + rows[0][name] for name, count in counts.items()}

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import months_between
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.statements import statement
 
@@ -130,10 +131,12 @@ def oldest_transaction(connection: Connection) -> OldestTransaction | None:
     return None if row is None else OldestTransaction(**row)
 
 
-def position(connection: Connection) -> Position:
+def position(connection: Connection, tables: BillingTables) -> Position:
     """Where the log stands, at the snapshot of the transaction or of this statement."""
-    row = connection.execute(statement("log_identity")).one()
-    return Position(row.identity, row.known_identity, row.was_truncated, int(row.horizon), int(row.next_transaction))
+    row = connection.execute(statement("log_position")).one()
+    return Position(
+        tables.log_identity, row.known_identity, row.was_truncated, int(row.horizon), int(row.next_transaction)
+    )
 
 
 def fingerprint(connection: Connection) -> Fingerprint:
@@ -176,9 +179,11 @@ def months_of_run(
     return found if len(found) == len(wanted) and found[0].horizon <= here.horizon else None
 
 
-def aggregated_months(connection: Connection, run: Reconciliation) -> dict[MeteredUsage, tuple[Month, ...]] | None:
+def aggregated_months(
+    connection: Connection, run: Reconciliation, tables: BillingTables
+) -> dict[MeteredUsage, tuple[Month, ...]] | None:
     """The months of the run for each metered usage; None if those of one are."""
-    here = position(connection)
+    here = position(connection, tables)
     months: dict[MeteredUsage, tuple[Month, ...]] = {}
     for usage in run.extent.scope:
         found = months_of_run(connection, run, usage, here)

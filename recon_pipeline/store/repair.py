@@ -106,7 +106,7 @@ def repair(
     Raises:
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
-    horizon = _lowest_horizon(connection, run) if sums is Sums.INCREMENTS else None
+    horizon = _lowest_horizon(connection, run, tables) if sums is Sums.INCREMENTS else None
     repairer = _Repairer(connection, run, tables, horizon, while_paused)
     pause = None
     try:
@@ -163,10 +163,10 @@ def repair_parts(tables: BillingTables, *, from_log: bool) -> dict[str, str]:
     }
 
 
-def _lowest_horizon(connection: Connection, run: Reconciliation) -> int | None:
+def _lowest_horizon(connection: Connection, run: Reconciliation, tables: BillingTables) -> int | None:
     """A horizon that no later one is below; None where aggregates are not there or not of this log."""
     with begin(connection, "REPEATABLE READ"):
-        months = horizons.aggregated_months(connection, run)
+        months = horizons.aggregated_months(connection, run, tables)
     return None if months is None else min(of_usage[0].horizon for of_usage in months.values())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from sqlalchemy import Connection
 
 from recon_pipeline.core.findings import Finding, failed, noted, passed
-from recon_pipeline.store import ingest_xid, migrate
+from recon_pipeline.store import control, holds, ingest_xid, migrate
 from recon_pipeline.store.billing_tables import (
     COUNTER_KEY,
     COUNTERS,
@@ -262,6 +262,7 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
     installed, needed = migrate.installed_version(connection), migrate.latest_version()
     if installed == needed:
         yield passed("schema recon", f"version {installed}")
+        yield from _control(connection)
     else:
         is_newer = installed is not None and not migrate.is_known(installed)
         yield failed(
@@ -269,3 +270,12 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
             f"version {installed or 'none'}, this code needs {needed}",
             "Run the release that prepared it, or a newer one." if is_newer else "recon init",
         )
+
+
+def _control(connection: Connection) -> Iterator[Finding]:
+    """What keeps runs from repairing, because somebody said so."""
+    pause, held = control.read_pause(connection), holds.open_holds(connection)
+    yield passed("repairs", "not paused") if pause is None else noted("repairs", f"paused {pause}", "recon resume")
+    if held:
+        customers = len({hold.gateway_customer_id for hold in held})
+        yield noted("holds", f"{customers:,} customers are held, the next hold ends {held[0].until:%Y-%m-%d %H:%M} UTC")

@@ -72,6 +72,7 @@ class RunRecord:
     mismatch_count: int | None
     approved_by: str | None
     approved_reason: str | None
+    approved_run_id: str | None
     paused_reason: str | None
     error: str | None
     duration_ms: float
@@ -137,11 +138,23 @@ def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) ->
     _write(connection, "note_repairs", run_id, outcome, paused_reason=outcome.paused_reason)
 
 
-def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str) -> None:
-    """Record who approved a repair beyond the budgets, and why."""
-    connection.execute(
-        statement("note_approval"), {"run_id": run_id, "approved_by": approved_by, "approved_reason": reason}
-    )
+def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str) -> None:
+    """Record who approved a repair beyond the budgets, why, and the figures of which run he had seen."""
+    approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
+    connection.execute(statement("note_approval"), {"run_id": run_id, **approval})
+
+
+def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> RunRecord | None:
+    """The blocked run over the same extent whose figures may be approved, or None.
+
+    Args:
+        connection: In a transaction.
+        run_id: Of the run that is approved; its record is open.
+        named: The beginning of the blocked run's id, or '' for the latest.
+    """
+    row = connection.execute(statement("shown_blocked_run"), {"run_id": run_id, "named": named}).mappings()
+    found = row.one_or_none()
+    return None if found is None else _record(found)
 
 
 def finish(

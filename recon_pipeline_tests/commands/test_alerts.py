@@ -317,6 +317,15 @@ def test_when_the_billing_database_is_gone_everybody_is_told_without_an_outbox(
     assert SECRET not in str(hook.received)
 
 
+def test_a_failure_of_another_job_is_a_warning_of_its_own_and_leaves_reconciliation_as_it_is(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    for status in (DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS):
+        create_run_for_test(dagster_instance, "housekeeping", status=status)
+        evaluate(dagster_instance)
+    assert hook.titles == ["[recon warn] FAILING: housekeeping", "[recon warn] RESOLVED: housekeeping"]
+
+
 def test_without_targets_everything_is_noticed_and_nobody_is_told_later(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

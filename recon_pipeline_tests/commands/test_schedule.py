@@ -179,20 +179,21 @@ def test_an_incremental_tick_takes_months_that_were_never_verified_then_only_tho
     make_billing: MakeBilling, dagster_instance: DagsterInstance, this_month: str
 ) -> None:
     billing = make_billing()
+    lately = f"{datetime.now(UTC) - timedelta(days=RECENT_DAYS):%Y-%m}", this_month
     old = datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
     for customer in ("a", "b"):
         add_idle(billing, customer, old)
     assert tick(dagster_instance) == [(DEFAULT_START_PERIOD, this_month)]
     assert recon("reconcile", "--all").exit_code == 0
-    assert tick(dagster_instance) == [(this_month, this_month)]
+    assert tick(dagster_instance) == [lately]
 
     # Whatever created_at says.
     billing.add_event("a", 1, period=old, created_at=LONG_AGO)
-    with_the_old = [("2025-03", "2025-03"), (this_month, this_month)]
+    with_the_old = [("2025-03", "2025-03"), lately]
     assert tick(dagster_instance) == with_the_old
     assert recon("reconcile").exit_code == 0
     assert billing.counters(period=old) == {"a": 2, "b": 1}
-    assert tick(dagster_instance) == [(this_month, this_month)]
+    assert tick(dagster_instance) == [lately]
 
     billing.query("delete from billing_usage_events where gateway_customer_id = 'b'")
     assert tick(dagster_instance) == with_the_old

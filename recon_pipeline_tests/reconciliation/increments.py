@@ -80,7 +80,7 @@ def event_sums_by_key(run: Run) -> dict[tuple[Any, ...], int]:
     """The same by customer, start and end of the period."""
     with run.database.transaction("REPEATABLE READ") as connection:
         tables = run.tables()
-        months = horizons.aggregated_months(connection, run.question)
+        months = horizons.aggregated_months(connection, run.question, tables)
         assert months is not None, "there are no aggregates to rely on"
         usage = statement("usage_from_aggregates", usage_beside_aggregates="usage_beside_aggregates", **tables.parts)
         horizon = {"horizon": str(months[SCOPE[0]][0].horizon)}

@@ -3,7 +3,7 @@
 import pytest
 
 from recon_pipeline.store import runs
-from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE, Billing
 from recon_pipeline_tests.reconciliation.increments import (
     advance,
     aggregated,
@@ -144,3 +144,13 @@ def test_a_timestamp_that_is_corrected_is_no_difference(audited: Billing) -> Non
     advance(new_run(audited.url))
 
     assert run_job(full=True).check(CHECK).passed
+
+
+def test_an_audit_of_nothing_says_so(audited: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+    audited.query("truncate recon.usage_aggregate, recon.usage_month, recon.horizon")
+    monkeypatch.setenv("RECON_SETTLE_SECONDS", "3600")
+
+    check = run_job(full=True).check(CHECK)
+
+    assert check.passed
+    assert f"Of {GATEWAY}:{USAGE} there are no stored sums" in (check.description or "")

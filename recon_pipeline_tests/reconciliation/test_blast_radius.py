@@ -146,6 +146,8 @@ def test_an_approved_repair_is_done_and_the_approval_is_recorded(
 ) -> None:
     monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
     let_drift(job_billing, 3)
+    shown = run_job()
+    assert not shown.success
 
     result = run_job(approve_reason="a queue was replayed", approved_by="ada")
 
@@ -153,8 +155,9 @@ def test_an_approved_repair_is_done_and_the_approval_is_recorded(
     check = result.check("drift_is_within_budgets")
     assert check.description == "Approved by ada: a queue was replayed"
     assert set(job_billing.counters().values()) == {10}
-    assert job_billing.query("select approved_by, approved_reason, outcome from recon.reconciliation_run") == [
-        ("ada", "a queue was replayed", "clean")
+    approval = "approved_by, approved_reason, approved_run_id, outcome"
+    assert job_billing.query(f"select {approval} from recon.reconciliation_run where run_id = %s", result.run_id) == [
+        ("ada", "a queue was replayed", shown.run_id, "clean")
     ]
 
 
@@ -174,3 +177,91 @@ def test_an_approval_that_was_not_needed_is_not_recorded(job_billing: Billing) -
 
     assert run_job(approve_reason="just in case", approved_by="ada").success
     assert job_billing.value("select approved_reason from recon.reconciliation_run") is None
+
+
+@pytest.fixture
+def blocked(job_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
+    """Three drifted keys where two may be repaired."""
+    monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
+    let_drift(job_billing, 3)
+    return job_billing
+
+
+APPROVED = {"approve_reason": "a queue was replayed", "approved_by": "ada"}
+
+
+def assert_blocked_again(billing: Billing, said: str, **config: str) -> str:
+    result = run_job(**APPROVED, **config)
+    assert not result.success
+    assert said in (result.check("drift_is_within_budgets").description or "")
+    assert billing.ledger() == []
+    (record,) = billing.query("select * from recon.reconciliation_run where run_id = %s", result.run_id)
+    assert (record.outcome, record.approved_reason) == ("blocked", None)
+    return result.run_id
+
+
+def test_what_nobody_was_shown_cannot_be_approved_and_is_shown_thereby(blocked: Billing) -> None:
+    assert_blocked_again(blocked, "nobody can have seen what would be done now")
+
+    assert run_job(**APPROVED).success
+
+
+def test_drift_that_has_grown_beyond_what_was_shown_is_blocked_again_with_the_new_figures(blocked: Billing) -> None:
+    shown = run_job()
+    blocked.record("one more", 10)
+    blocked.set_counter("one more", 3)
+
+    assert_blocked_again(blocked, f"than run {shown.run_id} showed: 4 counters would be repaired")
+
+    assert run_job(**APPROVED).success
+    assert len(blocked.ledger()) == 4
+
+
+def test_drift_that_is_no_larger_than_what_was_shown_is_repaired(blocked: Billing) -> None:
+    blocked.record("one more", 10)
+    blocked.set_counter("one more", 3)
+    run_job()
+    blocked.set_counter("one more", 10)
+
+    assert run_job(**APPROVED).success
+
+
+def test_what_one_budget_was_shown_for_is_not_approved_for_another(
+    blocked: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job()
+    monkeypatch.setenv("RECON_MAX_OVER_QUOTA_TRANSITIONS", "0")
+    blocked.record(customers(1)[0], 100)
+    blocked.set_counter(customers(1)[0], 3)
+
+    assert_blocked_again(blocked, "1 customers would be pushed over their quota")
+
+
+def test_a_run_over_other_months_or_customers_has_shown_something_else(blocked: Billing) -> None:
+    run_job(last="2025-06")
+    run_job(customers=[*customers(3), "and another"])
+
+    assert_blocked_again(blocked, "No run was blocked over the same months and customers")
+
+
+def test_what_was_repaired_since_it_was_shown_must_be_shown_again(blocked: Billing) -> None:
+    run_job()
+    assert run_job(**APPROVED).success
+    blocked.query("update billing_usage_counters set usage_count = 4")
+
+    result = run_job(**APPROVED)
+
+    assert not result.success
+    assert "nobody can have seen" in (result.check("drift_is_within_budgets").description or "")
+
+
+def test_the_run_whose_figures_are_approved_can_be_named(blocked: Billing) -> None:
+    shown = run_job()
+    blocked.record("one more", 10)
+    blocked.set_counter("one more", 3)
+    larger = run_job()
+
+    assert_blocked_again(blocked, "3 were shown", approve_run=shown.run_id[:13])
+    assert_blocked_again(blocked, "Run nothing, which was approved, is no blocked run", approve_run="nothing")
+
+    assert run_job(**APPROVED, approve_run=larger.run_id).success

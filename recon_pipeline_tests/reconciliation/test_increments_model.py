@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.store import aggregates, basis
+from recon_pipeline.store.aggregates import Audit
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.schedule import months_to_reconcile
 from recon_pipeline_tests.reconciliation import product
@@ -246,7 +247,7 @@ class Application(RuleBasedStateMachine):
         run = new_run(self.billing.url, **EXTENT)
         run.aggregate()
         with run.database.transaction("REPEATABLE READ") as connection:
-            assert aggregates.audit(connection, run.question, run.tables()) == (0, ())
+            assert aggregates.audit(connection, run.question, run.tables()) == Audit(0, (), ())
 
     def is_exact(self) -> None:
         """The promise, asked in every way there is."""

@@ -21,17 +21,19 @@ NUMERIC = NO_CHECKS + "alter table billing_usage_events alter quantity type nume
 def quality(billing: Billing) -> events.LogQuality:
     run = new_run(billing.url)
     with run.database.transaction("REPEATABLE READ") as connection:
-        months = horizons.aggregated_months(connection, run.question)
+        tables = run.tables()
+        months = horizons.aggregated_months(connection, run.question, tables)
         if months is None:
-            return events.measure(connection, run.question, run.tables(), since=None)
-        return events.measure_increment(connection, run.question, run.tables(), months)
+            return events.measure(connection, run.question, tables, since=None)
+        return events.measure_increment(connection, run.question, tables, months)
 
 
 def odd(billing: Billing, *, invalid: bool) -> tuple[events.OddEvent, ...]:
     run = new_run(billing.url)
     with run.database.transaction("REPEATABLE READ") as connection:
-        months = horizons.aggregated_months(connection, run.question)
-        return events.sample_odd(connection, run.question, run.tables(), months, invalid=invalid)
+        tables = run.tables()
+        months = horizons.aggregated_months(connection, run.question, tables)
+        return events.sample_odd(connection, run.question, tables, months, invalid=invalid)
 
 
 @pytest.mark.parametrize(

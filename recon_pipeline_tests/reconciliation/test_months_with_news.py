@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.schedule import months_to_reconcile
@@ -162,3 +163,13 @@ def test_a_usage_that_comes_into_scope_later_is_built_from_all_its_events(idle: 
     counted = idle.query("select usage_count from billing_usage_counters where usage_type = 'sms_messages' order by 1")
     assert [row.usage_count for row in counted] == [2, 4]
     assert months(idle, scope=both) == []
+
+
+def test_a_month_that_ended_lately_is_taken_although_it_has_no_events(incremental_billing: Billing) -> None:
+    """An orphaned counter of last month would stay until the nightly audit."""
+    last_month = BillingMonth.containing(datetime.now(UTC).replace(day=1) - timedelta(days=1))
+    question = {"first": "2025-03", "last": last_month.key}
+    for _ in range(2):
+        tick(incremental_billing.url, **question)
+
+    assert months(incremental_billing, **question) == [last_month.key]

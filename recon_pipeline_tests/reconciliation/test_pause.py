@@ -130,7 +130,8 @@ def test_a_pause_that_comes_while_a_chunk_begins_is_waited_for_or_seen(drifted: 
             if moment == "read_control":
                 wait_until_blocked(drifted, PRODUCT)
 
-        outcome = run.repair(**{moment: {"enter_chunk": pause_now}})
+        hooks = {"enter_chunk": pause_now}
+        outcome = run.repair(before=hooks) if moment == "before" else run.repair(after=hooks)
 
     assert outcome.pause is not None
     assert written_at_return == [0]

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from recon_pipeline.core.errors import ReconError, UntrustworthyLogError
+from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, PrivateServer
 from recon_pipeline_tests.reconciliation.product import reconcile, run_job
@@ -258,3 +260,45 @@ def test_an_empty_log_with_counters_of_0_is_an_empty_project(job_billing: Billin
 
     assert result.success
     assert result.check("counters_match_event_sums").passed
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ("alter table billing_usage_events rename column quantity to amount", "no column quantity"),
+        ("alter table billing_usage_counters alter usage_count type numeric", "usage_count is numeric"),
+        (
+            "alter table billing_usage_counters drop constraint "
+            "billing_usage_counters_gateway_name_gateway_customer_id_usa_key",
+            "no unique key",
+        ),
+        ("alter table billing_subscriptions rename column status to state", "no column status"),
+        ("create schema elsewhere; alter table billing_usage_events set schema elsewhere", "no table"),
+    ],
+)
+def test_a_change_of_the_tables_between_two_steps_of_one_run_is_noticed(
+    billing: Billing, change: str, refused: str
+) -> None:
+    database = BillingDatabase(billing.url, keeps_connection=True)
+    with database.transaction() as connection:
+        first = require_trustworthy(connection)
+    with database.transaction() as connection:
+        assert require_trustworthy(connection) is first, "nothing changed, so nothing was looked up again"
+
+    billing.connection.execute(change.encode())
+
+    with database.transaction() as connection, pytest.raises(UntrustworthyLogError, match=refused):
+        require_trustworthy(connection)
+    database.close()
+
+
+def test_a_table_that_admits_repeated_request_ids_from_now_on_is_read_that_way(billing: Billing) -> None:
+    database = BillingDatabase(billing.url, keeps_connection=True)
+    with database.transaction() as connection:
+        assert require_trustworthy(connection).request_id_is_unique
+
+    billing.query("alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key")
+
+    with database.transaction() as connection:
+        assert not require_trustworthy(connection).request_id_is_unique
+    database.close()

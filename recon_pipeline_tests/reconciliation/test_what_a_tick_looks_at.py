@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from recon_pipeline.store import drift
 from recon_pipeline.store.basis import Look, Sums
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.increments import advance, compared, tick
@@ -267,6 +268,32 @@ def test_what_changes_between_comparison_and_verification_is_found_by_the_next_r
 
     assert len(found) > 0
     assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+
+
+def test_a_key_that_the_comparison_missed_is_found_by_the_final_check(verified: Billing) -> None:
+    """Some of the keys that it found in sync are asked about again, so a mistake of its own would not stay hidden."""
+    verified.add_event("a", 5)
+    run = new_run(verified.url, **BOTH)
+    run.compare()
+    verified.query("delete from recon.counter_drift")
+
+    assert run.verify().mismatch_count == 1
+
+
+def test_the_final_check_asks_again_about_a_bounded_number_of_keys_that_were_in_sync(
+    verified: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift, "SPOT_CHECKED_KEYS", 2)
+    for customer in ("a", "b", "c", "d", "e"):
+        verified.add_event(customer, 5)
+    run = new_run(verified.url, **BOTH)
+    run.compare()
+    verified.query("delete from recon.counter_drift")
+    assert run.verify().mismatch_count == 2
+
+    verified.add_event("f", 5)
+
+    assert run.verify().mismatch_count == 3, "whatever came after the comparison is asked about in any case"
 
 
 def test_an_older_verification_never_takes_back_a_newer_one(verified: Billing) -> None:

@@ -153,7 +153,7 @@ def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) 
         if mode.sums is Sums.INCREMENTS:
             mode = basis.mode(connection, tables)
         since = runs.start(connection, run, mode=mode.sums, reason=mode.reason).previous_started_at
-        months = horizons.aggregated_months(connection, run) if mode.sums is Sums.INCREMENTS else None
+        months = horizons.aggregated_months(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
         if months is None:
             quality = events.measure(connection, run, tables, since=since)
         else:

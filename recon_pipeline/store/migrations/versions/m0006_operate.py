@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0004"
 
 _CONTROL = """
 create table recon.control (
@@ -93,7 +93,7 @@ create table recon.undo (
     without_counter bigint,
     deferred bigint,
     failed bigint,
-    error text
+    not_undone jsonb
 );
 comment on table recon.undo is 'Who had the repairs of which run taken back, why, and what became of that.';
 """

@@ -1,0 +1,102 @@
+"""Whether a run that exceeds the budgets, or finds the log lost, may repair: only what a person was shown and approved.
+
+Invariant: an approval is valid for the figures of a blocked run over the same months and customers, and for no more.
+Where drift has grown beyond them, where nothing was shown, or where what was shown was repaired since, the run is
+blocked and its own figures are what can be approved next.
+"""
+
+from recon_pipeline.assets.reconciler import Step
+from recon_pipeline.core.errors import BlockedError
+from recon_pipeline.core.guards import Breach, beyond, breaches
+from recon_pipeline.store import drift, runs
+from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.runs import RunRecord
+
+# In the UI, which drops what is in <>.
+_APPROVE = 'recon reconcile --approve "your reason", or approve_reason in the launchpad.'
+
+
+def exceeded_budgets(step: Step, found: drift.Comparison) -> tuple[Breach, ...]:
+    """The budgets that repairing what was found would exceed, approved or not."""
+    return breaches(found.summary, step.settings.budgets)
+
+
+def refusal(step: Step, found: drift.Comparison) -> BlockedError | None:
+    """Why what was found may not be repaired, or None; an approval that is needed is recorded."""
+    exceeded = exceeded_budgets(step, found)
+    if not exceeded:
+        return None
+    told = "; ".join(breach.sentence for breach in exceeded)
+    if not step.approve_reason:
+        return BlockedError(
+            f"Blocked: {told}.", mend=f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
+        )
+    shown = _shown(step)
+    if shown is None:
+        return _nothing_shown(step, told)
+    more = beyond(exceeded, _figures(shown))
+    if more:
+        grown = "; ".join(f"{breach.sentence}, and {_figures(shown)[breach.variable]:,} were shown" for breach in more)
+        return BlockedError(
+            f"Blocked again, since more would be repaired than run {shown.run_id} showed: {grown}.",
+            mend=f"Look at the sample, which is of now. If it is right, approve once more: {_APPROVE}",
+        )
+    _record(step, shown)
+    return None
+
+
+def lost_log_refusal(step: Step, tables: BillingTables) -> tuple[BlockedError | None, str | None]:
+    """Why a log without a single event may not be repaired from; if it was approved, what was approved instead."""
+    lost = step.lost_log(tables)
+    if lost is None:
+        return None, None
+    if not step.approve_reason:
+        return lost, None
+    shown = _shown(step)
+    if shown is None:
+        return _nothing_shown(step, lost.what), None
+    _record(step, shown)
+    return None, lost.what
+
+
+def approved_by(step: Step) -> str:
+    """Who approved this run and why, for a person."""
+    return f"Approved by {step.approved_by}: {step.approve_reason}"
+
+
+def _nothing_shown(step: Step, told: str) -> BlockedError:
+    named = (
+        f"Run {step.approve_run}, which was approved, is no blocked run" if step.approve_run else "No run was blocked"
+    )
+    return BlockedError(
+        f"Blocked: {told}. {named} over the same months and customers that is still current, "
+        "so nobody can have seen what would be done now.",
+        mend=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",
+    )
+
+
+def _shown(step: Step) -> RunRecord | None:
+    with step.database.transaction() as connection:
+        return runs.shown_blocked_run(connection, step.run.run_id, named=step.approve_run)
+
+
+def _record(step: Step, shown: RunRecord) -> None:
+    with step.database.transaction() as connection:
+        runs.note_approval(
+            connection,
+            step.run.run_id,
+            approved_by=step.approved_by,
+            reason=step.approve_reason,
+            approved_run_id=shown.run_id,
+        )
+
+
+def _figures(shown: RunRecord) -> dict[str, int]:
+    """What a blocked run showed, by the budget that it belongs to; 0 where it was blocked before it compared."""
+    repairs = (shown.drift_count or 0) - (shown.held_count or 0)
+    return {
+        "RECON_MAX_REPAIRS": repairs,
+        "RECON_MAX_REPAIR_SHARE": repairs,
+        "RECON_MAX_ORPHAN_SHARE": (shown.drift_by_kind or {}).get("orphan", 0),
+        "RECON_MAX_OVER_QUOTA_TRANSITIONS": shown.over_quota_transitions or 0,
+    }

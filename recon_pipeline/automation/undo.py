@@ -1,0 +1,83 @@
+"""The job that takes the repairs of a run back: from the launchpad or through `recon undo`."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from pydantic import Field
+
+from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.automation.jobs import LANE_TAG
+from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.settings import read_settings
+from recon_pipeline.store import undo
+from recon_pipeline.store.database import begin
+from recon_pipeline.store.undo import Undo, UndoRecord
+
+
+class UndoConfig(dg.Config):
+    """What a person asks to be taken back."""
+
+    run: str = Field(description="The run whose repairs are taken back: its id, or the beginning of it.")
+    reason: str = Field(description="Why; recorded.")
+    customers: list[str] = Field(
+        default=[], description="Only the repairs of these customers, by gateway_customer_id. Empty for all."
+    )
+    requested_by: str = Field(default="", description="Who. Empty: the run's tag `user`, or `unknown`.")
+
+
+@dg.op
+def take_repairs_back(
+    context: dg.OpExecutionContext, config: UndoConfig
+) -> Iterator[dg.AssetObservation | dg.Output[None]]:
+    """Take back, and tell on the asset whose counters changed; a repair that could not be taken back fails the run."""
+    try:
+        if not config.reason.strip():
+            raise ConfigurationError("reason is empty.", mend="Say why the repairs are taken back.")
+        with open_database(read_settings()).connection() as connection:
+            with begin(connection):
+                undone_run_id = undo.find_run(connection, config.run)
+            request = Undo(
+                run_id=context.run_id,
+                undone_run_id=undone_run_id,
+                customers=tuple(config.customers),
+                reason=config.reason,
+                requested_by=config.requested_by or context.run.tags.get("user", "unknown"),
+            )
+            record = undo.take_back(connection, request)
+    except ReconError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    yield dg.AssetObservation(
+        "repaired_counters",
+        description=f"Repairs of run {undone_run_id} were taken back by {request.requested_by}: {request.reason}",
+        metadata={"undone": record.undone or 0, "not_undone": record.left, "undone_run": undone_run_id},
+    )
+    if record.left:
+        raise dg.Failure(description=str(not_all_undone(record)), allow_retries=False)
+    yield dg.Output(None)
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags={LANE_TAG: "undo"},
+    description="Take back what a run repaired, by the inverse of each change; increments since then stay.",
+)
+def undo_repairs() -> None:
+    """One step."""
+    take_repairs_back()
+
+
+def not_all_undone(record: UndoRecord) -> ReconError:
+    """What is told where some repairs could not be taken back."""
+    reasons = (
+        (record.below_zero, "would have made a counter negative"),
+        (record.without_counter, "have no counter any more"),
+        (record.deferred, "belong to a counter that somebody has locked"),
+        (record.failed, "were refused by Postgres"),
+    )
+    told = ", ".join(f"{count:,} {why}" for count, why in reasons if count)
+    return ReconError(
+        f"{record.left:,} repairs were not taken back: {told}.",
+        changed=f"{record.undone or 0:,} repairs were taken back, each with a row in recon.counter_repair.",
+        mend="Look at the sample (recon.undo, not_undone). "
+        "Running it again takes back what is left, and nothing twice.",
+    )

@@ -1,0 +1,51 @@
+-- Whether the log can be trusted at this snapshot, and a version of all that the catalog says of the application's tables.
+-- Invariant: whatever changes a column, default, index, trigger, partition, privilege or policy of these tables writes a row of the catalog,
+-- and the version is made of the transactions that wrote them; so with the version unchanged nothing need be looked up again. Names are
+-- looked up through search_path, exactly as our statements do.
+-- Index: the catalog's own, by relation.
+with recursive relation (oid) as (
+    select to_regclass(wanted.name)::oid
+    from unnest(array['billing_usage_events', 'billing_usage_counters', 'billing_subscriptions']) as wanted (name)
+    where to_regclass(wanted.name) is not null
+    union
+    select inherits.inhrelid from pg_inherits as inherits join relation on relation.oid = inherits.inhparent
+),
+-- An array, which the planner looks up by index, whatever it expects of the catalog.
+ours as materialized (
+    select array_agg(oid) as oids, bool_or(row_security_active(oid)) as hides_rows from relation
+)
+select
+    pg_is_in_recovery() as is_standby,
+    coalesce((select hides_rows from ours), false) as hides_rows,
+    concat_ws(
+        ' ',
+        current_user, current_database(), current_setting('search_path'),
+        case
+            when has_function_privilege('pg_control_system()', 'execute')
+                then (select system_identifier::text from pg_control_system())
+        end,
+        (
+            select md5(string_agg(concat_ws(':', source, oid, number, written_by), ',' order by source, oid, number))
+            from (
+                select 1 as source, oid, 0 as number, xmin as written_by
+                from pg_class
+                where oid = any((select oids from ours)::oid[])
+                union all
+                select 2, attrelid, attnum, xmin
+                from pg_attribute
+                where attrelid = any((select oids from ours)::oid[]) and attnum > 0
+                union all
+                select 3, adrelid, adnum, xmin
+                from pg_attrdef
+                where adrelid = any((select oids from ours)::oid[])
+                union all
+                select 4, indexrelid, 0, xmin
+                from pg_index
+                where indrelid = any((select oids from ours)::oid[])
+                union all
+                select 5, oid, 0, xmin
+                from pg_trigger
+                where tgrelid = any((select oids from ours)::oid[])
+            ) as fact
+        )
+    ) as version

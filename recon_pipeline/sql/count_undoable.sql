@@ -1,0 +1,28 @@
+-- How many repairs of a run there are to take back, and how many of them the next run would make again since their key is not held.
+-- Invariant: a repair is taken back once; one that is taken back already is counted apart.
+-- Index: recon.counter_repair by run, and by what it undoes; recon.hold, those that are not released.
+select
+    count(*) filter (where not is_undone) as undoable,
+    count(*) filter (where is_undone) as already_undone,
+    coalesce(sum(usage_delta) filter (where not is_undone), 0) as usage_delta,
+    count(*) filter (where not is_undone and not is_held) as not_held,
+    coalesce((array_agg(distinct gateway_customer_id) filter (where not is_undone and not is_held))[1:5], '{}') as not_held_customers
+from (
+    select
+        repair.gateway_customer_id,
+        repair.usage_delta,
+        exists (select from recon.counter_repair as undo where undo.undoes = repair.id) as is_undone,
+        exists (
+            select
+            from recon.hold
+            where released_at is null
+                and until > clock_timestamp()
+                and gateway_customer_id = repair.gateway_customer_id
+                and coalesce(
+                    partition = to_char(date_trunc('month', repair.period_start, 'UTC') at time zone 'UTC', 'YYYY-MM'), true
+                )
+        ) as is_held
+    from recon.counter_repair as repair
+    where repair.run_id = :undone_run_id
+        and (:every_customer or repair.gateway_customer_id = any(:customers))
+) as repair

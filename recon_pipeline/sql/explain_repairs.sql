@@ -1,0 +1,9 @@
+-- What was done to the counter of one key, the latest first.
+-- Index: recon.counter_repair by customer.
+select repaired_at, kind, usage_count_before, usage_count_after, usage_delta, usage_limit, run_id
+from recon.counter_repair
+where gateway_customer_id = :customer
+    and (gateway_name, usage_type, period_start, period_end)
+    = (:gateway_name, :usage_type, :period_start, :period_end)
+order by id desc
+limit :rows

@@ -1,0 +1,14 @@
+-- The subscriptions of one customer, those that cover a period first.
+-- Index: billing_subscriptions by customer, where there is one.
+select
+    status::text as status,
+    current_period_start,
+    current_period_end,
+    status::text in ('active', 'trialing')
+        and current_period_start <= :period_start
+        and current_period_end >= :period_end as covers
+from billing_subscriptions
+where gateway_customer_id = :customer
+    and gateway_name = :gateway_name
+order by covers desc nulls last, current_period_end desc nulls last
+limit :rows

@@ -1,0 +1,14 @@
+-- Closes the record of repairs that were taken back.
+-- Index: the primary key of recon.undo.
+update recon.undo
+set
+    finished_at = clock_timestamp(),
+    undone = :undone,
+    already_undone = :already_undone,
+    below_zero = :below_zero,
+    without_counter = :without_counter,
+    deferred = :deferred,
+    failed = :failed,
+    not_undone = cast(:not_undone as jsonb)
+where run_id = :run_id
+returning *

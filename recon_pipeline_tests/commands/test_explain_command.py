@@ -1,0 +1,179 @@
+"""`recon explain`: every figure is what log, ledger and subscriptions say; the report needs nothing but the file."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from recon_pipeline.store.explain import KEYS_EXPLAINED, KEYS_SHOWN, ROWS_SHOWN
+from recon_pipeline_tests.commands.conftest import MakeBilling, recon
+from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing, in_month
+
+CUSTOMER = "cus_<b>[red]&1"
+MAY_ONLY = ("--period", "2025-05")
+
+
+def on(day: int, hour: int = 12) -> datetime:
+    return datetime(2025, 5, day, hour, tzinfo=UTC)
+
+
+@pytest.fixture
+def denied(billing: Billing) -> Billing:
+    """A customer of the free plan in May: 30 units on the 3rd, and on the 9th 25 in one minute, which came late."""
+    billing.subscribe(CUSTOMER, status="canceled")
+    for number in range(3):
+        billing.add_event(
+            CUSTOMER, 10, event_timestamp=on(3), created_at=on(3), request_id=f"web-{number}-0a1b2c3d",
+            metadata='{"device_id": "thermostat-7"}',
+        )  # fmt: skip
+    for number in range(5):
+        billing.add_event(
+            CUSTOMER, 5, event_timestamp=on(9), created_at=on(9) + timedelta(hours=30),
+            request_id=f"retry:{number}:9f8b7c6d-0000-4000-8000-00000000000{number}",
+            metadata='{"device": {"id": "gateway-1"}}',
+        )  # fmt: skip
+    billing.add_counter(CUSTOMER, 90)
+    billing.record("somebody else", 1_000)
+    return billing
+
+
+def test_every_figure_of_a_key_is_what_the_log_says(denied: Billing, orchestrated: None) -> None:
+    recon("reconcile", *MAY_ONLY)
+    told = recon("explain", "--customer", CUSTOMER, *MAY_ONLY, "--json")
+    assert told.exit_code == 0
+    (one,) = told.json["explanations"]
+
+    assert (one["key"]["usage_count"], one["difference"]) == (55, 0)
+    sums = one["sums"]
+    assert (sums["event_count"], sums["usage_count"], sums["late_count"], sums["late_usage"]) == (8, 55, 5, 25)
+    assert (sums["invalid_count"], sums["repeated_count"], sums["latest_by_seconds"]) == (0, 0, 30 * 3600)
+    assert one["limit"]["units"] == 50
+    assert (
+        "no active or trialing subscription covers the period; the latest is subscription canceled"
+        in (one["limit"]["source"])
+    )
+    assert [(day["day"], day["usage_count"], day["running_total"]) for day in one["days"]] == [
+        ("2025-05-03", 30, 30),
+        ("2025-05-09", 25, 55),
+    ]
+    assert [(crossing["name"], crossing["day"]) for crossing in one["crossings"]] == [
+        ("free", "2025-05-09"),
+        ("paid", None),
+    ]
+    assert [(producer["pattern"], producer["device"], producer["usage_count"]) for producer in one["producers"]] == [
+        ("web-*-*", "thermostat-7", 30),
+        ("retry:*:*", "gateway-1", 25),
+    ]
+    assert [(burst["event_count"], burst["usage_count"]) for burst in one["bursts"]] == [(3, 30), (5, 25)]
+    assert [(repair["kind"], repair["usage_count_before"], repair["usage_delta"]) for repair in one["repairs"]] == [
+        ("over", 90, -35)
+    ]
+
+
+def test_a_person_is_told_the_same_in_words(denied: Billing, orchestrated: None) -> None:
+    denied.subscribe(CUSTOMER, status="active")
+    recon("hold", "--customer", CUSTOMER, "--reason", "TICKET-9", "--until", "1h")
+    told = recon("explain", "--customer", CUSTOMER)
+
+    assert told.exit_code == 0
+    assert CUSTOMER in told.out
+    for sentence in (
+        "90: 35 above the event sum",
+        "55 in 8 events",
+        "10,000 (paid: subscription active, 2025-05-01 to 2025-06-01)",
+        "9,910 left",
+        "50: reached on 2025-05-09",
+        "5 events with 25 units arrived more than an hour after they happened, the last of them by 30.0 hours",
+        "Held by",
+    ):
+        assert sentence in told.said
+
+
+def test_the_report_is_one_file_that_loads_nothing_and_quotes_every_name(
+    denied: Billing, orchestrated: None, tmp_path: Path
+) -> None:
+    told = recon("explain", "--customer", CUSTOMER, "--html", str(tmp_path / "report.html"), "--json")
+
+    assert told.json["report"] == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(page) < 200_000
+    assert "cus_&lt;b&gt;[red]&amp;1" in page
+    assert "<b>" not in page
+    assert "<svg" in page
+    assert "90: 35 above the event sum" in page
+    loads = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"'#][^\"']*)|url\(([^#)][^)]*)\)|@import|<script|<link", page)
+    assert loads == []
+
+
+def test_odd_events_are_counted_and_never_summed(make_billing: MakeBilling, orchestrated: None) -> None:
+    billing = make_billing(
+        """
+        alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key;
+        alter table billing_usage_events drop constraint billing_usage_events_quantity_check;
+        alter table billing_usage_events drop column metadata;
+        alter table billing_usage_events alter column quantity type numeric;
+        drop table billing_subscriptions;
+        """
+    )
+    for quantity, request_id in ((2.5, "a"), (2.5, "a"), (-1, "b"), (4, "c")):
+        billing.add_event("odd", quantity, request_id=request_id, event_timestamp=on(3), created_at=on(3))
+    billing.add_event("odd", 1, request_id="d", event_timestamp=datetime(2025, 7, 1, tzinfo=UTC))
+
+    (one,) = recon("explain", "--customer", "odd", "--json").json["explanations"]
+    sums = one["sums"]
+
+    assert (sums["event_count"], float(sums["usage_count"])) == (3, 7.5)
+    assert (sums["invalid_count"], sums["repeated_count"], sums["outside_period_count"]) == (1, 1, 1)
+    assert (one["key"]["usage_count"], one["limit"]["units"]) == (None, None)
+    said = recon("explain", "--customer", "odd").said
+    assert "no row: 7.5 below the event sum" in said
+    assert "nobody can tell free from paid" in said
+
+
+def test_what_is_shown_is_bounded_however_much_there_is(billing: Billing, orchestrated: None) -> None:
+    for days in range(1, KEYS_SHOWN + 4):
+        billing.add_counter("many", 1, period=in_month(MAY, days))
+    billing.query(
+        "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start, "
+        "period_end, event_timestamp) select 'stripe', 'many', 'remote_commands', "
+        "chr(65 + mod(n, 26)) || chr(103 + mod(n, 19)) "
+        "|| '-' || n, %s, %s, %s::timestamptz + n / 2 * interval '1 minute' from generate_series(0, 2999) as n",
+        *MAY,
+        MAY[0],
+    )
+
+    told = recon("explain", "--customer", "many", *MAY_ONLY, "--json").json
+
+    assert (len(told["keys"]), len(told["explanations"])) == (KEYS_SHOWN, KEYS_EXPLAINED)
+    (longest,) = [one for one in told["explanations"] if one["sums"]["event_count"]]
+    assert longest["sums"]["event_count"] == 3_000
+    assert len(longest["producers"]) == len(longest["bursts"]) == ROWS_SHOWN
+
+
+def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billing, orchestrated: None) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    for period in (MAY, JUNE, (ahead, ahead + timedelta(days=30))):
+        billing.add_counter("a", 1, period=period)
+
+    told = recon("explain", "--customer", "a", "--json").json
+
+    assert [one["key"]["period_start"][:7] for one in told["explanations"]] == ["2025-06"]
+    assert "Other periods" in recon("explain", "--customer", "a").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (("--customer", "nobody"), 1, "nobody has neither a counter nor an event in stripe:remote_commands"),
+        (("--customer", ""), 2, "--customer is ''"),
+        (("--customer", "a", "--period", "May"), 2, "'May' is not a billing month"),
+        (("--customer", "a", "--html", "/no/such/folder/x.html"), 2, "there is no folder /no/such/folder"),
+    ],
+)
+def test_what_cannot_be_explained_is_told(
+    billing: Billing, orchestrated: None, arguments: tuple[str, ...], exit_code: int, said: str
+) -> None:
+    told = recon("explain", *arguments, "--json")
+    assert told.exit_code == exit_code
+    assert said in told.json["error"]
