@@ -7,7 +7,7 @@ from recon_pipeline.faces.console import EXIT_CLEAN, err, telling_errors
 from recon_pipeline.settings import read_cron_secrets, read_settings
 
 
-@click.command(epilog="Example: CRON_SECRET=… recon serve --host 0.0.0.0 --port 8000")
+@click.command(epilog="Example: recon serve --host 0.0.0.0 --port 8000 (with CRON_SECRET in the environment)")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65_535), help="Port to listen on.")
 @telling_errors
