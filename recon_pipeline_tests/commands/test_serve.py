@@ -16,6 +16,7 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from recon_pipeline.automation.jobs import LANE_TAG
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.serve.answers import Answer
 from recon_pipeline.faces.serve.app import BAD_TOKENS_PER_MINUTE, BODY_BYTES, create_app
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.faces.serve.server import HEAD_BYTES, HEAD_SECONDS
@@ -84,7 +85,7 @@ def test_it_repairs_and_answers_with_the_names_of_the_endpoint_it_replaces(
     reply = serve.first.cron(NEW, method=method)
     assert reply.status == 200, serve.first.said()
     told = reply.json
-    assert set(told) == ANSWER
+    assert set(told) == ANSWER == set(Answer.model_validate(told).model_dump()), "as the document says"
     assert (told["success"], told["blocked"], told["paused"]) == (True, False, False)
     assert (told["gatewayName"], told["usageType"]) == ("stripe", "remote_commands")
     assert (told["driftCount"], told["rowsRepaired"], told["overQuotaTransitions"]) == (1, 1, 1)
