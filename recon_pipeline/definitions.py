@@ -8,6 +8,7 @@ from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
+from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.jobs import housekeeping, reconcile
 from recon_pipeline.automation.schedules import (
     audit_every_night,
@@ -29,7 +30,7 @@ defs = dg.Definitions(
     asset_checks=[counters_match_event_sums],
     jobs=[reconcile, undo_repairs, housekeeping],
     schedules=[reconcile_every_5_minutes, audit_every_night, housekeeping_every_night],
-    sensors=[run_succeeded, run_failed, run_canceled],
+    sensors=[run_succeeded, run_failed, run_canceled, alerts],
     resources={"reconciler": Reconciler()},
     # Also for what a person materializes in the UI: a process for each short step would cost more than the work.
     executor=dg.in_process_executor,

@@ -5,11 +5,13 @@ is shown.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from recon_pipeline.core.alert_targets import AlertTarget, parse_alert_urls
 from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.guards import Budgets
@@ -23,6 +25,9 @@ DEFAULT_START_PERIOD = "2025-01"
 _OLDEST_MONTH = BillingMonth(1970, 1)
 RECENT_DAYS = 35
 """A period stays in every tick for this long after it ended: late events are common, very late ones rare."""
+
+_WEB_PAGE = re.compile(r"https?://[^\s/@]+(/[^\s@]*)?")
+_TOKEN = re.compile(r"[!-~]+")
 
 _Number = TypeVar("_Number", int, float)
 
@@ -46,6 +51,19 @@ class Settings:
     settle_seconds: int
     quotas: Mapping[str, Quota]
     budgets: Budgets
+
+
+@dataclass(frozen=True)
+class Alerting:
+    """What the environment says of alerts; read apart from the rest, so that a typo in an address stops no repair.
+
+    Attributes:
+        targets: Who is told when something fails.
+        ui_url: Where people reach Dagster's UI, without a slash at its end; '' if that is not known.
+    """
+
+    targets: tuple[AlertTarget, ...]
+    ui_url: str
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -75,6 +93,46 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             ),
         ),
     )
+
+
+def read_alerting(environ: Mapping[str, str] = os.environ) -> Alerting:
+    """Read and check what alerts need.
+
+    Raises:
+        ConfigurationError: An address cannot be used; the message names its variable and place, and shows none of it.
+    """
+    _require_text(environ)
+    url = environ.get("RECON_UI_URL", "").rstrip("/")
+    if url and _WEB_PAGE.fullmatch(url) is None:
+        raise ConfigurationError(
+            "RECON_UI_URL is no address of a web page, or it holds a login.",
+            mend="Set it like RECON_UI_URL=https://dagster.example.com, or unset it.",
+        )
+    return Alerting(parse_alert_urls(environ.get("RECON_ALERT_URLS", "")), url)
+
+
+def read_cron_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """What opens the cron endpoint: `CRON_SECRET`, and while it is being changed `CRON_SECRET_PREVIOUS` too.
+
+    Returns:
+        None, one or both; none without `CRON_SECRET`.
+
+    Raises:
+        ConfigurationError: A secret that no caller could send, or only the previous one is set.
+    """
+    secrets = {name: environ.get(name, "") for name in ("CRON_SECRET", "CRON_SECRET_PREVIOUS")}
+    for name, secret in secrets.items():
+        if secret and _TOKEN.fullmatch(secret) is None:
+            raise ConfigurationError(
+                f"{name} holds a space, a line break or another character that cannot be sent as a token.",
+                mend=f'Set it to plain ASCII without spaces, for example {name}="$(openssl rand -hex 32)".',
+            )
+    if secrets["CRON_SECRET_PREVIOUS"] and not secrets["CRON_SECRET"]:
+        raise ConfigurationError(
+            "CRON_SECRET_PREVIOUS is set and CRON_SECRET is not.",
+            mend="Set CRON_SECRET to the new secret; CRON_SECRET_PREVIOUS is the old one while callers change.",
+        )
+    return tuple(filter(None, secrets.values()))
 
 
 def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:

@@ -62,7 +62,7 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 
 
 def test_every_variable_that_is_read_is_in_the_readme_with_its_default() -> None:
-    read = set(re.findall(r'"(RECON_[A-Z_]+|DATABASE_URL)"', inspect.getsource(settings)))
+    read = set(re.findall(r'"(RECON_[A-Z_]+|CRON_SECRET[A-Z_]*|DATABASE_URL)"', inspect.getsource(settings)))
     assert read == {name for name in re.findall(r"^\| `([A-Z_]+)` \|", README, flags=re.MULTILINE)} - {"DAGSTER_PG_URL"}
     for default in (settings.DEFAULT_SCOPE, settings.DEFAULT_START_PERIOD, settings.DEFAULT_QUOTAS):
         assert f"`{default}`" in README

@@ -10,13 +10,14 @@ from recon_pipeline.assets.repaired_counters import repaired_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store import runs
+from recon_pipeline.store import alerts, runs
 
 LANE_TAG = "recon/lane"
 """Runs of one lane never overlap (`dagster.yaml`): ticks among themselves, audits among themselves."""
 
 KEEP_RUNS_DAYS = 30
 KEEP_DRIFT_DAYS = 30
+KEEP_ALERTS_DAYS = 90
 DELETED_RUNS_AT_ONCE = 500
 DELETED_RUNS_AT_MOST = 10_000
 
@@ -57,12 +58,22 @@ def delete_old_drift(context: dg.OpExecutionContext) -> int:
     return deleted
 
 
+@dg.op
+def delete_old_alerts(context: dg.OpExecutionContext) -> int:
+    """Delete messages older than `KEEP_ALERTS_DAYS` that everybody has got."""
+    with open_database(read_settings()).transaction() as connection:
+        deleted = alerts.delete_old(connection, days=KEEP_ALERTS_DAYS)
+    context.add_output_metadata({"deleted_alerts": deleted})
+    return deleted
+
+
 @dg.job(
     executor_def=dg.in_process_executor,
     tags={LANE_TAG: "housekeeping"},
-    description="Delete old runs of Dagster's and old drift rows: a job that runs 288 times a day fills a disk.",
+    description="Delete old runs of Dagster's, drift rows and alerts: a job that runs 288 times a day fills a disk.",
 )
 def housekeeping() -> None:
-    """Both deletions, independent of each other."""
+    """All deletions, independent of each other."""
     delete_old_runs()
     delete_old_drift()
+    delete_old_alerts()

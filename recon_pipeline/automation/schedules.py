@@ -14,13 +14,14 @@ from recon_pipeline.store import basis
 from recon_pipeline.store.billing_tables import require_trustworthy
 from recon_pipeline.store.schedule import months_to_reconcile
 
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+"""Statuses of a run that has not ended."""
 
 
 @dg.schedule(
@@ -34,7 +35,7 @@ def reconcile_every_5_minutes(
     context: dg.ScheduleEvaluationContext,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """One run for each contiguous range of months; none while the last tick's runs are still at work."""
-    unfinished = context.instance.get_runs(dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=_UNFINISHED), limit=1)
+    unfinished = context.instance.get_runs(dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=UNFINISHED), limit=1)
     if unfinished:
         yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
         return

@@ -10,7 +10,7 @@ import re
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
 _ENCODED_SOCKET = re.compile(r"^(?P<user>[^@/?]*@)?(?P<host>%2[Ff][^:/?@]*)(?::(?P<port>\d+))?(?P<rest>[/?].*|)$")
-_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?")
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d+)?")
 _PUBLIC_PARAMETERS = frozenset(
     {
         "host",

@@ -38,6 +38,10 @@ class DatabaseUnreachableError(ReconError):
     """The billing database did not answer, or the connection to it was lost."""
 
 
+class OrchestratorUnreachableError(ReconError):
+    """Dagster's storage did not answer, or the connection to it was lost."""
+
+
 class UntrustworthyLogError(ReconError):
     """The event log cannot be read as a whole and true record, so nothing may be repaired from it."""
 

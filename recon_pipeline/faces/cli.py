@@ -5,10 +5,12 @@ from pathlib import Path
 import click
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.faces.commands.alerts import alerts
 from recon_pipeline.faces.commands.common import own_embedded_server
 from recon_pipeline.faces.commands.explain import explain
 from recon_pipeline.faces.commands.holds import hold, release
 from recon_pipeline.faces.commands.pause import pause, resume
+from recon_pipeline.faces.commands.serve import serve
 from recon_pipeline.faces.commands.undo import undo
 from recon_pipeline.faces.console import (
     EXIT_CLEAN,
@@ -208,5 +210,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (pause, resume, hold, release, undo, explain):
+for command in (pause, resume, hold, release, undo, explain, alerts, serve):
     main.add_command(command)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Column, Table
 
-from recon_pipeline.core.errors import ReconError
-from recon_pipeline.core.findings import Finding, Verdict, failed, passed
+from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.orchestrator import open_instance
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, read_alerting
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.requirements import check_database
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 SCHEDULE = "reconcile_every_5_minutes"
+SENSOR = "alerts"
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
 
@@ -87,18 +88,38 @@ def _dagster() -> Iterator[Finding]:
             runs = instance.get_runs_count()
             yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")
             yield _schedule(instance)
+            yield _alerts(instance)
     except ReconError as error:
         yield failed("Dagster storage", error.what, error.mend)
 
 
-def _schedule(instance: "DagsterInstance") -> Finding:
+def _alerts(instance: "DagsterInstance") -> Finding:
+    try:
+        targets = read_alerting().targets
+    except ConfigurationError as error:
+        return failed("alerts", error.what, error.mend)
+    if _is_switched_off(instance, SENSOR):
+        return failed("alerts", f"the sensor {SENSOR} was switched off", "Switch it on in the UI under Automation.")
+    if not targets:
+        return noted(
+            "alerts",
+            "RECON_ALERT_URLS is not set: what fails is seen in the UI and in recon status, and nobody is told",
+            "Set it like RECON_ALERT_URLS=slack://…, then recon alerts test.",
+        )
+    return passed("alerts", f"{len(targets)} targets; recon alerts test sends a message to each")
+
+
+def _is_switched_off(instance: "DagsterInstance", name: str) -> bool:
     from dagster._core.scheduler.instigation import InstigatorStatus
 
-    states = instance.all_instigator_state()
-    stopped = [
-        state for state in states if state.instigator_name == SCHEDULE and state.status == InstigatorStatus.STOPPED
-    ]
-    if stopped:
+    return any(
+        state.instigator_name == name and state.status == InstigatorStatus.STOPPED
+        for state in instance.all_instigator_state()
+    )
+
+
+def _schedule(instance: "DagsterInstance") -> Finding:
+    if _is_switched_off(instance, SCHEDULE):
         return failed("schedule", f"{SCHEDULE} was switched off", "Switch it on in the UI under Automation.")
     scheduler = instance.get_daemon_statuses().get("SCHEDULER")
     if scheduler is None or not scheduler.healthy:

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
+from recon_pipeline.core.errors import (
+    NOTHING_CHANGED,
+    ConfigurationError,
+    DatabaseUnreachableError,
+    OrchestratorUnreachableError,
+    ReconError,
+)
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.settings import Settings
@@ -33,6 +39,8 @@ class Request:
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or ''.
         approve_run: The blocked run whose figures were seen, or '' for the latest.
+        run_id: The run's id, or None for a new one.
+        lane: Names runs of one kind in their tags, or None.
     """
 
     first: BillingMonth
@@ -43,6 +51,8 @@ class Request:
     while_paused: bool = False
     approve_reason: str = ""
     approve_run: str = ""
+    run_id: str | None = None
+    lane: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,31 @@ def use_dagster_home() -> str:
     return home
 
 
+def require_storage() -> None:
+    """Find out at once whether Dagster's storage can be reached; Dagster itself tries for a quarter of a minute.
+
+    Raises:
+        OrchestratorUnreachableError: It cannot.
+    """
+    from recon_pipeline.automation.dagster_url import dagster_url
+    from recon_pipeline.store.database import BillingDatabase
+
+    try:
+        with BillingDatabase(dagster_url()).connection():
+            pass
+    except DatabaseUnreachableError as error:
+        raise OrchestratorUnreachableError(
+            error.what.replace("The billing database", "Dagster's storage"),
+            mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+        ) from error
+
+
 @contextmanager
 def open_instance() -> "Iterator[dg.DagsterInstance]":
     """Dagster's instance, for its run history.
 
     Raises:
-        ReconError: Its storage cannot be reached, or was lost while the block used it.
+        OrchestratorUnreachableError: Its storage cannot be reached, or was lost while the block used it.
     """
     import dagster as dg
     from dagster_postgres.utils import DagsterPostgresException
@@ -109,7 +138,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
             changed = "Repairs that were committed before stay, each with its row in recon.counter_repair."
             yield instance
     except (DagsterPostgresException, SQLAlchemyError) as error:
-        raise ReconError(
+        raise OrchestratorUnreachableError(
             f"Dagster's storage cannot be reached, or it refused a statement: {_first_cause(error)}",
             changed=changed,
             mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
@@ -124,7 +153,7 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     """
     from recon_pipeline.assets.months import range_tags
     from recon_pipeline.assets.reconciler import close_record, open_database
-    from recon_pipeline.automation.jobs import PIPELINE
+    from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
     from recon_pipeline.automation.jobs import reconcile as job
     from recon_pipeline.definitions import defs
 
@@ -142,7 +171,12 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     result = defs.resolve_job_def(job.name).execute_in_process(
         instance=instance,
         raise_on_error=False,
-        tags={**range_tags(request.first, request.last), "user": user},
+        run_id=request.run_id,
+        tags={
+            **range_tags(request.first, request.last),
+            **({LANE_TAG: request.lane} if request.lane else {}),
+            "user": user,
+        },
         asset_selection=[asset.key for asset in selected],
         run_config={
             "resources": {"reconciler": {"config": config}},

@@ -188,10 +188,6 @@ def _figure(value: int | None) -> str:
 
 def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
     from recon_pipeline.assets.months import known_months
-    from recon_pipeline.assets.reconciler import open_database
-    from recon_pipeline.store import basis
-    from recon_pipeline.store.billing_tables import require_trustworthy
-    from recon_pipeline.store.schedule import months_to_reconcile
 
     if asked.periods and asked.every_period:
         raise ConfigurationError("--period and --all exclude each other.", mend="Give one of them.")
@@ -202,6 +198,22 @@ def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
         months = tuple(BillingMonth.parse(key) for key in asked.periods)
         require_known(months, first=first, current=current)
         return months
+    return months_of_a_tick(settings)
+
+
+def months_of_a_tick(settings: Settings) -> tuple[BillingMonth, ...]:
+    """The months that a tick of the schedule would take.
+
+    Raises:
+        ReconError: The database cannot be reached, or the log cannot be trusted.
+    """
+    from recon_pipeline.assets.months import known_months
+    from recon_pipeline.assets.reconciler import open_database
+    from recon_pipeline.store import basis
+    from recon_pipeline.store.billing_tables import require_trustworthy
+    from recon_pipeline.store.schedule import months_to_reconcile
+
+    first, current = known_months()
     with open_database(settings).transaction() as connection:
         sums = basis.mode(connection, require_trustworthy(connection)).sums
         extent = Extent(settings.scope, first, current)

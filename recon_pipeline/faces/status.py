@@ -6,10 +6,12 @@ from typing import Any
 from rich.table import Table
 
 from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import basis, control, holds, migrate, runs
+from recon_pipeline.store import alerts, basis, control, holds, migrate, runs
+from recon_pipeline.store.alerts import Undelivered
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
 from recon_pipeline.store.control import Pause
@@ -31,6 +33,8 @@ class Status:
         holds: Customers that are left alone, those that end first first.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
+        failing: What people were told of and has not passed since.
+        undelivered: What they have not been told yet.
     """
 
     database: str
@@ -39,6 +43,8 @@ class Status:
     holds: tuple[Hold, ...]
     last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
+    failing: tuple[Alarm, ...]
+    undelivered: tuple[Undelivered, ...]
 
     @property
     def is_clean(self) -> bool:
@@ -60,8 +66,9 @@ def read_status(settings: Settings) -> Status:
         mode = basis.mode(connection, require_trustworthy(connection))
         pause, held = control.read_pause(connection), holds.open_holds(connection)
         latest = runs.recent(connection, rows=RUNS_SHOWN)
+        failing, undelivered = alerts.alarms(connection), alerts.undelivered(connection)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
-    return Status(database.name, mode, pause, held, next(clean, None), latest)
+    return Status(database.name, mode, pause, held, next(clean, None), latest, failing, undelivered)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -75,6 +82,13 @@ def as_json(status: Status) -> dict[str, Any]:
         "holds": [asdict(hold) for hold in status.holds],
         "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
+        "alerts": {
+            "failing": [
+                {"subject": alarm.subject, "severity": alarm.severity, "failing_since": alarm.failing_since}
+                for alarm in status.failing
+            ],
+            "undelivered": [asdict(one) for one in status.undelivered],
+        },
     }
 
 
@@ -105,6 +119,11 @@ def show(status: Status) -> None:
             f"Every counter of {clean.first_partition} to {clean.last_partition} matched its event sum "
             f"in the run of {clean.started_at:%Y-%m-%d %H:%M:%S} UTC."
         )
+    for alarm in status.failing:
+        style = "red" if alarm.severity is Severity.ERROR else "yellow"
+        out.print(f"[{style}]{alarm.subject}[/] fails since {alarm.failing_since:%Y-%m-%d %H:%M} UTC")
+    for one in status.undelivered:
+        out.print(f"{one.messages} alerts are not delivered to {one.target_name}: {one.error}", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "took", "run"):
         justify = "right" if heading in ("drift", "repaired", "failed", "deferred") else "left"

@@ -103,7 +103,7 @@ def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_bo
     status = recon("status", "--json")
     assert status.exit_code == 0
     assert set(status.json) == {
-        "success", "database", "mode", "mode_reason", "paused", "holds", "last_clean_at", "runs",
+        "success", "database", "mode", "mode_reason", "paused", "holds", "last_clean_at", "runs", "alerts",
     }  # fmt: skip
     assert [run["outcome"] for run in status.json["runs"]] == ["compared", "clean", "compared"]
     assert status.json["runs"][1]["run_id"] == run_id

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.settings import read_settings
+from recon_pipeline.settings import read_alerting, read_cron_secrets, read_settings
 from recon_pipeline.store.database import BillingDatabase
 
 PASSWORD = "hunter2secret"
@@ -44,8 +44,26 @@ def test_arbitrary_text_gives_settings_or_an_error_that_names_its_variable(varia
         assert error.mend  # noqa: PT017
 
 
+@given(
+    variable=st.sampled_from(["RECON_ALERT_URLS", "RECON_UI_URL", "CRON_SECRET", "CRON_SECRET_PREVIOUS"]),
+    text=ANY_TEXT | st.from_regex(r"(error=|warn=|x=)?[a-z]*:?/?/?[a-z@:]*", fullmatch=True),
+)
+@example(variable="RECON_UI_URL", text="https://me:hunter2@host")
+def test_arbitrary_text_where_a_secret_may_be_gives_a_value_or_an_error_that_names_its_variable_and_not_it(
+    variable: str, text: str
+) -> None:
+    for read in (read_alerting, read_cron_secrets):
+        try:
+            read({variable: text + PASSWORD})
+        except ConfigurationError as error:
+            assert variable in error.what  # noqa: PT017 - a value is as good an answer
+            assert error.mend  # noqa: PT017
+            assert PASSWORD not in str(error)  # noqa: PT017
+
+
 @given(before=ANY_TEXT, after=ANY_TEXT, at_host=ANY_TEXT)
 @example(before="", after="", at_host="[::1")
+@example(before="", after="", at_host=":")
 @example(before="", after="%zz", at_host="host:99999/db?sslmode=bogus")
 @example(before="a@b:", after="", at_host="host/db?password=hunter2secret")
 def test_no_password_of_a_url_is_ever_shown(before: str, after: str, at_host: str) -> None:

@@ -1,0 +1,142 @@
+"""The sensor `alerts`: notices what changed, writes it down with the message that tells of it, and sends what is due.
+
+Invariant: the place up to which runs were noticed is kept in schema `recon`, in the transaction that writes the
+messages; a missed or failed evaluation is made up for by the next. Where that database cannot be used, nothing can be
+written there: then Dagster's cursor remembers since when, and targets are told without an outbox.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.automation.alert_delivery import Attempt, deliver, send
+from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
+from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.settings import Alerting, read_alerting, read_settings
+from recon_pipeline.store import alerts as store
+from recon_pipeline.store.database import BillingDatabase
+
+EVERY_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Since when the database of the outbox cannot be used, kept in Dagster's cursor.
+
+    Attributes:
+        since: When that was first seen, ISO 8601.
+        told_at: When everybody was last told, or None.
+    """
+
+    since: str
+    told_at: str | None = None
+
+
+@dg.sensor(
+    minimum_interval_seconds=EVERY_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells RECON_ALERT_URLS when a check or a run fails or passes again, and when runs are silent.",
+)
+def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Notice and deliver; Dagster's page of the sensor shows what came of it."""
+    alerting = read_alerting()
+    database = open_database(read_settings())
+    outage = Outage(**json.loads(context.cursor)) if context.cursor else None
+    try:
+        told = _notice(context.instance, database, alerting)
+        attempts = deliver(database, alerting.targets)
+    except ReconError as error:
+        outage = _tell_outage(outage or Outage(_now().isoformat()), database, alerting, error, context)
+        return _result(f"Nothing was noticed: {error.what}", json.dumps(asdict(outage)))
+    for message in told:
+        context.log.info(f"{message.title}\n{message.body}")
+    _log_failures(context, attempts)
+    if outage is not None and outage.told_at is not None:
+        _log_failures(context, _send_to_all(alerting, _back_again(database, outage)))
+    failed = [attempt for attempt in attempts if attempt.error is not None]
+    return _result(
+        f"{len(told)} messages noticed, {len(attempts) - len(failed)} delivered, {len(failed)} attempts failed"
+        + ("." if alerting.targets else "; RECON_ALERT_URLS is not set, so nobody is told."),
+        "",
+    )
+
+
+def _notice(instance: dg.DagsterInstance, database: BillingDatabase, alerting: Alerting) -> tuple[Message, ...]:
+    with database.transaction() as connection:
+        # What ended before anybody watched is nobody's news, though it would be read again.
+        since = store.noticed_until(connection, otherwise=_now() + timedelta(minutes=OVERLAP_MINUTES))
+    ended = list(ended_runs(instance, since=since, ui_url=alerting.ui_url))
+    with database.transaction() as connection:
+        return store.notice(
+            connection,
+            ended,
+            alerting.targets,
+            database=database.name,
+            overview=f"{alerting.ui_url}/runs" if alerting.ui_url else "",
+        )
+
+
+def _tell_outage(
+    outage: Outage,
+    database: BillingDatabase,
+    alerting: Alerting,
+    error: ReconError,
+    context: dg.SensorEvaluationContext,
+) -> Outage:
+    """Tell everybody that nothing can be noticed any more, once it has lasted; again after hours."""
+    context.log.error(str(error))
+    now = _now()
+    due = (
+        datetime.fromisoformat(outage.told_at) + timedelta(hours=REMINDER_HOURS[Severity.ERROR])
+        if outage.told_at
+        else datetime.fromisoformat(outage.since) + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
+    )
+    if now < due:
+        return outage
+    message = Message(
+        Severity.ERROR,
+        is_resolved=False,
+        title="[recon error] FAILING: billing database cannot be used",
+        body=f"Since {outage.since[:16]} UTC neither counters nor alerts can be looked at.\n{error}\n\n"
+        f"Database: {database.name}",
+    )
+    attempts = _send_to_all(alerting, message)
+    _log_failures(context, attempts)
+    is_told = any(attempt.error is None for attempt in attempts)
+    return Outage(outage.since, now.isoformat()) if is_told else outage
+
+
+def _back_again(database: BillingDatabase, outage: Outage) -> Message:
+    return Message(
+        Severity.ERROR,
+        is_resolved=True,
+        title="[recon error] RESOLVED: billing database cannot be used",
+        body=f"It can be used again; the outage began at {outage.since[:16]} UTC.\n\nDatabase: {database.name}",
+    )
+
+
+def _send_to_all(alerting: Alerting, message: Message) -> list[Attempt]:
+    return [
+        Attempt(target.name, message.title, send(target, message))
+        for target in alerting.targets
+        if message.severity in target.severities
+    ]
+
+
+def _log_failures(context: dg.SensorEvaluationContext, attempts: Sequence[Attempt]) -> None:
+    for attempt in attempts:
+        if attempt.error is not None:
+            context.log.error(f"Alert target {attempt.target} was not told {attempt.title!r}: {attempt.error}")
+
+
+def _result(said: str, cursor: str) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason=said, cursor=cursor)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

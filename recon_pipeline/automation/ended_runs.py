@@ -1,0 +1,122 @@
+"""Reads from Dagster which runs ended, and what their checks said.
+
+Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, since runs become visible a little out of order;
+whoever notices them leaves out what is known.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from recon_pipeline.assets.months import months_of_run
+from recon_pipeline.automation.jobs import reconcile
+from recon_pipeline.core.alerts import Severity
+from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.periods import BillingMonth, months_between
+
+OVERLAP_MINUTES = 10
+RUNS_AT_ONCE = 300
+"""In one evaluation of the sensor, which Dagster gives up after 60 seconds; the next goes on from there."""
+
+ROWS_SHOWN = 5
+LONGEST_DETAILS = 1_500
+LONGEST_ROW = 300
+
+_ENDINGS = {
+    dg.DagsterRunStatus.SUCCESS: Ending.SUCCEEDED,
+    dg.DagsterRunStatus.FAILURE: Ending.FAILED,
+    dg.DagsterRunStatus.CANCELED: Ending.CANCELED,
+}
+_MATERIALIZED_IN_THE_UI = "__"
+
+
+def ended_runs(instance: dg.DagsterInstance, *, since: datetime, ui_url: str) -> Iterator[EndedRun]:
+    """The first runs that ended after that moment, or a little before, in the order in which they ended."""
+    after = since.astimezone(UTC) - timedelta(minutes=OVERLAP_MINUTES)
+    records = instance.get_run_records(
+        dg.RunsFilter(statuses=list(_ENDINGS), updated_after=after),
+        limit=RUNS_AT_ONCE,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    for record in records:
+        run = record.dagster_run
+        ending = _ENDINGS[run.status]
+        reconciles = run.job_name == reconcile.name or run.job_name.startswith(_MATERIALIZED_IN_THE_UI)
+        yield EndedRun(
+            run_id=run.run_id,
+            ended_at=record.update_timestamp,
+            job=run.job_name,
+            ending=ending,
+            months=_months(run.tags) if reconciles else None,
+            failure=_failure(instance, run.run_id) if ending is Ending.FAILED else "",
+            link=f"{ui_url}/runs/{run.run_id}" if ui_url else "",
+            checks=tuple(_checks(instance, run.run_id, ui_url)),
+        )
+
+
+def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
+    try:
+        return months_between(*months_of_run(dict(tags)))
+    except ConfigurationError:  # whoever made up a partition's name was told so by the run itself
+        return ()
+
+
+def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[CheckOutcome]:
+    for event in _events(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
+        evaluation = event.asset_check_evaluation_data
+        severity = Severity.ERROR if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARN
+        yield CheckOutcome(
+            name=evaluation.check_name,
+            severity=None if evaluation.passed else severity,
+            is_blocking=bool(evaluation.blocking),
+            details="" if evaluation.passed else _details(evaluation, run_id, ui_url),
+        )
+
+
+def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> str:
+    """The sentence of the check with what to do, its exact counts, a capped sample, and where to look."""
+    lines = [(evaluation.description or "The check gave no description.")[:LONGEST_DETAILS]]
+    counts = [
+        f"{name} {value.value:,}"
+        for name, value in evaluation.metadata.items()
+        if isinstance(value, dg.IntMetadataValue) and value.value is not None
+    ]
+    lines += [", ".join(counts)] if counts else []
+    for value in evaluation.metadata.values():
+        if isinstance(value, dg.TableMetadataValue):
+            lines += _sample(value)
+            break
+    if ui_url:
+        asset = "/".join(evaluation.asset_key.path)
+        lines.append(f"{ui_url}/assets/{asset}?view=checks&checkDetail={evaluation.check_name}")
+    lines.append(f"Run {run_id}. Runbook: docs/runbook.md, {evaluation.check_name}.")
+    return "\n".join(lines)
+
+
+def _sample(table: dg.TableMetadataValue) -> Iterator[str]:
+    for record in table.records[:ROWS_SHOWN]:
+        values = ((column.name, record.data.get(column.name)) for column in table.schema.columns)
+        yield "  " + ", ".join(f"{name} {value}" for name, value in values if value not in (None, ""))[:LONGEST_ROW]
+    if len(table.records) > ROWS_SHOWN:
+        yield f"  … the first {ROWS_SHOWN}; the check's page shows {len(table.records)}"
+
+
+def _failure(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why the run failed, in the words of the step that did, else in Dagster's."""
+    said = ""
+    for event in _events(instance, run_id, {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.PIPELINE_FAILURE}):
+        if event.is_step_failure:
+            told, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            said = (told and told.description) or (error and error.message) or ""
+        else:
+            said = said or event.message or ""
+    return said.strip()[:LONGEST_DETAILS]
+
+
+def _events(instance: dg.DagsterInstance, run_id: str, kinds: set[dg.DagsterEventType]) -> Iterator[dg.DagsterEvent]:
+    for record in instance.get_records_for_run(run_id, of_type=kinds).records:
+        if record.event_log_entry.dagster_event is not None:
+            yield record.event_log_entry.dagster_event

@@ -1,0 +1,131 @@
+"""What a run that ended says of its checks and of runs as such."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from recon_pipeline.core.alerts import (
+    DEAD_MANS_SWITCH,
+    DEAD_MANS_SWITCH_MINUTES,
+    RECONCILE_RUNS,
+    Observation,
+    Severity,
+)
+from recon_pipeline.core.periods import BillingMonth
+
+_KILLED = (
+    "It ended without saying why: its process was killed, or never began. Whole chunks of repairs are done, the rest "
+    "is untouched; the next run finishes.\nWhat to do: look at the run's page and at the machine's memory and logs."
+)
+_SILENT = (
+    f"No run has reconciled the current billing month for {DEAD_MANS_SWITCH_MINUTES} minutes, and repairs are not "
+    "paused. Counters drift unwatched.\nWhat to do: recon doctor says whether schedule and daemon are alive, "
+    "recon status how the latest runs ended."
+)
+
+
+class Ending(StrEnum):
+    """How Dagster says that a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One check of a run.
+
+    Attributes:
+        severity: How it failed, or None if it passed.
+        is_blocking: Nothing after it was run.
+        details: For a person.
+    """
+
+    name: str
+    severity: Severity | None
+    is_blocking: bool
+    details: str
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run as Dagster tells it.
+
+    Attributes:
+        job: The job's name.
+        months: Its billing months, or None for a job that is not about months.
+        failure: What Dagster has of the reason, or ''.
+        link: Its page in the UI, or ''.
+        checks: In the order in which they were evaluated.
+    """
+
+    run_id: str
+    ended_at: datetime
+    job: str
+    ending: Ending
+    months: tuple[BillingMonth, ...] | None
+    failure: str
+    link: str
+    checks: tuple[CheckOutcome, ...]
+
+
+@dataclass(frozen=True)
+class OwnRecord:
+    """What schema recon has of the run.
+
+    Attributes:
+        outcome: As in `recon.reconciliation_run`.
+        is_partial: It looked at some customers only.
+        error: In words, or None.
+    """
+
+    outcome: str
+    is_partial: bool
+    error: str | None
+
+
+def observations(run: EndedRun, record: OwnRecord | None) -> Iterator[Observation]:
+    """What the run says: of each of its checks, then of runs as such."""
+    is_partial = record is not None and record.is_partial
+    months = frozenset(run.months or ())
+    for check in run.checks:
+        yield Observation(check.name, check.severity, months, is_partial, check.details)
+    subject = run.job if run.months is None else RECONCILE_RUNS
+    if run.ending is Ending.FAILED and not _is_told_by_a_check(run, record):
+        severity = Severity.WARN if run.months is None else Severity.ERROR
+        details = (record and record.error) or run.failure or _KILLED
+        where = f"Run {run.run_id} of job {run.job}: {run.link}".rstrip(": ")
+        yield Observation(subject, severity, months, details=f"{details}\n{where}")
+    elif run.ending is Ending.SUCCEEDED and (
+        run.months is None or (record is not None and record.outcome in ("clean", "not_clean", "paused"))
+    ):
+        yield Observation(subject, None, months, is_partial)
+
+
+def silence(
+    *, last_success: datetime | None, paused_at: datetime | None, watching_since: datetime, now: datetime, link: str
+) -> Observation:
+    """The dead man's switch: whether runs were silent for too long.
+
+    Args:
+        last_success: When a run over every customer last verified the current month.
+        paused_at: When repairs were last seen paused.
+        watching_since: When this was first asked.
+        now: By the same clock as the others.
+        link: Where to look in the UI, or ''.
+    """
+    heard_at = max(moment for moment in (last_success, paused_at, watching_since) if moment is not None)
+    if now - heard_at <= timedelta(minutes=DEAD_MANS_SWITCH_MINUTES):
+        return Observation(DEAD_MANS_SWITCH, None)
+    last = f"{last_success:%Y-%m-%d %H:%M} UTC" if last_success else "none yet"
+    return Observation(DEAD_MANS_SWITCH, Severity.ERROR, details=f"{_SILENT}\nLast success: {last}. {link}".rstrip())
+
+
+def _is_told_by_a_check(run: EndedRun, record: OwnRecord | None) -> bool:
+    return record is not None and record.outcome == "blocked" and _blocked(run.checks)
+
+
+def _blocked(checks: Sequence[CheckOutcome]) -> bool:
+    return any(check.is_blocking and check.severity is Severity.ERROR for check in checks)

@@ -1,0 +1,1 @@
+"""`recon serve`: the cron endpoint, health and metrics over HTTP."""

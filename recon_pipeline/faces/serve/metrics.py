@@ -1,0 +1,118 @@
+"""What Prometheus scrapes: names and units by its conventions, the product's four metrics recognisable in them.
+
+Invariant: counters come from the record of runs, so they go on where they were after a restart, and two processes
+tell the same. What cannot be read is not exposed as 0: the scrape fails.
+"""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from recon_pipeline.store.figures import Figures, RunTotals
+
+OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "failed")
+_COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
+    (
+        "recon_drift_count",
+        "Drifted keys that runs found; a key that stays drifted is found again by every run.",
+        lambda totals: totals.drift_count,
+    ),
+    (
+        "recon_dedupe_count",
+        "Duplicate events that runs found and did not count; what stays is found again by every run.",
+        lambda totals: totals.dedupe_count,
+    ),
+    (
+        "recon_reconcile_failures",
+        "Keys that could not be repaired, and 1 for each run that failed as a whole.",
+        lambda totals: totals.reconcile_failures,
+    ),
+    (
+        "recon_over_quota_transitions",
+        "Customers whom a repair would push or pushed over their limit.",
+        lambda totals: totals.over_quota_transitions,
+    ),
+    (
+        "recon_under_quota_transitions",
+        "Customers whom a repair would bring or brought below their limit again.",
+        lambda totals: totals.under_quota_transitions,
+    ),
+    ("recon_rows_repaired", "Counters that runs repaired.", lambda totals: totals.rows_repaired),
+)
+
+
+class ReconCollector(Collector):
+    """Reads the figures anew for each scrape."""
+
+    def __init__(self, read: Callable[[], Figures]) -> None:
+        """Take what reads them."""
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: a registry would otherwise read the figures to learn the names."""
+        yield from ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        figures = self._read()
+        yield from _counters(figures)
+        yield from _gauges(figures)
+
+
+def _counters(figures: Figures) -> Iterator[Metric]:
+    runs = CounterMetricFamily("recon_runs", "Runs that ended, by outcome.", labels=["outcome"])
+    ended = {totals.outcome: totals.runs for totals in figures.totals}
+    for outcome in OUTCOMES:
+        runs.add_metric([outcome], ended.get(outcome, 0))
+    yield runs
+    for name, told, figure in _COUNTERS:
+        yield CounterMetricFamily(name, told, value=sum(map(figure, figures.totals)))
+
+
+def _gauges(figures: Figures) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "recon_last_success_timestamp_seconds",
+        "When a run last verified the current month for every customer, since 1970; 0 if none did.",
+        value=figures.last_success.timestamp() if figures.last_success else 0,
+    )
+    latest = figures.latest
+    if latest is not None:
+        yield GaugeMetricFamily(
+            "recon_last_run_duration_seconds",
+            "How long the latest run took that reached the current month.",
+            value=latest.duration_seconds,
+        )
+        if latest.drift_count is not None:
+            yield GaugeMetricFamily(
+                "recon_drifted_keys", "Keys that the latest run found drifted.", value=latest.drift_count
+            )
+            units = GaugeMetricFamily(
+                "recon_drifted_units",
+                "Units by which the counters of these keys were too low (missed) or too high (excess).",
+                labels=["direction"],
+            )
+            units.add_metric(["missed"], float(latest.units_missed))
+            units.add_metric(["excess"], float(latest.units_excess))
+            yield units
+        if latest.mismatch_count is not None:
+            yield GaugeMetricFamily(
+                "recon_mismatched_keys",
+                "Keys that still differed from the log at the end of the latest run.",
+                value=latest.mismatch_count,
+            )
+    yield GaugeMetricFamily(
+        "recon_horizon_lag_seconds",
+        "How long the oldest open transaction has held the horizon back.",
+        value=figures.horizon_lag_seconds,
+    )
+    yield GaugeMetricFamily("recon_open_holds", "Holds that are in force.", value=figures.open_holds)
+    yield GaugeMetricFamily("recon_paused", "1 while repairs are paused.", value=figures.is_paused)
+    failing = GaugeMetricFamily("recon_alerts_failing", "What fails now, by severity.", labels=["severity"])
+    for severity, count in figures.alarms.items():
+        failing.add_metric([severity.value], count)
+    yield failing
+    yield GaugeMetricFamily(
+        "recon_alerts_undelivered", "Messages that a target has not got yet.", value=figures.undelivered
+    )

@@ -1,0 +1,106 @@
+"""Runs for the cron endpoint: one at a time over all processes, each in Dagster's history.
+
+Invariant: what says that one is running is a lock that ends with the process that holds it. Whoever gets the lock knows
+that no other run of this lane is alive, and reports those that look so as failed: a killed server keeps nobody waiting.
+"""
+
+import json
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.periods import contiguous_ranges
+from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile, require_storage
+from recon_pipeline.faces.reconcile import as_json, months_of_a_tick
+from recon_pipeline.settings import Settings
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.serve_lock import serve_lock
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+LANE = "cron"
+_log = logging.getLogger(__name__)
+
+
+class BusyError(Exception):
+    """A run for the endpoint has not ended."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run on its way; there is one for each contiguous range of months.
+
+    Attributes:
+        run_ids: Known once the run may begin; fails with BusyError or ReconError where it may not.
+        ended: How they ended, or the error that kept them from ending.
+    """
+
+    run_ids: "Future[tuple[str, ...]]" = field(default_factory=Future)
+    ended: "Future[tuple[Reconciled, ...]]" = field(default_factory=Future)
+
+
+class Runner:
+    """Starts runs on threads of their own: whoever asked may go away without ending one."""
+
+    def __init__(self, settings: Settings, database: BillingDatabase) -> None:
+        """Take the settings of every run."""
+        self._settings = settings
+        self._database = database
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> Started:
+        """Start a run over the months that a tick would take."""
+        started = Started()
+        thread = threading.Thread(target=self._run, args=(started,), name="recon-run", daemon=True)
+        self._threads = [one for one in self._threads if one.is_alive()] + [thread]
+        thread.start()
+        return started
+
+    def wait(self, *, seconds: float) -> None:
+        """Wait for runs at work, for no longer than that."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, started: Started) -> None:
+        try:
+            started.ended.set_result(self._reconcile(started))
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits, and logged
+            if not isinstance(error, BusyError):
+                _log.error("A run for the cron endpoint failed: %s", error, exc_info=not isinstance(error, ReconError))
+            if not started.run_ids.done():
+                started.run_ids.set_exception(error)
+            started.ended.set_exception(error)
+
+    def _reconcile(self, started: Started) -> tuple[Reconciled, ...]:
+        with serve_lock(self._database) as is_ours:
+            if not is_ours:
+                raise BusyError
+            require_storage()
+            ranges = contiguous_ranges(months_of_a_tick(self._settings))
+            with open_instance() as instance:
+                _report_dead_runs(instance)
+                run_ids = tuple(str(uuid4()) for _ in ranges)
+                started.run_ids.set_result(run_ids)
+                ended = tuple(
+                    reconcile(self._settings, instance, Request(first, last, run_id=run_id, lane=LANE))
+                    for (first, last), run_id in zip(ranges, run_ids, strict=True)
+                )
+        _log.info("%s", json.dumps({"event": "cron_request", **as_json(ended, dry_run=False)}))
+        return ended
+
+
+def _report_dead_runs(instance: "DagsterInstance") -> None:
+    import dagster as dg
+
+    from recon_pipeline.automation.jobs import LANE_TAG
+    from recon_pipeline.automation.schedules import UNFINISHED
+
+    for run in instance.get_runs(dg.RunsFilter(tags={LANE_TAG: LANE}, statuses=UNFINISHED)):
+        instance.report_run_failed(run, "The server that ran it (recon serve) ended before the run did.")

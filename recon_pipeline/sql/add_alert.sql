@@ -1,0 +1,11 @@
+-- A message, and where it is to be delivered.
+-- Invariant: written in the transaction that noticed what it tells of, so that a message is neither lost nor made up.
+with alert as (
+    insert into recon.alert_outbox (severity, is_resolved, title, body)
+    values (:severity, :is_resolved, :title, :body)
+    returning id
+)
+insert into recon.alert_delivery (alert_id, target, target_name)
+select alert.id, addressed.target, addressed.target_name
+from alert
+cross join unnest(cast(:targets as text[]), cast(:target_names as text[])) as addressed (target, target_name)

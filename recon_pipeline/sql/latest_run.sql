@@ -1,0 +1,13 @@
+-- The latest run that ended, looked at every customer and reached the month that was current when it began.
+-- Index: recon.reconciliation_run by start, backwards.
+select
+    run_id,
+    drift_count,
+    mismatch_count,
+    extract(epoch from finished_at - started_at)::float8 as duration_seconds
+from recon.reconciliation_run
+where outcome <> 'running'
+    and customers is null
+    and last_partition >= to_char((started_at - interval '10 minutes') at time zone 'UTC', 'YYYY-MM')
+order by started_at desc
+limit 1

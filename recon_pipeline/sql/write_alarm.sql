@@ -1,0 +1,9 @@
+-- What is known of a subject that fails.
+-- Index: the primary key of recon.alert_state.
+insert into recon.alert_state (subject, severity, partitions, details, failing_since, told_at)
+values (:subject, :severity, :partitions, :details, :failing_since, :told_at)
+on conflict (subject) do update set
+    severity = excluded.severity,
+    partitions = excluded.partitions,
+    details = excluded.details,
+    told_at = excluded.told_at

@@ -1,0 +1,403 @@
+"""Alerts as people get them: real runs, the real sensor, real HTTP and SMTP servers; no webserver of Dagster runs."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus, SensorResult, build_sensor_context
+from dagster._core.test_utils import create_run_for_test
+
+from recon_pipeline.assets.months import range_tags
+from recon_pipeline.automation import ended_runs
+from recon_pipeline.automation.alert_sensor import alerts
+from recon_pipeline.automation.ended_runs import ROWS_SHOWN
+from recon_pipeline.automation.jobs import KEEP_ALERTS_DAYS
+from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.definitions import defs
+from recon_pipeline_tests.commands.conftest import recon
+from recon_pipeline_tests.commands.modes import finding
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing
+from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
+
+NOBODY = "postgresql://app:hunter2secret@127.0.0.1:1/billing"
+SECRET = "hunter2"
+A_RUN = ("reconcile", "--period", "2025-05", "--json")
+IN_MAY = MAY[0] + timedelta(days=3)
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook() as running:
+        yield running
+
+
+@pytest.fixture
+def box() -> Iterator[Mailbox]:
+    with mailbox() as running:
+        yield running
+
+
+@pytest.fixture
+def watched(
+    billing: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> Billing:
+    """A database whose alerts are watched from now on, and told to `hook`."""
+    monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
+    monkeypatch.setenv("RECON_UI_URL", "https://dagster.example.com/")
+    assert "0 messages" in evaluate(dagster_instance)
+    return billing
+
+
+def evaluate(instance: DagsterInstance, cursor: str = "") -> str:
+    """One evaluation of the sensor; what its page in the UI says."""
+    return result_of(instance, cursor).skip_reason.skip_message
+
+
+def result_of(instance: DagsterInstance, cursor: str = "") -> Any:
+    result = alerts(build_sensor_context(instance=instance, cursor=cursor))
+    assert isinstance(result, SensorResult)
+    return result
+
+
+def make_due(billing: Billing) -> None:
+    """As if an hour had passed for everything that waits to be sent."""
+    billing.query("update recon.alert_delivery set next_attempt_at = next_attempt_at - interval '1 hour'")
+
+
+def report_failed_run(instance: DagsterInstance) -> str:
+    """A run over May that ended as a killed one does."""
+    may = BillingMonth(2025, 5)
+    run = create_run_for_test(instance, "reconcile", tags=range_tags(may, may))
+    instance.report_run_failed(run)
+    return run.run_id
+
+
+def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_its_end_is_told_once(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    watched.query(
+        "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start, "
+        "period_end, event_timestamp) select 'stripe', 'cus_' || n, 'remote_commands', n::text, %s, %s, %s "
+        "from generate_series(1, 10000) as n",
+        *MAY,
+        IN_MAY,
+    )
+    assert recon(*A_RUN).exit_code == recon(*A_RUN).exit_code == 3
+    evaluate(dagster_instance)
+    evaluate(dagster_instance)
+
+    (told,) = hook.received
+    assert told["title"] == "[recon error] FAILING: drift_is_within_budgets"
+    assert told["type"] == "failure"
+    assert "FAILING: drift_is_within_budgets (2025-05), error, failing since " in told["message"]
+    assert "drift_count 10,000" in told["message"]
+    assert "What to do: Look at the sample" in told["message"]
+    assert told["message"].count("gateway_customer_id cus_") == ROWS_SHOWN
+    assert (
+        "https://dagster.example.com/assets/counter_drift?view=checks&checkDetail=drift_is_within_budgets"
+        in told["message"]
+    )
+    assert SECRET not in str(told)
+
+    assert recon(*A_RUN, "--approve", "INC-1").exit_code == 0
+    evaluate(dagster_instance)
+    evaluate(dagster_instance)
+    assert hook.titles[1:] == ["[recon error] RESOLVED: drift_is_within_budgets"]
+    assert hook.received[1]["type"] == "success"
+
+
+def test_what_a_target_missed_while_it_was_down_for_an_hour_comes_in_order_and_once_when_it_is_back(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    hook.answers_with = 503
+    failed = report_failed_run(dagster_instance)
+    assert "1 attempts failed" in evaluate(dagster_instance)
+    watched.add_event("a", 3, event_timestamp=IN_MAY)
+    assert recon(*A_RUN).exit_code == 0
+    for _ in range(3):
+        make_due(watched)
+        evaluate(dagster_instance)
+    assert hook.refused == 1 + 3 * 2, "a round ends with the second failure"
+
+    status = recon("status", "--json").json["alerts"]
+    assert status["failing"] == []
+    (undelivered,) = status["undelivered"]
+    assert (undelivered["target_name"], undelivered["messages"]) == ("1 (json)", 2)
+    assert "503" in undelivered["error"]
+    told = recon("status")
+    assert "2 alerts are not delivered to 1 (json)" in told.said
+    assert SECRET not in told.said
+
+    hook.answers_with = 200
+    assert evaluate(dagster_instance).startswith("0 messages noticed, 0 delivered"), "each attempt waits longer"
+    make_due(watched)
+    for _ in range(3):
+        evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs", "[recon error] RESOLVED: reconcile_runs"]
+    assert failed in hook.received[0]["message"]
+    assert recon("status", "--json").json["alerts"]["undelivered"] == []
+
+
+def test_the_wait_between_attempts_doubles_up_to_a_bound(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    hook.answers_with = 500
+    report_failed_run(dagster_instance)
+    waits = []
+    for _ in range(8):
+        evaluate(dagster_instance)
+        waits.append(
+            watched.value(
+                "select extract(epoch from next_attempt_at - clock_timestamp())::float from recon.alert_delivery"
+            )
+        )
+        watched.query("update recon.alert_delivery set next_attempt_at = now()")
+    assert 15 < waits[0] < 26
+    assert waits[0] < waits[2] < waits[-1]
+    assert 200 < waits[-1] <= 300
+
+
+def test_a_message_that_a_target_refuses_for_what_it_says_does_not_hold_up_the_others(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    hook.refuses = "FAILING: reconcile_runs"
+    report_failed_run(dagster_instance)
+    evaluate(dagster_instance)
+    assert recon(*A_RUN).exit_code == 0
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] RESOLVED: reconcile_runs"]
+    assert recon("status", "--json").json["alerts"]["undelivered"][0]["messages"] == 1
+
+
+def test_severity_decides_who_is_told_and_a_target_that_hangs_costs_the_others_nothing(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.answers_with = None
+    monkeypatch.setenv("RECON_ALERT_URLS", f"{hook.url}?rto=1 warn={box.url} error=json://127.0.0.1:1/{SECRET}")
+    watched.add_event("a", 3)  # today, in a period of last year: summed, with a warning
+    assert recon(*A_RUN).exit_code == 0
+    assert "1 messages noticed, 1 delivered, 1 attempts failed" in evaluate(dagster_instance)
+    (mail,) = box.mails
+    assert mail["subject"] == "[recon warn] FAILING: events_lie_in_their_period"
+    assert "1 events were billed in a period that does not hold their timestamp" in box.text_of(mail)
+
+    errors = [row.error for row in watched.query("select error from recon.alert_delivery where delivered_at is null")]
+    assert len(errors) == 1
+    assert "Connection error" in errors[0]
+    assert SECRET not in errors[0]
+
+
+def test_silence_is_told_even_where_no_schedule_runs_and_not_while_repairs_are_paused(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    minutes = DEAD_MANS_SWITCH_MINUTES + 1
+    watched.query("update recon.alert_watch set watching_since = watching_since - make_interval(mins => %s)", minutes)
+    watched.query(
+        "insert into recon.control (action, reason, acted_by, until) "
+        "values ('pause', 'INC-2', 'me', now() + interval '1 hour')"
+    )
+    evaluate(dagster_instance)
+    watched.query("insert into recon.control (action, acted_by) values ('resume', 'me')")
+    evaluate(dagster_instance)
+    assert hook.received == [], "after a pause a run has its time"
+
+    watched.query("update recon.alert_watch set paused_at = paused_at - make_interval(mins => %s)", minutes)
+    evaluate(dagster_instance)
+    evaluate(dagster_instance)
+    watched.query(
+        "update recon.alert_state set told_at = told_at - make_interval(hours => %s)", REMINDER_HOURS[Severity.ERROR]
+    )
+    evaluate(dagster_instance)
+    evaluate(dagster_instance)
+    # A run over an old month, or over one customer, is no sign of life.
+    this_month = ("reconcile", "--period", BillingMonth.containing(datetime.now(UTC)).key)
+    assert recon(*A_RUN).exit_code == recon(*this_month, "--customer", "a").exit_code == 0
+    evaluate(dagster_instance)
+    assert recon(*this_month).exit_code == 0
+    evaluate(dagster_instance)
+    turns = [title.removeprefix("[recon error] ") for title in hook.titles]
+    assert turns == [f"{turn}: dead_mans_switch" for turn in ("FAILING", "STILL FAILING", "RESOLVED")]
+    assert "Last success: none yet. https://dagster.example.com/runs" in hook.received[0]["message"]
+
+
+def test_nothing_is_lost_or_told_twice_when_noticing_or_sending_breaks_off(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    report_failed_run(dagster_instance)
+    watched.query("alter table recon.alert_delivery rename to elsewhere")
+    assert "Nothing was noticed: " in evaluate(dagster_instance)
+    watched.query("alter table recon.elsewhere rename to alert_delivery")
+    assert watched.query("select * from recon.alert_outbox") == []
+
+    # As if the process had died between the claim and the end of the attempt.
+    hook.answers_with = 503
+    evaluate(dagster_instance)
+    hook.answers_with = 200
+    watched.query("update recon.alert_delivery set claimed_until = now() + interval '2 min', error = null")
+    make_due(watched)
+    evaluate(dagster_instance)
+    assert hook.received == []
+    watched.query("update recon.alert_delivery set claimed_until = now()")
+    for _ in range(2):
+        evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
+
+
+def test_after_a_long_time_without_a_look_it_catches_up_a_part_at_a_time(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_runs, "RUNS_AT_ONCE", 3)
+    monkeypatch.setattr(ended_runs, "OVERLAP_MINUTES", 0)
+    watched.query("update recon.alert_watch set runs_noticed_until = now() - interval '1 hour'")
+    runs = [report_failed_run(dagster_instance) for _ in range(7)]
+    for _ in range(4):
+        evaluate(dagster_instance)
+    assert {row.run_id for row in watched.query("select run_id from recon.alert_run")} == set(runs)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
+
+
+def test_two_daemons_tell_each_change_once(watched: Billing, dagster_instance: DagsterInstance, hook: Webhook) -> None:
+    report_failed_run(dagster_instance)
+    barrier = threading.Barrier(2)
+
+    def at_once() -> None:
+        barrier.wait(10)
+        evaluate(dagster_instance)
+
+    threads = [threading.Thread(target=at_once) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
+
+
+def test_a_corrected_address_gets_what_the_wrong_one_did_not(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_ALERT_URLS", f"slack://{SECRET} warn=json://127.0.0.1:1")
+    report_failed_run(dagster_instance)
+    evaluate(dagster_instance)
+    assert watched.value("select error from recon.alert_delivery") == (
+        "Apprise knows no service slack://, or the address lacks a part of it"
+    )
+    monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
+    assert watched.value("select count(*) from recon.alert_delivery") == 1
+
+
+def test_when_the_billing_database_is_gone_everybody_is_told_without_an_outbox(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", NOBODY)
+    cursor = result_of(dagster_instance).cursor
+    cursor = result_of(dagster_instance, cursor).cursor
+    assert hook.received == [], "a restart of the server wakes nobody"
+
+    since = datetime.now(UTC) - timedelta(minutes=DEAD_MANS_SWITCH_MINUTES + 1)
+    cursor = cursor.replace(cursor.split('"')[3], since.isoformat())
+    hook.answers_with = 503
+    cursor = result_of(dagster_instance, cursor).cursor
+    hook.answers_with = 200
+    for _ in range(2):
+        cursor = result_of(dagster_instance, cursor).cursor
+    monkeypatch.setenv("DATABASE_URL", watched.url)
+    for _ in range(2):
+        cursor = result_of(dagster_instance, cursor).cursor
+    assert hook.titles == [
+        "[recon error] FAILING: billing database cannot be used",
+        "[recon error] RESOLVED: billing database cannot be used",
+    ]
+    assert "Connection refused" in hook.received[0]["message"]
+    assert SECRET not in str(hook.received)
+
+
+def test_a_failure_of_another_job_is_a_warning_of_its_own_and_leaves_reconciliation_as_it_is(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    for status in (DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS):
+        create_run_for_test(dagster_instance, "housekeeping", status=status)
+        evaluate(dagster_instance)
+    assert hook.titles == ["[recon warn] FAILING: housekeeping", "[recon warn] RESOLVED: housekeeping"]
+
+
+def test_without_targets_everything_is_noticed_and_nobody_is_told_later(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RECON_ALERT_URLS")
+    report_failed_run(dagster_instance)
+    assert "RECON_ALERT_URLS is not set, so nobody is told." in evaluate(dagster_instance)
+    (failing,) = recon("status", "--json").json["alerts"]["failing"]
+    assert failing["subject"] == "reconcile_runs"
+    monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
+    evaluate(dagster_instance)
+    assert hook.received == []
+
+
+def test_runs_that_ended_before_the_watch_began_are_nobodys_news(
+    billing: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
+    run = create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE)
+    evaluate(dagster_instance)
+    later = report_failed_run(dagster_instance)
+    evaluate(dagster_instance)
+    assert later in str(hook.received)
+    assert run.run_id not in str(hook.received)
+
+
+def test_housekeeping_keeps_what_somebody_has_not_got(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    report_failed_run(dagster_instance)
+    evaluate(dagster_instance)
+    hook.answers_with = 503
+    assert recon(*A_RUN).exit_code == 0
+    evaluate(dagster_instance)
+    age = "update recon.alert_outbox set noticed_at = noticed_at - make_interval(days => %s)"
+    for days, left in ((KEEP_ALERTS_DAYS - 1, 2), (1, 1)):
+        watched.query(age, days)
+        assert defs.resolve_job_def("housekeeping").execute_in_process(instance=dagster_instance).success
+        assert watched.value("select count(*) from recon.alert_outbox") == left
+    assert watched.value("select title from recon.alert_outbox") == "[recon error] RESOLVED: reconcile_runs"
+
+
+def test_doctor_tells_whether_anybody_is_told(watched: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finding("alerts")["verdict"] == "pass"
+    monkeypatch.setenv("RECON_ALERT_URLS", SECRET)
+    assert finding("alerts")["verdict"] == "fail"
+    monkeypatch.delenv("RECON_ALERT_URLS")
+    told = finding("alerts")
+    assert (told["verdict"], told["mend"].split("=")[0]) == ("note", "Set it like RECON_ALERT_URLS")
+
+
+def test_alerts_test_tells_who_took_a_message_and_who_did_not(hook: Webhook, box: Mailbox) -> None:
+    well = recon("alerts", "test", "--json", RECON_ALERT_URLS=f"error={hook.url} warn={box.url}")
+    assert (well.exit_code, well.json["success"]) == (0, True)
+    assert well.json["targets"] == [
+        {"target": name, "delivered": True, "error": None} for name in ("1 (json)", "2 (mailto)")
+    ]
+    assert hook.titles == ["[recon] Test"]
+    assert [mail["subject"] for mail in box.mails] == ["[recon] Test"]
+
+    hook.answers_with = 401
+    badly = recon("alerts", "test", RECON_ALERT_URLS=f"{hook.url} {box.url} slack://{SECRET}/x")
+    assert badly.exit_code == 1
+    assert "Target 1 (json) did not take it: " in badly.said
+    assert "401" in badly.said
+    assert "Target 2 (mailto) took the message" in badly.said
+    assert "Target 3 (slack) did not take it: Apprise knows no service slack://" in badly.said
+    assert SECRET not in badly.said
+
+
+@pytest.mark.parametrize("urls", [None, "", "hunter2secret"])
+def test_alerts_test_without_a_usable_target_exits_2(urls: str | None) -> None:
+    told = recon("alerts", "test", "--json", RECON_ALERT_URLS=urls)
+    assert told.exit_code == 2
+    assert "RECON_ALERT_URLS" in told.json["error"]
+    assert SECRET not in told.said
