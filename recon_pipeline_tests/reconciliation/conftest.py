@@ -73,11 +73,16 @@ def job_billing(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
 
 
 def _migrate(url: str) -> None:
+    make_tables(url)
+    _make_incremental(url)
+
+
+def make_tables(url: str) -> None:
+    """The application's tables as the product itself would make them, and the product's schema."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
     with BillingDatabase(url).connection() as connection:
         upgrade(connection)
-    _make_incremental(url)
 
 
 def _make_incremental(url: str) -> None:
