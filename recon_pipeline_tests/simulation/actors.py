@@ -287,7 +287,8 @@ class Run:
             parameters |= {"lock_timeout": "10min", "statement_timeout": "10min"}
         self.actor.stop(name)
         self.boundaries += 1
-        if name == "session_settings" and connection.get_isolation_level() == "REPEATABLE READ":
+        is_repeatable = connection.get_isolation_level() == "REPEATABLE READ"
+        if (name == "session_settings" and is_repeatable) or (name == "forget_drift" and not is_repeatable):
             self.snapshot, self.snapshot_step = self.model.drift(), self.model.step
         if name == "forget_drift":
             self.compared, self.compared_step = self.of_extent(self.snapshot), self.snapshot_step

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from recon_pipeline_tests.reconciliation.conftest import billing, make_billing, private_cluster, private_server
 from recon_pipeline_tests.simulation import simulation
 from recon_pipeline_tests.support.postgres import PostgresServer, running_server
+
+__all__ = ["billing", "make_billing", "private_cluster", "private_server", "quiet_server"]
 
 
 @pytest.fixture(scope="session")

@@ -227,11 +227,14 @@ class Scheduler:
         ours = [actor for actor in knot if actor.is_product]
         if not knot:
             return
+        if len(ours) == len(knot):
+            told = " and ".join(f"{actor.name} before {actor.at}" for actor in knot)
+            raise ViolationError(f"runs wait for each other, as if they locked in no order: {told}")
         short = [actor for actor in ours if actor.lock_timeout_ms < 1_000]
         if short:
             self._time_out(short[0])
             self._rest()
-        elif ours and len(ours) < len(knot):
+        elif ours:
             told = " and ".join(f"{actor.name} before {actor.at}" for actor in knot)
             raise ViolationError(f"the product is part of a deadlock that may cancel the application: {told}")
         else:
