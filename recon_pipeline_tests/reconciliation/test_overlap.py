@@ -61,6 +61,17 @@ def test_two_repairs_of_the_same_drift_change_each_counter_once(billing: Billing
     assert all(outcome.failed == outcome.untouched == 0 for outcome in outcomes)
 
 
+def test_missing_counters_are_made_in_the_one_order_in_which_every_run_locks(billing: Billing) -> None:
+    billing.query("create sequence made; alter table billing_usage_counters add made bigint default nextval('made')")
+    for customer in reversed(CUSTOMERS):
+        billing.add_event(customer, 10)
+
+    reconcile(billing.url)
+
+    made = billing.query("select gateway_customer_id from billing_usage_counters order by made")
+    assert [row.gateway_customer_id for row in made] == CUSTOMERS
+
+
 def test_a_job_that_meets_another_while_it_adds_to_the_aggregates_does_not_wait_for_it_and_succeeds(
     job_billing: Billing,
 ) -> None:

@@ -209,7 +209,7 @@ class Scheduler:
                 newly = [a for a in running if a.pid in waiting and a.state is State.RUNNING and not a.is_timed_out]
                 for actor in newly:
                     actor.state = State.BLOCKED
-            if any(actor.holds_more and not actor.is_product for actor in newly):
+            if any(actor.holds_more and not actor.is_product for actor in newly) and not self._knot():
                 # Who may be part of a deadlock looks for one before anybody goes on: the last to join is cancelled.
                 time.sleep(DEADLOCK_TIMEOUT_MS * 1.2 / 1_000)
 
@@ -219,11 +219,7 @@ class Scheduler:
 
     def _resolve_deadlocks(self) -> None:
         """A wait of the product's that is shorter than Postgres's patience ends now; others are Postgres's."""
-        blocked = {actor.pid: actor for actor in self.actors if actor.state is State.BLOCKED}
-        if len(blocked) < 2:
-            return
-        waits_for = dict(self.monitor.execute(_WAITS_FOR, (list(blocked),)).fetchall())
-        knot = [actor for pid, actor in blocked.items() if _reaches_itself(pid, waits_for)]
+        knot = self._knot()
         ours = [actor for actor in knot if actor.is_product]
         if not knot:
             return
@@ -239,6 +235,14 @@ class Scheduler:
             raise ViolationError(f"the product is part of a deadlock that may cancel the application: {told}")
         else:
             self._until_somebody_moves()
+
+    def _knot(self) -> list[Actor]:
+        """Those who wait for each other."""
+        blocked = {actor.pid: actor for actor in self.actors if actor.state is State.BLOCKED}
+        if len(blocked) < 2:
+            return []
+        waits_for = dict(self.monitor.execute(_WAITS_FOR, (list(blocked),)).fetchall())
+        return [actor for pid, actor in blocked.items() if _reaches_itself(pid, waits_for)]
 
     def _until_somebody_moves(self) -> None:
         blocked = [actor for actor in self.actors if actor.state is State.BLOCKED]

@@ -106,6 +106,24 @@ def from_schedule(decided: Sequence[str]) -> Choose:
     return choose
 
 
+@dataclass
+class Script:
+    """Decides that each goes on until it has done what the script says; at the end the first in line goes."""
+
+    left: list[tuple[str, str]]
+
+    def choose(self, open_turns: Sequence[str]) -> str:
+        """Whose turn it is."""
+        while self.left and self.left[0][0] not in open_turns:
+            self.left.pop(0)
+        return self.left[0][0] if self.left else open_turns[0]
+
+    def told(self, actor: str, at: str) -> None:
+        """Somebody has done something."""
+        if self.left and self.left[0] == (actor, at):
+            self.left.pop(0)
+
+
 def play(
     plan: Plan, choose: Choose, server: PostgresServer, *, told: Callable[[str, str], object] = lambda *_: None
 ) -> Played:

@@ -232,6 +232,7 @@ def test_a_disk_that_is_full_for_one_table_stops_its_writes_and_the_next_run_fin
         assert run(billing.url).outcome == "clean"
         billing.query(f"alter table {relation} set tablespace {disk.tablespace}")
         disk.fill()
+        ended = None
         for _ in range(40):  # there is room for some rows in the pages that the table has
             mishaps.happen()
             mishaps.happen()
@@ -242,6 +243,7 @@ def test_a_disk_that_is_full_for_one_table_stops_its_writes_and_the_next_run_fin
                 break
             disk.fill()
 
+    assert ended is not None
     assert ended.outcome in ("failed", "not_clean")
 
 
