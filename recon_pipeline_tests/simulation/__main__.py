@@ -11,7 +11,11 @@ from collections import Counter
 
 import click
 
+from recon_pipeline.faces.benchmark.scratch import scratch_database
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
 from recon_pipeline_tests.simulation import simulation
+from recon_pipeline_tests.simulation.load import run_load
 from recon_pipeline_tests.simulation.plan import as_words, draw, from_words
 from recon_pipeline_tests.simulation.shrink import shrink
 from recon_pipeline_tests.simulation.simulation import Played, from_schedule, from_seed
@@ -47,6 +51,26 @@ def main(
         else:
             failed = not _play(server, first, seeds, hours, postgres)
     sys.exit(1 if failed else 0)
+
+
+@main.command()
+@click.option("--rounds", default=5, show_default=True, help="With the product, and as many without.")
+@click.option("--seconds", default=8, show_default=True, help="How long each takes.")
+def load(rounds: int, seconds: int) -> None:
+    """Measure what the application's recorder notices of the product, on a server with its usual settings."""
+    with scratch_database(None) as url, connected(url, autocommit=True) as connection:
+        make_tables(url)
+        install_increments(url)
+        done = run_load(Billing(url, connection), rounds=rounds, seconds=seconds)
+    for name, measured in (("without", done.without), ("beside the product", done.beside)):
+        for one in measured:
+            click.echo(
+                f"{name:>20}: {one.calls_per_second:8,.0f} calls/s, p99 {one.p99_ms:6.1f} ms, "
+                f"longest {one.longest_ms:6.0f} ms"
+            )
+    click.echo(f"throughput x {done.throughput_ratio:.2f}, p99 x {done.p99_ratio:.2f}")
+    click.echo(f"runs {done.runs}, {done.repairs:,} repairs, {done.wrong} wrong counters at the end")
+    sys.exit(1 if done.wrong else 0)
 
 
 def _play(server: PostgresServer, first: int, seeds: int | None, hours: float | None, postgres: str) -> bool:
