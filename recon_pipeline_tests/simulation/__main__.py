@@ -56,12 +56,13 @@ def main(
 @main.command()
 @click.option("--rounds", default=5, show_default=True, help="With the product, and as many without.")
 @click.option("--seconds", default=8, show_default=True, help="How long each takes.")
-def load(rounds: int, seconds: int) -> None:
+@click.option("--full", is_flag=True, help="Repair from the log itself.")
+def load(rounds: int, seconds: int, full: bool) -> None:
     """Measure what the application's recorder notices of the product, on a server with its usual settings."""
     with scratch_database(None) as url, connected(url, autocommit=True) as connection:
         make_tables(url)
         install_increments(url)
-        done = run_load(Billing(url, connection), rounds=rounds, seconds=seconds)
+        done = run_load(Billing(url, connection), rounds=rounds, seconds=seconds, full=full)
     for name, measured in (("without", done.without), ("beside the product", done.beside)):
         for one in measured:
             click.echo(

@@ -92,8 +92,16 @@ class Load:
         return _median(self.beside, "p99_ms") / _median(self.without, "p99_ms")
 
 
-def run_load(billing: Billing, *, rounds: int, seconds: int, clients: int = 4) -> Load:
-    """Let the application record at full speed, in turns without and beside the product."""
+def run_load(billing: Billing, *, rounds: int, seconds: int, full: bool, clients: int = 4) -> Load:
+    """Let the application record at full speed, in turns without and beside the product.
+
+    Args:
+        billing: A fresh database.
+        rounds: Of each kind.
+        seconds: How long each takes.
+        full: The repairs of everything take their sums from the log itself.
+        clients: Sessions of the application.
+    """
     without: list[Round] = []
     beside: list[Round] = []
     _record(billing.url, seconds, clients)  # so that both find the counters made and the caches warm
@@ -101,7 +109,7 @@ def run_load(billing: Billing, *, rounds: int, seconds: int, clients: int = 4) -
     _run(database, Asked(approve_reason="a load"))
     for _ in range(rounds):
         without.append(_record(billing.url, seconds, clients))
-        with _product(billing.url):
+        with _product(billing.url, full):
             beside.append(_record(billing.url, seconds, clients))
     _run(database, Asked(approve_reason="a load"))
     database.close()
@@ -132,12 +140,15 @@ def _record(url: str, seconds: int, clients: int) -> Round:
 
 
 @contextmanager
-def _product(url: str) -> Iterator[None]:
+def _product(url: str, full: bool) -> Iterator[None]:
     """The product at work in two processes, as two daemons started by mistake would be."""
     processes = multiprocessing.get_context("spawn")
     stop = processes.Event()
     ready = processes.Barrier(3)
-    working = [processes.Process(target=work, args=(url, stop, ready)) for work in (_tick, _repair_all)]
+    working = [
+        processes.Process(target=_tick, args=(url, stop, ready)),
+        processes.Process(target=_repair_all, args=(url, stop, ready, full)),
+    ]
     for one in working:
         one.start()
     ready.wait(60)
@@ -158,7 +169,7 @@ def _tick(url: str, stop: Any, ready: Any) -> None:
     database.close()
 
 
-def _repair_all(url: str, stop: Any, ready: Any) -> None:
+def _repair_all(url: str, stop: Any, ready: Any, full: bool) -> None:
     database = BillingDatabase(url, keeps_connection=True)
     choices = random.Random(os.getpid())  # noqa: S311 - not a secret
     with connected(url, autocommit=True) as saboteur:
@@ -166,7 +177,7 @@ def _repair_all(url: str, stop: Any, ready: Any) -> None:
         while not stop.is_set():
             for _ in range(10):
                 saboteur.execute(_DRIFT, (str(choices.random()),))
-            _run(database, Asked(full=True, approve_reason="a load"))
+            _run(database, Asked(full=full, approve_reason="a load"))
     database.close()
 
 
