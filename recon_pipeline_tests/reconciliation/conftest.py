@@ -3,8 +3,9 @@
 import os
 import pwd
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -73,11 +74,16 @@ def job_billing(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
 
 
 def _migrate(url: str) -> None:
+    make_tables(url)
+    _make_incremental(url)
+
+
+def make_tables(url: str) -> None:
+    """The application's tables as the product itself would make them, and the product's schema."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
     with BillingDatabase(url).connection() as connection:
         upgrade(connection)
-    _make_incremental(url)
 
 
 def _make_incremental(url: str) -> None:
@@ -93,6 +99,24 @@ def install_increments(url: str) -> None:
             events = describe_table(connection, EVENTS)
         if events is not None:
             install(connection, request_id_is_unique=has_unique_key(events, REQUEST_KEY))
+
+
+@dataclass
+class SmallDisk:
+    """A file system of a megabyte that Postgres uses as a tablespace."""
+
+    folder: Path
+    tablespace: str
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with (self.folder / "filling").open("wb", buffering=0) as filling, suppress(OSError):
+            while True:
+                filling.write(bytes(4_096))
+
+    def free(self) -> None:
+        """Make room again."""
+        (self.folder / "filling").unlink()
 
 
 @dataclass
@@ -126,6 +150,37 @@ class PrivateServer:
     def start(self) -> None:
         """Start it where it was."""
         self.cluster.start()
+
+    def crash(self) -> None:
+        """Stop it at once, as a machine that loses its power would; it recovers when it is started again."""
+        self.cluster._run(
+            "pg_ctl",
+            ["-D", str(self.cluster.folder), "-m", "immediate", "-w", "stop"],
+            doing=f"stop the Postgres in {self.cluster.folder} at once",
+        )
+
+    @contextmanager
+    def small_disk(self) -> Iterator["SmallDisk"]:
+        """A disk with a tablespace of its own; databases made meanwhile are gone at the end."""
+        owner = self.cluster.folder.stat()
+        with (
+            throwaway_folder() as folder,
+            connected(socket_url(self.socket_folder, "postgres"), autocommit=True) as ours,
+        ):
+            options = f"size=1m,uid={owner.st_uid},gid={owner.st_gid},mode=700"
+            mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False)
+            if mounted.returncode != 0:
+                pytest.skip("mounting a small file system is not permitted here")
+            try:
+                disk = SmallDisk(folder, f"tiny_{secrets.token_hex(4)}")
+                place = sql.Literal(str(folder))
+                ours.execute(sql.SQL("create tablespace {} location {}").format(sql.Identifier(disk.tablespace), place))
+                yield disk
+                for (name,) in ours.execute("select datname from pg_database where datname like 'billing%'").fetchall():
+                    ours.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+                ours.execute(sql.SQL("drop tablespace {}").format(sql.Identifier(disk.tablespace)))
+            finally:
+                subprocess.run(["umount", "--lazy", folder], check=True)
 
     def become_standby(self) -> None:
         """Start it again in recovery: it answers queries and takes no writes, as a standby does."""

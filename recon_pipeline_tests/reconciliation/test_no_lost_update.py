@@ -159,6 +159,17 @@ def test_an_event_that_another_run_adds_to_the_aggregates_meanwhile_is_not_count
     assert run.verify().mismatch_count == 0
 
 
+def test_an_event_of_the_very_transaction_at_the_horizon_is_summed(drifted: Billing) -> None:
+    with drifted.session() as application:
+        application.record("a", 5)
+        run = compared(drifted)
+        application.connection.commit()
+
+    run.repair()
+
+    assert drifted.counters() == {"a": 15, "b": 20}
+
+
 def test_an_event_whose_increment_is_still_to_come_is_not_counted_twice(drifted: Billing) -> None:
     run = compared(drifted)
     drifted.add_event("a", 5)

@@ -61,6 +61,30 @@ def test_two_repairs_of_the_same_drift_change_each_counter_once(billing: Billing
     assert all(outcome.failed == outcome.untouched == 0 for outcome in outcomes)
 
 
+def test_missing_counters_are_made_in_the_one_order_in_which_every_run_locks(billing: Billing) -> None:
+    billing.query("create sequence made; alter table billing_usage_counters add made bigint default nextval('made')")
+    for customer in reversed(CUSTOMERS):
+        billing.add_event(customer, 10)
+
+    reconcile(billing.url)
+
+    made = billing.query("select gateway_customer_id from billing_usage_counters order by made")
+    assert [row.gateway_customer_id for row in made] == CUSTOMERS
+
+
+def test_a_run_that_verified_does_not_wait_for_one_that_is_adding_to_the_same_months(billing: Billing) -> None:
+    billing.record("a", 10)
+    run = new_run(billing.url)
+    run.compare()
+    run.repair()
+    answer = run.verify()
+    with billing.session() as other_run:
+        other_run.query("select from recon.usage_month for update")
+        run.note_verified(answer)
+
+    assert billing.value("select count(*) from recon.usage_month where counters_verified_below is not null") == 0
+
+
 def test_a_job_that_meets_another_while_it_adds_to_the_aggregates_does_not_wait_for_it_and_succeeds(
     job_billing: Billing,
 ) -> None:

@@ -67,6 +67,12 @@ class PostgresServer:
             self._templates[name] = urlsplit(url).path.removeprefix("/")
         return self._templates[name]
 
+    def drop_database(self, url: str) -> None:
+        """Drop one that was made here, whoever is connected to it; for those who make very many."""
+        name = urlsplit(url).path.removeprefix("/")
+        self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+        self._made.remove(name)
+
     def drop_databases(self) -> None:
         """Drop all databases made here, whoever is connected to them."""
         for name in self._made:

@@ -62,7 +62,7 @@ def _calls_per_second(url: str, seconds: int) -> float:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(_SCRIPT)
         script.flush()
-        command = [_pgbench(), "-n", "-M", "prepared", "-c", "4", "-j", "2", "-T", str(seconds), "-f", script.name]
+        command = [pgbench(), "-n", "-M", "prepared", "-c", "4", "-j", "2", "-T", str(seconds), "-f", script.name]
         done = subprocess.run(  # noqa: S603 - no shell; the URL is one of ours
             [*command, for_libpq(url)], capture_output=True, text=True, check=False
         )
@@ -75,7 +75,12 @@ def _calls_per_second(url: str, seconds: int) -> float:
     return float(found[1])
 
 
-def _pgbench() -> str:
+def pgbench() -> str:
+    """The program of that name: the machine's, else the embedded Postgres's.
+
+    Raises:
+        ReconError: There is none.
+    """
     found = shutil.which("pgbench")
     if found is not None:
         return found

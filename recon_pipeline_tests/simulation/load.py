@@ -1,0 +1,188 @@
+"""The recorder at full speed with hot customers, beside the product at its busiest: what it costs; nothing is lost.
+
+Rounds with and without the product take turns, so that a machine that gets slower meets both. Beside the rounds with it
+one process ticks every second and another repairs the whole database again and again, each time after some
+counters were made wrong.
+"""
+
+import multiprocessing
+import os
+import random
+import re
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recon_pipeline.core.database_url import for_libpq
+from recon_pipeline.core.guards import Budgets
+from recon_pipeline.faces.benchmark.recorder import pgbench
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.simulation import pipeline
+from recon_pipeline_tests.simulation.pipeline import Asked
+
+CUSTOMERS, HOT = 2_000, 1.1
+"""How many customers there are, and the exponent of the Zipf distribution that says how hot the hottest are."""
+
+_SCRIPT = rf"""\set customer random_zipfian(1, {CUSTOMERS}, {HOT})
+select record_billing_usage_event(
+    'stripe', 'customer_' || lpad((:customer - 1)::text, 4, '0'), 'remote_commands', gen_random_uuid()::text,
+    '2025-05-01 00:00Z', '2025-06-01 00:00Z', 1
+);
+"""
+_DRIFT = "update billing_usage_counters set usage_count = usage_count + 3 where gateway_customer_id = %s"
+DRIFTED = 300
+"""Counters made wrong before each repair of everything."""
+
+_WRONG = """
+    select count(*)
+    from (select gateway_customer_id, sum(quantity) as used from billing_usage_events group by 1) as event
+    full join billing_usage_counters as counter using (gateway_customer_id)
+    where used is distinct from usage_count
+"""
+_RATE = re.compile(r"tps = ([0-9.]+)")
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the application saw in one round.
+
+    Attributes:
+        calls_per_second: Of the recorder.
+        p99_ms: 99 of 100 calls were as fast.
+        longest_ms: The slowest call.
+    """
+
+    calls_per_second: float
+    p99_ms: float
+    longest_ms: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load came to.
+
+    Attributes:
+        without: Rounds with the application alone.
+        beside: Rounds beside the product.
+        runs: Runs of the product that ended, by how they ended.
+        repairs: Counters repaired meanwhile.
+        wrong: Counters that are not their event sums at the end, after one more run.
+    """
+
+    without: tuple[Round, ...]
+    beside: tuple[Round, ...]
+    runs: dict[str, int]
+    repairs: int
+    wrong: int
+
+    @property
+    def throughput_ratio(self) -> float:
+        """Calls per second beside the product, over those without; medians."""
+        return _median(self.beside, "calls_per_second") / _median(self.without, "calls_per_second")
+
+    @property
+    def p99_ratio(self) -> float:
+        """The same of the latency."""
+        return _median(self.beside, "p99_ms") / _median(self.without, "p99_ms")
+
+
+def run_load(billing: Billing, *, rounds: int, seconds: int, full: bool, clients: int = 4) -> Load:
+    """Let the application record at full speed, in turns without and beside the product.
+
+    Args:
+        billing: A fresh database.
+        rounds: Of each kind.
+        seconds: How long each takes.
+        full: The repairs of everything take their sums from the log itself.
+        clients: Sessions of the application.
+    """
+    without: list[Round] = []
+    beside: list[Round] = []
+    _record(billing.url, seconds, clients)  # so that both find the counters made and the caches warm
+    database = BillingDatabase(billing.url, keeps_connection=True)
+    _run(database, Asked(approve_reason="a load"))
+    for _ in range(rounds):
+        without.append(_record(billing.url, seconds, clients))
+        with _product(billing.url, full):
+            beside.append(_record(billing.url, seconds, clients))
+    _run(database, Asked(approve_reason="a load"))
+    database.close()
+    runs = dict(billing.query("select outcome, count(*)::int from recon.reconciliation_run group by 1 order by 1"))
+    repairs = billing.value("select count(*) from recon.counter_repair")
+    return Load(tuple(without), tuple(beside), runs, repairs, billing.value(_WRONG))
+
+
+def _median(rounds: tuple[Round, ...], what: str) -> float:
+    return statistics.median(getattr(one, what) for one in rounds)
+
+
+def _record(url: str, seconds: int, clients: int) -> Round:
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "record.sql"
+        script.write_text(_SCRIPT)
+        options = ["-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(seconds), "-l"]
+        done = subprocess.run(
+            [pgbench(), *options, "--log-prefix", f"{folder}/log", "-f", str(script), for_libpq(url)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        latencies = sorted(
+            int(line.split()[2]) for log in Path(folder).glob("log.*") for line in log.read_text().splitlines()
+        )
+    found = _RATE.search(done.stdout)
+    assert found is not None, done.stdout
+    return Round(float(found[1]), latencies[len(latencies) * 99 // 100] / 1_000, latencies[-1] / 1_000)
+
+
+@contextmanager
+def _product(url: str, full: bool) -> Iterator[None]:
+    """The product at work in two processes, as two daemons started by mistake would be."""
+    processes = multiprocessing.get_context("spawn")
+    stop = processes.Event()
+    ready = processes.Barrier(3)
+    working = [
+        processes.Process(target=_tick, args=(url, stop, ready)),
+        processes.Process(target=_repair_all, args=(url, stop, ready, full)),
+    ]
+    for one in working:
+        one.start()
+    ready.wait(60)
+    try:
+        yield
+    finally:
+        stop.set()
+        for one in working:
+            one.join(60)
+    assert [one.exitcode for one in working] == [0, 0], "a process of the product's failed"
+
+
+def _tick(url: str, stop: Any, ready: Any) -> None:
+    database = BillingDatabase(url, keeps_connection=True)
+    ready.wait(60)
+    while not stop.wait(1):
+        _run(database, Asked(approve_reason="a load"))
+    database.close()
+
+
+def _repair_all(url: str, stop: Any, ready: Any, full: bool) -> None:
+    database = BillingDatabase(url, keeps_connection=True)
+    choices = random.Random(os.getpid())  # noqa: S311 - not a secret
+    with connected(url, autocommit=True, options="-c synchronous_commit=off") as saboteur:
+        ready.wait(60)
+        while not stop.is_set():
+            # Each in a transaction of its own, so that nobody waits because of the saboteur.
+            for number in choices.sample(range(CUSTOMERS), DRIFTED):
+                saboteur.execute(_DRIFT, (f"customer_{number:04d}",))
+            _run(database, Asked(full=full, approve_reason="a load"))
+    database.close()
+
+
+def _run(database: BillingDatabase, asked: Asked) -> None:
+    with pipeline.settings(budgets=Budgets()):
+        ended = pipeline.run(database, asked)
+    assert ended.outcome in ("clean", "not_clean"), ended

@@ -1,0 +1,195 @@
+"""One run of the product: the code of its assets, one after the other, with somebody told before each statement.
+
+The assets' own functions run as they stand, without Dagster's run machinery, which takes longer than all they do. What
+a blocking check stops in Dagster is stopped here.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from types import SimpleNamespace
+from typing import Any, Protocol
+from unittest.mock import patch
+from uuid import uuid4
+
+import dagster as dg
+from sqlalchemy import Connection, ExceptionContext, event, text
+from sqlalchemy.exc import DBAPIError
+
+from recon_pipeline.assets import reconciler as reconciler_module
+from recon_pipeline.assets.counter_drift import counter_drift
+from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
+from recon_pipeline.assets.usage_aggregates import usage_aggregates
+from recon_pipeline.assets.usage_events import usage_events
+from recon_pipeline.core.guards import Budgets
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.settings import Settings
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.statements import source
+from recon_pipeline_tests.reconciliation.product import QUOTAS, SCOPE
+
+COMMIT = "commit"
+_ASSETS = (usage_events, usage_aggregates, counter_drift)
+_REPAIR = (repaired_counters, counters_match_event_sums)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked to do.
+
+    Attributes:
+        first: First month, `YYYY-MM`.
+        last: Last month, included.
+        customers: Only these, or all.
+        full: From the log itself, with an audit of the aggregates.
+        is_dry: Compare only.
+        approve_reason: Lets it repair beyond the budgets.
+    """
+
+    first: str = "2024-02"
+    last: str = "2025-06"
+    customers: tuple[str, ...] = ()
+    full: bool = False
+    is_dry: bool = False
+    approve_reason: str = ""
+
+
+class Steering(Protocol):
+    """Somebody who is told of everything that a run does in the database, before it does."""
+
+    def before_statement(self, connection: Connection, name: str, parameters: dict[str, Any]) -> str | None:
+        """Returns what is executed instead, if anything."""
+        ...
+
+    def before_commit(self, connection: Connection) -> None:
+        """The transaction is about to be committed."""
+        ...
+
+    def at_error(self, error: DBAPIError) -> DBAPIError | None:
+        """Returns the error that takes the place of this one, if any."""
+        ...
+
+
+@dataclass
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        outcome: `clean`, `not_clean`, `compared`, `blocked` or `failed`.
+        error: Why it failed.
+        failed_checks: Names of the checks that did not pass.
+        mismatch_count: What the last check found, where it was made.
+    """
+
+    run_id: str
+    outcome: str = ""
+    error: str = ""
+    failed_checks: list[str] = field(default_factory=list)
+    mismatch_count: int | None = None
+
+
+@contextmanager
+def settings(*, settle_seconds: int = 0, budgets: Budgets | None = None) -> Iterator[None]:
+    """What the environment would say."""
+    said = Settings(
+        database_url=None,
+        scope=SCOPE,
+        start_period=BillingMonth(2024, 1),
+        settle_seconds=settle_seconds,
+        quotas=QUOTAS,
+        budgets=budgets or Budgets(),
+    )
+    with patch.object(reconciler_module, "read_settings", lambda: said):
+        yield
+
+
+def run(database: BillingDatabase, asked: Asked, *, told: Callable[[str], object] = lambda _: None) -> Ended:
+    """Run the assets in order, as far as their blocking checks let them.
+
+    Args:
+        database: Keeps its connection, as that of a run does.
+        asked: What to do.
+        told: Given the run's id before it begins.
+    """
+    ended = Ended(str(uuid4()))
+    told(ended.run_id)
+    reconciler = Reconciler(customers=list(asked.customers), full=asked.full, approve_reason=asked.approve_reason)
+    reconciler._database = database
+    context = SimpleNamespace(
+        run=SimpleNamespace(
+            run_id=ended.run_id, tags=range_tags(BillingMonth.parse(asked.first), BillingMonth.parse(asked.last))
+        ),
+        log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+    )
+    try:
+        for asset in _ASSETS + (() if asked.is_dry else _REPAIR):
+            blocking = {spec.name for spec in asset.check_specs if spec.blocking}
+            for check in _checks(_body(asset)(context, reconciler)):
+                if not check.passed:
+                    ended.failed_checks.append(check.check_name or "counters_match_event_sums")
+                if "mismatch_count" in check.metadata:
+                    ended.mismatch_count = check.metadata["mismatch_count"].value  # pyright: ignore[reportAttributeAccessIssue]
+            if blocking & set(ended.failed_checks):
+                ended.outcome = "blocked"
+                return ended
+        if asked.is_dry:
+            close_record(database, ended.run_id, "compared", lambda _: None)
+        ended.outcome = "compared" if asked.is_dry else "not_clean" if ended.mismatch_count else "clean"
+    except dg.Failure as failure:
+        ended.outcome, ended.error = "failed", str(failure.description)
+    return ended
+
+
+def steer(database: BillingDatabase, steering: Steering) -> None:
+    """Let somebody steer everything that is done through this database."""
+
+    def before_execute(connection: Connection, clause: Any, multi: Any, parameters: Any, _: Any) -> Any:
+        instead = steering.before_statement(connection, name_of(clause.text), parameters)
+        return (clause, multi, parameters) if instead is None else (text(instead), (), {})
+
+    def handle_error(context: ExceptionContext) -> Any:
+        error = context.sqlalchemy_exception
+        return steering.at_error(error) if isinstance(error, DBAPIError) else None
+
+    event.listen(database.engine, "before_execute", before_execute, retval=True)
+    event.listen(database.engine, "commit", steering.before_commit)
+    event.listen(database.engine, "handle_error", handle_error, retval=True)
+
+
+def name_of(body: str) -> str:
+    """The file in `sql/` that a statement was made from, told by the longest piece of it that stands in the text."""
+    if body not in _names:
+        found = [name for name, piece in _pieces().items() if piece in body]
+        _names[body] = max(found, key=lambda name: len(_pieces()[name]), default=body.split("\n")[0][:40])
+    return _names[body]
+
+
+_names: dict[str, str] = {}
+_longest: dict[str, str] = {}
+
+
+def _pieces() -> dict[str, str]:
+    if not _longest:
+        for file in (resources.files("recon_pipeline") / "sql").iterdir():
+            if not file.read_text(encoding="utf-8").startswith("-- Part of"):
+                name = file.name.removesuffix(".sql")
+                _longest[name] = max(re.split(r"\{\w+\}", source(name)), key=len)
+    return _longest
+
+
+def _body(asset: Any) -> Callable[..., Any]:
+    return asset.op.compute_fn.decorated_fn
+
+
+def _checks(results: Any) -> Iterable[dg.AssetCheckResult]:
+    if isinstance(results, (dg.MaterializeResult, dg.AssetCheckResult)):
+        results = [results]
+    for result in results:
+        if isinstance(result, dg.AssetCheckResult):
+            yield result
+        else:
+            yield from result.check_results or ()

@@ -1,0 +1,194 @@
+"""What each actor of a simulation does, drawn from a seed, and the words of a schedule.
+
+A plan is data: it can be made shorter, printed, and read again.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Period, in_month
+from recon_pipeline_tests.simulation.model import Key
+
+CUSTOMERS = ("a", "b", "c", "d")
+LEAP: Period = (datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 29, tzinfo=UTC))
+"""Begins on a leap day."""
+SPRING: Period = (datetime(2025, 3, 9, 5, 30, tzinfo=UTC), datetime(2025, 4, 9, 4, 30, tzinfo=UTC))
+"""Begins in the hour in which the server's own time zone goes over to daylight saving, and ends an hour earlier."""
+LAST_MOMENT: Period = (MAY[1] - timedelta(microseconds=1), MAY[1] + timedelta(days=30))
+"""Begins in the last moment of a month."""
+PERIODS: tuple[Period, ...] = (MAY, JUNE, in_month(JUNE, 10), LEAP, SPRING, LAST_MOMENT)
+
+SQLSTATES = {
+    "lock timeout": "55P03",
+    "deadlock": "40P01",
+    "serialization failure": "40001",
+    "statement timeout": "57014",
+    "disk full": "53100",
+    "out of memory": "53200",
+    "input/output error": "58030",
+}
+TERMINATED, COMMIT_UNKNOWN = "backend terminated", "commit unknown"
+FAULTS = (*SQLSTATES, TERMINATED, COMMIT_UNKNOWN)
+BOUNDARIES_OF_A_RUN = 120
+"""About as many statements and commits has a run: faults strike before one of them."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One thing that an actor does; what is meant by the fields depends on the kind.
+
+    Attributes:
+        kind: Which thing.
+        keys: Whom it is about.
+        quantity: How much.
+        request_id: Of the event.
+        pick: Chooses among what is there.
+        fault: What goes wrong in it.
+        nth: Before which statement.
+        is_rolled_back: The application thinks better of it at the end.
+    """
+
+    kind: str
+    keys: tuple[Key, ...] = ()
+    quantity: int = 0
+    request_id: str = ""
+    pick: int = 0
+    fault: str = ""
+    nth: int = 0
+    is_rolled_back: bool = False
+
+
+@dataclass(frozen=True)
+class World:
+    """How the application's tables are, and what the environment says.
+
+    Attributes:
+        is_unique: The log refuses a repeated request id.
+        is_incremental: Runs read the log in increments.
+        settles: Increments come in a second transaction, and RECON_SETTLE_SECONDS says how long after.
+        max_repairs: RECON_MAX_REPAIRS.
+    """
+
+    is_unique: bool = True
+    is_incremental: bool = True
+    settles: bool = False
+    max_repairs: int = 10_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who does what; in which order is the schedule's."""
+
+    seed: int
+    world: World
+    ops: Mapping[str, tuple[Op, ...]]
+
+    @property
+    def size(self) -> int:
+        """Things done in all."""
+        return sum(map(len, self.ops.values()))
+
+    def only(self, kept: Mapping[str, Sequence[int]]) -> "Plan":
+        """The same with these of its things only."""
+        return replace(self, ops={name: tuple(ops[index] for index in kept[name]) for name, ops in self.ops.items()})
+
+
+@dataclass
+class _Draw:
+    choices: random.Random
+    world: World
+    keys: list[Key]
+    requests: list[str] = field(default_factory=list)
+
+    def writer(self, name: str, count: int) -> tuple[Op, ...]:
+        kinds = ["record"] * 4 + ["split"] * 2 + ["many"] + (["two"] * 4 if self.world.settles else ["two"])
+        return tuple(self._write(name, number, self.choices.choice(kinds)) for number in range(count))
+
+    def _write(self, name: str, number: int, kind: str) -> Op:
+        new = f"{name}-{number}"
+        request_id = self.choices.choice(self.requests) if self.requests and self.choices.random() < 0.15 else new
+        self.requests.append(new)
+        quantity = self.choices.randint(1, 9)
+        if not self.world.is_unique and kind == "split" and self.choices.random() < 0.3:
+            quantity = self.choices.choice([0, -3])
+        keys = self.choices.sample(self.keys, 2) if kind == "many" else [self.choices.choice(self.keys)]
+        return Op(kind, tuple(keys), quantity, request_id, is_rolled_back=self.choices.random() < 0.1)
+
+    def saboteur(self, count: int) -> tuple[Op, ...]:
+        kinds = ["set", "set", "delete", "twice", "lost", "orphan", "erase", "edit"]
+        return tuple(
+            Op(
+                self.choices.choice(kinds),
+                (self.choices.choice(self.keys),),
+                self.choices.randint(1, 40),
+                f"lost-{number}",
+                self.choices.randint(0, 1_000),
+                is_rolled_back=self.choices.random() < 0.1,
+            )
+            for number in range(count)
+        )
+
+    def runs(self, kinds: Sequence[str], count: int, *, faulty: float) -> tuple[Op, ...]:
+        return tuple(self._run(self.choices.choice(kinds), faulty) for _ in range(count))
+
+    def _run(self, kind: str, faulty: float) -> Op:
+        run = Op(kind, (self.choices.choice(self.keys),))
+        if self.choices.random() < faulty:
+            return replace(run, fault=self.choices.choice(FAULTS), nth=self.choices.randint(1, BOUNDARIES_OF_A_RUN))
+        return run
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed."""
+    choices = random.Random(seed)  # noqa: S311 - not a secret
+    world = World(
+        is_unique=choices.random() < 0.7,
+        is_incremental=choices.random() < 0.7,
+        settles=choices.random() < 0.2,
+        max_repairs=choices.choice([2, 10_000, 10_000, 10_000]),
+    )
+    every_key = [(customer, *period) for customer in CUSTOMERS for period in PERIODS]
+    drawn = _Draw(choices, world, choices.sample(every_key, choices.randint(2, 6)))
+    ops = {
+        "writer1": drawn.writer("writer1", choices.randint(3, 7)),
+        "writer2": drawn.writer("writer2", choices.randint(3, 7)),
+        "writer3": drawn.writer("writer3", choices.randint(0, 5)),
+        "saboteur": drawn.saboteur(choices.randint(2, 6)),
+        "tick1": drawn.runs(["tick"], choices.randint(1, 3), faulty=0.25),
+        "tick2": drawn.runs(["tick", "news"], choices.randint(0, 2), faulty=0.25),
+        "auditor": drawn.runs(["full", "backfill", "customer"], choices.randint(0, 2), faulty=0.1),
+        "operator": drawn.runs(["dry", "approve"], choices.randint(0, 1), faulty=0.0),
+        "clock": (Op("hour"),) * (choices.randint(1, 3) if world.settles else 0),
+    }
+    return Plan(seed, world, ops)
+
+
+def as_words(kept: Mapping[str, Sequence[int]], decided: Sequence[str]) -> str:
+    """A schedule as one line: what is kept of the plan, and who goes when."""
+    keeps = " ".join(f"{name}:{','.join(map(str, indexes))}" for name, indexes in kept.items() if indexes)
+    return f"{keeps} | " + " ".join(f"{name}*{len(list(turns))}" for name, turns in groupby(decided))
+
+
+def from_words(words: str, plan: Plan) -> tuple[dict[str, list[int]], list[str]]:
+    """Read a schedule.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    keeps, bar, turns = words.partition("|")
+    if not bar:
+        raise ValueError("a schedule is `actor:0,1 … | actor*turns …`")
+    kept: dict[str, list[int]] = {name: [] for name in plan.ops}
+    for part in keeps.split():
+        name, _, indexes = part.partition(":")
+        if name not in kept:
+            raise ValueError(f"there is no actor {name}; there are {', '.join(kept)}")
+        kept[name] = [int(index) for index in indexes.split(",")]
+    decided: list[str] = []
+    for part in turns.split():
+        name, _, count = part.rpartition("*")
+        decided += [name] * int(count)
+    return kept, decided

@@ -1,0 +1,67 @@
+"""A product with one guard rail taken away does not pass, and what catches it is named."""
+
+import pytest
+
+from recon_pipeline_tests.simulation.mutations import MUTATIONS, FragmentGoneError, Mutation, Patch, Scene, mutated
+from recon_pipeline_tests.simulation.plan import draw
+from recon_pipeline_tests.simulation.simulation import Script, from_seed, play
+from recon_pipeline_tests.support.postgres import PostgresServer
+
+_BARE = ["-x", "-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:timeout", "-o", "addopts=", "-o", "timeout=0"]
+SEEDS = sorted({seed for one in MUTATIONS if isinstance(one.caught_by, tuple) for seed in one.caught_by})
+
+
+class Failed:
+    """Remembers which tests failed in their calls."""
+
+    def __init__(self) -> None:
+        self.tests: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.tests.append(report.nodeid)
+
+
+def violation(scene: Scene, quiet_server: PostgresServer) -> str | None:
+    """What is wrong in a scene."""
+    script = Script(list(scene.script))
+    return play(scene.plan, script.choose, quiet_server, told=script.told).violation
+
+
+def failing(test: str, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run a test of the suite on a server that runs already; returns what failed of it."""
+    monkeypatch.setenv("DATABASE_URL", quiet_server.url("postgres"))
+    failed = Failed()
+    pytest.main([*_BARE, test], plugins=[failed])
+    return failed.tests
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_without_this_guard_rail_the_suite_fails(
+    mutation: Mutation, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mutated(mutation):
+        match mutation.caught_by:
+            case str(test):
+                assert [name for name in failing(test, quiet_server, monkeypatch) if name.startswith(test)]
+            case Scene():
+                assert violation(mutation.caught_by, quiet_server)
+            case seeds:
+                assert any(play(draw(seed), from_seed(seed), quiet_server).violation for seed in seeds)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_every_guard_rail_the_same_seeds_pass(quiet_server: PostgresServer, seed: int) -> None:
+    assert play(draw(seed), from_seed(seed), quiet_server).violation is None
+
+
+def test_with_every_guard_rail_the_same_scenes_pass(quiet_server: PostgresServer) -> None:
+    scenes = [one.caught_by for one in MUTATIONS if isinstance(one.caught_by, Scene)]
+
+    assert [violation(scene, quiet_server) for scene in scenes] == [None] * len(scenes)
+
+
+def test_a_patch_that_does_not_fit_any_more_fails_loudly() -> None:
+    gone = Mutation("nothing", (Patch("lock_counter", "not in this statement", ""),), ())
+    with pytest.raises(FragmentGoneError, match="write this mutation anew"), mutated(gone):
+        pass

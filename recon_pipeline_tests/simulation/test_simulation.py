@@ -1,0 +1,29 @@
+"""Whatever writers, saboteurs, overlapping runs and faults do, in whatever order: what must be true is true."""
+
+import pytest
+
+from recon_pipeline_tests.simulation.plan import as_words, draw, from_words
+from recon_pipeline_tests.simulation.shrink import everything
+from recon_pipeline_tests.simulation.simulation import from_schedule, from_seed, play
+from recon_pipeline_tests.support.postgres import PostgresServer
+
+SEEDS = (*range(1_000, 1_025), 50_052)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_increment_is_lost_and_nothing_else_goes_wrong(quiet_server: PostgresServer, seed: int) -> None:
+    played = play(draw(seed), from_seed(seed), quiet_server)
+
+    assert played.violation is None, f"python -m recon_pipeline_tests.simulation --replay {seed}"
+
+
+def test_the_same_seed_does_the_same_again_and_so_does_its_schedule(quiet_server: PostgresServer) -> None:
+    plan = draw(SEEDS[0])
+    first = play(plan, from_seed(plan.seed), quiet_server)
+    words = as_words(everything(plan), first.decided)
+    kept, decided = from_words(words, plan)
+
+    again = play(plan, from_seed(plan.seed), quiet_server)
+    replayed = play(plan.only(kept), from_schedule(decided), quiet_server)
+
+    assert first == again == replayed
