@@ -39,6 +39,7 @@ class SourceRows(NamedTuple):
 
     Attributes:
         source: Its name for a person, without anything secret.
+        columns: Of every row; empty where each row names its own.
         rows: Line (or row) number and row.
         done: Share of the whole source that is read, 0 to 1, or None where that is unknown.
     """
