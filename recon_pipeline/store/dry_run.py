@@ -21,7 +21,7 @@ from recon_pipeline.store.bulk import copy_in
 from recon_pipeline.store.insertion import DIFFERING, refused_rows, stage
 from recon_pipeline.store.statements import statement
 
-PLANNED = {"judged": "planned_staged_events", **DIFFERING}
+PLANNED = {"judged": "planned_events"}
 _OUTCOMES = ("inserted", "duplicate", "conflict")
 _OVER_QUOTA = (
     "gateway_customer_id",
@@ -122,7 +122,8 @@ class DryRun:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
         connection.execute(statement("index_staged_events"))
-        connection.execute(statement("look_up_by_index"))
+        connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
+        connection.execute(statement("analyze_planned_events"))
         rows = connection.execute(statement("count_staged_events", **PLANNED)).mappings()
         months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
         total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}

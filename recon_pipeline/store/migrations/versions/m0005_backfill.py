@@ -52,9 +52,9 @@ _UNKNOWN_CUSTOMERS = """
 create function recon.unknown_customers(customers text[]) returns table (customer text, referenced text)
 language plpgsql stable as $unknown$
 declare
-    rule record;
+    reference record;
 begin
-    for rule in
+    for reference in
         select rule.confrelid::regclass::text as relation, known.attname
         from pg_constraint as rule
         join pg_attribute as own on own.attrelid = rule.conrelid and own.attnum = rule.conkey[1]
@@ -69,7 +69,7 @@ begin
         return query execute format(
             'select given.customer, %L::text from unnest($1) as given (customer)
             where not exists (select from %s as known where known.%I = given.customer)',
-            rule.relation, rule.relation, rule.attname
+            reference.relation, reference.relation, reference.attname
         ) using customers;
     end loop;
 end
