@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.faces.commands.backfill import backfill_events, backfills, rejected
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, Commands, err, out, show_json, telling_errors
 from recon_pipeline.settings import Settings, read_settings
 
@@ -178,6 +179,11 @@ def benchmark(
     if as_json:
         show_json({"success": report.is_kept, **asdict(report)})
     return EXIT_CLEAN if report.is_kept else EXIT_NOT_CLEAN
+
+
+main.add_command(backfill_events)
+main.add_command(backfills)
+main.add_command(rejected)
 
 
 def _own_embedded_server(settings: Settings) -> Settings:
