@@ -95,7 +95,7 @@ class Backfill(dg.Config):
 )
 def backfilled_events(
     context: dg.AssetExecutionContext, config: Backfill, reconciler: Reconciler
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Insert what the sources hold and the log does not."""
     if not config.source:
         told = {"rows_read": 0, "note": "No source was given in the config: nothing was to be inserted."}
@@ -109,11 +109,12 @@ def backfilled_events(
             told = json.loads(json.dumps(asdict(plan), default=str))
             figures = {**_figures(batch), "plan": dg.MetadataValue.json(told)}
             context.log_event(dg.AssetObservation(_KEY, metadata=figures))
+            yield _adds_up(batch)
+            yield _taken(batch, _not_taken(step, batch))
             return
         batch = backfill.run(step.database, order, shape, pieces, on_progress.get())
-        with step.database.transaction() as connection:
-            left = batches.not_taken(connection, batch.batch_id, rows=ROWS_SHOWN)
-        yield dg.MaterializeResult(metadata=_figures(batch), check_results=[_adds_up(batch), _taken(batch, left)])
+        checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
+        yield dg.MaterializeResult(metadata=_figures(batch), check_results=checks)
 
 
 def _prepared(step: Step, config: Backfill) -> tuple[backfill.Order, Iterator[Readings], backfill.LogShape]:
@@ -151,6 +152,11 @@ def _opened(step: Step, sources: list[str], spec: MappingSpec | None) -> Iterato
     files = [source for source in sources if not is_in_database(source)]
     encoding, delimiter = (spec.encoding, spec.delimiter) if spec else ("utf-8", None)
     return chain(*exports, read_files(files, encoding=encoding, delimiter=delimiter))
+
+
+def _not_taken(step: Step, batch: Batch) -> tuple[NotTaken, ...]:
+    with step.database.transaction() as connection:
+        return batches.not_taken(connection, batch.batch_id, rows=ROWS_SHOWN)
 
 
 def _figures(batch: Batch) -> dict[str, Any]:

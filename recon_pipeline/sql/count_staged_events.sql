@@ -1,5 +1,5 @@
 -- What became of the staged events, by billing month.
 -- Index: as {judged} says.
-select outcome, partition, count(*) as events, sum(quantity) as units, count(distinct gateway_customer_id) as customers
+select outcome, partition, count(*) as events
 from ({judged}) as judged
 group by outcome, partition

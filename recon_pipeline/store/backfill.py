@@ -5,7 +5,7 @@ Invariant: whatever ends it, the record of the batch says what became of every r
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,7 +16,7 @@ from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.errors import ReconError, StatementFailedError
 from recon_pipeline.store import batches, ingest_xid
-from recon_pipeline.store.batches import Batch, Tally
+from recon_pipeline.store.batches import Batch
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.dry_run import DryRun, Plan, PlanQuestion
@@ -108,14 +108,19 @@ def run(
     """
     judge = Judge(shape.tables, order.fence)
 
-    def take(connection: Connection, first_ordinal: int, piece: Readings) -> Tally:
-        with begin(connection):
-            readings = judge.judged(connection, piece.readings)
-        return insert(connection, order.batch_id, shape.tables, first_ordinal, readings)
+    def judged() -> Iterator[Readings]:
+        with database.connection() as connection:
+            for piece in pieces:
+                with begin(connection):
+                    readings = judge.judged(connection, piece.readings)
+                yield replace(piece, readings=readings)
+
+    def take(connection: Connection, first_ordinal: int, piece: Readings) -> None:
+        insert(connection, order.batch_id, shape.tables, first_ordinal, piece.readings)
 
     _open(database, order, dry_run=False)
     with _closing(database, order), database.connection() as connection:
-        _work_through(connection, pieces, take, on_progress)
+        _work_through(connection, judged(), take, on_progress)
     return _closed(database, order)
 
 

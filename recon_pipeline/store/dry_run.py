@@ -124,7 +124,7 @@ class DryRun:
         connection.execute(statement("index_staged_events"))
         connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
         connection.execute(statement("analyze_planned_events"))
-        rows = connection.execute(statement("count_staged_events", **PLANNED)).mappings()
+        rows = connection.execute(statement("planned_by_month", **PLANNED)).mappings()
         months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
         total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
         taken = frozenset(one.partition for one in months if one.outcome != "conflict")
