@@ -30,7 +30,10 @@ SCHEMA = """
         ),
         (select jsonb_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = relation.oid),
         (select jsonb_agg(pg_get_indexdef(indexrelid) order by 1) from pg_index where indrelid = relation.oid),
-        (select jsonb_agg(pg_get_triggerdef(oid) order by 1) from pg_trigger where tgrelid = relation.oid),
+        (
+            select jsonb_agg(pg_get_triggerdef(oid) order by 1)
+            from pg_trigger where tgrelid = relation.oid and not tgisinternal
+        ),
         obj_description(relation.oid)
     )
     from pg_class as relation
