@@ -98,6 +98,18 @@ def test_a_lost_connection_says_what_is_done_and_running_again_finishes(billing:
     assert insert_file(billing.url, source).inserted == 30
 
 
+def test_a_full_disk_fails_the_whole_and_is_no_fault_of_a_row(billing: Billing, tmp_path: Path) -> None:
+    billing.query(
+        "create function refuse() returns trigger language plpgsql as "
+        "$$ begin raise disk_full using message = 'could not extend file'; end $$; "
+        "create trigger full_disk before insert on billing_usage_events for each row execute function refuse()"
+    )
+    with pytest.raises(ReconError, match="is full: could not extend file") as full:
+        insert_file(billing.url, audit(tmp_path / "audit.csv", [1, 2]))
+    assert "Make room" in full.value.mend
+    assert tuple(billing.query("select outcome, rows_read, rejected from recon.backfill_batch")[0]) == ("failed", 0, 0)
+
+
 _HOSTILE = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
