@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recon_pipeline import settings
+from recon_pipeline.core.backfill.mapping import parse_mapping, parse_mapping_text
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.cli import main
 from recon_pipeline.store.statements import source
@@ -100,3 +101,10 @@ def test_every_test_file_that_the_argument_names_exists() -> None:
     there = {path.name for path in (PROJECT / "recon_pipeline_tests").rglob("test_*.py")}
     assert named
     assert named <= there
+
+
+def test_the_mappings_of_the_page_on_replay_are_valid() -> None:
+    shown = re.findall(r"^```yaml\n(.*?)^```", DOCS["replay.md"], flags=re.DOTALL | re.MULTILINE)
+    assert len(shown) == 2
+    for text in shown:
+        assert parse_mapping(parse_mapping_text(text, name="replay.md"))

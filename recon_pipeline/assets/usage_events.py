@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from recon_pipeline.assets import approval
+from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
@@ -54,6 +55,7 @@ _CHECKS = [
 
 @dg.asset(
     key=_KEY,
+    deps=[backfilled_events],
     partitions_def=BILLING_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     check_specs=_CHECKS,

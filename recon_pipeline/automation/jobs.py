@@ -1,9 +1,10 @@
-"""The jobs: reconcile (detect, repair, verify) and housekeeping."""
+"""The jobs: reconcile (detect, repair, verify), the backfill of missing events before it, and housekeeping."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.assets.repaired_counters import repaired_counters
@@ -27,6 +28,13 @@ reconcile = dg.define_asset_job(
     "reconcile",
     selection=dg.AssetSelection.assets(*PIPELINE),
     description="Compare counters with the event log, repair what drifted, verify. For a range of billing months.",
+)
+
+
+backfill_usage_events = dg.define_asset_job(
+    "backfill_usage_events",
+    selection=dg.AssetSelection.assets(backfilled_events, *PIPELINE),
+    description="Insert events that never arrived, from the source in the config, then reconcile the run's months.",
 )
 
 

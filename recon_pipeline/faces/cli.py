@@ -6,6 +6,7 @@ import click
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.commands.alerts import alerts
+from recon_pipeline.faces.commands.backfill import backfill_events, backfills, rejected
 from recon_pipeline.faces.commands.common import own_embedded_server
 from recon_pipeline.faces.commands.explain import explain
 from recon_pipeline.faces.commands.holds import hold, release
@@ -210,5 +211,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (pause, resume, hold, release, undo, explain, alerts, serve):
+for command in (backfill_events, backfills, rejected, pause, resume, hold, release, undo, explain, alerts, serve):
     main.add_command(command)

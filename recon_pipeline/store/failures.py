@@ -83,6 +83,12 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
             changed=_WORKED_SO_FAR,
             mend="Run again; if it stays, look in pg_stat_activity for a transaction that is open for long.",
         )
+    if state == "53100":
+        return StatementFailedError(
+            f"The disk of {database} is full: {said}",
+            changed=_WORKED_SO_FAR,
+            mend="Make room on the server, then run the same again, which finishes the work.",
+        )
     return StatementFailedError(
         f"{database} refused a statement: {said} (SQLSTATE {state})",
         changed=_WORKED_SO_FAR,

@@ -11,7 +11,7 @@ from recon_pipeline_tests.browser.ui import Ui
 
 pytestmark = pytest.mark.browser
 
-FLOW = ("usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
+FLOW = ("backfilled_events", "usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
 TABLES = ("billing_subscriptions", "billing_usage_counters")
 # Pages scroll inside themselves: what is to be seen in one look needs room, and nodes say less the smaller they are.
 LARGE = ViewportSize(width=1900, height=900)
@@ -20,7 +20,7 @@ WIDE = ViewportSize(width=1900, height=1500)
 Months = tuple[BillingMonth, BillingMonth, BillingMonth]
 
 
-def test_lineage_shows_the_four_assets_in_order_between_the_applications_tables(ui: Ui) -> None:
+def test_lineage_shows_the_assets_in_order_between_the_applications_tables(ui: Ui) -> None:
     ui.page.set_viewport_size(LARGE)
     ui.open_lineage()
     expect(ui.nodes).to_have_count(len(FLOW) + len(TABLES))

@@ -1,1 +1,1 @@
-"""Commands of the runbook, a topic a file; the others stand in `cli`."""
+"""Commands by topic: options and an example of each; what they do is in the modules of `faces`."""

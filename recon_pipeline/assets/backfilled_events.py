@@ -1,0 +1,204 @@
+"""Events that never arrived, inserted into the log from an export of the source's audit log.
+
+The counters are left alone here: the steps that follow in the same run find what is missing in them and repair it,
+under their guards, as after any other change of the log.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from recon_pipeline.assets.months import BILLING_MONTHS, known_months
+from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets.tables import sample
+from recon_pipeline.core.backfill.mapping import MappingSpec, parse_mapping
+from recon_pipeline.core.backfill.placement import Fence
+from recon_pipeline.core.backfill.reading import Readings, read_rows
+from recon_pipeline.core.backfill.rows import SourceRows
+from recon_pipeline.core.periods import BillingMonth, require_known
+from recon_pipeline.sources.files import shown_source
+from recon_pipeline.sources.rows import CHUNK_ROWS, read_files
+from recon_pipeline.store import backfill, batches
+from recon_pipeline.store.batches import Batch, NotTaken
+from recon_pipeline.store.dry_run import PlanQuestion
+from recon_pipeline.store.exports import is_in_database, read_export
+
+ROWS_SHOWN = 20
+_KEY = dg.AssetKey("backfilled_events")
+
+on_progress: ContextVar[backfill.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
+"""Who is told how far the reading is: the command's progress bar, where a command started the run."""
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row that was not taken, as a line of a table."""
+
+    kind: str
+    source: str
+    line: int
+    reasons: str
+    raw_row: str
+    stays: str
+
+
+class Backfill(dg.Config):
+    """What a person sets for one backfill, in the launchpad or through the command line."""
+
+    source: list[str] = Field(
+        default=[],
+        description="Files, globs, folders or URLs (CSV, NDJSON, Parquet; gzip or zstd), table:NAME or query:SELECT … "
+        "of the billing database. Empty: nothing is inserted, and the steps that follow are a replay.",
+    )
+    mapping: dict[str, Any] = Field(
+        default={},
+        description="Which column is what, as in a mapping file (docs/replay.md). "
+        "Empty: columns are named as those of billing_usage_events.",
+    )
+    periods: list[str] = Field(
+        default=[],
+        description="Only these billing months, as YYYY-MM; rows of others are rejected. Empty: all months of the run.",
+    )
+    dry_run: bool = Field(default=False, description="Say what would happen, and insert nothing.")
+
+
+@dg.asset(
+    key=_KEY,
+    partitions_def=BILLING_MONTHS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "rows_add_up",
+            asset=_KEY,
+            blocking=True,
+            description="Every row that was read is inserted, a duplicate, in conflict or rejected, and in one only.",
+        ),
+        dg.AssetCheckSpec(
+            "rows_were_taken",
+            asset=_KEY,
+            description="Every row is in the log now. Others are kept with every reason, to be exported and mended.",
+        ),
+    ],
+    group_name="billing_usage",
+    owners=["team:billing"],
+    kinds={"postgres"},
+    description="Events that never arrived, inserted from an export named in the config, each request id once. "
+    "Without a source nothing is inserted.",
+)
+def backfilled_events(
+    context: dg.AssetExecutionContext, config: Backfill, reconciler: Reconciler
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Insert what the sources hold and the log does not."""
+    if not config.source:
+        told = {"rows_read": 0, "note": "No source was given in the config: nothing was to be inserted."}
+        yield dg.MaterializeResult(metadata=told, check_results=[_passed("rows_add_up"), _passed("rows_were_taken")])
+        return
+    with reconciler.step(context) as step:
+        order, pieces, shape = _prepared(step, config)
+        if config.dry_run:
+            question = PlanQuestion(step.settings.scope, step.settings.quotas)
+            batch, plan = backfill.look(step.database, order, shape, pieces, on_progress.get(), question)
+            told = json.loads(json.dumps(asdict(plan), default=str))
+            figures = {**_figures(batch), "plan": dg.MetadataValue.json(told)}
+            context.log_event(dg.AssetObservation(_KEY, metadata=figures))
+            yield _adds_up(batch)
+            yield _taken(batch, _not_taken(step, batch))
+            return
+        batch = backfill.run(step.database, order, shape, pieces, on_progress.get())
+        checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
+        yield dg.MaterializeResult(metadata=_figures(batch), check_results=checks)
+
+
+def _prepared(step: Step, config: Backfill) -> tuple[backfill.Order, Iterator[Readings], backfill.LogShape]:
+    spec = parse_mapping(config.mapping) if config.mapping else None
+    asked = frozenset(map(BillingMonth.parse, config.periods)) or None
+    first, current = known_months()
+    require_known(sorted(asked or ()), first=first, current=current)
+    with step.database.transaction() as connection:
+        shape = backfill.require_insertable(connection, dry_run=config.dry_run)
+    batch_id = str(uuid.uuid4())
+    order = backfill.Order(
+        batch_id=batch_id,
+        run_id=step.run.run_id,
+        sources=tuple(map(shown_source, config.source)),
+        mapping=config.mapping,
+        periods=tuple(config.periods) or None,
+        fence=Fence(step.run.extent.first, step.run.extent.last, asked),
+        started_by=step.approved_by,
+    )
+    pieces = read_rows(
+        _opened(step, config.source, spec),
+        spec,
+        batch_id=batch_id,
+        quantity_range=shape.quantity_range,
+        scope=step.settings.scope,
+    )
+    return order, pieces, shape
+
+
+def _opened(step: Step, sources: list[str], spec: MappingSpec | None) -> Iterator[SourceRows]:
+    """Tables and queries first, then files, so that the progress of the files is one."""
+    exports = [
+        read_export(step.database, source, chunk_rows=CHUNK_ROWS) for source in sources if is_in_database(source)
+    ]
+    files = [source for source in sources if not is_in_database(source)]
+    encoding, delimiter = (spec.encoding, spec.delimiter) if spec else ("utf-8", None)
+    return chain(*exports, read_files(files, encoding=encoding, delimiter=delimiter))
+
+
+def _not_taken(step: Step, batch: Batch) -> tuple[NotTaken, ...]:
+    with step.database.transaction() as connection:
+        return batches.not_taken(connection, batch.batch_id, rows=ROWS_SHOWN)
+
+
+def _figures(batch: Batch) -> dict[str, Any]:
+    return {
+        "batch_id": batch.batch_id,
+        "dry_run": batch.dry_run,
+        "rows_read": batch.rows_read,
+        "inserted": batch.inserted,
+        "duplicate": batch.duplicate,
+        "conflict": batch.conflict,
+        "rejected": batch.rejected,
+        "partitions": ", ".join(batch.partitions),
+    }
+
+
+def _shown(row: NotTaken) -> ShownRow:
+    stays = json.dumps(row.stays) if row.stays else ""
+    return ShownRow(row.kind, row.source, row.line, "; ".join(row.reasons), row.raw_row, stays)
+
+
+def _passed(name: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(check_name=name, passed=True)
+
+
+def _adds_up(batch: Batch) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name="rows_add_up",
+        passed=batch.adds_up,
+        description=f"{batch.rows_read:,} rows read = {batch.inserted:,} inserted + {batch.duplicate:,} duplicate "
+        f"+ {batch.conflict:,} in conflict + {batch.rejected:,} rejected.",
+    )
+
+
+def _taken(batch: Batch, left: tuple[NotTaken, ...]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name="rows_were_taken",
+        passed=batch.is_clean,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=None
+        if batch.is_clean
+        else f"{batch.conflict:,} rows are in conflict with events of the log, which stay, and {batch.rejected:,} were "
+        f"rejected. Export them: recon rejected {batch.batch_id[:8]} --output rejected.csv; "
+        "mend that file, and backfill it.",
+        metadata={"count": batch.conflict + batch.rejected, **sample("sample", tuple(map(_shown, left)), ShownRow)},
+    )

@@ -1,0 +1,271 @@
+"""The mapping: which column of an export is what in the log, with units, constants, formats and zones.
+
+A small YAML file that a person writes at night, so each mistake is told with the place where it stands. Knows nothing
+of files and rows.
+"""
+
+import zoneinfo
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from recon_pipeline.core.errors import ConfigurationError
+
+NOTHING_INSERTED = "No event was inserted and no counter was changed."
+OWN_PREFIX = "recon_"
+"""Columns that begin with this are the product's own, as `recon backfills --export` writes them; never taken over."""
+
+_ADVICE = "Mend the mapping; docs/replay.md shows one for each common shape of export."
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+def _from_shorthand(given: Any) -> Any:
+    """A bare name stands for a column."""
+    return {"column": given} if isinstance(given, str) else given
+
+
+class _Field(BaseModel):
+    """A value: out of a column, or the same for every row."""
+
+    model_config = _STRICT
+
+    column: str | None = Field(default=None, min_length=1)
+
+    @property
+    def label(self) -> str:
+        """How a reason names the place; empty for a constant."""
+        return f" (column {self.column})" if self.column else ""
+
+
+class TextField(_Field):
+    """An identifier."""
+
+    value: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "TextField":
+        if (self.column is None) == (self.value is None):
+            raise ValueError("give the name of a column, or {value: …} for a constant, and not both")
+        return self
+
+
+class QuantityField(_Field):
+    """A number of units: the column times `multiply`, divided by `divide`; rounded only where it is said how."""
+
+    value: Annotated[int, Field(strict=True, ge=1)] | None = None
+    multiply: Annotated[int, Field(strict=True, ge=1)] = 1
+    divide: Annotated[int, Field(strict=True, ge=1)] = 1
+    round: Literal["up", "down"] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "QuantityField":
+        if (self.column is None) == (self.value is None):
+            raise ValueError("give the name of a column, or {value: …} for a constant, and not both")
+        if self.value is not None and self.has_unit:
+            raise ValueError("a constant takes no multiply, divide or round")
+        return self
+
+    @property
+    def has_unit(self) -> bool:
+        """Whether the log counts in another unit than the column."""
+        return (self.multiply, self.divide, self.round) != (1, 1, None)
+
+
+class InstantField(BaseModel):
+    """A moment: ISO 8601, seconds or milliseconds since 1970, or a format of strptime; `zone` is for those without."""
+
+    model_config = _STRICT
+
+    column: str = Field(min_length=1)
+    format: str = "iso"
+    zone: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How a reason names the place."""
+        return f" (column {self.column})"
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, zone: str | None) -> str | None:
+        if zone is not None:
+            try:
+                zoneinfo.ZoneInfo(zone)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(f"{zone!r} is no time zone; write one like UTC or Europe/Berlin") from None
+        return zone
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, form: str) -> str:
+        if form not in ("iso", "unix_seconds", "unix_milliseconds") and "%" not in form:
+            raise ValueError(
+                f"{form!r} is none of iso, unix_seconds, unix_milliseconds, nor a format like %d/%m/%Y %H:%M:%S"
+            )
+        return form
+
+
+Text = Annotated[TextField, BeforeValidator(_from_shorthand)]
+Quantity = Annotated[QuantityField, BeforeValidator(_from_shorthand)]
+Instant = Annotated[InstantField, BeforeValidator(_from_shorthand)]
+
+
+class MappingSpec(BaseModel):
+    """What a mapping says; see docs/replay.md.
+
+    Attributes:
+        request_id: The source's own; where it is empty, `primary_key` makes one.
+        primary_key: Columns that name a row of the source for ever; the id of a request is made from them.
+        period_start: With `period_end`; without both the period is found by the event's timestamp.
+        metadata: A column that holds a JSON object, taken over as it is.
+        encoding: Of text files; a byte order mark of UTF-8 is always understood.
+        delimiter: Of CSV files; a comma, or a tab in `.tsv`, if not given.
+    """
+
+    model_config = _STRICT
+
+    gateway_name: Text
+    gateway_customer_id: Text
+    usage_type: Text
+    request_id: Text | None = None
+    primary_key: tuple[str, ...] = ()
+    quantity: Quantity = QuantityField(value=1)
+    event_timestamp: Instant
+    period_start: Instant | None = None
+    period_end: Instant | None = None
+    metadata: str | None = Field(default=None, min_length=1)
+    encoding: str = "utf-8"
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+
+    @field_validator("primary_key", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except (LookupError, UnicodeError):
+            raise ValueError(f"{encoding!r} is no encoding; write one like utf-8, latin-1, cp1252 or utf-16") from None
+        return encoding
+
+    @model_validator(mode="after")
+    def _whole(self) -> "MappingSpec":
+        if self.request_id is None and not self.primary_key:
+            raise ValueError(
+                "neither request_id nor primary_key is given: without one of them the same row could be counted twice"
+            )
+        if self.request_id is not None and self.request_id.value is not None:
+            raise ValueError("request_id cannot be a constant: every row would be the same request")
+        if (self.period_start is None) != (self.period_end is None):
+            raise ValueError("period_start and period_end go together: give both, or none")
+        return self
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that it speaks of."""
+        fields = (
+            self.gateway_name,
+            self.gateway_customer_id,
+            self.usage_type,
+            self.request_id,
+            self.quantity,
+            self.event_timestamp,
+            self.period_start,
+            self.period_end,
+        )
+        named = {field.column for field in fields if field is not None and field.column is not None}
+        return frozenset(named | set(self.primary_key) | ({self.metadata} if self.metadata else set()))
+
+
+def parse_mapping_text(text: str, *, name: str) -> dict[str, Any]:
+    """Read the YAML of a mapping.
+
+    Raises:
+        ConfigurationError: It is not YAML, or not a list of names and values.
+    """
+    try:
+        given: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigurationError(f"{name} is not YAML: {told}.", changed=NOTHING_INSERTED, mend=_ADVICE) from error
+    if not isinstance(given, dict):
+        raise ConfigurationError(
+            f"{name} is not a mapping of names to columns.", changed=NOTHING_INSERTED, mend=_ADVICE
+        )
+    return {str(key): value for key, value in given.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def parse_mapping(given: Mapping[str, Any]) -> MappingSpec:
+    """Validate a mapping.
+
+    Raises:
+        ConfigurationError: With every mistake and the place where it stands.
+    """
+    try:
+        return MappingSpec.model_validate(dict(given))
+    except ValidationError as error:
+        told = "; ".join(_mistake(one["loc"], one["msg"], one["type"]) for one in error.errors())
+        raise ConfigurationError(f"The mapping is wrong: {told}.", changed=NOTHING_INSERTED, mend=_ADVICE) from error
+
+
+def default_mapping(columns: Iterable[str]) -> MappingSpec:
+    """The mapping of an export whose columns are named as those of `billing_usage_events`.
+
+    Raises:
+        ConfigurationError: Columns that no event can be without are missing.
+    """
+    there = set(columns)
+    names = {name for name in MappingSpec.model_fields if name not in ("primary_key", "encoding", "delimiter")}
+    needed = ("gateway_name", "gateway_customer_id", "usage_type", "request_id", "event_timestamp")
+    missing = [name for name in needed if name not in there]
+    if missing:
+        raise ConfigurationError(
+            f"The source has no column {', '.join(missing)}, and no mapping says what its columns are "
+            f"({shown_columns(there)}).",
+            changed=NOTHING_INSERTED,
+            mend="Write a mapping and give it with --mapping FILE; docs/replay.md shows one for each common shape.",
+        )
+    return parse_mapping({name: name for name in names & there})
+
+
+def require_columns(spec: MappingSpec, columns: Iterable[str], *, source: str) -> None:
+    """Refuse a mapping that names columns which the source does not have.
+
+    Raises:
+        ConfigurationError: With the columns that there are.
+    """
+    there = list(columns)
+    missing = sorted(spec.columns - set(there))
+    if missing:
+        told = ", ".join(_with_guess(name, there) for name in missing)
+        raise ConfigurationError(
+            f"{source} has no column {told}. It has {shown_columns(there)}.",
+            changed=NOTHING_INSERTED,
+            mend="Mend the names in the mapping; capitals and spaces count.",
+        )
+
+
+def shown_columns(columns: Iterable[str]) -> str:
+    """Column names for a person, not too many."""
+    names = sorted(columns)
+    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+
+
+def _with_guess(name: str, there: list[str]) -> str:
+    close = get_close_matches(name, there, n=1)
+    return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)
+
+
+def _mistake(place: tuple[int | str, ...], message: str, kind: str) -> str:
+    said = message.removeprefix("Value error, ")
+    where = ".".join(map(str, place))
+    if kind == "extra_forbidden":
+        known = get_close_matches(str(place[-1]), MappingSpec.model_fields, n=1)
+        said = "no such name" + (f"; did you mean {known[0]}?" if known else "")
+    return f"{where}: {said}" if where else said

@@ -1,0 +1,79 @@
+"""Which billing period a late event belongs to, and whether that period may be written.
+
+The period of the row's own columns; else the subscription that covers the event's timestamp; else the UTC month.
+A subscription's row knows only its current period: an event of an earlier one falls in its calendar month.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from recon_pipeline.core.backfill.rows import Period, Reading
+from recon_pipeline.core.periods import BillingMonth
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The billing months that a backfill may write.
+
+    Attributes:
+        first: The month of RECON_START_PERIOD, or the first that was asked for.
+        last: The current month, or the last that was asked for.
+        asked: The months of `--period`, or None for all between.
+    """
+
+    first: BillingMonth
+    last: BillingMonth
+    asked: frozenset[BillingMonth] | None = None
+
+    def refusal(self, period: Period) -> str | None:
+        """Why an event of this period is not taken, or None."""
+        month = _month_of(period)
+        if self.asked is not None and month not in self.asked:
+            return f"its billing month {month.key} is none of those asked for ({_listed(self.asked)})"
+        if month < self.first:
+            return f"its billing month {month.key} lies before {self.first.key}, the first that is reconciled here"
+        if month > self.last:
+            return f"its billing month {month.key} lies after {self.last.key}, the last that is reconciled here"
+        return None
+
+
+def placed(reading: Reading, subscribed: Mapping[tuple[str, str], Sequence[Period]], fence: Fence) -> Reading:
+    """The reading with its period, and with the reason if that period may not be written.
+
+    Args:
+        reading: Of a row.
+        subscribed: Current periods by gateway and customer, in the order in which they are to be taken.
+        fence: The months that may be written.
+    """
+    period = reading.period or _period_of(reading, subscribed)
+    if period is None:
+        return reading
+    refusal = fence.refusal(period)
+    reasons = (*reading.reasons, refusal) if refusal else reading.reasons
+    return reading._replace(period=period, reasons=reasons)
+
+
+def _period_of(reading: Reading, subscribed: Mapping[tuple[str, str], Sequence[Period]]) -> Period | None:
+    timestamp = reading.event_timestamp
+    if timestamp is None or reading.gateway_name is None or reading.gateway_customer_id is None:
+        return None
+    for period in subscribed.get((reading.gateway_name, reading.gateway_customer_id), ()):
+        if period[0] <= timestamp < period[1]:
+            return period
+    return _calendar_month(timestamp.year, timestamp.month)
+
+
+@lru_cache(maxsize=1_000)
+def _calendar_month(year: int, month: int) -> Period:
+    found = BillingMonth(min(year, 9998), month)
+    return found.start, found.end
+
+
+@lru_cache(maxsize=100_000)
+def _month_of(period: Period) -> BillingMonth:
+    return BillingMonth.containing(period[0])
+
+
+def _listed(months: frozenset[BillingMonth]) -> str:
+    return ", ".join(month.key for month in sorted(months))

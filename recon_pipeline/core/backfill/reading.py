@@ -1,0 +1,54 @@
+"""Pieces of sources turned into readings, one source after the other, by one mapping."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from recon_pipeline.core.backfill.mapping import MappingSpec, default_mapping, require_columns
+from recon_pipeline.core.backfill.quantities import QuantityRange
+from recon_pipeline.core.backfill.rows import Reading, RowReader, SourceRows, Unreadable
+from recon_pipeline.core.scope import MeteredUsage
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The rows of a piece, read.
+
+    Attributes:
+        readings: In the order of the source.
+        done: Share of the whole that is read, 0 to 1, or None where that is unknown.
+    """
+
+    readings: list[Reading]
+    done: float | None
+
+
+def read_rows(
+    pieces: Iterable[SourceRows],
+    spec: MappingSpec | None,
+    *,
+    batch_id: str,
+    quantity_range: QuantityRange,
+    scope: tuple[MeteredUsage, ...],
+) -> Iterator[Readings]:
+    """Read rows by the mapping, or where there is none by the names of their columns.
+
+    Raises:
+        ConfigurationError: A source lacks columns; told before any of its rows is given out.
+    """
+    reader: RowReader | None = None
+    source = None
+    for piece in pieces:
+        if reader is None or piece.source != source:
+            columns = piece.columns or _names_in(piece)
+            mapping = spec or default_mapping(columns)
+            require_columns(mapping, columns, source=piece.source)
+            reader = RowReader(
+                mapping, source=piece.source, batch_id=batch_id, quantity_range=quantity_range, scope=scope
+            )
+            source = piece.source
+        yield Readings([reader.read(line, row) for line, row in piece.rows], piece.done)
+
+
+def _names_in(piece: SourceRows) -> tuple[str, ...]:
+    """All names of objects that need not have the same ones."""
+    return tuple({name: None for _, row in piece.rows if not isinstance(row, Unreadable) for name in row})

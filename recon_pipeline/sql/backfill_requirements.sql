@@ -1,0 +1,16 @@
+-- What a backfill needs beyond what a run needs: to insert events, a temporary table, columns of the right types.
+-- Invariant: looks the log up through search_path, as the insert does.
+select
+    has_table_privilege(log.oid, 'insert') as can_insert,
+    has_database_privilege(current_database(), 'temporary') as can_stage,
+    current_user::text as role,
+    current_database()::text as database,
+    log.oid::regclass::text as log,
+    (
+        select format_type(atttypid, atttypmod) from pg_attribute where attrelid = log.oid and attname = 'quantity'
+    ) as quantity_type,
+    (
+        select format_type(atttypid, null) from pg_attribute
+        where attrelid = log.oid and attname = 'metadata' and not attisdropped
+    ) as metadata_type
+from (select to_regclass('billing_usage_events') as oid) as log

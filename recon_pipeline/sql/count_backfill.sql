@@ -1,0 +1,11 @@
+-- Adds what became of some rows to the record of their batch.
+-- Invariant: in the transaction that inserts them, so that the figures are true after a crash; a constraint holds the sum.
+-- Index: the primary key of recon.backfill_batch.
+update recon.backfill_batch
+set rows_read = rows_read + :rows_read,
+    inserted = inserted + :inserted,
+    duplicate = duplicate + :duplicate,
+    conflict = conflict + :conflict,
+    rejected = rejected + :rejected,
+    partitions = array(select distinct unnest(partitions || cast(:partitions as text[])) order by 1)
+where batch_id = cast(:batch_id as uuid)

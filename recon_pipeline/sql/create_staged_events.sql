@@ -1,0 +1,17 @@
+-- Where the events of a chunk wait to be inserted; gone with the transaction.
+-- Invariant: holds nothing that a type of the log's columns could refuse; ids are made here, which tells what was inserted.
+create temporary table staged_event (
+    ordinal bigint not null,
+    id uuid not null default gen_random_uuid(),
+    gateway_name text not null,
+    gateway_customer_id text not null,
+    usage_type text not null,
+    request_id text not null,
+    quantity numeric not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    event_timestamp timestamptz not null,
+    metadata jsonb not null,
+    is_first boolean not null,
+    refusal text
+) on commit drop

@@ -1,0 +1,28 @@
+-- The same one by one, where the log refused one of them: that one is noted with what the log said, the others go in.
+-- Invariant: only what is wrong with a row is taken for a refusal; a full disk, a lost privilege or a lock ends the whole.
+-- Index: as insert_staged_events.
+do $singly$
+declare
+    staged record;
+    said text;
+    more text;
+begin
+    for staged in select * from pg_temp.staged_event order by ordinal loop
+        begin
+            insert into billing_usage_events (
+                id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
+                period_start, period_end, event_timestamp, metadata
+            )
+            select
+                staged.id, staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.request_id,
+                staged.quantity, staged.period_start, staged.period_end, staged.event_timestamp, staged.metadata
+            where {staged_is_new}
+            on conflict do nothing;
+        exception
+            when data_exception or integrity_constraint_violation or program_limit_exceeded or raise_exception then
+                get stacked diagnostics said = message_text, more = pg_exception_detail;
+                update pg_temp.staged_event set refusal = concat_ws(': ', said, nullif(more, '')) where id = staged.id;
+        end;
+    end loop;
+end
+$singly$

@@ -1,0 +1,28 @@
+-- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
+-- Index: as {judged} and {subscribed_keys} say; counters by their key.
+with drifted as materialized (
+    select gateway_customer_id, period_start, period_end, sum(quantity) as units
+    from ({judged}) as judged
+    where outcome = 'inserted' and gateway_name = :gateway_name and usage_type = :usage_type
+    group by gateway_customer_id, period_start, period_end
+),
+subscribed as ({subscribed_keys}),
+key as (
+    select drifted.*, coalesce(counter.usage_count, 0) as usage_count,
+        case
+            when subscribed.gateway_customer_id is not null then cast(:limit_paid as bigint)
+            else cast(:limit_free as bigint)
+        end as usage_limit
+    from drifted
+    left join subscribed using (gateway_customer_id, period_start, period_end)
+    left join billing_usage_counters as counter
+        on counter.gateway_name = :gateway_name and counter.usage_type = :usage_type
+        and counter.gateway_customer_id = drifted.gateway_customer_id
+        and counter.period_start = drifted.period_start and counter.period_end = drifted.period_end
+)
+select gateway_customer_id, period_start, period_end, usage_count, usage_count + units as usage_count_after, usage_limit,
+    count(*) over () as total
+from key
+where usage_count < usage_limit and usage_limit <= usage_count + units
+order by usage_count_after desc, gateway_customer_id, period_start
+limit :rows

@@ -1,0 +1,37 @@
+-- Part of other statements: what would become of each event of a whole source, nothing of which is inserted.
+-- Invariant: as judged_staged_events; the first of several with one request id would be inserted, the others compared with it.
+-- Index: the unique key on request ids, or an index on request_id; one look for each event.
+select
+    staged.ordinal, staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.quantity,
+    staged.period_start, staged.period_end, staged.refusal, event.stays,
+    to_char(staged.period_start at time zone 'UTC', 'YYYY-MM') as partition,
+    case
+        when event.id = staged.id then 'inserted'
+        when event.differing = '{}' then 'duplicate'
+        else 'conflict'
+    end as outcome,
+    event.differing
+from (
+    select *, first_value(ordinal) over (partition by gateway_name, request_id order by ordinal) as first_ordinal
+    from pg_temp.staged_event
+) as staged
+cross join lateral (
+    select event.id, {differing_from_staged} as differing, {event_that_stays} as stays
+    from (
+        (
+            select false as is_staged, id, gateway_name, gateway_customer_id, usage_type, request_id, quantity::numeric,
+                period_start, period_end, event_timestamp
+            from billing_usage_events as event
+            where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
+            order by event.created_at, event.id
+            limit 1
+        )
+        union all
+        select true, id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
+            period_start, period_end, event_timestamp
+        from pg_temp.staged_event as earlier
+        where earlier.ordinal = staged.first_ordinal
+    ) as event
+    order by event.is_staged
+    limit 1
+) as event

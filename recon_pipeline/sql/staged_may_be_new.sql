@@ -1,0 +1,2 @@
+-- Part of other statements: the unique key of the log decides.
+true

@@ -1,0 +1,8 @@
+-- The current periods of some customers' subscriptions, in the order in which they are to be taken.
+-- Invariant: one that is active or trialing comes before others, a later one before an earlier one.
+-- Index: billing_subscriptions by customer where there is one.
+select gateway_name, gateway_customer_id, current_period_start, current_period_end
+from billing_subscriptions
+where gateway_customer_id = any(:customers)
+    and current_period_start < current_period_end
+order by status::text in ('active', 'trialing') desc, current_period_start desc, current_period_end desc

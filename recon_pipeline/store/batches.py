@@ -1,0 +1,185 @@
+"""The record of backfills in `recon.backfill_batch`, and the rows that were not taken in `recon.rejected_event`.
+
+Invariant: figures are written in the transaction that inserts the events, so they are true also after a crash.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.statements import statement
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of rows; each ended in exactly one way.
+
+    Attributes:
+        inserted: New in the log (or would be, in a dry run).
+        duplicate: In the log already, with the same content.
+        conflict: In the log already, with another content; that one stays.
+        rejected: No event, with reasons.
+        partitions: Billing months of what is in the log.
+    """
+
+    inserted: int = 0
+    duplicate: int = 0
+    conflict: int = 0
+    rejected: int = 0
+    partitions: frozenset[str] = frozenset()
+
+    @property
+    def rows_read(self) -> int:
+        """All of them."""
+        return self.inserted + self.duplicate + self.conflict + self.rejected
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One backfill, as recorded.
+
+    Attributes:
+        batch_id: Named by the metadata of each of its events.
+        outcome: `running`, `done` or `failed`.
+        partitions: Billing months of its events that are in the log.
+    """
+
+    batch_id: str
+    run_id: str
+    sources: list[str]
+    periods: list[str] | None
+    dry_run: bool
+    started_by: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    rows_read: int
+    inserted: int
+    duplicate: int
+    conflict: int
+    rejected: int
+    partitions: list[str]
+    error: str | None
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every row that was read ended in exactly one way."""
+        return self.rows_read == self.inserted + self.duplicate + self.conflict + self.rejected
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every row is in the log now."""
+        return self.outcome == "done" and self.conflict == 0 and self.rejected == 0
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """A row that is not in the log.
+
+    Attributes:
+        kind: `rejected`, or `conflict` with the event that stays.
+        line: Line in a text file, row number elsewhere.
+        raw_row: The row as JSON.
+        stays: The event of the same request id, as JSON, or None.
+    """
+
+    kind: str
+    source: str
+    line: int
+    reasons: Sequence[str]
+    raw_row: str
+    stays: Mapping[str, Any] | None = None
+
+
+def start(
+    connection: Connection,
+    *,
+    batch_id: str,
+    run_id: str,
+    sources: Sequence[str],
+    mapping: Mapping[str, Any],
+    periods: Sequence[str] | None,
+    dry_run: bool,
+    started_by: str,
+) -> None:
+    """Open the record of a batch."""
+    connection.execute(
+        statement("start_backfill"),
+        {
+            "batch_id": batch_id,
+            "run_id": run_id,
+            "sources": list(sources),
+            "mapping": json.dumps(mapping, default=str),
+            "periods": list(periods) if periods else None,
+            "dry_run": dry_run,
+            "started_by": started_by,
+        },
+    )
+
+
+def count(connection: Connection, batch_id: str, tally: Tally) -> None:
+    """Add what became of some rows."""
+    figures = {name: getattr(tally, name) for name in ("rows_read", "inserted", "duplicate", "conflict", "rejected")}
+    connection.execute(
+        statement("count_backfill"), {"batch_id": batch_id, "partitions": sorted(tally.partitions), **figures}
+    )
+
+
+def finish(connection: Connection, batch_id: str, *, error: str | None = None) -> None:
+    """Close the record of a batch."""
+    outcome = "done" if error is None else "failed"
+    connection.execute(statement("finish_backfill"), {"batch_id": batch_id, "outcome": outcome, "error": error})
+
+
+def of_run(connection: Connection, run_id: str) -> Batch | None:
+    """The batch of a run, or None if it had none."""
+    return next(iter(_read(connection, run_id=run_id, rows=1)), None)
+
+
+def recent(connection: Connection, *, rows: int) -> tuple[Batch, ...]:
+    """The latest batches, newest first."""
+    return _read(connection, rows=rows)
+
+
+def named(connection: Connection, batch: str) -> Batch:
+    """The batch whose id begins like this.
+
+    Raises:
+        ConfigurationError: None does, or several.
+    """
+    found = _read(connection, batch=batch.lower(), rows=2)
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{'No batch' if not found else 'More than one batch'} has an id that begins with {batch!r}.",
+            mend="recon backfills lists them.",
+        )
+    return found[0]
+
+
+def not_taken(connection: Connection, batch_id: str, *, rows: int) -> tuple[NotTaken, ...]:
+    """The first rows of a batch that are not in the log."""
+    found = connection.execute(statement("read_rejected_events"), {"batch_id": batch_id, "rows": rows}).mappings()
+    return tuple(NotTaken(**row) for row in found)
+
+
+def every_not_taken(database: BillingDatabase, batch_id: str) -> Iterator[NotTaken]:
+    """All of them, without holding them in memory."""
+    with database.transaction() as connection:
+        streaming = connection.execution_options(yield_per=1_000)
+        found = streaming.execute(statement("read_rejected_events"), {"batch_id": batch_id, "rows": None}).mappings()
+        for row in found:
+            yield NotTaken(**row)
+
+
+def _read(
+    connection: Connection, *, rows: int, run_id: str | None = None, batch: str | None = None
+) -> tuple[Batch, ...]:
+    asked = {"run_id": run_id, "batch": batch, "rows": rows}
+    found = connection.execute(statement("read_backfills"), asked).mappings()
+    return tuple(Batch(**{field.name: row[field.name] for field in fields(Batch)}) for row in found)

@@ -1,0 +1,147 @@
+"""What a backfill would do, found out without inserting an event.
+
+Invariant: one transaction with a temporary table; no row of the application's is written or locked. What only the log
+itself can refuse (a trigger, a check, another foreign key than the customer's) is not found here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.backfill.rows import Reading
+from recon_pipeline.core.quotas import Quota
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store import batches
+from recon_pipeline.store.batches import Tally
+from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.bulk import copy_in
+from recon_pipeline.store.insertion import DIFFERING, refused_rows, stage
+from recon_pipeline.store.statements import statement
+
+PLANNED = {"judged": "planned_events"}
+_OUTCOMES = ("inserted", "duplicate", "conflict")
+_OVER_QUOTA = (
+    "gateway_customer_id",
+    "period_start",
+    "period_end",
+    "usage_count",
+    "usage_count_after",
+    "usage_limit",
+)
+
+
+@dataclass(frozen=True)
+class PlanQuestion:
+    """What to tell of the plan.
+
+    Attributes:
+        scope: The metered usages.
+        quotas: Limits by usage type.
+        rows: The most customers of each kind.
+    """
+
+    scope: tuple[MeteredUsage, ...]
+    quotas: Mapping[str, Quota]
+    rows: int = 100
+
+
+@dataclass(frozen=True)
+class PlannedMonth:
+    """What would become of the events of a billing month; `outcome` is inserted, duplicate or conflict."""
+
+    partition: str
+    outcome: str
+    events: int
+    units: Decimal
+    customers: int
+
+
+@dataclass(frozen=True)
+class PlannedCustomer:
+    """What a customer would get in a billing month."""
+
+    usage_type: str
+    gateway_customer_id: str
+    partition: str
+    events: int
+    units: Decimal
+
+
+@dataclass(frozen=True)
+class OverQuota:
+    """A customer who would reach or pass the limit; counters as they are now."""
+
+    usage_type: str
+    gateway_customer_id: str
+    period_start: datetime
+    period_end: datetime
+    usage_count: int
+    usage_count_after: Decimal
+    usage_limit: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen.
+
+    Attributes:
+        months: By billing month and outcome.
+        customers: Those who would get the most, in order.
+        over_quota: Those who would go over their limit.
+        over_quota_transitions: How many there are in all.
+    """
+
+    months: tuple[PlannedMonth, ...]
+    customers: tuple[PlannedCustomer, ...]
+    over_quota: tuple[OverQuota, ...]
+    over_quota_transitions: int
+
+
+class DryRun:
+    """Rows that are looked at as a whole, in a transaction of the caller's."""
+
+    def __init__(self, connection: Connection, batch_id: str, tables: BillingTables) -> None:
+        self._connection = connection
+        self._batch_id = batch_id
+        self._tables = tables
+        self._rejected = 0
+        connection.execute(statement("create_staged_events"))
+
+    def take(self, first_ordinal: int, readings: Sequence[Reading]) -> None:
+        """Look at some more rows."""
+        stage(self._connection, first_ordinal, readings)
+        refused = refused_rows(self._batch_id, first_ordinal, readings)
+        if refused:
+            copy_in(self._connection, "copy_rejected_events", refused)
+        self._rejected += len(refused)
+
+    def plan(self, question: PlanQuestion) -> Plan:
+        """What would become of all of them; counted in the record of the batch."""
+        connection = self._connection
+        connection.execute(statement("index_staged_events"))
+        connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
+        connection.execute(statement("analyze_planned_events"))
+        rows = connection.execute(statement("planned_by_month", **PLANNED)).mappings()
+        months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
+        total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
+        taken = frozenset(one.partition for one in months if one.outcome != "conflict")
+        batches.count(connection, self._batch_id, Tally(**total, rejected=self._rejected, partitions=taken))
+        customers: list[PlannedCustomer] = []
+        over_quota: list[OverQuota] = []
+        over_quota_count = 0
+        for usage in question.scope:
+            asked = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "rows": question.rows}
+            found = connection.execute(statement("units_by_customer", **PLANNED), asked).mappings()
+            customers += [PlannedCustomer(usage_type=usage.usage_type, **row) for row in found]
+            quota = question.quotas.get(usage.usage_type)
+            if quota is None or not self._tables.has_subscriptions:
+                continue
+            limits = {"limit_free": quota.free, "limit_paid": quota.paid}
+            counted = statement("over_quota_by_staged", **PLANNED, **self._tables.limit_parts)
+            rows = connection.execute(counted, asked | limits).mappings().all()
+            over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
+            over_quota_count += rows[0]["total"] if rows else 0
+        return Plan(months, tuple(customers), tuple(over_quota), over_quota_count)

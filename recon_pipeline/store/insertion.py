@@ -1,0 +1,215 @@
+"""Inserts late events into the log, and finds out what became of each.
+
+Invariant: a request id that is there already stays as it is; each chunk with its figures and its refused rows is one
+short transaction. So a crash leaves whole chunks, and running again inserts nothing twice. Where the log has a unique
+key on request ids, that key promises it, also against the application at the same moment; else a lock keeps backfills
+apart, and an event that the application commits in that very moment can be in the log twice, and is counted once.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from recon_pipeline.core.backfill.placement import Fence, placed
+from recon_pipeline.core.backfill.rows import Period, Reading, row_as_text
+from recon_pipeline.store import batches
+from recon_pipeline.store.batches import Tally
+from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.bulk import copy_in, storable
+from recon_pipeline.store.database import begin
+from recon_pipeline.store.failures import is_lock_not_had, sqlstate
+from recon_pipeline.store.statements import statement
+
+LOCK_ATTEMPTS = 8
+_KNOWN_CUSTOMERS = 200_000
+_FAULTS_OF_A_ROW = ("22", "23", "54", "P0001")
+"""SQLSTATEs that speak of one row: data exception, integrity constraint, program limit, raised by a trigger."""
+
+DIFFERING = {"differing_from_staged": "differing_from_staged", "event_that_stays": "event_that_stays"}
+_JUDGED = {"judged": "judged_staged_events", **DIFFERING}
+_OUTCOMES = ("inserted", "duplicate", "conflict", "refused")
+_STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stays as it is"
+_REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
+
+T = TypeVar("T")
+
+
+def ahead(pieces: Iterable[T]) -> Iterator[T]:
+    """The same, each made in a thread of its own while the one before is worked on: parsing while Postgres inserts."""
+    coming, nothing = iter(pieces), object()
+    with ThreadPoolExecutor(1, "recon-read-ahead") as reader:
+        following = reader.submit(next, coming, nothing)
+        while (piece := following.result()) is not nothing:
+            following = reader.submit(next, coming, nothing)
+            yield piece  # pyright: ignore[reportReturnType]
+
+
+class Judge:
+    """What readings need from the database before they are events: their period, and whether the customer is known."""
+
+    def __init__(self, tables: BillingTables, fence: Fence) -> None:
+        self._tables = tables
+        self._fence = fence
+        self._known: set[str] = set()
+
+    def judged(self, connection: Connection, readings: Sequence[Reading]) -> list[Reading]:
+        """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
+        subscribed = self._subscribed(connection, readings)
+        unknown = self._unknown(connection, readings)
+        found = [placed(reading, subscribed, self._fence) for reading in readings]
+        if not unknown:
+            return found
+        return [
+            reading._replace(reasons=(*reading.reasons, unknown[reading.gateway_customer_id]))
+            if reading.gateway_customer_id in unknown
+            else reading
+            for reading in found
+        ]
+
+    def _subscribed(
+        self, connection: Connection, readings: Sequence[Reading]
+    ) -> Mapping[tuple[str, str], Sequence[Period]]:
+        without = {reading.gateway_customer_id for reading in readings if reading.period is None} - {None}
+        if not (self._tables.has_subscriptions and without):
+            return {}
+        periods: dict[tuple[str, str], list[Period]] = {}
+        for row in connection.execute(statement("subscribed_periods"), {"customers": list(without)}):
+            key = (row.gateway_name, row.gateway_customer_id)
+            periods.setdefault(key, []).append((row.current_period_start, row.current_period_end))
+        return periods
+
+    def _unknown(self, connection: Connection, readings: Sequence[Reading]) -> dict[str | None, str]:
+        asked = {reading.gateway_customer_id for reading in readings if reading.gateway_customer_id} - self._known
+        if not asked:
+            return {}
+        rows = connection.execute(statement("unknown_customers"), {"customers": list(asked)})
+        unknown: dict[str | None, str] = {
+            row.customer: f"{row.referenced} has no customer {row.customer!r}" for row in rows
+        }
+        if len(self._known) > _KNOWN_CUSTOMERS:
+            self._known.clear()
+        self._known |= {customer for customer in asked if customer not in unknown}
+        return unknown
+
+
+def insert(
+    connection: Connection, batch_id: str, tables: BillingTables, first_ordinal: int, readings: Sequence[Reading]
+) -> Tally:
+    """Insert the events of a chunk, keep the rows that are none, and count both, in one transaction.
+
+    Args:
+        connection: Not in a transaction.
+        batch_id: Whose record counts them.
+        tables: How the log is made.
+        first_ordinal: The number of the first row within the batch.
+        readings: Judged.
+
+    Raises:
+        DBAPIError: A lock was not had in `LOCK_ATTEMPTS` attempts, or no row is what is wrong; nothing was inserted.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception(is_lock_not_had),
+        stop=stop_after_attempt(LOCK_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.1, max=3),
+        reraise=True,
+    )
+    return attempts(_insert_once, connection, batch_id, tables, first_ordinal, readings)
+
+
+def _insert_once(
+    connection: Connection, batch_id: str, tables: BillingTables, first_ordinal: int, readings: Sequence[Reading]
+) -> Tally:
+    with begin(connection):
+        connection.execute(statement("lock_backfills"))
+        connection.execute(statement("immediate_constraints"))
+        connection.execute(statement("create_staged_events"))
+        stage(connection, first_ordinal, readings)
+        _insert_staged(connection, tables)
+        tally = _keep_outcomes(connection, batch_id, first_ordinal, readings)
+        batches.count(connection, batch_id, tally)
+    return tally
+
+
+def stage(connection: Connection, first_ordinal: int, readings: Sequence[Reading]) -> None:
+    """Copy the events among the readings into the staging table."""
+    seen: set[tuple[str | None, str | None]] = set()
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for ordinal, one in enumerate(readings, first_ordinal):
+            if one.reasons or one.period is None:
+                continue
+            request = (one.gateway_name, one.request_id)
+            is_first = request not in seen
+            seen.add(request)
+            yield (
+                ordinal, one.gateway_name, one.gateway_customer_id, one.usage_type, one.request_id, one.quantity,
+                *one.period, one.event_timestamp, one.metadata, is_first,
+            )  # fmt: skip
+
+    copy_in(connection, "copy_staged_events", rows())
+
+
+def _insert_staged(connection: Connection, tables: BillingTables) -> None:
+    is_new = {"staged_is_new": "staged_may_be_new" if tables.request_id_is_unique else "staged_is_absent"}
+    if not tables.request_id_is_unique:
+        connection.execute(statement("look_up_by_index"))
+    try:
+        with connection.begin_nested():
+            connection.execute(statement("insert_staged_events", **is_new))
+    except DBAPIError as error:
+        if not sqlstate(error).startswith(_FAULTS_OF_A_ROW):
+            raise
+        connection.execute(statement("insert_staged_events_singly", **is_new))
+
+
+def _keep_outcomes(connection: Connection, batch_id: str, first_ordinal: int, readings: Sequence[Reading]) -> Tally:
+    """Find out what became of staged events, keep the rows that are not in the log, and count all."""
+    counted = connection.execute(statement("count_staged_events", **_JUDGED)).all()
+    figures = {outcome: sum(row.events for row in counted if row.outcome == outcome) for outcome in _OUTCOMES}
+    refused = refused_rows(batch_id, first_ordinal, readings)
+    if figures["conflict"] or figures["refused"]:
+        for row in connection.execute(statement("staged_events_not_taken", **_JUDGED)):
+            reading = readings[int(row.ordinal) - first_ordinal]
+            if row.outcome == "conflict":
+                told = _STAYS_AS_IT_WAS.format(", ".join(row.differing))
+                refused.append(_not_taken(batch_id, row.ordinal, reading, "conflict", (told,), row.stays))
+            else:
+                reasons = (f"the log refused it: {row.refusal}" if row.refusal else _REFUSED_SILENTLY,)
+                refused.append(_not_taken(batch_id, row.ordinal, reading, "rejected", reasons))
+    if refused:
+        copy_in(connection, "copy_rejected_events", refused)
+    return Tally(
+        inserted=figures["inserted"],
+        duplicate=figures["duplicate"],
+        conflict=figures["conflict"],
+        rejected=len(readings) - figures["inserted"] - figures["duplicate"] - figures["conflict"],
+        partitions=frozenset(row.partition for row in counted if row.outcome in ("inserted", "duplicate")),
+    )
+
+
+def refused_rows(batch_id: str, first_ordinal: int, readings: Sequence[Reading]) -> list[tuple[Any, ...]]:
+    """The rows that are no events, as they are kept."""
+    return [
+        _not_taken(batch_id, ordinal, reading, "rejected", reading.reasons)
+        for ordinal, reading in enumerate(readings, first_ordinal)
+        if reading.reasons
+    ]
+
+
+def _not_taken(
+    batch_id: str,
+    ordinal: int,
+    reading: Reading,
+    kind: str,
+    reasons: Sequence[str],
+    stays: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    return (
+        batch_id, ordinal, kind, storable(reading.source), reading.line, [storable(reason) for reason in reasons],
+        row_as_text(reading.row), json.dumps(stays, default=str) if stays is not None else None,
+    )  # fmt: skip

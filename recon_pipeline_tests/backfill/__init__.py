@@ -1,0 +1,1 @@
+"""Late events: what becomes of rows under crashes, overlap and hostile files."""

@@ -1,0 +1,59 @@
+"""A backfill through the store's functions, without Dagster; as a program it kills itself after some chunks."""
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+
+from recon_pipeline.core.backfill.mapping import parse_mapping
+from recon_pipeline.core.backfill.placement import Fence
+from recon_pipeline.core.backfill.reading import read_rows
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.scope import parse_scope
+from recon_pipeline.sources import rows
+from recon_pipeline.sources.rows import read_files
+from recon_pipeline.store import backfill
+from recon_pipeline.store.batches import Batch
+from recon_pipeline.store.database import BillingDatabase
+
+SCOPE = parse_scope("stripe:remote_commands")
+SPEC = {
+    "gateway_name": {"value": "stripe"},
+    "usage_type": {"value": "remote_commands"},
+    "gateway_customer_id": "customer",
+    "request_id": "request",
+    "quantity": "units",
+    "event_timestamp": "at",
+}
+
+
+def insert_file(url: str, path: str, on_progress: Callable[[int], object] = lambda _: None) -> Batch:
+    """Insert one file."""
+    database, batch_id, spec = BillingDatabase(url), str(uuid.uuid4()), parse_mapping(SPEC)
+    with database.transaction() as connection:
+        shape = backfill.require_insertable(connection, dry_run=False)
+    pieces = read_rows(
+        read_files([path], encoding=spec.encoding, delimiter=None),
+        spec,
+        batch_id=batch_id,
+        quantity_range=shape.quantity_range,
+        scope=SCOPE,
+    )
+    fence = Fence(BillingMonth(2025, 1), BillingMonth(2025, 12))
+    order = backfill.Order(batch_id, "run", (path,), SPEC, None, fence, "tests")
+    return backfill.run(database, order, shape, pieces, lambda rows_read, _: on_progress(rows_read))
+
+
+def _die_after(rows_wanted: int) -> Callable[[int], object]:
+    def tell(rows_read: int) -> None:
+        if rows_read >= rows_wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return tell
+
+
+if __name__ == "__main__":
+    url, path, chunk_rows, rows_wanted = sys.argv[1:]
+    rows.CHUNK_ROWS = int(chunk_rows)
+    insert_file(url, path, _die_after(int(rows_wanted)))
