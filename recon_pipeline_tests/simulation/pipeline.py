@@ -25,6 +25,7 @@ from recon_pipeline.assets.reconciler import Reconciler, close_record
 from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
+from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import Settings
@@ -140,7 +141,8 @@ def run(database: BillingDatabase, asked: Asked, *, told: Callable[[str], object
             close_record(database, ended.run_id, "compared", lambda _: None)
         ended.outcome = "compared" if asked.is_dry else "not_clean" if ended.mismatch_count else "clean"
     except dg.Failure as failure:
-        ended.outcome, ended.error = "failed", str(failure.description)
+        ended.outcome = "blocked" if isinstance(failure.__cause__, BlockedError) else "failed"
+        ended.error = str(failure.description)
     return ended
 
 
