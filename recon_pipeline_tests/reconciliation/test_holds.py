@@ -231,9 +231,8 @@ def test_what_another_run_noted_as_held_is_not_forgotten_by_one_that_compared_be
     hold(drifted, HELD)
     run_job()
 
-    answer = run.verify()
     with run.database.transaction() as connection:
-        holds.note_held(connection, run.question, is_verified=answer.mismatch_count == answer.held_count)
+        holds.note_held(connection, run.question, is_verified=True)
 
     assert [row.gateway_customer_id for row in drifted.query("select * from recon.held_key")] == [HELD]
 

@@ -233,6 +233,7 @@ def test_two_undos_at_once_take_each_repair_back_once(repaired: Billing) -> None
         both = [start(undo, repaired, run_id) for _ in range(2)]
 
     assert sum(one.result().undone for one in both) == 7
+    assert [one.result().failed for one in both] == [0, 0]
     assert repaired.counters() == dict.fromkeys(CUSTOMERS, COUNTED)
 
 
