@@ -138,6 +138,7 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     """
     if not _is_ours_to_write(connection, tables):
         return None
+    connection.execute(statement("sum_by_hash"))
     connection.execute(statement("forget_horizons"))
     parts = tables.parts | {"which_events": "any_event", "stored_figures": "stored_figures"}
     rows = [
@@ -159,6 +160,7 @@ def audit(connection: Connection, run: Reconciliation, tables: BillingTables) ->
     """
     found, sample, unaudited = 0, list[DifferingAggregate](), list[MeteredUsage]()
     parts = tables.parts | {"which_events": "below_horizon", "stored_figures": "stored_figures"}
+    connection.execute(statement("sum_by_hash"))
     position = horizons.position(connection, tables)
     for usage in run.extent.scope:
         months = horizons.months_of_run(connection, run, usage, position)
@@ -229,6 +231,7 @@ class _Advancing:
         """Sum the events below the horizon of months without a gap between them."""
         parts = self.tables.parts | {"which_events": "below_horizon"}
         span = self._range(partitions, since, horizon)
+        self._execute("sum_by_hash")
         self._execute("forget_months", **span)
         self._execute("build_aggregates", parts, **span)
         self._execute("total_months", **span)

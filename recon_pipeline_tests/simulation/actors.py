@@ -282,7 +282,7 @@ class Run:
         """Wait for the turn; then let the fault strike if this is its place."""
         session = _session(connection)
         self.actor.pid = session.info.backend_pid
-        if name == "session_settings":
+        if name in ("session_settings", "enter_chunk"):
             self.actor.lock_timeout_ms = int(parameters["lock_timeout"].removesuffix("ms"))
             parameters |= {"lock_timeout": "10min", "statement_timeout": "10min"}
         self.actor.stop(name)

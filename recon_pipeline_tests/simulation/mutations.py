@@ -296,7 +296,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a standby is believed",
-        (Patch(f"{_TABLES}:require_trustworthy", "if server.is_standby:", "if False:"),),
+        (Patch(f"{_TABLES}:_look_up", "if server.is_standby:", "if False:"),),
         f"{_TRUST}_a_standby_is_refused",
     ),
     Mutation(
