@@ -156,7 +156,7 @@ MUTATIONS = (
     Mutation(
         "sum and write are one statement, with no lock before it",
         (Patch("lock_free_counters", "for no key update of counter skip locked", ""),),
-        (15,),
+        (17, 19, 37),
     ),
     Mutation(
         "the lock is let go before the write",
