@@ -17,6 +17,7 @@ from recon_pipeline_tests.support.dagster import DAGSTER_YAML
 
 Tags = Mapping[str, str]
 SAME_PARTITION = {"dagster/partition": "2026-01"}
+TICK = {"recon/lane": "tick"}
 SAME_RANGE = {"dagster/asset_partition_range_start": "2026-01", "dagster/asset_partition_range_end": "2026-03"}
 
 
@@ -34,17 +35,9 @@ def dequeued(instance: DagsterInstance) -> list[str]:
     return [run.run_id for run in runs]
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        pytest.param(SAME_PARTITION, id="one partition"),
-        pytest.param(SAME_RANGE, id="one range"),
-        pytest.param({"recon/lane": "tick"}, id="one lane"),
-    ],
-)
-def test_runs_on_the_same_are_started_one_after_the_other(dagster_instance: DagsterInstance, tags: Tags) -> None:
-    running = add_run(dagster_instance, tags, DagsterRunStatus.STARTED)
-    first, second = add_run(dagster_instance, tags), add_run(dagster_instance, tags)
+def test_runs_of_one_lane_are_started_one_after_the_other(dagster_instance: DagsterInstance) -> None:
+    running = add_run(dagster_instance, TICK, DagsterRunStatus.STARTED)
+    first, second = add_run(dagster_instance, TICK), add_run(dagster_instance, TICK)
     assert dequeued(dagster_instance) == []
 
     dagster_instance.report_run_canceled(running)
@@ -54,13 +47,32 @@ def test_runs_on_the_same_are_started_one_after_the_other(dagster_instance: Dags
     assert dequeued(dagster_instance) == [second.run_id]
 
 
-@pytest.mark.parametrize("key", ["dagster/partition", "dagster/asset_partition_range_start", "recon/lane"])
-def test_runs_on_different_partitions_ranges_or_lanes_do_not_wait_for_each_other(
-    dagster_instance: DagsterInstance, key: str
-) -> None:
-    runs = [add_run(dagster_instance, {key: value}) for value in ("2026-01", "2026-02")]
+def test_runs_of_different_lanes_do_not_wait_for_each_other(dagster_instance: DagsterInstance) -> None:
+    runs = [add_run(dagster_instance, {"recon/lane": lane}) for lane in ("tick", "audit")]
 
     assert dequeued(dagster_instance) == [run.run_id for run in runs]
+
+
+@pytest.mark.parametrize("of_replay", [SAME_RANGE, SAME_PARTITION])
+def test_a_tick_does_not_wait_for_a_replay_of_the_same_months(
+    dagster_instance: DagsterInstance, of_replay: Tags
+) -> None:
+    add_run(dagster_instance, of_replay, DagsterRunStatus.STARTED)
+    tick = add_run(dagster_instance, {**SAME_RANGE, **TICK})
+
+    assert dequeued(dagster_instance) == [tick.run_id]
+
+
+def test_a_replay_of_a_year_as_one_run_per_month_leaves_places_for_a_tick_and_an_audit(
+    dagster_instance: DagsterInstance,
+) -> None:
+    of_replay = [
+        add_run(dagster_instance, {"dagster/backfill": "replay", "dagster/partition": f"2026-{month:02}"})
+        for month in range(1, 13)
+    ]
+    others = [add_run(dagster_instance, {"recon/lane": lane}) for lane in ("tick", "audit")]
+
+    assert dequeued(dagster_instance) == [run.run_id for run in (*of_replay[:2], *others)]
 
 
 def test_no_more_than_four_runs_are_started_at_once(dagster_instance: DagsterInstance) -> None:

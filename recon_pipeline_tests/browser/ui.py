@@ -58,13 +58,17 @@ class Ui:
         return row.get_by_role("checkbox").nth(1), row.locator("label").nth(1)
 
     def materialize(self, months: str) -> str:
-        """Materialize what the page shows for these partitions, and watch the run end.
+        """Materialize what the page shows for these partitions, and watch the run end; see `choose` and `launch`."""
+        return self.launch(self.choose(months))
+
+    def choose(self, months: str) -> Locator:
+        """Open the dialog Materialize of what the page shows, and choose partitions in it.
 
         Args:
             months: As written in the dialog, `2026-01` or `[2026-01...2026-06]`.
 
         Returns:
-            What the run's page says in the end: Success, Failure or Canceled.
+            The dialog, ready to launch.
         """
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
         dialog = self.page.get_by_role("dialog")
@@ -72,6 +76,14 @@ class Ui:
         partitions.fill(months)
         partitions.press("Enter")
         expect(dialog.get_by_text(re.compile(r"^[1-9]\d* partitions?$")).first).to_be_visible()
+        return dialog
+
+    def launch(self, dialog: Locator) -> str:
+        """Launch what is chosen, and watch the run end.
+
+        Returns:
+            What the run's page says in the end: Success, Failure or Canceled.
+        """
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
         self.page.get_by_role("link", name="View", exact=True).click()
         self.page.wait_for_url("**/runs/**")
