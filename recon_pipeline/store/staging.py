@@ -1,4 +1,4 @@
-"""Events written as lines of COPY's text format: a third of the time that a driver takes for each value by itself."""
+"""Events as lines of COPY's text format, written by the thread that reads: the other one only has to send them."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
