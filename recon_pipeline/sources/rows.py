@@ -185,14 +185,18 @@ def _parquet(file: SourceFile, stream: Any) -> Iterator[_Piece]:
 
 
 def _python_values(column: Any) -> list[Any]:
-    """Arrow's own conversion of timestamps takes microseconds for each; nanoseconds are cut off, always alike."""
+    """Arrow's own conversion of timestamps takes microseconds for each; nanoseconds are cut off, always alike.
+
+    Each instant is made once: the bounds of a period come again and again.
+    """
     import pyarrow as pa
 
     if not pa.types.is_timestamp(column.type):
         return column.to_pylist()
     epoch = _EPOCH if column.type.tz is not None else _EPOCH.replace(tzinfo=None)
-    micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).to_pylist()
-    return [None if one is None else _after(epoch, one) for one in micros]
+    micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).dictionary_encode()
+    instants = [_after(epoch, one) for one in micros.dictionary.to_pylist()]
+    return [None if index is None else instants[index] for index in micros.indices.to_pylist()]
 
 
 def _after(epoch: datetime, microseconds: int) -> Any:

@@ -1,14 +1,37 @@
--- Inserts the events of a chunk whose request ids are new.
--- Invariant: a request id that is there stays as it is; of several in the chunk the first is inserted. Nothing is updated.
--- Index: the unique key on request ids, or as {staged_is_new} says.
-insert into billing_usage_events (
-    id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
-    period_start, period_end, event_timestamp, metadata
+-- Compares the events of a chunk with the log, inserts those whose request ids are new, and counts both by billing month.
+-- Invariant: a request id that is there stays as it is; of several in the chunk the first is inserted. Nothing is updated. What is counted
+-- is certain; an event that is not counted here (it differs, came up in this very moment, or was not taken) is looked at afterwards.
+-- Index: the unique key on request ids, or an index on request_id; one look for each event. Where no unique key says so, an event that the
+-- application commits at this very moment is not seen.
+with looked_up as materialized (
+    select staged.*, event.differing
+    from pg_temp.staged_event as staged
+    left join lateral (
+        select {differing_from_staged} as differing
+        from billing_usage_events as event
+        where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
+        order by event.created_at, event.id
+        limit 1
+    ) as event on true
+),
+inserted as (
+    insert into billing_usage_events (
+        id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
+        period_start, period_end, event_timestamp, metadata
+    )
+    select
+        id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
+        period_start, period_end, event_timestamp, metadata
+    from looked_up
+    where is_first and differing is null
+    order by ordinal
+    on conflict do nothing
+    returning period_start
 )
-select
-    id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
-    period_start, period_end, event_timestamp, metadata
-from pg_temp.staged_event as staged
-where is_first and {staged_is_new}
-order by ordinal
-on conflict do nothing
+select outcome, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, count(*) as events
+from (
+    select 'inserted' as outcome, period_start from inserted
+    union all
+    select 'duplicate', period_start from looked_up where differing = '{}'
+) as certain
+group by outcome, partition

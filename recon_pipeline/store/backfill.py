@@ -5,7 +5,7 @@ Invariant: whatever ends it, the record of the batch says what became of every r
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -21,7 +21,7 @@ from recon_pipeline.store.billing_tables import BillingTables, require_trustwort
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.dry_run import DryRun, Plan, PlanQuestion
 from recon_pipeline.store.ingest_xid import Need
-from recon_pipeline.store.insertion import Judge, ahead, insert
+from recon_pipeline.store.insertion import Chunk, Judge, ahead, insert
 from recon_pipeline.store.statements import statement
 
 OnProgress = Callable[[int, float | None], object]
@@ -106,21 +106,13 @@ def run(
         ReconError: A source or the database failed in the middle; the record of the batch is closed with it, and it
             says what became of the rows before.
     """
-    judge = Judge(shape.tables, order.fence)
 
-    def judged() -> Iterator[Readings]:
-        with database.connection() as connection:
-            for piece in pieces:
-                with begin(connection):
-                    readings = judge.judged(connection, piece.readings)
-                yield replace(piece, readings=readings)
-
-    def take(connection: Connection, first_ordinal: int, piece: Readings) -> None:
-        insert(connection, order.batch_id, shape.tables, first_ordinal, piece.readings)
+    def take(connection: Connection, chunk: Chunk) -> None:
+        insert(connection, order.batch_id, shape.tables, chunk)
 
     _open(database, order, dry_run=False)
     with _closing(database, order), database.connection() as connection:
-        _work_through(connection, judged(), take, on_progress)
+        _work_through(connection, _judged(database, order, shape, pieces), take, on_progress)
     return _closed(database, order)
 
 
@@ -137,30 +129,41 @@ def look(
     Raises:
         ReconError: As `run`.
     """
-    judge = Judge(shape.tables, order.fence)
     _open(database, order, dry_run=True)
     with _closing(database, order), database.transaction() as connection:
         dry_run = DryRun(connection, order.batch_id, shape.tables)
 
-        def take(_: Connection, first_ordinal: int, piece: Readings) -> None:
-            dry_run.take(first_ordinal, judge.judged(connection, piece.readings))
+        def take(_: Connection, chunk: Chunk) -> None:
+            dry_run.take(chunk)
 
-        _work_through(connection, pieces, take, on_progress)
+        _work_through(connection, _judged(database, order, shape, pieces), take, on_progress)
         plan = dry_run.plan(question)
     return _closed(database, order), plan
 
 
+def _judged(database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings]) -> Iterator[Chunk]:
+    """The rows, judged and ready to be sent; on a connection of its own, since it works ahead."""
+    judge = Judge(shape.tables, order.fence)
+    first_ordinal = 0
+    with database.connection() as connection:
+        for piece in pieces:
+            with begin(connection):
+                readings = judge.judged(connection, piece.readings)
+            yield Chunk.of(first_ordinal, readings, piece.done)
+            first_ordinal += len(readings)
+
+
 def _work_through(
     connection: Connection,
-    pieces: Iterator[Readings],
-    take: Callable[[Connection, int, Readings], object],
+    chunks: Iterator[Chunk],
+    take: Callable[[Connection, Chunk], object],
     on_progress: OnProgress,
 ) -> None:
     rows_read = 0
-    for piece in ahead(pieces):
-        take(connection, rows_read, piece)
-        rows_read += len(piece.readings)
-        on_progress(rows_read, piece.done)
+    for chunk in ahead(chunks):
+        take(connection, chunk)
+        rows_read += len(chunk.readings)
+        on_progress(rows_read, chunk.done)
     if rows_read == 0:
         raise ReconError(
             "The source holds not one row.", changed=NOTHING_INSERTED, mend="Look at the export, and at its path."

@@ -4,21 +4,20 @@ Invariant: one transaction with a temporary table; no row of the application's i
 itself can refuse (a trigger, a check, another foreign key than the customer's) is not found here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.backfill.rows import Reading
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store import batches
 from recon_pipeline.store.batches import Tally
 from recon_pipeline.store.billing_tables import BillingTables
-from recon_pipeline.store.bulk import copy_in
-from recon_pipeline.store.insertion import DIFFERING, refused_rows, stage
+from recon_pipeline.store.bulk import copy_in, copy_lines_in
+from recon_pipeline.store.insertion import DIFFERING, Chunk, refused_rows
 from recon_pipeline.store.statements import statement
 
 PLANNED = {"judged": "planned_events"}
@@ -110,10 +109,10 @@ class DryRun:
         self._rejected = 0
         connection.execute(statement("create_staged_events"))
 
-    def take(self, first_ordinal: int, readings: Sequence[Reading]) -> None:
+    def take(self, chunk: Chunk) -> None:
         """Look at some more rows."""
-        stage(self._connection, first_ordinal, readings)
-        refused = refused_rows(self._batch_id, first_ordinal, readings)
+        copy_lines_in(self._connection, "copy_staged_events", chunk.lines)
+        refused = refused_rows(self._batch_id, chunk.first_ordinal, chunk.readings)
         if refused:
             copy_in(self._connection, "copy_rejected_events", refused)
         self._rejected += len(refused)

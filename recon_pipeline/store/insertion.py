@@ -9,9 +9,10 @@ apart, and an event that the application commits in that very moment can be in t
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -20,9 +21,10 @@ from recon_pipeline.core.backfill.rows import Period, Reading, row_as_text
 from recon_pipeline.store import batches
 from recon_pipeline.store.batches import Tally
 from recon_pipeline.store.billing_tables import BillingTables
-from recon_pipeline.store.bulk import copy_in, storable
+from recon_pipeline.store.bulk import copy_in, copy_lines_in, storable
 from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import is_lock_not_had, sqlstate
+from recon_pipeline.store.staging import staged_lines
 from recon_pipeline.store.statements import statement
 
 LOCK_ATTEMPTS = 8
@@ -97,17 +99,39 @@ class Judge:
         return unknown
 
 
-def insert(
-    connection: Connection, batch_id: str, tables: BillingTables, first_ordinal: int, readings: Sequence[Reading]
-) -> Tally:
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that are inserted together.
+
+    Attributes:
+        first_ordinal: The number of the first row within the batch.
+        readings: Judged.
+        done: Share of the whole that is read with them, 0 to 1, or None where that is unknown.
+        events: How many of them are events.
+        lines: The events, as COPY takes them; made where rows are read, so that nothing but sending is left to do.
+    """
+
+    first_ordinal: int
+    readings: Sequence[Reading]
+    done: float | None
+    events: int
+    lines: str
+
+    @classmethod
+    def of(cls, first_ordinal: int, readings: Sequence[Reading], done: float | None) -> "Chunk":
+        """The chunk of these readings."""
+        lines = [*staged_lines(first_ordinal, readings)]
+        return cls(first_ordinal, readings, done, len(lines), "".join(lines))
+
+
+def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
     """Insert the events of a chunk, keep the rows that are none, and count both, in one transaction.
 
     Args:
         connection: Not in a transaction.
         batch_id: Whose record counts them.
         tables: How the log is made.
-        first_ordinal: The number of the first row within the batch.
-        readings: Judged.
+        chunk: What to insert.
 
     Raises:
         DBAPIError: A lock was not had in `LOCK_ATTEMPTS` attempts, or no row is what is wrong; nothing was inserted.
@@ -118,58 +142,40 @@ def insert(
         wait=wait_random_exponential(multiplier=0.1, max=3),
         reraise=True,
     )
-    return attempts(_insert_once, connection, batch_id, tables, first_ordinal, readings)
+    return attempts(_insert_once, connection, batch_id, tables, chunk)
 
 
-def _insert_once(
-    connection: Connection, batch_id: str, tables: BillingTables, first_ordinal: int, readings: Sequence[Reading]
-) -> Tally:
+def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
     with begin(connection):
         connection.execute(statement("lock_backfills"))
         connection.execute(statement("immediate_constraints"))
+        connection.execute(statement("look_up_by_index"))
         connection.execute(statement("create_staged_events"))
-        stage(connection, first_ordinal, readings)
-        _insert_staged(connection, tables)
-        tally = _keep_outcomes(connection, batch_id, first_ordinal, readings)
+        copy_lines_in(connection, "copy_staged_events", chunk.lines)
+        counted = _insert_staged(connection, tables)
+        if sum(row.events for row in counted) != chunk.events:
+            counted = connection.execute(statement("count_staged_events", **_JUDGED)).all()
+        tally = _keep_outcomes(connection, batch_id, chunk, counted)
         batches.count(connection, batch_id, tally)
     return tally
 
 
-def stage(connection: Connection, first_ordinal: int, readings: Sequence[Reading]) -> None:
-    """Copy the events among the readings into the staging table."""
-    seen: set[tuple[str | None, str | None]] = set()
-
-    def rows() -> Iterator[tuple[Any, ...]]:
-        for ordinal, one in enumerate(readings, first_ordinal):
-            if one.reasons or one.period is None:
-                continue
-            request = (one.gateway_name, one.request_id)
-            is_first = request not in seen
-            seen.add(request)
-            yield (
-                ordinal, one.gateway_name, one.gateway_customer_id, one.usage_type, one.request_id, one.quantity,
-                *one.period, one.event_timestamp, one.metadata, is_first,
-            )  # fmt: skip
-
-    copy_in(connection, "copy_staged_events", rows())
-
-
-def _insert_staged(connection: Connection, tables: BillingTables) -> None:
-    is_new = {"staged_is_new": "staged_may_be_new" if tables.request_id_is_unique else "staged_is_absent"}
-    if not tables.request_id_is_unique:
-        connection.execute(statement("look_up_by_index"))
+def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Row[Any]]:
+    """Insert what is new, and count what has certainly become of staged events; where one was refused, of none."""
     try:
         with connection.begin_nested():
-            connection.execute(statement("insert_staged_events", **is_new))
+            return connection.execute(statement("insert_staged_events", **DIFFERING)).all()
     except DBAPIError as error:
         if not sqlstate(error).startswith(_FAULTS_OF_A_ROW):
             raise
-        connection.execute(statement("insert_staged_events_singly", **is_new))
+    is_new = "staged_may_be_new" if tables.request_id_is_unique else "staged_is_absent"
+    connection.execute(statement("insert_staged_events_singly", staged_is_new=is_new))
+    return ()
 
 
-def _keep_outcomes(connection: Connection, batch_id: str, first_ordinal: int, readings: Sequence[Reading]) -> Tally:
-    """Find out what became of staged events, keep the rows that are not in the log, and count all."""
-    counted = connection.execute(statement("count_staged_events", **_JUDGED)).all()
+def _keep_outcomes(connection: Connection, batch_id: str, chunk: Chunk, counted: Sequence[Row[Any]]) -> Tally:
+    """Keep the rows that are not in the log, and count all."""
+    readings, first_ordinal = chunk.readings, chunk.first_ordinal
     figures = {outcome: sum(row.events for row in counted if row.outcome == outcome) for outcome in _OUTCOMES}
     refused = refused_rows(batch_id, first_ordinal, readings)
     if figures["conflict"] or figures["refused"]:

@@ -170,3 +170,16 @@ def _accounted_for(fuzzed: Billing, path: Path, *, at_least: int) -> None:
     assert all(one.reasons and json.loads(one.raw_row) is not None for one in kept)
     again = insert_file(fuzzed.url, str(path))
     assert (again.inserted, again.rows_read, again.rejected) == (0, batch.rows_read, batch.rejected)
+
+
+def test_what_a_row_says_is_in_the_log_as_it_was_written(billing: Billing, tmp_path: Path) -> None:
+    said = {"note": 'a\ttab, a\nline, a \\, a "quote", \\N, \\. and ü', "customer": "back\\slash\\n", "request": "\\N"}
+    source = tmp_path / "audit.ndjson"
+    source.write_text(json.dumps({**said, "units": 2, "at": "2025-05-17T12:00:00.000001Z"}))
+    assert insert_file(billing.url, str(source)).inserted == 1
+    (event,) = billing.query(
+        "select gateway_customer_id, request_id, quantity, event_timestamp = '2025-05-17 12:00:00.000001Z' as same, "
+        "metadata ->> 'note' as note from billing_usage_events"
+    )
+    assert tuple(event) == (said["customer"], said["request"], 2, True, said["note"])
+    assert insert_file(billing.url, str(source)).duplicate == 1
