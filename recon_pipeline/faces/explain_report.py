@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.commands import explain as face
+from recon_pipeline.faces import explain as face
 from recon_pipeline.store.explain import Explanation
 
 
@@ -25,12 +25,12 @@ def require_writable(path: Path) -> None:
         ) from None
 
 
-def write_report(path: Path, explained: "face.Explained") -> None:
+def write_report(path: Path, explained: face.Explained) -> None:
     """Write the report; a file that is there is replaced."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("recon_pipeline.faces.commands", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("recon_pipeline.faces", "."), autoescape=True, undefined=StrictUndefined
     )
     keys = [
         {
