@@ -1,9 +1,10 @@
-"""Closes the records of runs that ended without closing their own: partial runs, crashes, cancellations."""
+"""Closes the records of runs, and of their batches, that ended without closing their own: crashes, cancellations."""
 
 import dagster as dg
 
 from recon_pipeline.assets.reconciler import close_record, open_database
 from recon_pipeline.settings import read_settings
+from recon_pipeline.store import batches
 
 _ENDED_WITHOUT_SAYING = (
     "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is untouched."
@@ -11,7 +12,11 @@ _ENDED_WITHOUT_SAYING = (
 
 
 def _close(context: dg.RunStatusSensorContext, outcome: str, error: str | None) -> None:
-    close_record(open_database(read_settings()), context.dagster_run.run_id, outcome, context.log.info, error=error)
+    database, run_id = open_database(read_settings()), context.dagster_run.run_id
+    close_record(database, run_id, outcome, context.log.info, error=error)
+    if error is not None:
+        with database.transaction() as connection:
+            batches.fail_open(connection, run_id, error=error)
 
 
 @dg.run_status_sensor(

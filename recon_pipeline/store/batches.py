@@ -137,6 +137,11 @@ def finish(connection: Connection, batch_id: str, *, error: str | None = None) -
     connection.execute(statement("finish_backfill"), {"batch_id": batch_id, "outcome": outcome, "error": error})
 
 
+def fail_open(connection: Connection, run_id: str, *, error: str) -> None:
+    """Close the record of a run's batch if it is still open."""
+    connection.execute(statement("fail_open_batches"), {"run_id": run_id, "error": error})
+
+
 def of_run(connection: Connection, run_id: str) -> Batch | None:
     """The batch of a run, or None if it had none."""
     return next(iter(_read(connection, run_id=run_id, rows=1)), None)

@@ -277,6 +277,25 @@ def test_a_run_that_ended_without_closing_its_record_is_closed_by_its_sensor(
     assert (record.error is None) == (outcome == "compared")
 
 
+def test_a_backfill_that_was_killed_does_not_stay_running_in_the_list_of_batches(
+    billing: Billing, dagster_instance: DagsterInstance
+) -> None:
+    killed, done = (create_run_for_test(dagster_instance, "b", status=DagsterRunStatus.FAILURE) for _ in "ab")
+    for run, outcome in ((killed, "running"), (done, "done")):
+        billing.query(
+            "insert into recon.backfill_batch (batch_id, run_id, sources, mapping, dry_run, started_by, outcome) "
+            "values (gen_random_uuid(), %s, '{a.csv}', '{}', false, 'me', %s)",
+            run.run_id,
+            outcome,
+        )
+
+    for run in (killed, done):
+        evaluate(run_failed, dagster_instance, run)
+
+    told = {one["run_id"]: one["outcome"] for one in recon("backfills", "--json").json["batches"]}
+    assert told == {killed.run_id: "failed", done.run_id: "done"}
+
+
 def test_a_sensor_leaves_a_closed_record_and_a_run_without_one_as_they_are(
     billing: Billing, dagster_instance: DagsterInstance
 ) -> None:
