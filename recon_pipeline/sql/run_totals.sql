@@ -7,9 +7,11 @@ select
     coalesce(sum(drift_count), 0)::bigint as drift_count,
     coalesce(sum(dedupe_count), 0)::bigint as dedupe_count,
     coalesce(sum(reconcile_failures), 0)::bigint as reconcile_failures,
-    coalesce(sum(over_quota_transitions), 0)::bigint as over_quota_transitions,
-    coalesce(sum(under_quota_transitions), 0)::bigint as under_quota_transitions,
+    -- Of a run that repaired nothing these are what a repair would have done.
+    coalesce(sum(over_quota_transitions) filter (where is_repair), 0)::bigint as over_quota_transitions,
+    coalesce(sum(under_quota_transitions) filter (where is_repair), 0)::bigint as under_quota_transitions,
     coalesce(sum(rows_repaired), 0)::bigint as rows_repaired
 from recon.reconciliation_run
+cross join lateral (select outcome not in ('compared', 'blocked') as is_repair) as kind
 where outcome <> 'running'
 group by outcome

@@ -74,6 +74,8 @@ def test_figures_of_real_runs_are_told_and_go_on_in_another_process(monitored: t
         billing.add_event(customer, 60, event_timestamp=MAY[0])
         if counted is not None:
             billing.add_counter(customer, counted)
+    looked_only = recon("reconcile", "--all", "--dry-run", "--json").json
+    assert looked_only["over_quota_transitions"] == 2, "what a repair would do, which is no transition yet"
     assert recon("reconcile", "--all").exit_code == 0
     billing.query(OPEN_A_RECORD, "open", "running")
     billing.query(
@@ -83,7 +85,7 @@ def test_figures_of_real_runs_are_told_and_go_on_in_another_process(monitored: t
     billing.query("insert into recon.control (action, reason, acted_by) values ('pause', 'INC-4', 'me')")
     after = samples(caller)
     expected = {
-        "recon_drift_count_total": 3,
+        "recon_drift_count_total": 6,
         "recon_rows_repaired_total": 3,
         "recon_over_quota_transitions_total": 2,
         "recon_reconcile_failures_total": 0,

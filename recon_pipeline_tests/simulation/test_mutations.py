@@ -31,6 +31,7 @@ def violation(scene: Scene, quiet_server: PostgresServer) -> str | None:
 def failing(test: str, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run a test of the suite on a server that runs already; returns what failed of it."""
     monkeypatch.setenv("DATABASE_URL", quiet_server.url("postgres"))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # in this process, whatever the whole suite runs in
     failed = Failed()
     pytest.main([*_BARE, test], plugins=[failed])
     return failed.tests
