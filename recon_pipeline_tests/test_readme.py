@@ -76,6 +76,11 @@ def test_every_asset_check_and_schedule_is_in_the_readme() -> None:
     assert [name for name in names if f"`{name}`" not in README and name != "housekeeping_every_night"] == []
 
 
+def test_the_runbook_says_what_to_do_about_every_check() -> None:
+    names = {key.name for key in defs.get_repository_def().asset_graph.asset_check_keys}
+    assert {name for name in names if f"`{name}`" not in DOCS["runbook.md"]} == set()
+
+
 @pytest.mark.parametrize("name", ["README.md", *sorted(DOCS)])
 def test_links_between_pages_lead_somewhere(name: str) -> None:
     folder = PROJECT if name == "README.md" else PROJECT / "docs"

@@ -117,8 +117,8 @@ def test_counters_only_grow_while_runs_begin_end_and_fail(monitored: tuple[Billi
         billing.query(OPEN_A_RECORD, str(number), outcome)
         told = samples(caller)
         seen.append(tuple(told[f"recon_{name}_total"] for name in COUNTED))
-    ended = [1, 2, 3, 3, 4, 5, 6]
-    assert seen == [(7 * runs, 5 * runs, 3 * runs, 2 * runs) for runs in ended]
+    ended, repaired = [1, 2, 3, 3, 4, 5, 6], [1, 2, 2, 2, 3, 3, 4]
+    assert seen == [(7 * runs, 5 * runs, 3 * runs, 2 * repairs) for runs, repairs in zip(ended, repaired, strict=True)]
 
 
 def test_a_horizon_that_is_held_back_is_told_in_seconds(monitored: tuple[Billing, Caller]) -> None:
