@@ -115,9 +115,8 @@ class Basis:
 
     @property
     def parts_after_comparison(self) -> Mapping[str, str]:
-        """The same for a run that compared: it need not look again for counters that may have changed before."""
-        after = {"changed_keys": "compared_keys"} if self.look is Look.CHANGED_KEYS else {}
-        return {**self.parts, **after}
+        """The same of changed keys after a comparison: counters that had changed need not be found again."""
+        return {**self.parts, "changed_keys": "compared_keys"}
 
     @property
     def parameters(self) -> dict[str, Any]:

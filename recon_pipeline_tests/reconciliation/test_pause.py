@@ -127,7 +127,7 @@ def test_a_pause_that_comes_while_a_chunk_begins_is_waited_for_or_seen(drifted: 
         def pause_now() -> None:
             start(pause_and_count)
             wait_until(lambda: in_force(drifted) is not None)
-            if moment == "read_control":
+            if moment == "after":
                 wait_until_blocked(drifted, PRODUCT)
 
         hooks = {"enter_chunk": pause_now}

@@ -292,6 +292,22 @@ def test_a_change_of_the_tables_between_two_steps_of_one_run_is_noticed(
     database.close()
 
 
+def test_a_role_that_loses_its_sight_of_rows_between_two_steps_of_one_run_is_refused(billing: Billing) -> None:
+    """No table changes when a role loses BYPASSRLS, so what was looked up before would still seem to hold."""
+    billing.connection.execute(ROW_SECURITY.format(table="billing_usage_events").encode())
+    with role(billing, "bypassrls") as url:
+        database = BillingDatabase(url, keeps_connection=True)
+        with database.transaction() as connection:
+            require_trustworthy(connection)
+            name = connection.exec_driver_sql("select current_user").scalar_one()
+
+        billing.query(f"alter role {name} nobypassrls")
+
+        with database.transaction() as connection, pytest.raises(UntrustworthyLogError, match="Row level security"):
+            require_trustworthy(connection)
+        database.close()
+
+
 def test_a_table_that_admits_repeated_request_ids_from_now_on_is_read_that_way(billing: Billing) -> None:
     database = BillingDatabase(billing.url, keeps_connection=True)
     with database.transaction() as connection:
