@@ -1,5 +1,5 @@
 -- Part of other statements: the keys that this run's comparison found drifted, those with an event that it did not see, and some of those that
--- it found in sync, others in each run.
+-- it found in sync, others in each run, of the newest events: a burst is not read once more to choose from.
 -- Invariant: every other key matched at the snapshot of this run's comparison. :verified_below is where that stood.
 -- Index: the primary key of recon.counter_drift, by run; ingest_xid.
 select
@@ -18,15 +18,24 @@ from (
         select gateway_customer_id, period_start, period_end
         from (
             select distinct gateway_customer_id, period_start, period_end
-            from billing_usage_events
-            where ingest_xid >= cast(:last_verified_below as xid8)
-                and ingest_xid < cast(:verified_below as xid8)
-                and gateway_name = :gateway_name
-                and usage_type = :usage_type
-                and period_start >= :start
-                and period_start < :end
-                and gateway_customer_id is not null
-                and (:every_customer or gateway_customer_id = any(:customers))
+            from (
+                select gateway_customer_id, period_start, period_end
+                from billing_usage_events
+                where ingest_xid >= cast(:last_verified_below as xid8)
+                    and ingest_xid < cast(:verified_below as xid8)
+                    -- A case, as for the keys with news.
+                    and case
+                        when gateway_name = :gateway_name
+                            and usage_type = :usage_type
+                            and period_start >= :start
+                            and period_start < :end
+                            and gateway_customer_id is not null
+                            and (:every_customer or gateway_customer_id = any(:customers))
+                            then true
+                    end
+                order by ingest_xid desc
+                limit :spot_checked_events
+            ) as newest
         ) as in_sync
         order by hashtext(gateway_customer_id || :run_id)
         limit :spot_checked_keys

@@ -4,6 +4,8 @@
 -- the ledger tells; an outcome is written only for one that was not.
 -- A counter whose row is still the very version that the comparison saw has had no increment since: the sum that belongs to it
 -- is the one of the comparison's snapshot, and its events need not be read again.
+-- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
+-- of the other, whatever statistics make the planner expect.
 -- A counter is found by id and key: nothing makes sure that ids of the application's table are unique.
 -- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key.
 with locked as materialized (
@@ -49,7 +51,7 @@ target as (
             else settled.usage_count
         end as right_count
     from locked
-    left join event_sum
+    full join event_sum
         using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
     cross join lateral (
         select coalesce(event_sum.visible - event_sum.unsettled, 0) as usage_count
@@ -84,16 +86,15 @@ ledgered as (
         coalesce(updated.usage_count, target.usage_count),
         target.usage_limit
     from target
-    left join updated using (ordinal)
+    full join updated using (ordinal)
     where updated.ordinal is not null or target.created
     order by target.ordinal
 )
 update recon.counter_drift as drift
 set outcome = verdict.outcome, error = verdict.error
-from target
-left join updated using (ordinal)
-cross join lateral (
+from (
     select
+        ordinal,
         case
             when updated.usage_count = target.right_count then null
             when target.right_count = target.usage_count then case when not target.created then 'in_sync' end
@@ -102,14 +103,16 @@ cross join lateral (
         case
             when target.right_count <> trunc(target.right_count)
                 then 'the event sum ' || target.right_count || ' is not a whole number'
-            when updated.ordinal is null and target.right_count <> target.usage_count
+            when updated.usage_count is null and target.right_count <> target.usage_count
                 then 'the table suppressed the update of this counter (a trigger or a rule)'
             when updated.usage_count <> target.right_count
                 then 'the table changed the repaired value ' || target.right_count || ' to ' || updated.usage_count
         end as error
+    from target
+    full join updated using (ordinal)
 ) as verdict
 where drift.run_id = :run_id
-    and drift.ordinal = target.ordinal
+    and drift.ordinal = verdict.ordinal
     -- Said twice, so that the rows are found by index: a chunk is few of them.
     and drift.ordinal = any(:ordinals)
     and drift.outcome is distinct from verdict.outcome

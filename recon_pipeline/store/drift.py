@@ -22,6 +22,9 @@ SPOT_CHECKED_KEYS = 100
 """Keys with new events that a comparison found in sync and the final check asks again about, others in each run; the
 nightly audit asks about all of them."""
 
+SPOT_CHECKED_EVENTS = 10_000
+"""The newest events that those keys are drawn from: of a burst not all are read once more."""
+
 
 @dataclass(frozen=True)
 class DriftCell:
@@ -230,6 +233,7 @@ def verify(
                 "last_verified_below": parameters["verified_below"],
                 "verified_below": str(compared.below),
                 "spot_checked_keys": SPOT_CHECKED_KEYS,
+                "spot_checked_events": SPOT_CHECKED_EVENTS,
             }
         if chosen.months is not None:
             verified.append(Verified(usage, chosen.months, mark))

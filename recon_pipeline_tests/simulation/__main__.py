@@ -54,22 +54,29 @@ def main(
 
 
 @main.command()
-@click.option("--rounds", default=5, show_default=True, help="With the product, and as many without.")
+@click.option("--rounds", default=5, show_default=True, help="Of each kind.")
 @click.option("--seconds", default=8, show_default=True, help="How long each takes.")
 @click.option("--full", is_flag=True, help="Repair from the log itself.")
-def load(rounds: int, seconds: int, full: bool) -> None:
+@click.option("--without-pause", is_flag=True, help="Begin a repair of everything as soon as the last has ended.")
+def load(rounds: int, seconds: int, full: bool, without_pause: bool) -> None:
     """Measure what the application's recorder notices of the product, on a server with its usual settings."""
     with scratch_database(None) as url, connected(url, autocommit=True) as connection:
         make_tables(url)
         install_increments(url)
-        done = run_load(Billing(url, connection), rounds=rounds, seconds=seconds, full=full)
-    for name, measured in (("without", done.without), ("beside the product", done.beside)):
+        billing = Billing(url, connection)
+        done = run_load(
+            billing, rounds=rounds, seconds=seconds, full=full, without_pause=without_pause, with_reader=True
+        )
+    kinds = {"alone": done.without, "beside the product": done.beside, "beside a reader": done.beside_reader}
+    for name, measured in kinds.items():
         for one in measured:
             click.echo(
-                f"{name:>20}: {one.calls_per_second:8,.0f} calls/s, p99 {one.p99_ms:6.1f} ms, "
+                f"{name:>18}: {one.calls_per_second:8,.0f} calls/s, p99 {one.p99_ms:6.1f} ms, "
                 f"longest {one.longest_ms:6.0f} ms"
             )
-    click.echo(f"throughput x {done.throughput_ratio:.2f}, p99 x {done.p99_ratio:.2f}")
+    for name, measured in list(kinds.items())[1:]:
+        throughput, p99 = (done.ratio(of, measured) for of in ("calls_per_second", "p99_ms"))
+        click.echo(f"{name}: throughput x {throughput:.2f}, p99 x {p99:.2f}")
     click.echo(f"runs {done.runs}, {done.repairs:,} repairs, {done.wrong} wrong counters at the end")
     sys.exit(1 if done.wrong else 0)
 

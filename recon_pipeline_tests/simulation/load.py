@@ -1,8 +1,10 @@
 """The recorder at full speed with hot customers, beside the product at its busiest: what it costs; nothing is lost.
 
-Rounds with and without the product take turns, so that a machine that gets slower meets both. Beside the rounds with it
-one process ticks every second and another repairs the whole database again and again, each time after some
-counters were made wrong.
+Rounds alone, beside the product, and beside a session that only reads the log take turns, so that a machine that
+gets slower meets all. Beside the product means: one process ticks every second, and another repairs the whole
+database again and again, each time after some counters were made wrong. The repairs have a beginning of their own
+each, as those of a schedule have: were each begun when the last had ended, then the faster the product, the more it
+would disturb. The reading session tells what the machine's cores have to do with it.
 """
 
 import multiprocessing
@@ -12,6 +14,8 @@ import re
 import statistics
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +36,15 @@ CUSTOMERS, HOT = 2_000, 1.1
 _SCRIPT = rf"""\set customer random_zipfian(1, {CUSTOMERS}, {HOT})
 select record_billing_usage_event(
     'stripe', 'customer_' || lpad((:customer - 1)::text, 4, '0'), 'remote_commands', gen_random_uuid()::text,
-    '2025-05-01 00:00Z', '2025-06-01 00:00Z', 1
+    '2025-05-01 00:00Z', '2025-06-01 00:00Z', 1, '2025-05-10 00:00Z'
 );
 """
 _DRIFT = "update billing_usage_counters set usage_count = usage_count + 3 where gateway_customer_id = %s"
 DRIFTED = 300
 """Counters made wrong before each repair of everything."""
+
+REPAIR_EVERY_SECONDS = 1.0
+"""How often such a repair begins, unless they follow one another without a pause."""
 
 _WRONG = """
     select count(*)
@@ -45,6 +52,7 @@ _WRONG = """
     full join billing_usage_counters as counter using (gateway_customer_id)
     where used is distinct from usage_count
 """
+_READ = "select sum(quantity), max(request_id) from (select * from billing_usage_events limit 100000) as part"
 _RATE = re.compile(r"tps = ([0-9.]+)")
 
 
@@ -70,6 +78,7 @@ class Load:
     Attributes:
         without: Rounds with the application alone.
         beside: Rounds beside the product.
+        beside_reader: Rounds beside a session that reads, where those were asked for.
         runs: Runs of the product that ended, by how they ended.
         repairs: Counters repaired meanwhile.
         wrong: Counters that are not their event sums at the end, after one more run.
@@ -77,22 +86,26 @@ class Load:
 
     without: tuple[Round, ...]
     beside: tuple[Round, ...]
+    beside_reader: tuple[Round, ...]
     runs: dict[str, int]
     repairs: int
     wrong: int
 
-    @property
-    def throughput_ratio(self) -> float:
-        """Calls per second beside the product, over those without; medians."""
-        return _median(self.beside, "calls_per_second") / _median(self.without, "calls_per_second")
-
-    @property
-    def p99_ratio(self) -> float:
-        """The same of the latency."""
-        return _median(self.beside, "p99_ms") / _median(self.without, "p99_ms")
+    def ratio(self, of: str, rounds: tuple[Round, ...]) -> float:
+        """Of a figure of some rounds to that of those alone; medians."""
+        return _median(rounds, of) / _median(self.without, of)
 
 
-def run_load(billing: Billing, *, rounds: int, seconds: int, full: bool, clients: int = 4) -> Load:
+def run_load(
+    billing: Billing,
+    *,
+    rounds: int,
+    seconds: int,
+    full: bool = False,
+    without_pause: bool = False,
+    with_reader: bool = False,
+    clients: int = 4,
+) -> Load:
     """Let the application record at full speed, in turns without and beside the product.
 
     Args:
@@ -100,22 +113,31 @@ def run_load(billing: Billing, *, rounds: int, seconds: int, full: bool, clients
         rounds: Of each kind.
         seconds: How long each takes.
         full: The repairs of everything take their sums from the log itself.
+        without_pause: They follow one another without a pause.
+        with_reader: Also beside a session that reads.
         clients: Sessions of the application.
     """
-    without: list[Round] = []
+    alone: list[Round] = []
     beside: list[Round] = []
-    _record(billing.url, seconds, clients)  # so that both find the counters made and the caches warm
+    beside_reader: list[Round] = []
+    _record(billing.url, seconds, clients)  # so that all find the counters made and the caches warm
     database = BillingDatabase(billing.url, keeps_connection=True)
     _run(database, Asked())
+    # As autovacuum leaves them, only sooner.
+    billing.connection.execute("vacuum analyze billing_usage_events, billing_usage_counters")
     for _ in range(rounds):
-        without.append(_record(billing.url, seconds, clients))
-        with _product(billing.url, full):
+        alone.append(_record(billing.url, seconds, clients))
+        with _product(billing.url, full, 0 if without_pause else REPAIR_EVERY_SECONDS):
             beside.append(_record(billing.url, seconds, clients))
+        if with_reader:
+            with _reader(billing.url):
+                beside_reader.append(_record(billing.url, seconds, clients))
     _run(database, Asked())
     database.close()
     runs = dict(billing.query("select outcome, count(*)::int from recon.reconciliation_run group by 1 order by 1"))
     repairs = billing.value("select count(*) from recon.counter_repair")
-    return Load(tuple(without), tuple(beside), runs, repairs, billing.value(_WRONG))
+    wrong = billing.value(_WRONG)
+    return Load(tuple(alone), tuple(beside), tuple(beside_reader), runs, repairs, wrong)
 
 
 def _median(rounds: tuple[Round, ...], what: str) -> float:
@@ -140,14 +162,14 @@ def _record(url: str, seconds: int, clients: int) -> Round:
 
 
 @contextmanager
-def _product(url: str, full: bool) -> Iterator[None]:
+def _product(url: str, full: bool, every_seconds: float) -> Iterator[None]:
     """The product at work in two processes, as two daemons started by mistake would be."""
     processes = multiprocessing.get_context("spawn")
     stop = processes.Event()
     ready = processes.Barrier(3)
     working = [
         processes.Process(target=_tick, args=(url, stop, ready)),
-        processes.Process(target=_repair_all, args=(url, stop, ready, full)),
+        processes.Process(target=_repair_all, args=(url, stop, ready, full, every_seconds)),
     ]
     for one in working:
         one.start()
@@ -161,6 +183,25 @@ def _product(url: str, full: bool) -> Iterator[None]:
     assert [one.exitcode for one in working] == [0, 0], "a process of the product's failed"
 
 
+@contextmanager
+def _reader(url: str) -> Iterator[None]:
+    """A session that reads part of the log, locks nothing and begins anew when it has ended."""
+    stop = threading.Event()
+    reading = threading.Thread(target=_read, args=(url, stop))
+    reading.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        reading.join(60)
+
+
+def _read(url: str, stop: threading.Event) -> None:
+    with connected(url, autocommit=True) as connection:
+        while not stop.is_set():
+            connection.execute(_READ)
+
+
 def _tick(url: str, stop: Any, ready: Any) -> None:
     database = BillingDatabase(url, keeps_connection=True)
     ready.wait(60)
@@ -169,16 +210,18 @@ def _tick(url: str, stop: Any, ready: Any) -> None:
     database.close()
 
 
-def _repair_all(url: str, stop: Any, ready: Any, full: bool) -> None:
+def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: float) -> None:
     database = BillingDatabase(url, keeps_connection=True)
     choices = random.Random(os.getpid())  # noqa: S311 - not a secret
     with connected(url, autocommit=True, options="-c synchronous_commit=off") as saboteur:
         ready.wait(60)
-        while not stop.is_set():
+        begins = time.monotonic()
+        while not stop.wait(max(begins - time.monotonic(), 0)):
             # Each in a transaction of its own, so that nobody waits because of the saboteur.
             for number in choices.sample(range(CUSTOMERS), DRIFTED):
                 saboteur.execute(_DRIFT, (f"customer_{number:04d}",))
             _run(database, Asked(full=full))
+            begins += every_seconds
     database.close()
 
 

@@ -205,7 +205,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the event at the horizon is not read by the repair",
-        (Patch("locked_sums_from_aggregates", "ingest_xid >= asked.horizon", "ingest_xid > asked.horizon"),),
+        (Patch("locked_sums_from_aggregates", "then countable.ingest_xid >= (", "then countable.ingest_xid > ("),),
         f"{_TESTS}/test_no_lost_update.py::test_an_event_of_the_very_transaction_at_the_horizon_is_summed",
     ),
     Mutation(
