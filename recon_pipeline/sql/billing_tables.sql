@@ -34,6 +34,8 @@ create table if not exists billing_usage_counters (
     created_at timestamptz not null default now(),
     unique (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
 );
+create index if not exists billing_usage_counters_period
+    on billing_usage_counters (period_start);
 
 create table if not exists billing_subscriptions (
     id uuid primary key default gen_random_uuid(),

@@ -233,6 +233,15 @@ def _counters(counters: Table, server: Server) -> Iterator[Finding]:
             f"grant insert, update (usage_count, updated_at) on {counters.name} to {server.role};",
         )
     )
+    yield (
+        passed("counters by period", "indexed")
+        if "period_start" in counters.leading_index_columns or counters.kind == "p"
+        else noted(
+            "counters by period",
+            "not indexed: each run glances at the counters of all months, those of closed ones too",
+            f"create index concurrently on {counters.name} (period_start);",
+        )
+    )
 
 
 def _subscriptions(connection: Connection, server: Server) -> Iterator[Finding]:

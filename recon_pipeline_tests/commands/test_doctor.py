@@ -99,6 +99,7 @@ def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_mend(
     [
         ("drop table billing_subscriptions", "billing_subscriptions"),
         ("drop index billing_usage_events_customer", "events by customer"),
+        ("drop index billing_usage_counters_period", "counters by period"),
         (
             "alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key",
             "request ids,mode",
