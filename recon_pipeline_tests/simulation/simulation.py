@@ -238,9 +238,10 @@ class _Play:
         if self.model.settles:
             self.monitor.query("update billing_usage_events set created_at = created_at - interval '1 day'")
             self.model.grow_older()
-        asked = (Asked(approve_reason="the end"), Asked(), Asked(full=True))
-        for number, ask in enumerate(asked):
+        for number, ask in enumerate((Asked(), Asked(), Asked(full=True))):
             ended = self._run(ask)
+            if number == 0 and ended.outcome == "blocked":
+                ended = self._run(Asked(approve_reason="the end"))  # an approval is of what a blocked run has shown
             if ended.outcome != "clean":
                 raise ViolationError(f"run {number + 1} at rest ended {ended}")
             if number > 0 and self._new_repairs():
