@@ -148,9 +148,9 @@ def _judged(database: BillingDatabase, order: Order, shape: LogShape, pieces: It
     with database.connection() as connection:
         for piece in pieces:
             with begin(connection):
-                readings = judge.judged(connection, piece.readings)
-            yield Chunk.of(first_ordinal, readings, piece.done)
-            first_ordinal += len(readings)
+                judged = judge.judged(connection, piece.readings)
+            yield Chunk.of(first_ordinal, piece, judged)
+            first_ordinal += len(judged)
 
 
 def _work_through(

@@ -112,7 +112,7 @@ class DryRun:
     def take(self, chunk: Chunk) -> None:
         """Look at some more rows."""
         copy_lines_in(self._connection, "copy_staged_events", chunk.lines)
-        refused = refused_rows(self._batch_id, chunk.first_ordinal, chunk.readings)
+        refused = refused_rows(self._batch_id, chunk)
         if refused:
             copy_in(self._connection, "copy_rejected_events", refused)
         self._rejected += len(refused)

@@ -16,20 +16,20 @@ def staged_lines(first_ordinal: int, readings: Sequence[Reading]) -> Iterator[st
         readings: Judged.
     """
     seen: set[tuple[str | None, str | None]] = set()
-    for ordinal, one in enumerate(readings, first_ordinal):
-        if one.reasons or one.period is None or one.event_timestamp is None:
+    for ordinal, reading in enumerate(readings, first_ordinal):
+        _, reasons, gateway_name, customer, usage_type, request_id, quantity, timestamp, period, metadata = reading
+        if reasons or period is None or timestamp is None:
             continue
-        request = (one.gateway_name, one.request_id)
+        request = (gateway_name, request_id)
         is_first = "f" if request in seen else "t"
         seen.add(request)
-        texts = _columns(one.gateway_name, one.gateway_customer_id, one.usage_type, one.request_id, one.metadata)
-        yield (
-            f"{ordinal}\t{texts}\t{one.quantity}\t{_instants(one.period)}\t{one.event_timestamp.isoformat()}\t{is_first}\n"
-        )
+        texts = _columns(gateway_name, customer, usage_type, request_id, metadata)
+        yield f"{ordinal}\t{texts}\t{quantity}\t{_instants(period)}\t{timestamp.isoformat()}\t{is_first}\n"
 
 
 def _columns(*texts: str | None) -> str:
-    line = "\t".join(map(str, texts))
+    gateway_name, customer, usage_type, request_id, metadata = texts
+    line = f"{gateway_name}\t{customer}\t{usage_type}\t{request_id}\t{metadata}"
     if "\\" not in line and "\n" not in line and "\r" not in line and line.count("\t") == len(texts) - 1:
         return line
     return "\t".join(str(text).translate(_ESCAPES) for text in texts)
