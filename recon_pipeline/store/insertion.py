@@ -7,10 +7,9 @@ apart, and an event that the application commits in that very moment can be in t
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
@@ -40,18 +39,6 @@ _JUDGED = {"judged": "judged_staged_events", **DIFFERING}
 _OUTCOMES = ("inserted", "duplicate", "conflict", "refused")
 _STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stays as it is"
 _REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
-
-T = TypeVar("T")
-
-
-def ahead(pieces: Iterable[T]) -> Iterator[T]:
-    """The same, each made in a thread of its own while the one before is worked on: parsing while Postgres inserts."""
-    coming, nothing = iter(pieces), object()
-    with ThreadPoolExecutor(1, "recon-read-ahead") as reader:
-        following = reader.submit(next, coming, nothing)
-        while (piece := following.result()) is not nothing:
-            following = reader.submit(next, coming, nothing)
-            yield piece  # pyright: ignore[reportReturnType]
 
 
 class Judge:
