@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from recon_pipeline.core.backfill.columns import Columns, Row, Unreadable
@@ -173,7 +173,9 @@ def _parquet(file: SourceFile, stream: Any) -> Iterator[_Piece]:
     if len(set(columns)) != len(columns):
         raise _unusable_header(file, "two of its columns have one name")
     total, number = parquet.metadata.num_rows, 0
-    for batch in parquet.iter_batches(batch_size=CHUNK_ROWS):
+    # Group by group: an iterator over several keeps what it has read of each until its end, which is the whole file.
+    groups = map(parquet.iter_batches, repeat(CHUNK_ROWS), [[group] for group in range(parquet.num_row_groups)])
+    for batch in chain.from_iterable(groups):
         rows = Columns(dict(zip(columns, map(_python_values, batch.columns), strict=True)))
         lines = range(number + 1, number + batch.num_rows + 1)
         number += batch.num_rows
