@@ -1,6 +1,5 @@
 """The application's side: its month, its counters that go wrong, and what the product did to them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -73,9 +72,9 @@ class Application:
         with psycopg.connect(self.url) as connection:
             return connection.execute(_INFLATE.encode(), (f"{month.key}-01", at_most)).rowcount
 
-    def lose_events(self, months: Sequence[BillingMonth]) -> int:
-        """Fill an audit log with events that never arrived, four in each month; returns how many units they are."""
-        rows = [(f"{month.key}-{day:02} 00:00Z", day) for month in months for day in range(1, 5)]
+    def lose_events(self, month: BillingMonth) -> int:
+        """Fill an audit log with four events of a month that never arrived; returns how many units they are."""
+        rows = [(f"{month.key}-{day:02} 00:00Z", day) for day in range(1, 5)]
         with psycopg.connect(self.url) as connection:
             connection.execute(_AUDIT_LOG)
             connection.cursor().executemany(_LATE_EVENT, rows)
