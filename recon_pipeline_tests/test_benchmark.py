@@ -9,6 +9,7 @@ from rich.console import Console
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.benchmark import BenchmarkReport, run_benchmark
+from recon_pipeline.faces.benchmark.late_events import measure_backfill
 
 SIZES, COUNTERS = (3_000, 6_000), 300
 
@@ -53,7 +54,29 @@ def test_it_measures_both_sides_says_so_draws_a_chart_and_leaves_nothing_behind(
     drawn = (tmp_path / "ticks.svg").read_text()
     assert "<svg" in drawn
 
-    with psycopg.connect(empty_database_url) as connection:
+    assert_nothing_is_left(empty_database_url)
+
+
+def test_a_backfill_is_measured_as_the_command_that_a_person_runs_beside_one_by_hand(
+    empty_database_url: str, console: Console
+) -> None:
+    report = measure_backfill(empty_database_url, rows=2_000, events=600, counters=60, console=console, rounds=1)
+
+    assert (report.rows, report.events, report.counters) == (2_000, 600, 60)
+    assert len(report.measurements) == 4
+    assert all(row.least > 0 for row in report.measurements)
+    (memory,) = report.bars
+    assert 20 < memory.value < 1_000
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for row in report.measurements:
+        assert row.name in shown
+    assert shown.count("met") == 1
+    assert_nothing_is_left(empty_database_url)
+
+
+def assert_nothing_is_left(url: str) -> None:
+    with psycopg.connect(url) as connection:
         left = connection.execute("select datname from pg_database where datname like 'recon_benchmark_%'").fetchall()
         tables = connection.execute("select count(*) from pg_class where relname like 'billing_%'").fetchone()
     assert left == []
@@ -66,3 +89,5 @@ def test_fewer_events_than_counters_are_refused_before_anything_is_made(
 ) -> None:
     with pytest.raises(ConfigurationError, match="cannot fill"):
         run_benchmark("postgresql://nobody@127.0.0.1:1/nothing", events=events, counters=6, console=console)
+    with pytest.raises(ConfigurationError, match="cannot fill"):
+        measure_backfill("postgresql://nobody@127.0.0.1:1/nothing", rows=1, events=5, counters=6, console=console)

@@ -173,10 +173,24 @@ def status(*, as_json: bool) -> int:
 @click.option(
     "--chart", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw times over sizes (SVG, PNG)."
 )
+@click.option(
+    "--backfill",
+    "backfilled_rows",
+    type=click.IntRange(min=1),
+    metavar="ROWS",
+    help="Instead: a backfill of so many rows from a Parquet file, beside COPY and INSERT … ON CONFLICT.",
+)
 @json_option
 @telling_errors
 def benchmark(
-    *, events: tuple[int, ...], counters: int, seed: int, rounds: int, chart: Path | None, as_json: bool
+    *,
+    events: tuple[int, ...],
+    counters: int,
+    seed: int,
+    rounds: int,
+    chart: Path | None,
+    backfilled_rows: int | None,
+    as_json: bool,
 ) -> int:
     """Measure the product against hand-written SQL, as ratios, on made-up usage.
 
@@ -185,16 +199,17 @@ def benchmark(
     from dataclasses import asdict
 
     from recon_pipeline.faces.benchmark import run_benchmark
+    from recon_pipeline.faces.benchmark.late_events import measure_backfill
 
-    report = run_benchmark(
-        read_settings().database_url,
-        events=events,
-        counters=counters,
-        seed=seed,
-        rounds=rounds,
-        console=err if as_json else out,
-        chart=chart,
-    )
+    url, console = read_settings().database_url, err if as_json else out
+    if backfilled_rows is None:
+        report = run_benchmark(
+            url, events=events, counters=counters, seed=seed, rounds=rounds, console=console, chart=chart
+        )
+    else:
+        report = measure_backfill(
+            url, rows=backfilled_rows, events=events[0], counters=counters, seed=seed, rounds=rounds, console=console
+        )
     if as_json:
         show_json({"success": report.is_kept, **asdict(report)})
     return EXIT_CLEAN if report.is_kept else EXIT_NOT_CLEAN

@@ -7,12 +7,14 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice, repeat
 from typing import Any
 
+from recon_pipeline.core.backfill.columns import Columns, Row, Unreadable
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
-from recon_pipeline.core.backfill.rows import Row, SourceRows, Unreadable
+from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.sources.files import SourceFile, find_files, opened, total_size
 
@@ -23,8 +25,8 @@ _BUFFER_BYTES = 2**18
 _NDJSON_ENDINGS = (".ndjson", ".jsonl", ".json")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERED = Iterator[tuple[int, Row | Unreadable]]
-_Piece = tuple[tuple[str, ...], list[tuple[int, Row | Unreadable]], int]
-"""Columns, rows, and how far into the file they reach, in bytes."""
+_Piece = tuple[tuple[str, ...], Sequence[int], Sequence[Row | Unreadable], int]
+"""Columns, lines, rows, and how far into the file they reach, in bytes."""
 
 
 def read_files(sources: Iterable[str], *, encoding: str, delimiter: str | None) -> Iterator[SourceRows]:
@@ -41,9 +43,9 @@ def read_files(sources: Iterable[str], *, encoding: str, delimiter: str | None) 
     files = [file for source in sources for file in find_files(source)]
     total, before = total_size(files), 0
     for file in files:
-        for columns, rows, position in _pieces(file, encoding, delimiter):
+        for columns, lines, rows, position in _pieces(file, encoding, delimiter):
             done = None if not total else min((before + position) / total, 1.0)
-            yield SourceRows(file.name, columns, rows, done)
+            yield SourceRows(file.name, columns, lines, rows, done)
         before += file.size or 0
 
 
@@ -53,14 +55,10 @@ def _pieces(file: SourceFile, encoding: str, delimiter: str | None) -> Iterator[
             yield from _parquet(file, stream)
             return
         columns, numbered = _text_rows(file, stream, encoding, delimiter)
-        piece: list[tuple[int, Row | Unreadable]] = []
-        for one in numbered:
-            piece.append(one)
-            if len(piece) == CHUNK_ROWS:
-                yield columns, piece, raw.tell()
-                piece = []
-        if piece:
-            yield columns, piece, file.size or 0  # the stream closes itself at its end
+        while piece := list(islice(numbered, CHUNK_ROWS)):
+            lines, rows = zip(*piece, strict=True)
+            # The stream closes itself at its end.
+            yield columns, lines, rows, file.size or 0 if stream.closed else raw.tell()
 
 
 def _text_rows(
@@ -175,13 +173,13 @@ def _parquet(file: SourceFile, stream: Any) -> Iterator[_Piece]:
     if len(set(columns)) != len(columns):
         raise _unusable_header(file, "two of its columns have one name")
     total, number = parquet.metadata.num_rows, 0
-    for batch in parquet.iter_batches(batch_size=CHUNK_ROWS):
-        values = zip(*map(_python_values, batch.columns), strict=True)
-        rows: list[tuple[int, Row | Unreadable]] = [
-            (number + index, dict(zip(columns, row, strict=True))) for index, row in enumerate(values, 1)
-        ]
-        number += len(rows)
-        yield columns, rows, int((file.size or 0) * number / total)
+    # Group by group: an iterator over several keeps what it has read of each until its end, which is the whole file.
+    groups = map(parquet.iter_batches, repeat(CHUNK_ROWS), [[group] for group in range(parquet.num_row_groups)])
+    for batch in chain.from_iterable(groups):
+        rows = Columns(dict(zip(columns, map(_python_values, batch.columns), strict=True)))
+        lines = range(number + 1, number + batch.num_rows + 1)
+        number += batch.num_rows
+        yield columns, lines, rows, int((file.size or 0) * number / total)
 
 
 def _python_values(column: Any) -> list[Any]:

@@ -1,8 +1,8 @@
 -- Where the events of a chunk wait to be inserted; gone with the transaction.
--- Invariant: holds nothing that a type of the log's columns could refuse; ids are made here, which tells what was inserted.
+-- Invariant: holds nothing that a type of the log's columns could refuse; ids are made before, which tells what was inserted.
 create temporary table staged_event (
     ordinal bigint not null,
-    id uuid not null default gen_random_uuid(),
+    id uuid not null,
     gateway_name text not null,
     gateway_customer_id text not null,
     usage_type text not null,

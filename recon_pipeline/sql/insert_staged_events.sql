@@ -1,8 +1,9 @@
 -- Compares the events of a chunk with the log, inserts those whose request ids are new, and counts both by billing month.
 -- Invariant: a request id that is there stays as it is; of several in the chunk the first is inserted. Nothing is updated. What is counted
 -- is certain; an event that is not counted here (it differs, came up in this very moment, or was not taken) is looked at afterwards.
--- Index: the unique key on request ids, or an index on request_id; one look for each event. Where no unique key says so, an event that the
--- application commits at this very moment is not seen.
+-- Index: the unique key on request ids, or an index on request_id; one look for each event. The order is of a row, which no index on
+-- created_at gives: with bad statistics that one would be read from its beginning for each event. Where no unique key says so, an event
+-- that the application commits at this very moment is not seen.
 with looked_up as materialized (
     select staged.*, event.differing
     from pg_temp.staged_event as staged
@@ -10,7 +11,7 @@ with looked_up as materialized (
         select {differing_from_staged} as differing
         from billing_usage_events as event
         where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-        order by event.created_at, event.id
+        order by (event.created_at, event.id)
         limit 1
     ) as event on true
 ),

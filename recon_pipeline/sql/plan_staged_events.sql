@@ -1,6 +1,6 @@
 -- Part of other statements: what would become of each event of a whole source, nothing of which is inserted.
 -- Invariant: as judged_staged_events; the first of several with one request id would be inserted, the others compared with it.
--- Index: the unique key on request ids, or an index on request_id; one look for each event.
+-- Index: the unique key on request ids, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 select
     staged.ordinal, staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.quantity,
     staged.period_start, staged.period_end, staged.refusal, event.stays,
@@ -23,7 +23,7 @@ cross join lateral (
                 period_start, period_end, event_timestamp
             from billing_usage_events as event
             where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-            order by event.created_at, event.id
+            order by (event.created_at, event.id)
             limit 1
         )
         union all

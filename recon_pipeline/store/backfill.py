@@ -4,7 +4,7 @@ Invariant: whatever ends it, the record of the batch says what became of every r
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.errors import ReconError, StatementFailedError
 from recon_pipeline.store import batches, ingest_xid
+from recon_pipeline.store.ahead import ahead
 from recon_pipeline.store.batches import Batch
 from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.dry_run import DryRun, Plan, PlanQuestion
 from recon_pipeline.store.ingest_xid import Need
-from recon_pipeline.store.insertion import Chunk, Judge, ahead, insert
+from recon_pipeline.store.insertion import Chunk, Judge, insert
 from recon_pipeline.store.statements import statement
 
 OnProgress = Callable[[int, float | None], object]
@@ -148,9 +149,9 @@ def _judged(database: BillingDatabase, order: Order, shape: LogShape, pieces: It
     with database.connection() as connection:
         for piece in pieces:
             with begin(connection):
-                readings = judge.judged(connection, piece.readings)
-            yield Chunk.of(first_ordinal, readings, piece.done)
-            first_ordinal += len(readings)
+                judged = judge.judged(connection, piece.readings)
+            yield Chunk.of(first_ordinal, piece, judged)
+            first_ordinal += len(judged)
 
 
 def _work_through(
@@ -160,10 +161,11 @@ def _work_through(
     on_progress: OnProgress,
 ) -> None:
     rows_read = 0
-    for chunk in ahead(chunks):
-        take(connection, chunk)
-        rows_read += len(chunk.readings)
-        on_progress(rows_read, chunk.done)
+    with closing(ahead(chunks)) as read:
+        for chunk in read:
+            take(connection, chunk)
+            rows_read += len(chunk.readings)
+            on_progress(rows_read, chunk.done)
     if rows_read == 0:
         raise ReconError(
             "The source holds not one row.", changed=NOTHING_INSERTED, mend="Look at the export, and at its path."

@@ -112,7 +112,7 @@ class DryRun:
     def take(self, chunk: Chunk) -> None:
         """Look at some more rows."""
         copy_lines_in(self._connection, "copy_staged_events", chunk.lines)
-        refused = refused_rows(self._batch_id, chunk.first_ordinal, chunk.readings)
+        refused = refused_rows(self._batch_id, chunk)
         if refused:
             copy_in(self._connection, "copy_rejected_events", refused)
         self._rejected += len(refused)
@@ -121,7 +121,9 @@ class DryRun:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
         connection.execute(statement("index_staged_events"))
+        connection.execute(statement("look_up_by_index"))
         connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
+        connection.execute(statement("plan_as_usual"))
         connection.execute(statement("analyze_planned_events"))
         rows = connection.execute(statement("planned_by_month", **PLANNED)).mappings()
         months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))

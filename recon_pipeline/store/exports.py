@@ -9,8 +9,9 @@ import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from recon_pipeline.core.backfill.columns import Columns
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
-from recon_pipeline.core.backfill.rows import Row, SourceRows, Unreadable
+from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.failures import first_line, told
@@ -43,11 +44,10 @@ def read_export(database: BillingDatabase, source: str, *, chunk_rows: int) -> I
                 columns = tuple(column.name for column in cursor.description or ())
                 _require_distinct(columns, source)
                 while rows := cursor.fetchmany(chunk_rows):
-                    numbered: list[tuple[int, Row | Unreadable]] = [
-                        (number + index, dict(zip(columns, row, strict=True))) for index, row in enumerate(rows, 1)
-                    ]
+                    values = Columns(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+                    lines = range(number + 1, number + len(rows) + 1)
                     number += len(rows)
-                    yield SourceRows(source, columns, numbered, None)
+                    yield SourceRows(source, columns, lines, values, None)
         except psycopg.Error as error:
             failed = DBAPIError.instance(query, None, error, psycopg.Error)
             if not isinstance(failed, DBAPIError):

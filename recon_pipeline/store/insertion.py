@@ -7,16 +7,18 @@ apart, and an event that the application commits in that very moment can be in t
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from recon_pipeline.core.backfill.columns import Row as SourceRow
+from recon_pipeline.core.backfill.columns import Unreadable
 from recon_pipeline.core.backfill.placement import Fence, placed
+from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.backfill.rows import Period, Reading, row_as_text
 from recon_pipeline.store import batches
 from recon_pipeline.store.batches import Tally
@@ -38,18 +40,6 @@ _OUTCOMES = ("inserted", "duplicate", "conflict", "refused")
 _STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stays as it is"
 _REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
 
-T = TypeVar("T")
-
-
-def ahead(pieces: Iterable[T]) -> Iterator[T]:
-    """The same, each made in a thread of its own while the one before is worked on: parsing while Postgres inserts."""
-    coming, nothing = iter(pieces), object()
-    with ThreadPoolExecutor(1, "recon-read-ahead") as reader:
-        following = reader.submit(next, coming, nothing)
-        while (piece := following.result()) is not nothing:
-            following = reader.submit(next, coming, nothing)
-            yield piece  # pyright: ignore[reportReturnType]
-
 
 class Judge:
     """What readings need from the database before they are events: their period, and whether the customer is known."""
@@ -59,11 +49,11 @@ class Judge:
         self._fence = fence
         self._known: set[str] = set()
 
-    def judged(self, connection: Connection, readings: Sequence[Reading]) -> list[Reading]:
+    def judged(self, connection: Connection, readings: Sequence[Reading]) -> Sequence[Reading]:
         """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
         subscribed = self._subscribed(connection, readings)
         unknown = self._unknown(connection, readings)
-        found = [placed(reading, subscribed, self._fence) for reading in readings]
+        found = placed(readings, subscribed, self._fence)
         if not unknown:
             return found
         return [
@@ -105,23 +95,27 @@ class Chunk:
 
     Attributes:
         first_ordinal: The number of the first row within the batch.
-        readings: Judged.
+        source: Its name for a person.
+        rows: As they were read.
+        readings: Of each row; judged.
         done: Share of the whole that is read with them, 0 to 1, or None where that is unknown.
         events: How many of them are events.
         lines: The events, as COPY takes them; made where rows are read, so that nothing but sending is left to do.
     """
 
     first_ordinal: int
+    source: str
+    rows: Sequence[SourceRow | Unreadable]
     readings: Sequence[Reading]
     done: float | None
     events: int
     lines: str
 
     @classmethod
-    def of(cls, first_ordinal: int, readings: Sequence[Reading], done: float | None) -> "Chunk":
+    def of(cls, first_ordinal: int, piece: Readings, judged: Sequence[Reading]) -> "Chunk":
         """The chunk of these readings."""
-        lines = [*staged_lines(first_ordinal, readings)]
-        return cls(first_ordinal, readings, done, len(lines), "".join(lines))
+        lines = [*staged_lines(first_ordinal, judged)]
+        return cls(first_ordinal, piece.source, piece.rows, judged, piece.done, len(lines), "".join(lines))
 
 
 def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
@@ -175,47 +169,47 @@ def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Ro
 
 def _keep_outcomes(connection: Connection, batch_id: str, chunk: Chunk, counted: Sequence[Row[Any]]) -> Tally:
     """Keep the rows that are not in the log, and count all."""
-    readings, first_ordinal = chunk.readings, chunk.first_ordinal
     figures = {outcome: sum(row.events for row in counted if row.outcome == outcome) for outcome in _OUTCOMES}
-    refused = refused_rows(batch_id, first_ordinal, readings)
+    refused = refused_rows(batch_id, chunk)
     if figures["conflict"] or figures["refused"]:
         for row in connection.execute(statement("staged_events_not_taken", **_JUDGED)):
-            reading = readings[int(row.ordinal) - first_ordinal]
+            index = int(row.ordinal) - chunk.first_ordinal
             if row.outcome == "conflict":
                 told = _STAYS_AS_IT_WAS.format(", ".join(row.differing))
-                refused.append(_not_taken(batch_id, row.ordinal, reading, "conflict", (told,), row.stays))
+                refused.append(_not_taken(batch_id, chunk, index, "conflict", (told,), row.stays))
             else:
                 reasons = (f"the log refused it: {row.refusal}" if row.refusal else _REFUSED_SILENTLY,)
-                refused.append(_not_taken(batch_id, row.ordinal, reading, "rejected", reasons))
+                refused.append(_not_taken(batch_id, chunk, index, "rejected", reasons))
     if refused:
         copy_in(connection, "copy_rejected_events", refused)
     return Tally(
         inserted=figures["inserted"],
         duplicate=figures["duplicate"],
         conflict=figures["conflict"],
-        rejected=len(readings) - figures["inserted"] - figures["duplicate"] - figures["conflict"],
+        rejected=len(chunk.readings) - figures["inserted"] - figures["duplicate"] - figures["conflict"],
         partitions=frozenset(row.partition for row in counted if row.outcome in ("inserted", "duplicate")),
     )
 
 
-def refused_rows(batch_id: str, first_ordinal: int, readings: Sequence[Reading]) -> list[tuple[Any, ...]]:
+def refused_rows(batch_id: str, chunk: Chunk) -> list[tuple[Any, ...]]:
     """The rows that are no events, as they are kept."""
     return [
-        _not_taken(batch_id, ordinal, reading, "rejected", reading.reasons)
-        for ordinal, reading in enumerate(readings, first_ordinal)
+        _not_taken(batch_id, chunk, index, "rejected", reading.reasons)
+        for index, reading in enumerate(chunk.readings)
         if reading.reasons
     ]
 
 
 def _not_taken(
     batch_id: str,
-    ordinal: int,
-    reading: Reading,
+    chunk: Chunk,
+    index: int,
     kind: str,
     reasons: Sequence[str],
     stays: Mapping[str, Any] | None = None,
 ) -> tuple[Any, ...]:
     return (
-        batch_id, ordinal, kind, storable(reading.source), reading.line, [storable(reason) for reason in reasons],
-        row_as_text(reading.row), json.dumps(stays, default=str) if stays is not None else None,
+        batch_id, chunk.first_ordinal + index, kind, storable(chunk.source), chunk.readings[index].line,
+        [storable(reason) for reason in reasons], row_as_text(chunk.rows[index]),
+        json.dumps(stays, default=str) if stays is not None else None,
     )  # fmt: skip

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -157,6 +160,23 @@ def test_every_record_of_a_hostile_csv_file_ends_in_one_way(
     ]
     path.write_bytes(b"\n".join([f"{HEADER},left".encode(), *quoted, *junk]) + b"\n")
     _accounted_for(fuzzed, path, at_least=len(quoted))
+
+
+def test_a_parquet_file_of_several_groups_is_read_to_its_end_in_chunks_with_its_row_numbers(
+    billing: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 4)
+    path, numbers = tmp_path / "audit.parquet", list(range(1, 21))
+    at = pa.array([datetime(2025, 5, 17, 12, tzinfo=UTC)] * 20, pa.timestamp("ms", "UTC"))
+    columns = {"customer": ["c"] * 20, "request": [f"r{number}" for number in numbers], "units": numbers, "at": at}
+    pq.write_table(pa.table(columns), path, row_group_size=7)
+    told: list[int] = []
+    batch = insert_file(billing.url, str(path), told.append)
+    assert (batch.inserted, told) == (20, [4, 7, 11, 14, 18, 20])
+    lines = billing.query(
+        "select quantity, metadata -> 'recon_backfill' ->> 'line' from billing_usage_events order by 1"
+    )
+    assert [(quantity, int(line)) for quantity, line in lines] == [(number, number) for number in numbers]
 
 
 def _accounted_for(fuzzed: Billing, path: Path, *, at_least: int) -> None:

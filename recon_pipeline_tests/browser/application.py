@@ -31,6 +31,17 @@ _INFLATE = """
     )
 """
 
+_AUDIT_LOG = """
+    create schema audit;
+    create table audit.usage_log (id bigint generated always as identity, customer text, units int, at timestamptz)
+"""
+_LATE_EVENT = """
+    insert into audit.usage_log (customer, units, at)
+    select gateway_customer_id, 3, %s::timestamptz
+    from (select distinct gateway_customer_id from billing_usage_counters) as customer
+    order by gateway_customer_id offset %s limit 1
+"""
+
 _LEDGER = """
     select count(*), coalesce(sum(usage_count_after - coalesce(usage_count_before, 0)), 0)::bigint
     from recon.counter_repair
@@ -60,6 +71,14 @@ class Application:
         """Count one unit too many on counters of a month; returns how many counters."""
         with psycopg.connect(self.url) as connection:
             return connection.execute(_INFLATE.encode(), (f"{month.key}-01", at_most)).rowcount
+
+    def lose_events(self, month: BillingMonth) -> int:
+        """Fill an audit log with four events of a month that never arrived; returns how many units they are."""
+        rows = [(f"{month.key}-{day:02} 00:00Z", day) for day in range(1, 5)]
+        with psycopg.connect(self.url) as connection:
+            connection.execute(_AUDIT_LOG)
+            connection.cursor().executemany(_LATE_EVENT, rows)
+        return 3 * len(rows)
 
     def drift_count(self) -> int:
         """How many keys differ from the log, asked by a statement of the test's own."""

@@ -17,6 +17,19 @@ TABLES = ("billing_subscriptions", "billing_usage_counters")
 LARGE = ViewportSize(width=1900, height=900)
 TALL = ViewportSize(width=1500, height=1500)
 WIDE = ViewportSize(width=1900, height=1500)
+BACKFILL = """\
+ops:
+  backfilled_events:
+    config:
+      source: ["table:audit.usage_log"]
+      mapping:
+        gateway_name: {value: stripe}
+        usage_type: {value: remote_commands}
+        gateway_customer_id: customer
+        primary_key: id
+        quantity: units
+        event_timestamp: at
+"""
 Months = tuple[BillingMonth, BillingMonth, BillingMonth]
 
 
@@ -83,6 +96,30 @@ def test_comparing_alone_repairs_nothing_and_repairing_alone_does(
     assert application.ledger() == (before[0] + drifted, before[1] - drifted)
     ui.open_checks("repaired_counters", "counters_match_event_sums")
     expect(ui.text(f"All counters of {month.key} equal their event sums.")).to_be_visible()
+
+
+def test_missing_events_of_a_source_named_in_the_config_are_inserted_and_counted_in_one_run(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (_, month, _) = quiet_ui, months
+    units, usage = application.lose_events(month), application.usage()
+
+    ui.page.set_viewport_size(LARGE)
+    ui.open("/locations/recon_pipeline/jobs/backfill_usage_events")
+    dialog = ui.choose(month.key)  # a run of one month starts at once, one of several when the daemon comes to it
+    editor = ui.configure(dialog, BACKFILL)
+    ui.picture("backfill-config", editor)
+    ui.save_config(editor)
+    assert ui.launch(dialog) == "Success"
+
+    assert application.usage() == usage + units
+    assert application.drift_count() == 0
+    ui.page.set_viewport_size(TALL)
+    ui.open("/assets/backfilled_events?view=events")
+    for fact, told in (("rows_read", "4"), ("inserted", "4"), ("conflict", "0"), ("rejected", "0")):
+        expect(ui.fact(fact)).to_have_text(f"{fact}{told}")
+    expect(ui.fact("partitions")).to_have_text(f"partitions{month.key}")
+    ui.picture("backfill", ui.text("Metadata", exact=True), ui.fact("partitions"), to_right_edge=True)
 
 
 def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_tells_why(

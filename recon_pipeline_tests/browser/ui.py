@@ -78,6 +78,29 @@ class Ui:
         expect(dialog.get_by_text(re.compile(r"^[1-9]\d* partitions?$")).first).to_be_visible()
         return dialog
 
+    def configure(self, dialog: Locator, config: str) -> Locator:
+        """Write a config into the dialog's editor; `save_config` then goes back to the dialog.
+
+        Returns:
+            The editor.
+        """
+        dialog.get_by_text("Config", exact=True).click()
+        dialog.get_by_role("button", name="Add config").click()
+        editor = self.page.get_by_role("dialog").filter(has_text="Config Editor")
+        text = editor.locator(".CodeMirror").first
+        expect(editor.get_by_text("No missing config")).to_be_visible()
+        text.click()
+        self.page.keyboard.press("ControlOrMeta+A")
+        self.page.keyboard.insert_text(config)
+        expect(text).to_contain_text("backfilled_events")
+        expect(editor.get_by_text("No errors")).to_be_visible()
+        return editor
+
+    def save_config(self, editor: Locator) -> None:
+        """Close the editor of a config."""
+        editor.get_by_role("button", name="Save config").click()
+        expect(editor).to_be_hidden()
+
     def launch(self, dialog: Locator) -> str:
         """Launch what is chosen, and watch the run end.
 

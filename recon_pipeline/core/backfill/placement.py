@@ -38,20 +38,29 @@ class Fence:
         return None
 
 
-def placed(reading: Reading, subscribed: Mapping[tuple[str, str], Sequence[Period]], fence: Fence) -> Reading:
-    """The reading with its period, and with the reason if that period may not be written.
+def placed(
+    readings: Sequence[Reading], subscribed: Mapping[tuple[str, str], Sequence[Period]], fence: Fence
+) -> Sequence[Reading]:
+    """The readings with their periods, and with the reason where that period may not be written.
 
     Args:
-        reading: Of a row.
+        readings: Of rows.
         subscribed: Current periods by gateway and customer, in the order in which they are to be taken.
         fence: The months that may be written.
     """
-    period = reading.period or _period_of(reading, subscribed)
-    if period is None:
-        return reading
-    refusal = fence.refusal(period)
-    reasons = (*reading.reasons, refusal) if refusal else reading.reasons
-    return reading._replace(period=period, reasons=reasons)
+    found = [
+        reading if reading.period is not None else reading._replace(period=_period_of(reading, subscribed))
+        for reading in readings
+    ]
+    refusals = {period: fence.refusal(period) for period in {reading.period for reading in found} if period is not None}
+    if not any(refusals.values()):
+        return found
+    return [
+        reading._replace(reasons=(*reading.reasons, refusal))
+        if (refusal := reading.period and refusals[reading.period])
+        else reading
+        for reading in found
+    ]
 
 
 def _period_of(reading: Reading, subscribed: Mapping[tuple[str, str], Sequence[Period]]) -> Period | None:

@@ -1,11 +1,12 @@
 """Pieces of sources turned into readings, one source after the other, by one mapping."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from recon_pipeline.core.backfill.columns import Columns, Row, Unreadable
 from recon_pipeline.core.backfill.mapping import MappingSpec, default_mapping, require_columns
 from recon_pipeline.core.backfill.quantities import QuantityRange
-from recon_pipeline.core.backfill.rows import Reading, RowReader, SourceRows, Unreadable
+from recon_pipeline.core.backfill.rows import Reading, RowReader, SourceRows
 from recon_pipeline.core.scope import MeteredUsage
 
 
@@ -14,11 +15,15 @@ class Readings:
     """The rows of a piece, read.
 
     Attributes:
-        readings: In the order of the source.
+        source: Its name for a person.
+        rows: As they were read, in the order of the source.
+        readings: Of each row.
         done: Share of the whole that is read, 0 to 1, or None where that is unknown.
     """
 
-    readings: list[Reading]
+    source: str
+    rows: Sequence[Row | Unreadable]
+    readings: Sequence[Reading]
     done: float | None
 
 
@@ -46,9 +51,11 @@ def read_rows(
                 mapping, source=piece.source, batch_id=batch_id, quantity_range=quantity_range, scope=scope
             )
             source = piece.source
-        yield Readings([reader.read(line, row) for line, row in piece.rows], piece.done)
+        yield Readings(piece.source, piece.rows, reader.read(piece.lines, piece.rows), piece.done)
 
 
 def _names_in(piece: SourceRows) -> tuple[str, ...]:
     """All names of objects that need not have the same ones."""
-    return tuple({name: None for _, row in piece.rows if not isinstance(row, Unreadable) for name in row})
+    if isinstance(piece.rows, Columns):
+        return tuple(piece.rows.values)
+    return tuple({name: None for row in piece.rows if not isinstance(row, Unreadable) for name in row})

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
+
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import parse_quotas
 from recon_pipeline.core.scope import Extent, parse_scope
@@ -111,12 +113,18 @@ class Product:
         return Timing(count, time.perf_counter() - began)
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held."""
-    status = Path("/proc/self/status")
+def peak_memory_bytes(process_id: int | None = None) -> int:
+    """The most memory that this process has held, or another one; of that, where Linux does not tell, what it holds.
+
+    Raises:
+        psutil.Error: The other process has ended.
+    """
+    status = Path(f"/proc/{process_id or 'self'}/status")
     if status.exists():  # what getrusage says of Linux starts from the process that this one was forked from
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(found[0].split()[1]) * 1024 if found else 0  # what has ended and was not waited for has none
+    if process_id is not None:
+        return psutil.Process(process_id).memory_info().rss
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

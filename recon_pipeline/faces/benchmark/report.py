@@ -1,6 +1,6 @@
 """What the benchmark has to say: times, ratios with the bars they have to keep to, and the tables that show them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -114,6 +114,34 @@ class BenchmarkReport:
         return all(bar.is_met for bar in bars) and not any(size.mismatch_count for size in self.sizes)
 
 
+@dataclass(frozen=True)
+class BackfillReport:
+    """What was measured of backfills.
+
+    Attributes:
+        server_version: For example `18.4`.
+        seed: Of the made-up usage.
+        rows: Of the file.
+        events: In the log before.
+        counters: Beside it.
+        measurements: Times, by name.
+        bars: The promises.
+    """
+
+    server_version: str
+    seed: int
+    rows: int
+    events: int
+    counters: int
+    measurements: tuple[Measurement, ...]
+    bars: tuple[Bar, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether every promise was kept."""
+        return all(bar.is_met for bar in self.bars)
+
+
 def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
     """Print what was measured on one size.
 
@@ -141,6 +169,28 @@ def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
         console.print(f"Plan of {name}:")
         for node in nodes:
             console.print(f"  {node}", highlight=False, markup=False)
+
+
+def show_backfill(console: Console, report: BackfillReport, *, beside: Mapping[str, str]) -> None:
+    """Print what was measured of backfills.
+
+    Args:
+        console: Where to.
+        report: What was measured.
+        beside: For each name of a measurement, that of the one whose rows per second it is compared with.
+    """
+    title = f"{report.rows:,} rows of a file into a log of {report.events:,} events, Postgres {report.server_version}"
+    table = Table("What", title=title)
+    for heading in ("Best", "Median", "Rows per second", "Ratio"):
+        table.add_column(heading, justify="right")
+    least = {row.name: row.least for row in report.measurements}
+    for row in report.measurements:
+        ratio = f"{least[beside[row.name]] / row.least:.2f}" if row.name in beside else "1"
+        rows_per_second = f"{report.rows / row.least:,.0f}"
+        table.add_row(row.name, _time(row.least), _time(row.median), rows_per_second, ratio)
+    table.caption = "By hand: COPY, INSERT … ON CONFLICT DO NOTHING. Ratio: of rows per second, to those by hand."
+    console.print(table)
+    _show_bars(console, report.bars)
 
 
 def show_whole(console: Console, report: BenchmarkReport) -> None:

@@ -1,0 +1,111 @@
+"""The `metadata` of a late event: where it comes from, and what else its row says.
+
+Invariant: nothing of the row is changed; what Postgres or JSON cannot hold is refused with the reason.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from recon_pipeline.core.backfill.columns import Reasons, Row, read_each, shared_names, values_of
+from recon_pipeline.core.backfill.identifiers import require_storable
+from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
+from recon_pipeline.core.backfill.mapping import OWN_PREFIX, MappingSpec
+
+ORIGIN_KEY = "recon_backfill"
+"""The entry of an event's `metadata` that names batch, source and line."""
+
+
+class MetadataWriter:
+    """Writes the metadata of the rows of one source, as JSON.
+
+    Args:
+        spec: The mapping: columns that it speaks of are not repeated here.
+        source: The source's name.
+        batch_id: The batch.
+    """
+
+    def __init__(self, spec: MappingSpec, *, source: str, batch_id: str) -> None:
+        self._taken = spec.columns
+        self._own = spec.metadata
+        origin = json.dumps({"batch_id": batch_id, "source": source})
+        self._origin = f'{{"{ORIGIN_KEY}": {origin[:-1]}, "line": '
+
+    def write(self, lines: Sequence[int], rows: Sequence[Row], reasons: Reasons) -> list[str]:
+        """The metadata of each row, and a reason for each thing in it that cannot be kept."""
+        names = shared_names(rows) if self._own is None else None
+        if names is None:
+            return [
+                self._of_row(line, row, reasons, index)
+                for index, (line, row) in enumerate(zip(lines, rows, strict=True))
+            ]
+        heads = [f"{self._origin}{line}}}" for line in lines]
+        left = [self._column(name, rows, reasons) for name in names if self._is_left(name)]
+        if not left:
+            return [f"{head}}}" for head in heads]
+        rests = map(", ".join, zip(*left, strict=True))
+        return [f"{head}, {rest}}}" for head, rest in zip(heads, rests, strict=True)]
+
+    def _is_left(self, name: str) -> bool:
+        return name not in self._taken and not name.startswith(OWN_PREFIX)
+
+    def _column(self, name: str, rows: Sequence[Row], reasons: Reasons) -> list[str]:
+        """A column's entries; a row that has a reason is no event, so what stands here for it does not matter."""
+        entries = read_each(lambda value: _entry(name, value), values_of(rows, name), "metadata", reasons)
+        return [entry or "" for entry in entries]
+
+    def _of_row(self, line: int, row: Row, reasons: Reasons, index: int) -> str:
+        left = {name: value for name, value in row.items() if self._is_left(name)}
+        own = self._own_metadata(row, reasons, index)
+        if own:
+            left = {name: value for name, value in own.items() if name != ORIGIN_KEY} | left
+        entries = [f"{self._origin}{line}}}"]
+        for name, value in left.items():
+            try:
+                entries.append(_entry(name, value))
+            except UnreadableValueError as error:
+                reasons[index].append(f"metadata {error}")
+        return f"{', '.join(entries)}}}"
+
+    def _own_metadata(self, row: Row, reasons: Reasons, index: int) -> dict[str, Any]:
+        given = None if self._own is None else row.get(self._own)
+        if isinstance(given, str) and given:
+            with suppress(ValueError, RecursionError):  # what is no JSON is no object either
+                given = json.loads(given)
+        if given in (None, ""):
+            return {}
+        if not isinstance(given, dict):
+            reasons[index].append(f"metadata (column {self._own}) is no JSON object: {shown(given)}")
+            return {}
+        return given  # pyright: ignore[reportUnknownVariableType]
+
+
+def _entry(name: str, value: Any) -> str:
+    return f"{_json(name)}: {_json(value)}"
+
+
+def _json(value: Any) -> str:
+    try:
+        text = _ENCODER.encode(value)
+    except (ValueError, TypeError, RecursionError):
+        raise UnreadableValueError("has a value that JSON cannot hold (NaN, infinite, or nested too deeply)") from None
+    if "\\u0000" in text or "\\ud" in text:
+        require_storable(value)
+    return text
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for, as text."""
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+_ENCODER = json.JSONEncoder(default=plain, allow_nan=False)

@@ -1,0 +1,234 @@
+"""`recon benchmark --backfill`: events from a Parquet file into the log, beside what one would write by hand.
+
+    export ─▶ by hand: COPY, INSERT … ON CONFLICT ⇄ product: the command `recon backfill-events`, a process of its own
+
+Each has a database of its own, filled alike. Each round has new rows, and then the same rows once more, which are
+duplicates then.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+from rich.console import Console
+from sqlalchemy import Connection
+
+from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.benchmark.product import peak_memory_bytes
+from recon_pipeline.faces.benchmark.report import BackfillReport, Bar, Measurement, show_backfill
+from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
+from recon_pipeline.store.billing_tables import describe_server
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.statements import source, statement
+
+BY_HAND, BY_HAND_AGAIN = "by hand, new rows", "by hand, duplicates"
+COMMAND, COMMAND_AGAIN = "recon backfill-events, new rows", "recon backfill-events, duplicates"
+
+FULL_SIZE_ROWS = 1_000_000
+"""From this size on the promises hold: a small file is read in less time than the command takes to start."""
+
+_MONTHS = 6
+_BLOCK_BYTES = 2**20
+_POLL_SECONDS = 0.02
+_COMMAND = "from recon_pipeline.faces.cli import main; main()"
+_DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+
+@dataclass(frozen=True)
+class _Export:
+    """The same rows in the form that each contestant takes."""
+
+    csv: Path
+    parquet: Path
+
+
+def measure_backfill(
+    url: str | None, *, rows: int, events: int, counters: int, console: Console, seed: int = 1, rounds: int = 3
+) -> BackfillReport:
+    """Measure the command `recon backfill-events` beside COPY and INSERT … ON CONFLICT DO NOTHING.
+
+    Args:
+        url: Of a server on which our role may create databases; None for embedded ones of its own.
+        rows: Of the export.
+        events: In the log before, at least `counters`.
+        counters: Beside it, at least 6.
+        console: Told what happens, and shown the report.
+        seed: Of everything that is random.
+        rounds: How often each contestant takes its turn; the log grows by `rows` each time.
+
+    Raises:
+        ReconError: A size is impossible, or something refused. No table of the application's was touched.
+    """
+    if counters < 6 or events < counters or rows < 1 or rounds < 1:
+        raise ConfigurationError(
+            f"{events:,} events cannot fill {counters:,} counters, of which there are at least 6.",
+            mend="Ask for at least as many events as counters, and for at least one row and one round.",
+        )
+    first = _first_month(datetime.now(UTC))
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    peaks: list[float] = []
+    with (
+        scratch_database(url) as by_hand,
+        scratch_database(url) as of_product,
+        tempfile.TemporaryDirectory(prefix="recon-benchmark-") as folder,
+    ):
+        for database in (by_hand, of_product):
+            with console.status(f"Making up {events:,} events …"):
+                fill(BillingDatabase(database), events=events, counters=counters, seed=seed)
+        hand = BillingDatabase(by_hand)
+        environment = _environment(Path(folder), of_product, first)
+        for turn in range(rounds):
+            with console.status(f"Making up {rows:,} late events …"):
+                export = _export(hand, Path(folder), rows, counters // 6, seed + turn, first)
+            for ours, theirs, inserted in ((BY_HAND, COMMAND, rows), (BY_HAND_AGAIN, COMMAND_AGAIN, 0)):
+                with console.status(f"{ours} …"):
+                    times[ours].append(_insert_by_hand(hand, export.csv, inserted))
+                with console.status(f"{theirs} …"):
+                    seconds, peak = _run_command(environment, export.parquet, rows, inserted)
+                times[theirs].append(seconds)
+                peaks.append(peak)
+        with hand.transaction() as connection:
+            version = describe_server(connection).version_name.split()[0]
+    report = BackfillReport(
+        server_version=version,
+        seed=seed,
+        rows=rows,
+        events=events,
+        counters=counters,
+        measurements=tuple(Measurement(name, tuple(values)) for name, values in times.items()),
+        bars=_bars(times, rows, max(peaks)),
+    )
+    show_backfill(console, report, beside={COMMAND: BY_HAND, COMMAND_AGAIN: BY_HAND_AGAIN})
+    return report
+
+
+def _bars(times: Mapping[str, list[float]], rows: int, peak_mb: float) -> tuple[Bar, ...]:
+    best = {name: min(values) for name, values in times.items()}
+    of_full_size = (
+        Bar("New rows per second, to those by hand", best[BY_HAND] / best[COMMAND], 0.5, is_least=True),
+        Bar("Duplicates per second, to those by hand", best[BY_HAND_AGAIN] / best[COMMAND_AGAIN], 0.5, is_least=True),
+    )
+    memory = Bar("Peak memory of the command's process", peak_mb, 500, "MB")
+    return (*(of_full_size if rows >= FULL_SIZE_ROWS else ()), memory)
+
+
+def _first_month(now: datetime) -> BillingMonth:
+    """So many full months ago: a backfill takes no events of months to come."""
+    year, month = divmod(now.year * 12 + now.month - 1 - _MONTHS, 12)
+    return BillingMonth(year, month + 1)
+
+
+def _export(
+    database: BillingDatabase, folder: Path, rows: int, customers: int, seed: int, first: BillingMonth
+) -> _Export:
+    """Write the rows as CSV, and those as Parquet."""
+    import pyarrow as pa
+    import pyarrow.csv as arrow_csv
+    import pyarrow.parquet as pq
+
+    export = _Export(folder / "late.csv", folder / "late.parquet")
+    with database.transaction() as connection:
+        connection.execute(statement("benchmark_uniform"))
+        connection.execute(statement("benchmark_create_late_events"))
+        made_up = {"rows": rows, "customers": customers, "seed": seed, "first_start": first.start}
+        connection.execute(statement("benchmark_fill_late_events"), made_up)
+        with _cursor(connection) as cursor, cursor.copy(source("benchmark_export_late_events")) as copy:
+            export.csv.write_bytes(b"")
+            with export.csv.open("ab") as file:
+                file.writelines(copy)
+    instant = pa.timestamp("us", "UTC")
+    types = {name: instant for name in ("event_timestamp", "period_start", "period_end")}
+    options = arrow_csv.ConvertOptions(column_types={**types, "quantity": pa.int32(), "request_id": pa.string()})
+    # As pandas and Arrow write a file when nobody tells them otherwise: groups of a million rows.
+    pq.write_table(arrow_csv.read_csv(export.csv, convert_options=options), export.parquet)
+    return export
+
+
+def _insert_by_hand(database: BillingDatabase, csv: Path, expected: int) -> float:
+    """As one would in psql, with the server's settings; the commit counts."""
+    began = time.perf_counter()
+    with database.connection() as connection, connection.begin():
+        connection.execute(statement("benchmark_create_late_events"))
+        with (
+            csv.open("rb") as file,
+            _cursor(connection) as cursor,
+            cursor.copy(source("benchmark_copy_late_events")) as copy,
+        ):
+            while block := file.read(_BLOCK_BYTES):
+                copy.write(block)
+        inserted = connection.execute(statement("benchmark_insert_late_events")).rowcount
+    seconds = time.perf_counter() - began
+    _require_inserted(BY_HAND, inserted, expected)
+    return seconds
+
+
+def _run_command(environment: Mapping[str, str], parquet: Path, rows: int, expected: int) -> tuple[float, float]:
+    """The command as a person starts it, from its start to its end; in seconds, and its memory in MB."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+        began = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 - no shell; the file is one of ours
+            [sys.executable, "-c", _COMMAND, "backfill-events", str(parquet), "--no-reconcile", "--json"],
+            env=dict(environment),
+            stdout=said,
+            stderr=complained,
+        )
+        peak = _watched(process)
+        seconds = time.perf_counter() - began
+        told = _json_in(said)
+        if process.returncode != 0 or told is None:
+            complained.seek(0)
+            raise ReconError(
+                f"recon backfill-events failed: {complained.read().decode(errors='replace').strip()[-500:]}",
+                mend="Report this with what it says.",
+            )
+    if told["rows_read"] != rows:
+        raise AssertionError(f"{told['rows_read']} rows were read, not {rows}")
+    _require_inserted(COMMAND, told["inserted"], expected)
+    return seconds, peak / 1e6
+
+
+def _watched(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process to end; returns the most memory that it held, in bytes."""
+    peak = 0
+    while process.poll() is None:
+        try:
+            peak = max(peak, peak_memory_bytes(process.pid))
+        except psutil.Error:  # it has ended just now
+            continue
+        time.sleep(_POLL_SECONDS)
+    return peak
+
+
+def _environment(folder: Path, url: str, first: BillingMonth) -> dict[str, str]:
+    """What the command finds: nothing of the product's but what is measured, and a history of runs of its own."""
+    (folder / "dagster.yaml").write_text(_DAGSTER_YAML)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RECON_", "DAGSTER_"))}
+    return kept | {"DATABASE_URL": url, "DAGSTER_HOME": str(folder), "RECON_START_PERIOD": first.key}
+
+
+def _require_inserted(name: str, inserted: int, expected: int) -> None:
+    if inserted != expected:
+        raise AssertionError(f"{name}: {inserted} rows were inserted, not {expected}")
+
+
+def _json_in(said: IO[bytes]) -> dict[str, Any] | None:
+    said.seek(0)
+    text = said.read().decode().strip()
+    return json.loads(text) if text.startswith("{") else None
+
+
+def _cursor(connection: Connection) -> Any:
+    """The driver's, for COPY."""
+    driver: Any = connection.connection.driver_connection
+    return driver.cursor()
