@@ -1,5 +1,5 @@
 -- The usage of one key by the UTC day on which it happened, and what it had added up to by the end of each.
--- Index: the events by gateway_customer_id.
+-- Index: as {countable_of_key} says.
 select
     day.day,
     day.event_count,
@@ -10,10 +10,7 @@ from (
         (coalesce(countable.event_timestamp, countable.created_at) at time zone 'UTC')::date as day,
         count(*) as event_count,
         sum(countable.quantity)::numeric as usage_count
-    from ({countable_events}) as countable
-    where countable.gateway_customer_id = :customer
-        and (countable.gateway_name, countable.usage_type, countable.period_start, countable.period_end)
-        = (:gateway_name, :usage_type, :period_start, :period_end)
+    from ({countable_of_key}) as countable
     group by 1
 ) as day
 order by day.day

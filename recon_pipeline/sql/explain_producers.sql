@@ -1,6 +1,6 @@
 -- Who sent the usage of one key: request ids with what differs between requests taken out, and the device in the metadata.
 -- Invariant: a table without the column metadata has no devices; at most a few rows, the largest first.
--- Index: the events by gateway_customer_id.
+-- Index: as {countable_of_key} says.
 select
     producer.pattern,
     producer.device,
@@ -22,11 +22,8 @@ from (
             80
         ) as pattern,
         left(coalesce(context.contents #>> '{device,id}', context.contents ->> 'device_id', context.contents ->> 'device', ''), 80) as device
-    from ({countable_events}) as countable
+    from ({countable_of_key}) as countable
     cross join lateral (select to_jsonb(countable) -> 'metadata' as contents) as context
-    where countable.gateway_customer_id = :customer
-        and (countable.gateway_name, countable.usage_type, countable.period_start, countable.period_end)
-        = (:gateway_name, :usage_type, :period_start, :period_end)
 ) as producer
 group by producer.pattern, producer.device
 order by usage_count desc, producer.pattern, producer.device

@@ -18,10 +18,7 @@ from (
         coalesce(sum(quantity), 0)::numeric as usage_count,
         count(*) filter (where created_at - event_timestamp > interval '1 hour') as late_count,
         coalesce(sum(quantity) filter (where created_at - event_timestamp > interval '1 hour'), 0)::numeric as late_usage
-    from ({countable_events}) as countable
-    where gateway_customer_id = :customer
-        and (gateway_name, usage_type, period_start, period_end)
-        = (:gateway_name, :usage_type, :period_start, :period_end)
+    from ({countable_of_key}) as countable
 ) as counted
 cross join (
     select

@@ -185,7 +185,7 @@ def explain(
         "rows": ROWS_SHOWN,
         **tables.parameters,
     }
-    parts = tables.parts
+    parts = tables.parts | {"countable_of_key": "countable_of_key"}
     days = _rows(connection, "explain_days", parts, parameters | {"rows": MOST_DAYS}, Day)
     quota = quotas.get(key.usage_type)
     limits = {"free": quota.free, "paid": quota.paid} if quota else {}

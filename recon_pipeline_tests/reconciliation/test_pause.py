@@ -112,20 +112,22 @@ def test_a_pause_between_detection_and_repair_lets_no_chunk_be_written(drifted: 
     assert repaired(drifted) == 0
 
 
+def repaired_once_paused(billing: Billing) -> int:
+    """Pause repairs; returns how many counters were repaired when that returned."""
+    pause(billing)
+    return repaired(billing)
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_pause_that_comes_while_a_chunk_begins_is_waited_for_or_seen(drifted: Billing, moment: str) -> None:
     run = new_run(drifted.url)
     run.compare()
     written_at_return: list[int] = []
 
-    def pause_and_count() -> None:
-        pause(drifted)
-        written_at_return.append(repaired(drifted))
-
     with background() as start:
 
         def pause_now() -> None:
-            start(pause_and_count)
+            start(lambda: written_at_return.append(repaired_once_paused(drifted)))
             wait_until(lambda: in_force(drifted) is not None)
             if moment == "after":
                 wait_until_blocked(drifted, PRODUCT)
@@ -143,14 +145,10 @@ def test_a_pause_in_the_middle_of_a_chunk_returns_after_that_chunk_and_before_an
     run.compare()
     written_at_return: list[int] = []
 
-    def pause_and_count() -> None:
-        pause(drifted)
-        written_at_return.append(repaired(drifted))
-
     with background() as start:
 
         def pause_now() -> None:
-            start(pause_and_count)
+            start(lambda: written_at_return.append(repaired_once_paused(drifted)))
             wait_until_blocked(drifted, PRODUCT)
             assert written_at_return == [], "the chunk at work has not committed"
 

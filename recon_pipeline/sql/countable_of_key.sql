@@ -1,0 +1,7 @@
+-- Part of the statements that explain one key: its events that count.
+-- Index: the events by gateway_customer_id.
+select countable.*
+from ({countable_events}) as countable
+where countable.gateway_customer_id = :customer
+    and (countable.gateway_name, countable.usage_type, countable.period_start, countable.period_end)
+    = (:gateway_name, :usage_type, :period_start, :period_end)
