@@ -78,6 +78,28 @@ def test_changed_events_are_noted_counted_at_once_and_summed_anew(
     assert mismatch_count(filled.url) == 0
 
 
+def test_a_repair_sums_a_key_changed_since_the_comparison_from_the_log_and_the_others_from_what_is_stored(
+    filled: Billing,
+) -> None:
+    filled.record("a", 20, period=JUNE)
+    advance(new_run(filled.url, last="2025-06"))
+    with filled.session() as old:
+        old.value("select pg_current_xact_id()::text")  # holds the horizon, so that what follows is beside the sums
+        for customer, quantity in (("a", 5), ("b", 7)):
+            filled.record(customer, quantity)
+        filled.query("update billing_usage_counters set usage_count = usage_count + 1")
+        run = new_run(filled.url, last="2025-06")
+        assert run.compare().summary.drift_count == 3
+        filled.query(f"{DELETE_ONE_OF_A.removesuffix(' limit 1)')} and quantity = 2 limit 1)")
+        filled.touch_counters()
+
+        outcome = run.repair()
+
+    assert outcome.repaired == 3
+    assert filled.counters() == {"a": 13, "b": 17}
+    assert filled.counters(period=JUNE) == {"a": 20}
+
+
 def test_an_update_that_touches_nothing_that_is_summed_notes_nothing(filled: Billing) -> None:
     filled.query("""update billing_usage_events set metadata = '{"device": 1}'""")
     filled.query("update billing_usage_events set quantity = quantity")

@@ -135,6 +135,10 @@ _COMMIT = "self.connection.connection.dbapi_connection.commit()"
 _TESTS = "recon_pipeline_tests/reconciliation"
 _LOOKS = f"{_TESTS}/test_what_a_tick_looks_at.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
+_SUMMED_ONCE = (
+    f"{_TESTS}/test_changed_events.py"
+    "::test_a_repair_sums_a_key_changed_since_the_comparison_from_the_log_and_the_others_from_what_is_stored"
+)
 
 MUTATIONS = (
     Mutation(
@@ -207,6 +211,28 @@ MUTATIONS = (
         "the event at the horizon is not read by the repair",
         (Patch("locked_sums_from_aggregates", "then countable.ingest_xid >= (", "then countable.ingest_xid > ("),),
         f"{_TESTS}/test_no_lost_update.py::test_an_event_of_the_very_transaction_at_the_horizon_is_summed",
+    ),
+    Mutation(
+        "a key whose events changed is summed from the log, and its newest events once more",
+        (
+            Patch(
+                "locked_sums_from_aggregates",
+                "from asked\n                where horizon is not null\n            )",
+                "from asked\n            )",
+            ),
+        ),
+        _SUMMED_ONCE,
+    ),
+    Mutation(
+        "every key of a customer with a changed one is summed from the log, and from what is stored",
+        (
+            Patch(
+                "locked_sums_from_aggregates",
+                "from asked\n                where horizon is null\n            )",
+                "from asked\n            )",
+            ),
+        ),
+        _SUMMED_ONCE,
     ),
     Mutation(
         "the event at the last horizon is not added",
