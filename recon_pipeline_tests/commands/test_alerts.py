@@ -1,5 +1,6 @@
 """Alerts as people get them: real runs, the real sensor, real HTTP and SMTP servers; no webserver of Dagster runs."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -107,6 +108,24 @@ def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_its_end_i
     evaluate(dagster_instance)
     assert hook.titles[1:] == ["[recon error] RESOLVED: drift_is_within_budgets"]
     assert hook.received[1]["type"] == "success"
+
+
+def test_a_run_goes_on_and_its_failure_is_told_with_its_link_while_the_webserver_is_down(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_UI_URL", "http://127.0.0.1:1")
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", 1)):
+        pass
+    watched.record("a", 10)
+    watched.set_counter("a", 4)
+    assert recon(*A_RUN).exit_code == 0
+    assert watched.counter("a") == 10
+
+    failed = report_failed_run(dagster_instance)
+    evaluate(dagster_instance)
+
+    (told,) = [one for one in hook.received if failed in one["message"]]
+    assert f"http://127.0.0.1:1/runs/{failed}" in told["message"]
 
 
 def test_what_a_target_missed_while_it_was_down_for_an_hour_comes_in_order_and_once_when_it_is_back(
