@@ -15,6 +15,7 @@ import dagster as dg
 from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation.alert_delivery import Attempt, deliver, send
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
+from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import Alerting, read_alerting, read_settings
@@ -48,7 +49,7 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     database = open_database(read_settings())
     outage = Outage(**json.loads(context.cursor)) if context.cursor else None
     try:
-        told = _notice(context.instance, database, alerting)
+        told = _notice(context, database, alerting)
         attempts = deliver(database, alerting.targets)
     except ReconError as error:
         outage = _tell_outage(outage or Outage(_now().isoformat()), database, alerting, error, context)
@@ -66,11 +67,12 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
-def _notice(instance: dg.DagsterInstance, database: BillingDatabase, alerting: Alerting) -> tuple[Message, ...]:
+def _notice(context: dg.SensorEvaluationContext, database: BillingDatabase, alerting: Alerting) -> tuple[Message, ...]:
     with database.transaction() as connection:
         # What ended before anybody watched is nobody's news, though it would be read again.
         since = store.noticed_until(connection, otherwise=_now() + timedelta(minutes=OVERLAP_MINUTES))
-    ended = list(ended_runs(instance, since=since, ui_url=alerting.ui_url))
+        ours = OwnRuns.of_sensor(context, connection)
+    ended = list(ended_runs(context.instance, ours, since=since, ui_url=alerting.ui_url))
     with database.transaction() as connection:
         return store.notice(
             connection,

@@ -1,4 +1,4 @@
-"""Reads from Dagster which runs ended, and what their checks said.
+"""Reads from Dagster which runs of ours ended, and what their checks said.
 
 Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, since runs become visible a little out of order;
 whoever notices them leaves out what is known.
@@ -6,11 +6,13 @@ whoever notices them leaves out what is known.
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import dagster as dg
 
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.automation.jobs import reconcile
+from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
 from recon_pipeline.core.errors import ConfigurationError
@@ -29,22 +31,15 @@ _ENDINGS = {
     dg.DagsterRunStatus.FAILURE: Ending.FAILED,
     dg.DagsterRunStatus.CANCELED: Ending.CANCELED,
 }
-_MATERIALIZED_IN_THE_UI = "__"
 
 
-def ended_runs(instance: dg.DagsterInstance, *, since: datetime, ui_url: str) -> Iterator[EndedRun]:
-    """The first runs that ended after that moment, or a little before, in the order in which they ended."""
+def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, ui_url: str) -> Iterator[EndedRun]:
+    """The first of our runs that ended after that moment, or a little before, in the order in which they ended."""
     after = since.astimezone(UTC) - timedelta(minutes=OVERLAP_MINUTES)
-    records = instance.get_run_records(
-        dg.RunsFilter(statuses=list(_ENDINGS), updated_after=after),
-        limit=RUNS_AT_ONCE,
-        order_by="update_timestamp",
-        ascending=True,
-    )
-    for record in records:
+    for record in islice(ours.ended(instance, after=after), RUNS_AT_ONCE):
         run = record.dagster_run
         ending = _ENDINGS[run.status]
-        reconciles = run.job_name == reconcile.name or run.job_name.startswith(_MATERIALIZED_IN_THE_UI)
+        reconciles = run.job_name in (reconcile.name, MATERIALIZED_IN_THE_UI)
         yield EndedRun(
             run_id=run.run_id,
             ended_at=record.update_timestamp,

@@ -1,6 +1,7 @@
 """The jobs: reconcile (detect, repair, verify), the backfill of missing events before it, and housekeeping."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import dagster as dg
 
@@ -10,6 +11,7 @@ from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.assets.repaired_counters import repaired_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
+from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store import alerts, runs
 
@@ -19,7 +21,6 @@ LANE_TAG = "recon/lane"
 KEEP_RUNS_DAYS = 30
 KEEP_DRIFT_DAYS = 30
 KEEP_ALERTS_DAYS = 90
-DELETED_RUNS_AT_ONCE = 500
 DELETED_RUNS_AT_MOST = 10_000
 
 PIPELINE = (usage_events, usage_aggregates, counter_drift, repaired_counters)
@@ -40,19 +41,14 @@ backfill_usage_events = dg.define_asset_job(
 
 @dg.op
 def delete_old_runs(context: dg.OpExecutionContext) -> int:
-    """Delete finished runs of Dagster's that are older than `KEEP_RUNS_DAYS`; their record in `recon` stays."""
-    before = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
-        created_before=datetime.now(UTC) - timedelta(days=KEEP_RUNS_DAYS),
-    )
+    """Delete our finished runs in Dagster that are older than `KEEP_RUNS_DAYS`; their record in `recon` stays."""
+    with open_database(read_settings()).transaction() as connection:
+        ours = OwnRuns.of_run(context.run, connection)
+    old = ours.ended(context.instance, created_before=datetime.now(UTC) - timedelta(days=KEEP_RUNS_DAYS))
     deleted = 0
-    while deleted < DELETED_RUNS_AT_MOST:
-        old = context.instance.get_runs(before, limit=DELETED_RUNS_AT_ONCE)
-        if not old:
-            break
-        for run in old:
-            context.instance.delete_run(run.run_id)
-        deleted += len(old)
+    for record in islice(old, DELETED_RUNS_AT_MOST):
+        context.instance.delete_run(record.dagster_run.run_id)
+        deleted += 1
     context.add_output_metadata({"deleted_runs": deleted})
     return deleted
 
@@ -78,7 +74,7 @@ def delete_old_alerts(context: dg.OpExecutionContext) -> int:
 @dg.job(
     executor_def=dg.in_process_executor,
     tags={LANE_TAG: "housekeeping"},
-    description="Delete old runs of Dagster's, drift rows and alerts: a job that runs 288 times a day fills a disk.",
+    description="Delete our old runs in Dagster, drift rows and alerts: a job that runs 288 times a day fills a disk.",
 )
 def housekeeping() -> None:
     """All deletions, independent of each other."""

@@ -7,6 +7,7 @@ import dagster as dg
 from recon_pipeline.assets.months import known_months, range_tags
 from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
+from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import RECENT_DAYS, read_settings
@@ -35,19 +36,21 @@ def reconcile_every_5_minutes(
     context: dg.ScheduleEvaluationContext,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """One run for each contiguous range of months; none while the last tick's runs are still at work."""
-    unfinished = context.instance.get_runs(dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=UNFINISHED), limit=1)
-    if unfinished:
-        yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
-        return
     settings = read_settings()
     first, last = known_months()
     with open_database(settings).transaction() as connection:
+        # Not by code location, which Dagster does not tell a schedule.
+        of_ticks = {**own_tag(connection), LANE_TAG: "tick"}
+        unfinished = context.instance.get_runs(dg.RunsFilter(tags=of_ticks, statuses=UNFINISHED), limit=1)
+        if unfinished:
+            yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
+            return
         sums = basis.mode(connection, require_trustworthy(connection)).sums
         extent = Extent(settings.scope, first, last)
         months = months_to_reconcile(connection, extent, recent_days=RECENT_DAYS, sums=sums)
     tick = context.scheduled_execution_time.isoformat()
     for start, end in contiguous_ranges((*months, last)):
-        yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), LANE_TAG: "tick"})
+        yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), **of_ticks})
 
 
 @dg.schedule(
@@ -70,7 +73,7 @@ def audit_every_night() -> dg.RunRequest:
     cron_schedule="10 4 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Delete old runs and old drift rows.",
+    description="Delete our old runs and old drift rows.",
 )
 def housekeeping_every_night() -> dg.RunRequest:
     """One run."""

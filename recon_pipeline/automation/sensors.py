@@ -1,4 +1,7 @@
-"""Closes the records of runs, and of their batches, that ended without closing their own: crashes, cancellations."""
+"""Closes the records of runs, and of their batches, that ended without closing their own: crashes, cancellations.
+
+Dagster gives these sensors the runs of their own code location alone; of those, only ours have a record.
+"""
 
 import dagster as dg
 

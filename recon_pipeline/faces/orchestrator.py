@@ -26,6 +26,8 @@ from recon_pipeline.store.runs import RunRecord
 if TYPE_CHECKING:
     import dagster as dg
 
+    from recon_pipeline.store.database import BillingDatabase
+
 
 @dataclass(frozen=True)
 class Request:
@@ -187,7 +189,6 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
         ReconError: A source or the database failed; what it says tells what became of the rows before.
     """
     from recon_pipeline.assets.backfilled_events import backfilled_events
-    from recon_pipeline.assets.months import range_tags
     from recon_pipeline.assets.reconciler import close_record, open_database
     from recon_pipeline.automation.jobs import PIPELINE, backfill_usage_events
     from recon_pipeline.definitions import defs
@@ -195,11 +196,12 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
 
     quietly()
     user = user_name()
+    database = open_database(settings)
     selected = (backfilled_events, *PIPELINE) if request.reconcile else (backfilled_events,)
     result = defs.resolve_job_def(backfill_usage_events.name).execute_in_process(
         instance=instance,
         raise_on_error=False,
-        tags={**range_tags(request.first, request.last), "user": user},
+        tags=_tags(database, request.first, request.last, user),
         asset_selection=[asset.key for asset in selected],
         run_config={
             "ops": {"backfilled_events": {"config": request.config}},
@@ -209,7 +211,6 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
     )
-    database = open_database(settings)
     failure = failure_of(result)
     close_record(database, result.run_id, "failed", lambda _: None)
     with database.transaction() as connection:
@@ -237,9 +238,8 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     """Run the job `reconcile` for a contiguous range of months and wait for its end.
 
     Raises:
-        ReconError: The run ended without a record (the database was never reached, or was lost).
+        ReconError: The database cannot be reached; or it was lost, and the run ended without a record.
     """
-    from recon_pipeline.assets.months import range_tags
     from recon_pipeline.assets.reconciler import close_record, open_database
     from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
     from recon_pipeline.automation.jobs import reconcile as job
@@ -248,6 +248,10 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     quietly()
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE
     user = user_name()
+    database = open_database(settings)
+    tags = _tags(database, request.first, request.last, user)
+    if request.lane:
+        tags[LANE_TAG] = request.lane
     config = {
         "customers": list(request.customers),
         "full": request.full,
@@ -260,18 +264,13 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
         instance=instance,
         raise_on_error=False,
         run_id=request.run_id,
-        tags={
-            **range_tags(request.first, request.last),
-            **({LANE_TAG: request.lane} if request.lane else {}),
-            "user": user,
-        },
+        tags=tags,
         asset_selection=[asset.key for asset in selected],
         run_config={
             "resources": {"reconciler": {"config": config}},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
     )
-    database = open_database(settings)
     outcome = "compared" if result.success else "failed"
     try:
         close_record(database, result.run_id, outcome, lambda _: None)
@@ -284,6 +283,14 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
             f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, _failed_checks(result.get_asset_check_evaluations()))
+
+
+def _tags(database: "BillingDatabase", first: BillingMonth, last: BillingMonth, user: str) -> dict[str, str]:
+    from recon_pipeline.assets.months import range_tags
+    from recon_pipeline.automation.own_runs import own_tag
+
+    with database.transaction() as connection:
+        return {**range_tags(first, last), **own_tag(connection), "user": user}
 
 
 def quietly() -> None:

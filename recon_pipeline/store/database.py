@@ -95,3 +95,8 @@ def begin(
             },
         )
         yield
+
+
+def identity(connection: Connection) -> str:
+    """Which database it is, whatever host name or pooler it is reached through."""
+    return connection.execute(statement("database_identity")).scalar_one()

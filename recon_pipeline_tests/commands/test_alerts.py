@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus, SensorResult, build_sensor_context
-from dagster._core.test_utils import create_run_for_test
+from dagster import DagsterInstance, DagsterRunStatus, SensorResult
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.automation import ended_runs
@@ -21,6 +20,7 @@ from recon_pipeline.definitions import defs
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.commands.modes import finding
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
+from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
 from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
 
 NOBODY = "postgresql://app:hunter2secret@127.0.0.1:1/billing"
@@ -58,7 +58,7 @@ def evaluate(instance: DagsterInstance, cursor: str = "") -> str:
 
 
 def result_of(instance: DagsterInstance, cursor: str = "") -> Any:
-    result = alerts(build_sensor_context(instance=instance, cursor=cursor))
+    result = alerts(sensor_context(instance, cursor))
     assert isinstance(result, SensorResult)
     return result
 
@@ -71,7 +71,7 @@ def make_due(billing: Billing) -> None:
 def report_failed_run(instance: DagsterInstance) -> str:
     """A run over May that ended as a killed one does."""
     may = BillingMonth(2025, 5)
-    run = create_run_for_test(instance, "reconcile", tags=range_tags(may, may))
+    run = run_in_location(instance, "reconcile", tags=range_tags(may, may))
     instance.report_run_failed(run)
     return run.run_id
 
@@ -340,7 +340,7 @@ def test_a_failure_of_another_job_is_a_warning_of_its_own_and_leaves_reconciliat
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     for status in (DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS):
-        create_run_for_test(dagster_instance, "housekeeping", status=status)
+        run_in_location(dagster_instance, "housekeeping", status=status)
         evaluate(dagster_instance)
     assert hook.titles == ["[recon warn] FAILING: housekeeping", "[recon warn] RESOLVED: housekeeping"]
 
@@ -362,7 +362,7 @@ def test_runs_that_ended_before_the_watch_began_are_nobodys_news(
     billing: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
-    run = create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE)
+    run = run_in_location(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE)
     evaluate(dagster_instance)
     later = report_failed_run(dagster_instance)
     evaluate(dagster_instance)

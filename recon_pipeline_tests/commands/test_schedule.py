@@ -36,11 +36,19 @@ LONG_AGO = datetime(2025, 2, 1, tzinfo=UTC)
 
 def tick(instance: DagsterInstance) -> list[tuple[str, str]]:
     """The ranges of months of the run requests of one evaluation."""
-    context = build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC))
-    evaluated = cast("Iterator[object]", reconcile_every_5_minutes(context))
-    requests = [request for request in evaluated if isinstance(request, RunRequest)]
+    requests = requests_of_a_tick(instance)
     assert all(request.tags[LANE_TAG] == "tick" for request in requests)
     return [(request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) for request in requests]
+
+
+def requests_of_a_tick(instance: DagsterInstance) -> list[RunRequest]:
+    context = build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC))
+    evaluated = cast("Iterator[object]", reconcile_every_5_minutes(context))
+    return [request for request in evaluated if isinstance(request, RunRequest)]
+
+
+def tags_of_a_tick(instance: DagsterInstance) -> dict[str, str]:
+    return dict(requests_of_a_tick(instance)[0].tags)
 
 
 def period_of(days: int, *, ended_days_ago: float) -> Period:
@@ -203,7 +211,7 @@ def test_an_incremental_tick_takes_months_that_were_never_verified_then_only_tho
 def test_a_tick_waits_while_a_run_of_an_earlier_one_has_not_ended(
     billing: Billing, dagster_instance: DagsterInstance, status: DagsterRunStatus
 ) -> None:
-    run = create_run_for_test(dagster_instance, "reconcile", status=status, tags={LANE_TAG: "tick"})
+    run = create_run_for_test(dagster_instance, "reconcile", status=status, tags=tags_of_a_tick(dagster_instance))
     ticked = reconcile_every_5_minutes.evaluate_tick(build_schedule_context(instance=dagster_instance))
     assert not ticked.run_requests
     assert run.run_id in (ticked.skip_message or "")
@@ -212,8 +220,11 @@ def test_a_tick_waits_while_a_run_of_an_earlier_one_has_not_ended(
 def test_a_tick_does_not_wait_for_an_audit_nor_for_a_run_that_ended(
     billing: Billing, dagster_instance: DagsterInstance
 ) -> None:
-    create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.STARTED, tags={LANE_TAG: "audit"})
-    create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE, tags={LANE_TAG: "tick"})
+    tags = tags_of_a_tick(dagster_instance)
+    create_run_for_test(
+        dagster_instance, "reconcile", status=DagsterRunStatus.STARTED, tags={**tags, LANE_TAG: "audit"}
+    )
+    create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE, tags=tags)
     assert tick(dagster_instance)
 
 
@@ -228,12 +239,15 @@ def test_housekeeping_deletes_old_runs_and_old_drift_and_never_the_ledger(
     from recon_pipeline.definitions import defs
 
     statuses = (DagsterRunStatus.SUCCESS, DagsterRunStatus.STARTED)
-    old, still_running = (create_run_for_test(dagster_instance, "reconcile", status=status) for status in statuses)
+    tags = tags_of_a_tick(dagster_instance)
+    old, still_running = (
+        create_run_for_test(dagster_instance, "reconcile", status=status, tags=tags) for status in statuses
+    )
     with psycopg.connect(dagster_database_url) as connection:
         connection.execute(
             "update runs set create_timestamp = create_timestamp - make_interval(days => %s)", [KEEP_RUNS_DAYS + 1]
         )
-    young = create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.SUCCESS)
+    young = create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.SUCCESS, tags=tags)
     for run_id, age_days in (("old", KEEP_DRIFT_DAYS + 1), ("young", KEEP_DRIFT_DAYS - 1)):
         billing.query(OPEN_A_RECORD, run_id, age_days, "clean")
         key = "gateway_name, usage_type, gateway_customer_id, period_start, period_end, kind"

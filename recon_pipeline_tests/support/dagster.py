@@ -1,15 +1,18 @@
 """Real Dagster instances for tests, configured by the repository's own `dagster.yaml`."""
 
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, SensorEvaluationContext
+    from dagster._core.remote_origin import RemoteRepositoryOrigin
 
 DAGSTER_YAML = Path(__file__).resolve().parents[2] / "dagster.yaml"
+OUR_LOCATION = "billing_eu"
+OTHER_LOCATION = "billing_us"
 
 
 @contextmanager
@@ -30,3 +33,49 @@ def make_dagster_tables(url: str) -> None:
 
     storage = ReconPostgresStorage(for_dagster(url))
     storage.event_log_storage.dispose()
+
+
+def run_in_location(
+    instance: "DagsterInstance",
+    job: str,
+    *,
+    location: str = OUR_LOCATION,
+    status: "DagsterRunStatus | None" = None,
+    assets: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
+) -> "DagsterRun":
+    """A run as the daemon or the webserver launches it: of a job of that code location."""
+    from dagster import AssetKey
+    from dagster._core.test_utils import create_run_for_test
+
+    return create_run_for_test(
+        instance,
+        job,
+        status=status,
+        tags=tags,
+        asset_selection=frozenset(map(AssetKey, assets)) or None,
+        remote_job_origin=_repository(location).get_job_origin(job),
+    )
+
+
+def sensor_context(instance: "DagsterInstance", cursor: str | None, name: str = "alerts") -> "SensorEvaluationContext":
+    """What the daemon gives a sensor of `OUR_LOCATION`."""
+    from dagster import SensorEvaluationContext
+
+    repository = _repository(OUR_LOCATION)
+    return SensorEvaluationContext(
+        instance_ref=instance.get_ref(),
+        last_tick_completion_time=None,
+        last_run_key=None,
+        cursor=cursor,
+        repository_name=repository.repository_name,
+        instance=instance,
+        sensor_name=name,
+        code_location_origin=repository.code_location_origin,
+    )
+
+
+def _repository(location: str) -> "RemoteRepositoryOrigin":
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+
+    return RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), "__repository__")

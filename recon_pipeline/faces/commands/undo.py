@@ -28,6 +28,7 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
     RUN is the id of a run, or the beginning of it as recon status shows it. Refused unless repairs are paused or the
     customers are held: the next run would make the same repairs again.
     """
+    from recon_pipeline.automation.own_runs import own_tag
     from recon_pipeline.faces.orchestrator import user_name
     from recon_pipeline.store import undo as store
     from recon_pipeline.store.database import begin
@@ -43,8 +44,10 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
         if dry_run:
             return _show_undoable(request, found, as_json=as_json)
         store.require_lasting(found)
+        with begin(connection):
+            tags = own_tag(connection)
         with err.status("Taking repairs back …"):
-            run_id, failure = _run_job(request)
+            run_id, failure = _run_job(request, tags)
         with begin(connection):
             record = store.read(connection, run_id)
         if record is None or record.finished_at is None:
@@ -58,7 +61,7 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
     return EXIT_NOT_CLEAN if record.left else EXIT_CLEAN
 
 
-def _run_job(request: "Undo") -> tuple[str, ReconError | None]:
+def _run_job(request: "Undo", tags: dict[str, str]) -> tuple[str, ReconError | None]:
     """Run the job in this process; returns its run id, and why it failed if it did."""
     import dagster as dg
 
@@ -76,7 +79,7 @@ def _run_job(request: "Undo") -> tuple[str, ReconError | None]:
         result = undo_repairs.execute_in_process(
             instance=instance,
             raise_on_error=False,
-            tags={"user": request.requested_by},
+            tags={**tags, "user": request.requested_by},
             run_config=dg.RunConfig(
                 ops={"take_repairs_back": {"config": config}},
                 loggers={"console": {"config": {"log_level": "CRITICAL"}}},

@@ -85,7 +85,7 @@ class Runner:
             require_storage()
             ranges = contiguous_ranges(months_of_a_tick(self._settings))
             with open_instance() as instance:
-                _report_dead_runs(instance)
+                _report_dead_runs(instance, self._database)
                 run_ids = tuple(str(uuid4()) for _ in ranges)
                 started.run_ids.set_result(run_ids)
                 ended = tuple(
@@ -96,11 +96,14 @@ class Runner:
         return ended
 
 
-def _report_dead_runs(instance: "DagsterInstance") -> None:
+def _report_dead_runs(instance: "DagsterInstance", database: BillingDatabase) -> None:
     import dagster as dg
 
     from recon_pipeline.automation.jobs import LANE_TAG
+    from recon_pipeline.automation.own_runs import own_tag
     from recon_pipeline.automation.schedules import UNFINISHED
 
-    for run in instance.get_runs(dg.RunsFilter(tags={LANE_TAG: LANE}, statuses=UNFINISHED)):
+    with database.transaction() as connection:
+        tags = {**own_tag(connection), LANE_TAG: LANE}
+    for run in instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED)):
         instance.report_run_failed(run, "The server that ran it (recon serve) ended before the run did.")

@@ -1,0 +1,16 @@
+-- Which database this is, whatever host name or pooler it is reached through.
+-- Invariant: another text for another database, also for a dump restored elsewhere.
+-- Index: the catalog's own.
+select
+    concat_ws(
+        '/',
+        case
+            when has_function_privilege('pg_control_system()', 'execute')
+                then (select system_identifier::text from pg_control_system())
+            else 'unknown'
+        end,
+        datname,
+        oid
+    ) as identity
+from pg_database
+where datname = current_database()
