@@ -9,7 +9,6 @@ from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, beyond, breaches
 from recon_pipeline.store import drift, runs
-from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.runs import RunRecord
 
 # In the UI, which drops what is in <>.
@@ -45,9 +44,9 @@ def refusal(step: Step, found: drift.Comparison) -> BlockedError | None:
     return None
 
 
-def lost_log_refusal(step: Step, tables: BillingTables) -> tuple[BlockedError | None, str | None]:
+def lost_log_refusal(step: Step) -> tuple[BlockedError | None, str | None]:
     """Why a log without a single event may not be repaired from; if it was approved, what was approved instead."""
-    lost = step.lost_log(tables)
+    lost = step.lost_log()
     if lost is None:
         return None, None
     if not step.approve_reason:

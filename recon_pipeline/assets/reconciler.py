@@ -15,16 +15,17 @@ from sqlalchemy import Connection
 
 from recon_pipeline import embedded_postgres
 from recon_pipeline.assets.months import months_of_run
-from recon_pipeline.core.errors import BlockedError, ReconError
+from recon_pipeline.core.errors import BlockedError, PutOffError, ReconError
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
-from recon_pipeline.store import basis, drift, events, horizons, runs
+from recon_pipeline.store import basis, drift, events, runs
 from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.billing_tables import BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.database import BillingDatabase, Isolation
 from recon_pipeline.store.runs import RunStart
 
+_OUTCOMES: dict[type[ReconError], str] = {BlockedError: "blocked", PutOffError: "put_off"}
 _METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
 
 
@@ -57,32 +58,35 @@ class Step:
             mode = Mode(Sums(record.mode), record.mode_reason)
         return mode, runs.start(connection, self.run, mode=mode.sums, reason=mode.reason)
 
+    @contextmanager
+    def decision(self, isolation: Isolation = "REPEATABLE READ") -> Iterator[tuple[Connection, BillingTables]]:
+        """A transaction that reads the application's tables for a decision, with what is known of them."""
+        with self.database.connection() as connection, decision(connection, isolation) as tables:
+            yield connection, tables
+
     def compare(self) -> tuple[drift.Comparison, BillingTables]:
         """Compare counters with the log at one snapshot, and keep what differs under this run."""
-        with self.database.transaction() as connection:
-            mode, _ = self.open(connection, require_trustworthy(connection))
-            fingerprint = horizons.fingerprint(connection)
-        with self.database.transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            compared = drift.compare(connection, self.run, tables, sums=mode.sums, fingerprint=fingerprint)
+        with self.decision("READ COMMITTED") as (connection, tables):
+            mode, _ = self.open(connection, tables)
+        with self.decision() as (connection, tables):
+            compared = drift.compare(connection, self.run, tables, sums=mode.sums)
             found = drift.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, self.run.run_id, found.summary)
-            runs.note_compared(connection, self.run.run_id, compared.mark)
+            runs.note_compared(connection, self.run.run_id, compared)
         return found, tables
 
     def compared(self) -> tuple[drift.Comparison, BillingTables]:
         """What this run's comparison found; compares now if no step of this run did."""
-        with self.database.transaction() as connection:
-            tables = require_trustworthy(connection)
+        with self.decision("READ COMMITTED") as (connection, tables):
             record = runs.read(connection, self.run.run_id)
             if record is not None and record.counters_scanned is not None:
                 found = drift.summarize(connection, self.run.run_id, counters_scanned=record.counters_scanned)
                 return found, tables
         return self.compare()
 
-    def lost_log(self, tables: BillingTables) -> BlockedError | None:
+    def lost_log(self) -> BlockedError | None:
         """The refusal where a metered usage has counters that are not 0 and not one visible event, else None."""
-        with self.database.transaction() as connection:
+        with self.decision("READ COMMITTED") as (connection, tables):
             invisible = events.invisible_usages(connection, self.run, tables)
         if not invisible:
             return None
@@ -166,7 +170,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
         try:
             yield step
         except ReconError as error:
-            outcome = "blocked" if isinstance(error, BlockedError) else "failed"
+            outcome = _OUTCOMES.get(type(error), "failed")
             _record_failure(step, outcome, error, context.log.warning)
             raise dg.Failure(description=str(error), allow_retries=False) from error
 

@@ -7,9 +7,8 @@ from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store import drift, holds, horizons, repair, runs, schedule
-from recon_pipeline.store.billing_tables import require_trustworthy
-from recon_pipeline.store.database import begin
+from recon_pipeline.store import drift, repair, runs, schedule
+from recon_pipeline.store.billing_tables import decision
 
 
 @dg.asset(
@@ -25,22 +24,16 @@ from recon_pipeline.store.database import begin
 def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler) -> dg.MaterializeResult:
     """Repair what this run's comparison found, after passing its guards once more."""
     with reconciler.step(context) as step:
-        found, tables = step.compared()
-        lost, _ = approval.lost_log_refusal(step, tables)
+        found, _ = step.compared()
+        lost, _ = approval.lost_log_refusal(step)
         blocked = lost or approval.refusal(step, found)
         if blocked is not None:
             raise blocked
         with step.database.connection() as connection:
-            with begin(connection):
-                mode, _ = step.open(connection, tables)
-            drift_count = found.summary.drift_count
+            with decision(connection) as tables:
+                step.open(connection, tables)
             outcome = repair.repair(
-                connection,
-                step.run,
-                tables,
-                drift_count=drift_count,
-                sums=mode.sums,
-                while_paused=step.while_paused,
+                connection, step.run, drift_count=found.summary.drift_count, while_paused=step.while_paused
             )
         with step.database.transaction() as connection:
             runs.note_repairs(connection, step.run.run_id, outcome)
@@ -73,21 +66,14 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
 def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler: Reconciler) -> dg.AssetCheckResult:
     """Compare once more, and close the record of the run."""
     with reconciler.step(context) as step:
-        with step.database.transaction() as connection:
-            mode, _ = step.open(connection, require_trustworthy(connection))
-            compared = runs.compared(connection, step.run.run_id)
+        with step.decision("READ COMMITTED") as (connection, tables):
+            mode, _ = step.open(connection, tables)
+            compared_below = runs.compared_below(connection, step.run.run_id)
             record = runs.read(connection, step.run.run_id)
-            fingerprint = horizons.fingerprint(connection)
-        with step.database.transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            answer = drift.verify(
-                connection, step.run, tables, sums=mode.sums, fingerprint=fingerprint, compared=compared
-            )
-        is_verified = answer.mismatch_count == answer.held_count
+        with step.decision() as (connection, tables):
+            answer = drift.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)
         with step.database.transaction() as connection:
-            if is_verified:
-                schedule.note_verified(connection, step.run, answer)
-            holds.note_held(connection, step.run, is_verified=is_verified)
+            schedule.note_verified(connection, step.run, tables, answer)
         paused = record.paused_reason if record else None
         excused = answer.deferred_count + answer.held_count + (answer.untouched_count if paused else 0)
         outcome = "clean" if answer.mismatch_count == 0 else "paused" if paused else "not_clean"

@@ -1,6 +1,6 @@
 """Event sums per key, in `recon.usage_aggregate`: what each counter should say."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -8,11 +8,10 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
-from recon_pipeline.store import aggregates, basis, horizons, runs
+from recon_pipeline.store import aggregates, basis, events, runs
 from recon_pipeline.store.aggregates import Advance, Audit, StoredFromLog
 from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
-from recon_pipeline.store.horizons import Month
+from recon_pipeline.store.events import Known
 
 _KEY = dg.AssetKey("usage_aggregates")
 _SUMS_FIT = dg.AssetCheckSpec(
@@ -52,24 +51,23 @@ def usage_aggregates(
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Add what is new in the log to the stored sums; audit them where that was asked for."""
     with reconciler.step(context) as step:
-        with step.database.transaction() as connection:
-            tables = require_trustworthy(connection)
+        with step.decision("READ COMMITTED") as (connection, tables):
             mode, _ = step.open(connection, tables)
             can_advance = mode.sums is Sums.INCREMENTS or basis.mode(connection, tables).sums is Sums.INCREMENTS
-        advance = _advance(step, tables) if can_advance else Advance()
-        stored = None if can_advance else _store_from_log(step, tables)
+        advance = _advance(step) if can_advance else Advance()
+        stored = None if can_advance else _store_from_log(step)
         if can_advance and mode.sums is Sums.LOG:
-            yield _audit(step, tables)
+            yield _audit(step)
         with step.database.transaction() as connection:
             count, oversized = aggregates.oversized(connection, step.run, tables, months_tell=can_advance)
-            months = horizons.aggregated_months(connection, step.run, tables) if can_advance else None
+            known = events.known(connection, step.run, tables) if can_advance else None
         yield dg.MaterializeResult(
             asset_key=_KEY,
             metadata={
                 "months": step.months,
                 "mode": mode.sums.value,
                 **_figures(advance, stored),
-                **_totals([month for of_usage in (months or {}).values() for month in of_usage]),
+                **_totals(known),
             },
         )
         yield dg.AssetCheckResult(
@@ -85,26 +83,24 @@ def usage_aggregates(
         )
 
 
-def _advance(step: Step, tables: BillingTables) -> Advance:
-    with step.database.transaction() as connection:
+def _advance(step: Step) -> Advance:
+    with step.decision("READ COMMITTED") as (connection, tables):
         advance = aggregates.advance(connection, step.run, tables)
         if advance.rebuilt_because is not None:
             runs.note_aggregates(connection, step.run.run_id, rebuilt_because=advance.rebuilt_because)
     return advance
 
 
-def _store_from_log(step: Step, tables: BillingTables) -> StoredFromLog | None:
-    with step.database.transaction() as connection:
+def _store_from_log(step: Step) -> StoredFromLog | None:
+    with step.decision("READ COMMITTED") as (connection, tables):
         return aggregates.store_from_log(connection, step.run, tables)
 
 
-def _audit(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    """Compare the aggregates with the log; recompute those that differ."""
-    with step.database.transaction("REPEATABLE READ") as connection:
+def _audit(step: Step) -> dg.AssetCheckResult:
+    """Compare the aggregates with the log, and put those that differ in line."""
+    with step.decision("READ COMMITTED") as (connection, tables):
         audit = aggregates.audit(connection, step.run, tables)
         runs.note_aggregates(connection, step.run.run_id, aggregates_differing=audit.differing_count)
-    if audit.differing_count:
-        _advance(step, tables)
     return dg.AssetCheckResult(
         check_name="aggregates_match_events",
         asset_key=_KEY,
@@ -122,7 +118,8 @@ def _audited(audit: Audit, months: str) -> str:
     if audit.differing_count:
         return (
             f"{audit.differing_count:,} stored sums of {months} were not what the log adds up to; they were "
-            "computed anew, and this run repairs what was repaired by them. Look for events that were written with an "
+            "computed anew. Nothing was repaired by them, but a tick may have overlooked a drifted counter, which this run "
+            "repairs. Look for events that were written with an "
             "ingest_xid of their own (a restore, a copy, replication) or changed while triggers were off."
         )
     if audit.unaudited:
@@ -134,13 +131,13 @@ def _audited(audit: Audit, months: str) -> str:
     return f"All stored sums of {months} are what the log adds up to."
 
 
-def _totals(months: Sequence[Month]) -> dict[str, str | int]:
-    if not months:
+def _totals(known: Known | None) -> dict[str, str | int]:
+    if known is None:
         return {}
     return {
-        "keys": sum(month.key_count for month in months),
-        "events": sum(month.event_count for month in months),
-        "horizon": str(min(month.horizon for month in months)),
+        "keys": sum(month.key_count for month in known.every_month),
+        "events": sum(month.event_count for month in known.every_month),
+        "horizon": str(known.horizon),
     }
 
 

@@ -11,7 +11,6 @@ from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.store import events, horizons, runs
 from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.horizons import OldestTransaction
 
 _KEY = dg.AssetKey("usage_events")
@@ -68,17 +67,13 @@ _CHECKS = [
 def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> Iterator[dg.MaterializeResult]:
     """Take the log's horizon and measure its quality."""
     with reconciler.step(context) as step:
-        with step.database.transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
+        with step.decision() as (connection, tables):
             mode, start = step.open(connection, tables)
-            months = horizons.aggregated_months(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
-            if months is None:
-                quality = events.measure(connection, step.run, tables, since=start.previous_started_at)
-            else:
-                quality = events.measure_increment(connection, step.run, tables, months)
+            known = events.known(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
+            quality = events.measure(connection, step.run, tables, known, since=start.previous_started_at)
             runs.note_events(connection, step.run.run_id, quality)
             odd = {
-                invalid: events.sample_odd(connection, step.run, tables, months, invalid=invalid)
+                invalid: events.sample_odd(connection, step.run, tables, known, invalid=invalid)
                 for invalid, count in ((True, quality.invalid_count), (False, quality.outside_period_count))
                 if count
             }
@@ -97,7 +92,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                 "outside_period_events": quality.outside_period_count,
             },
             check_results=[
-                _visible(step, tables),
+                _visible(step),
                 _warning(
                     "events_are_valid",
                     quality.invalid_count,
@@ -124,8 +119,8 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
         )
 
 
-def _visible(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    lost, approved = approval.lost_log_refusal(step, tables)
+def _visible(step: Step) -> dg.AssetCheckResult:
+    lost, approved = approval.lost_log_refusal(step)
     if lost is not None:
         step.finish("blocked", error=str(lost))
         return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))

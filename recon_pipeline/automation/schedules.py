@@ -8,11 +8,12 @@ from recon_pipeline.assets.months import known_months, range_tags
 from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
 from recon_pipeline.automation.own_runs import own_tag
+from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import RECENT_DAYS, read_settings
 from recon_pipeline.store import basis
-from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.store.billing_tables import decision
 from recon_pipeline.store.schedule import months_to_reconcile
 
 UNFINISHED = [
@@ -38,16 +39,20 @@ def reconcile_every_5_minutes(
     """One run for each contiguous range of months; none while the last tick's runs are still at work."""
     settings = read_settings()
     first, last = known_months()
-    with open_database(settings).transaction() as connection:
-        # Not by code location, which Dagster does not tell a schedule.
-        of_ticks = {**own_tag(connection), LANE_TAG: "tick"}
-        unfinished = context.instance.get_runs(dg.RunsFilter(tags=of_ticks, statuses=UNFINISHED), limit=1)
-        if unfinished:
-            yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
-            return
-        sums = basis.mode(connection, require_trustworthy(connection)).sums
-        extent = Extent(settings.scope, first, last)
-        months = months_to_reconcile(connection, extent, recent_days=RECENT_DAYS, sums=sums)
+    try:
+        with open_database(settings).connection() as connection, decision(connection) as tables:
+            # Not by code location, which Dagster does not tell a schedule.
+            of_ticks = {**own_tag(connection), LANE_TAG: "tick"}
+            unfinished = context.instance.get_runs(dg.RunsFilter(tags=of_ticks, statuses=UNFINISHED), limit=1)
+            if unfinished:
+                yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
+                return
+            sums = basis.mode(connection, tables).sums
+            extent = Extent(settings.scope, first, last)
+            months = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums)
+    except PutOffError as put_off:
+        yield dg.SkipReason(put_off.what)
+        return
     tick = context.scheduled_execution_time.isoformat()
     for start, end in contiguous_ranges((*months, last)):
         yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), **of_ticks})

@@ -46,6 +46,10 @@ class UntrustworthyLogError(ReconError):
     """The event log cannot be read as a whole and true record, so nothing may be repaired from it."""
 
 
+class PutOffError(ReconError):
+    """Somebody holds a table that a run would have to read, for example a migration; the next run tries again."""
+
+
 class StatementFailedError(ReconError):
     """Postgres refused a statement: a privilege, a missing object, a limit."""
 

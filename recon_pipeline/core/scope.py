@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.periods import BillingMonth, months_between
 
 
 @dataclass(frozen=True, order=True)
@@ -34,6 +34,11 @@ class Extent:
     first: BillingMonth
     last: BillingMonth
     customers: tuple[str, ...] | None = None
+
+    @property
+    def months(self) -> tuple[BillingMonth, ...]:
+        """The months from first to last."""
+        return months_between(self.first, self.last)
 
     @property
     def start(self) -> datetime:

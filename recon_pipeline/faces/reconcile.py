@@ -210,11 +210,11 @@ def months_of_a_tick(settings: Settings) -> tuple[BillingMonth, ...]:
     from recon_pipeline.assets.months import known_months
     from recon_pipeline.assets.reconciler import open_database
     from recon_pipeline.store import basis
-    from recon_pipeline.store.billing_tables import require_trustworthy
+    from recon_pipeline.store.billing_tables import decision
     from recon_pipeline.store.schedule import months_to_reconcile
 
     first, current = known_months()
-    with open_database(settings).transaction() as connection:
-        sums = basis.mode(connection, require_trustworthy(connection)).sums
+    with open_database(settings).connection() as connection, decision(connection) as tables:
+        sums = basis.mode(connection, tables).sums
         extent = Extent(settings.scope, first, current)
-        return (*months_to_reconcile(connection, extent, recent_days=RECENT_DAYS, sums=sums), current)
+        return (*months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums), current)

@@ -1,5 +1,5 @@
 -- Adds what some events add up to, to recon.usage_aggregate and to the totals of their months.
--- Invariant: the caller holds the row of recon.horizon, and moves it in the same transaction: each event is added exactly once, and nobody
+-- Invariant: the caller holds the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
 -- else writes aggregates meanwhile, so that a key which is not there can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
 with figure as materialized (
@@ -30,7 +30,7 @@ changed as (
         and aggregate.period_end = added.period_end
     returning
         added.partition, added.period_start, added.gateway_customer_id, added.period_end,
-        false as is_new, aggregate.usage_count
+        false as is_new, aggregate.usage_count, aggregate.usage_count - added.usage_count as usage_count_before
 ),
 created as (
     insert into recon.usage_aggregate as aggregate (
@@ -48,9 +48,9 @@ created as (
     returning to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, true as is_new, usage_count
 ),
 written as (
-    select partition, is_new, usage_count from changed
+    select partition, is_new, usage_count, usage_count_before from changed
     union all
-    select partition, is_new, usage_count from created
+    select partition, is_new, usage_count, 0 from created
 ),
 of_month as (
     select
@@ -63,29 +63,27 @@ of_month as (
     from of_built_month
     group by partition
 ),
-new_keys as (
-    select partition, count(*) as key_count
+of_keys as (
+    select
+        partition,
+        count(*) filter (where is_new) as key_count,
+        count(*) filter (where usage_count <> 0) - count(*) filter (where usage_count_before <> 0) as nonzero_count,
+        bool_or(usage_count > 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
     from written
-    where is_new
     group by partition
-),
-oversized as (
-    select distinct partition, true as is_oversized
-    from written
-    where usage_count > 9223372036854775807 or usage_count <> trunc(usage_count)
 )
 update recon.usage_month as month
 set
     last_period_end = greatest(month.last_period_end, of_month.last_period_end),
-    key_count = month.key_count + coalesce(new_keys.key_count, 0),
+    key_count = month.key_count + of_keys.key_count,
+    nonzero_count = month.nonzero_count + of_keys.nonzero_count,
     event_count = month.event_count + of_month.event_count,
     invalid_count = month.invalid_count + of_month.invalid_count,
     dedupe_count = month.dedupe_count + of_month.dedupe_count,
     outside_period_count = month.outside_period_count + of_month.outside_period_count,
-    has_oversized = month.has_oversized or coalesce(oversized.is_oversized, false)
+    has_oversized = month.has_oversized or of_keys.has_oversized
 from of_month
-left join new_keys using (partition)
-left join oversized using (partition)
+full join of_keys using (partition)
 where month.gateway_name = :gateway_name
     and month.usage_type = :usage_type
     and month.partition = of_month.partition

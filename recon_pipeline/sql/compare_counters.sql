@@ -1,9 +1,11 @@
--- Writes one row of recon.counter_drift for every key of an extent whose counter is not what the log says.
--- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum
--- of all visible events is in sync (with settle_seconds 0 both are the same number). Ordinals number the keys in lock order.
--- Index: as {usage} and {counters} say.
-with changed as materialized (
-    {changed_keys}
+-- Writes one row of recon.counter_drift for every key, of an extent or of those that are given, whose counter is not what the log says.
+-- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum of all visible events
+-- is in sync (with settle_seconds 0 both are the same number). Settled is what a transaction wrote that had ended long enough ago, by the
+-- horizons that runs have taken. Ordinals number the keys in lock order.
+-- Index: none for all keys of all months, (usage_type, period_start, period_end) for few months; for given keys billing_usage_events by
+-- gateway_customer_id and the unique key of the counters. The keys are asked for inside a case, so that they are looked up in a hash.
+with given as materialized (
+    {given_keys}
 ),
 drifted as (
     select
@@ -11,32 +13,32 @@ drifted as (
         period_start,
         period_end,
         counter.usage_count,
-        counter.counter_xid,
-        counter.counter_tid,
         coalesce(event_sum.visible, 0) as visible_sum,
-        coalesce(event_sum.visible - event_sum.unsettled, 0) as settled_sum,
+        case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end as settled_sum,
         event_sum.visible is null as without_events
     from (
         select
             gateway_customer_id,
             period_start,
             period_end,
-            sum(visible) as visible,
+            sum(quantity)::numeric as visible,
             -- A case, so that where every event counts as settled this sum is not even computed.
-            case when :settle_seconds > 0 then sum(unsettled) else 0 end as unsettled
-        from ({usage}) as usage
+            case when :settle_seconds > 0 then (sum(quantity) filter (where {is_settled}))::numeric end as settled
+        from ({countable_events}) as countable
+        where {in_extent_or_given}
         group by gateway_customer_id, period_start, period_end
     ) as event_sum
     full join ({counters}) as counter using (gateway_customer_id, period_start, period_end)
-    where coalesce(counter.usage_count, 0)
-        not between coalesce(event_sum.visible - event_sum.unsettled, 0) and coalesce(event_sum.visible, 0)
+    where coalesce(counter.usage_count, 0) not between
+            case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end
+        and coalesce(event_sum.visible, 0)
 ),
 subscribed as (
     {subscribed_keys}
 )
 insert into recon.counter_drift (
     run_id, ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-    kind, usage_count, counter_xid, counter_tid, settled_sum, visible_sum, usage_limit
+    kind, usage_count, settled_sum, visible_sum, usage_limit
 )
 select
     :run_id,
@@ -55,8 +57,6 @@ select
         else 'over'
     end,
     drifted.usage_count,
-    drifted.counter_xid,
-    drifted.counter_tid,
     drifted.settled_sum,
     drifted.visible_sum,
     case

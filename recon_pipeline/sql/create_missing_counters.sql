@@ -9,6 +9,5 @@ select gateway_name, gateway_customer_id, usage_type, period_start, period_end, 
 from recon.counter_drift
 where run_id = :run_id
     and ordinal = any(:ordinals)
-    and kind = any(:kinds)
 order by ordinal
 on conflict do nothing

@@ -1,9 +1,9 @@
--- The product's promise, asked of log and counters afresh: the keys of an extent where they differ.
+-- The product's promise, asked of the log itself: the keys, of an extent or of those that are given, where counter and log differ.
 -- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
 -- other's mistake; a counter between the settled sum and the visible sum is in sync.
--- Index: as {usage} and {counters} say.
-with changed as materialized (
-    {changed_keys}
+-- Index: as of compare_counters.
+with given as materialized (
+    {given_keys}
 )
 select
     mismatch.*,
@@ -24,17 +24,23 @@ from (
         select
             gateway_customer_id, period_start, period_end,
             sum(counted) as usage_count,
-            sum(visible) as visible_sum,
-            sum(unsettled) as unsettled_sum
+            coalesce(sum(visible), 0) as visible_sum
         from (
-            select gateway_customer_id, period_start, period_end, null::bigint as counted, visible, unsettled
-            from ({usage}) as usage
+            select gateway_customer_id, period_start, period_end, null::bigint as counted, visible, settled
+            from (
+                select
+                    gateway_customer_id, period_start, period_end,
+                    quantity::numeric as visible,
+                    case when :settle_seconds = 0 or {is_settled} then quantity::numeric else 0 end as settled
+                from ({countable_events}) as countable
+                where {in_extent_or_given}
+            ) as event
             union all
             select gateway_customer_id, period_start, period_end, usage_count, 0, 0
             from ({counters}) as counter
         ) as side
         group by gateway_customer_id, period_start, period_end
-        having coalesce(sum(counted), 0) < sum(visible) - sum(unsettled)
+        having coalesce(sum(counted), 0) < sum(settled)
             or coalesce(sum(counted), 0) > sum(visible)
     ) as key
     -- A full join never loops through all of the one for each of the other, whatever old statistics make the planner expect.
@@ -56,4 +62,4 @@ from (
     where case when key.visible_sum is not null then true end
 ) as mismatch
 order by mismatch.outcome in ('deferred', 'held', 'untouched'), mismatch.gateway_customer_id, mismatch.period_start
-limit :sample_rows
+limit :most_keys + 1

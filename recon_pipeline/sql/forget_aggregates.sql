@@ -1,6 +1,11 @@
--- Forgets every aggregate and horizon, since they are not of this log any more; they are built anew.
--- Invariant: the caller holds every row of recon.horizon.
+-- Forgets every aggregate, since they are not of this log any more, and what log it was; they are built anew.
+-- Invariant: the caller holds the row of recon.event_log. A note that somebody relies on stays, and is taken later.
+-- Index: none; all of it goes.
 with forgotten_aggregate as (delete from recon.usage_aggregate),
 forgotten_month as (delete from recon.usage_month),
-forgotten_key as (delete from recon.invalidated_key)
-delete from recon.horizon
+forgotten_note as (
+    delete from recon.invalidated_key
+    where id in (select id from recon.invalidated_key for update skip locked)
+)
+update recon.event_log
+set identity = :identity, horizon = null, first_seen_at = clock_timestamp()

@@ -1,11 +1,11 @@
 -- Part of other statements: what some events add up to, by key, where the log itself refuses a repeated request id.
--- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event without a customer is invalid, and kept
--- under the empty name.
+-- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event that belongs to no key that could be kept (no customer, a name that is too
+-- long, no end of the period) is invalid, and kept under the empty name.
 -- Index: as {which_events} says.
 select
-    coalesce(event.gateway_customer_id, '') as gateway_customer_id,
+    {kept_name} as gateway_customer_id,
     event.period_start,
-    event.period_end,
+    coalesce(event.period_end, event.period_start) as period_end,
     count(*) filter (where event.is_valid) as event_count,
     coalesce(sum(event.quantity) filter (where event.is_valid), 0)::numeric as usage_count,
     count(*) filter (where not event.is_valid) as invalid_count,

@@ -20,16 +20,21 @@ from (
         0 as invalid_count,
         0 as outside_period_count
     from ({countable_events}) as event
-    where event.gateway_name = :gateway_name
-        and event.usage_type = :usage_type
-        and event.period_start >= :start
-        and event.period_start < :end
-        and (:every_customer or event.gateway_customer_id = any(:customers))
+    where (
+            not :every_key
+            or (
+                event.gateway_name = :gateway_name
+                and event.usage_type = :usage_type
+                and event.period_start >= :start
+                and event.period_start < :end
+                and (:every_customer or event.gateway_customer_id = any(:customers))
+            )
+        )
         and {which_events}
     group by 1, 2, 3
     union all
     select
-        coalesce(event.gateway_customer_id, ''), event.period_start, event.period_end,
+        {kept_name}, event.period_start, coalesce(event.period_end, event.period_start),
         0,
         0,
         count(*) filter (where event.is_valid),

@@ -1,7 +1,20 @@
--- Which log the aggregates are of, and where transactions stand.
--- Index: recon.invalidated_key by usage; recon.event_log has one row.
+-- Which log the aggregates are of and how far they have come, and where transactions stand.
+-- Index: recon.event_log has one row; recon.invalidated_key is small.
 select
-    (select identity from recon.event_log) as known_identity,
+    log.identity as known_identity,
+    log.horizon::text as aggregated_below,
     exists (select from recon.invalidated_key where gateway_name is null) as was_truncated,
-    pg_snapshot_xmin(pg_current_snapshot())::text as horizon,
-    pg_snapshot_xmax(pg_current_snapshot())::text as next_transaction
+    pg_snapshot_xmin(pg_current_snapshot())::text as oldest_transaction,
+    pg_snapshot_xmax(pg_current_snapshot())::text as next_transaction,
+    case
+        when :settle_seconds > 0 then (
+            -- The newest horizon that a run took so long ago, of the log as it is now: transactions below it had ended by then.
+            select max(run.horizon)
+            from recon.reconciliation_run as run
+            where run.started_at > log.first_seen_at
+                and run.started_at <= clock_timestamp() - make_interval(secs => :settle_seconds)
+                and run.started_at > clock_timestamp() - make_interval(secs => :settle_seconds) - interval '1 day'
+        )
+    end::text as settled_below
+from (select) as always
+left join recon.event_log as log on true

@@ -5,11 +5,11 @@ with figure as (
     {key_figures}
 )
 select
-    (select coalesce(sum(event_count + invalid_count + dedupe_count), 0)::bigint from figure) as new_count,
     coalesce(sum(event_count + invalid_count + dedupe_count), 0)::bigint as events_scanned,
     coalesce(sum(invalid_count), 0)::bigint as invalid_count,
     coalesce(sum(dedupe_count), 0)::bigint as dedupe_count,
-    coalesce(sum(outside_period_count), 0)::bigint as outside_period_count
+    coalesce(sum(outside_period_count), 0)::bigint as outside_period_count,
+    (select coalesce(sum(event_count + invalid_count + dedupe_count), 0)::bigint from figure) as new_count
 from (
     select event_count, invalid_count, dedupe_count, outside_period_count from figure
     union all

@@ -1,13 +1,12 @@
--- Recomputes the event sums of keys whose counters this transaction has locked, sets those that differ, and accounts for it.
--- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the
--- locked counter, and no counter in it can change. Counter, ledger row and outcome commit together or not at all. Of a repaired key
--- the ledger tells; an outcome is written only for one that was not.
--- A counter whose row is still the very version that the comparison saw has had no increment since: the sum that belongs to it
--- is the one of the comparison's snapshot, and its events need not be read again.
+-- Sums the events of keys whose counters this transaction has locked, sets the counters that differ, and accounts for it.
+-- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the locked counter, and no
+-- counter in it can change. What is written is what the log's own rows add up to in this statement, whatever the comparison or the
+-- aggregates said. Counter, ledger row and outcome commit together or not at all. Of a repaired key the ledger tells; an outcome is
+-- written only for one that was not.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
--- of the other, whatever statistics make the planner expect.
--- A counter is found by id and key: nothing makes sure that ids of the application's table are unique.
--- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key.
+-- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.
+-- Index: billing_usage_events by gateway_customer_id, read once per chunk; the keys are asked for inside a case, so that each event is looked up in a
+-- hash of them. The counters by their unique key and recon.counter_drift by primary key.
 with locked as materialized (
     select
         drift.id as drift_id,
@@ -16,17 +15,14 @@ with locked as materialized (
         counter.id as counter_id,
         counter.usage_count,
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
-        counter.xmin = pg_current_xact_id()::xid as created,
-        drift.kind,
-        drift.settled_sum,
-        (counter.xmin = drift.counter_xid and counter.ctid = drift.counter_tid) is true as unchanged
+        counter.xmin = pg_current_xact_id()::xid as created
     from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as had (ordinal, counter_id)
     -- Limit 1, of what there is once: a row for each key is then expected whatever the statistics say, which are of other runs.
     cross join lateral (
         select * from recon.counter_drift where run_id = :run_id and ordinal = had.ordinal limit 1
     ) as drift
     cross join lateral (
-        select id, usage_count, xmin, ctid
+        select id, usage_count, xmin
         from billing_usage_counters
         where id = had.counter_id
             and (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
@@ -34,28 +30,39 @@ with locked as materialized (
         limit 1
     ) as counter
 ),
-asked as materialized (
-    {asked_of_aggregates}
-),
 event_sum as materialized (
-    {locked_sums}
+    select
+        countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
+        countable.period_start, countable.period_end,
+        sum(countable.quantity)::numeric as visible,
+        case
+            when :settle_seconds > 0 then coalesce((sum(countable.quantity) filter (where {is_settled}))::numeric, 0)
+            else sum(countable.quantity)::numeric
+        end as settled
+    from ({countable_events}) as countable
+    where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked))
+        and case
+            when (
+                countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
+                countable.period_start, countable.period_end
+            ) in (select gateway_name, usage_type, gateway_customer_id, period_start, period_end from locked)
+                then true
+        end
+    group by countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
+        countable.period_start, countable.period_end
 ),
 target as (
     select
         locked.*,
-        case when locked.unchanged then locked.kind = 'orphan' else event_sum.visible is null end as without_events,
+        event_sum.visible is null as without_events,
         case
-            when locked.unchanged then locked.settled_sum
-            when locked.usage_count between settled.usage_count and coalesce(event_sum.visible, 0)
+            when locked.usage_count between coalesce(event_sum.settled, 0) and coalesce(event_sum.visible, 0)
                 then locked.usage_count
-            else settled.usage_count
+            else coalesce(event_sum.settled, 0)
         end as right_count
     from locked
     full join event_sum
         using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-    cross join lateral (
-        select coalesce(event_sum.visible - event_sum.unsettled, 0) as usage_count
-    ) as settled
 ),
 updated as (
     update billing_usage_counters as counter
@@ -66,6 +73,7 @@ updated as (
         = (target.gateway_name, target.usage_type, target.gateway_customer_id, target.period_start, target.period_end)
         and target.right_count <> target.usage_count
         and target.right_count = trunc(target.right_count)
+        and target.right_count <= 9223372036854775807
     returning target.ordinal, counter.usage_count
 ),
 ledgered as (
@@ -101,8 +109,12 @@ from (
             else 'failed'
         end as outcome,
         case
+            when target.usage_count is null
+                then 'its usage_count is null, which no increment changes: set it to 0, the next run does the rest'
             when target.right_count <> trunc(target.right_count)
                 then 'the event sum ' || target.right_count || ' is not a whole number'
+            when target.right_count > 9223372036854775807
+                then 'the event sum ' || left(target.right_count::text, 40) || ' is more than a bigint holds'
             when updated.usage_count is null and target.right_count <> target.usage_count
                 then 'the table suppressed the update of this counter (a trigger or a rule)'
             when updated.usage_count <> target.right_count

@@ -3,7 +3,7 @@
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
 select
     event.id::text as event_id,
-    event.gateway_customer_id::text as gateway_customer_id,
+    left(event.gateway_customer_id::text, 200) as gateway_customer_id,
     event.request_id::text as request_id,
     event.quantity::text as quantity,
     event.period_start::text as period_start,
@@ -31,12 +31,13 @@ from (
         union all
         select *
         from billing_usage_events
-        where key.gateway_customer_id = '' and gateway_customer_id is null
+        where key.gateway_customer_id = ''
+            and (octet_length(gateway_customer_id) <= 1000 and period_end is not null) is not true
     ) as event
     where event.gateway_name = :gateway_name
         and event.usage_type = :usage_type
         and event.period_start = key.period_start
-        and event.period_end = key.period_end
+        and coalesce(event.period_end, event.period_start) = key.period_end
         and (event.ingest_xid >= cast(:horizon as xid8)) is not true
     union all
     select *

@@ -1,22 +1,21 @@
--- Totals the aggregates of a range of months that were just built.
--- Invariant: the caller holds the row of recon.horizon; a month without events has a row too, since it is built.
--- recomputed_count begins at the id of this transaction, so that a month which is built again never has the number that a run saw before.
--- Index: none; all of what was built is read.
-insert into recon.usage_month (
+-- Totals the aggregates of some months, after they were put in line with the log; makes the row of a month that was not built.
+-- Invariant: the caller holds the row of recon.event_log; a month without events has a row too, since it is built.
+-- Index: the primary key of recon.usage_aggregate, by period.
+insert into recon.usage_month as month (
     gateway_name, usage_type, partition, last_period_end,
-    key_count, event_count, invalid_count, dedupe_count, outside_period_count, has_oversized, recomputed_count
+    key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, has_oversized
 )
 select
-    :gateway_name, :usage_type, built.partition, month.last_period_end,
-    coalesce(month.key_count, 0), coalesce(month.event_count, 0), coalesce(month.invalid_count, 0),
-    coalesce(month.dedupe_count, 0), coalesce(month.outside_period_count, 0), coalesce(month.has_oversized, false),
-    pg_current_xact_id()::text::bigint
+    :gateway_name, :usage_type, built.partition, total.last_period_end,
+    coalesce(total.key_count, 0), coalesce(total.nonzero_count, 0), coalesce(total.event_count, 0), coalesce(total.invalid_count, 0),
+    coalesce(total.dedupe_count, 0), coalesce(total.outside_period_count, 0), coalesce(total.has_oversized, false)
 from unnest(cast(:partitions as text[])) as built (partition)
-left join (
+full join (
     select
         to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
         max(period_end) as last_period_end,
         count(*) as key_count,
+        count(*) filter (where usage_count <> 0) as nonzero_count,
         sum(event_count) as event_count,
         sum(invalid_count) as invalid_count,
         sum(dedupe_count) as dedupe_count,
@@ -28,5 +27,16 @@ left join (
         and period_start >= :start
         and period_start < :end
     group by date_trunc('month', period_start, 'UTC')
-) as month using (partition)
+) as total using (partition)
+where built.partition is not null
 order by built.partition
+on conflict (gateway_name, usage_type, partition)
+do update set
+    last_period_end = excluded.last_period_end,
+    key_count = excluded.key_count,
+    nonzero_count = excluded.nonzero_count,
+    event_count = excluded.event_count,
+    invalid_count = excluded.invalid_count,
+    dedupe_count = excluded.dedupe_count,
+    outside_period_count = excluded.outside_period_count,
+    has_oversized = excluded.has_oversized

@@ -1,21 +1,24 @@
-"""Event sums per key, kept in `recon.usage_aggregate`.
+"""Event sums per key, kept in `recon.usage_aggregate`: which keys may differ is found by them, never what to write.
 
-Invariant: one run at a time adds to them (it holds the row of `recon.event_log`, and nobody waits for it); an event is
-added exactly once, since the sums and the horizon move in one transaction. A log that is not the one they were made
-from is noticed, and everything is built anew.
+Invariant: one run at a time writes them (it holds the row of `recon.event_log`, and nobody waits for it). There is one
+way to make them (`put_sums`: sum these keys from the log and put them there) and one to add what is new; an event is
+added exactly once, since the sums and the horizon move in one transaction. A log that is not the one they were made from
+is noticed, and everything is built anew.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, months_between
-from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
+from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store import horizons, ingest_xid
+from recon_pipeline.store.basis import prepared_catalog
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.database import look_up_by_index, sum_by_hash
 from recon_pipeline.store.statements import statement
 
 
@@ -92,89 +95,72 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
     """Add the events up to a new horizon, whatever month and customer they are of; build what months are missing.
 
     Args:
-        connection: In a READ COMMITTED transaction of its own, which the caller commits.
+        connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
         run: What is looked at; months of its extent are built if they are not.
         tables: How the tables are shaped; the log can be read in increments.
     """
-    if not _is_ours_to_write(connection, tables):
+    if not is_ours_to_write(connection, tables):
         return Advance(waits_because="another run is adding events to the aggregates")
     _note_prepared(connection, tables)
     # After the lock, in a statement of its own: what is below this horizon is final in every statement that follows.
-    position = horizons.position(connection, tables)
-    rebuilt_because = _reason_to_rebuild(connection, run, position)
-    if rebuilt_because is not None:
-        connection.execute(statement("forget_aggregates"))
-        connection.execute(statement("replace_event_log"), {"identity": position.identity})
-    horizon = position.horizon
+    position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
+    rebuilt_because = _reason_to_rebuild(position)
+    if rebuilt_because is not None or position.aggregated_below is None:
+        connection.execute(statement("forget_aggregates"), {"identity": position.identity})
+    since = 0 if rebuilt_because is not None else position.aggregated_below or 0
+    horizon = position.oldest_transaction
     if run.settle_seconds > 0:
-        settled = connection.execute(
-            statement("settled_horizon"), {"settle_seconds": run.settle_seconds}
-        ).scalar_one_or_none()
-        if settled is None:
+        if position.settled_below is None or rebuilt_because is not None:
             return Advance(
                 rebuilt_because=rebuilt_because,
                 waits_because="no run has taken a horizon longer than RECON_SETTLE_SECONDS ago",
             )
-        horizon = int(settled)
-    advances = [_Advancing(connection, run, tables, usage, horizon).advance() for usage in run.extent.scope]
-    return Advance(
-        absorbed_count=sum(one.absorbed_count for one in advances),
-        built_months=_merged(one.built_months for one in advances),
-        recomputed_months=_merged(one.recomputed_months for one in advances),
-        rebuilt_because=rebuilt_because,
-    )
+        horizon = position.settled_below
+    return _Advancing(connection, run, tables, since, max(since, horizon)).advance(rebuilt_because)
 
 
 def store_from_log(connection: Connection, run: Reconciliation, tables: BillingTables) -> StoredFromLog | None:
     """Bring the stored aggregates of the extent in line with a log that cannot be read in increments.
 
     Args:
-        connection: In a READ COMMITTED transaction of its own, which the caller commits.
+        connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
         run: What is looked at.
         tables: How the tables are shaped.
 
     Returns:
         What it added up to, or None where another run is at it.
     """
-    if not _is_ours_to_write(connection, tables):
+    if not is_ours_to_write(connection, tables):
         return None
-    connection.execute(statement("sum_by_hash"))
-    connection.execute(statement("forget_horizons"))
-    parts = tables.parts | {"which_events": "any_event", "stored_figures": "stored_figures"}
-    rows = [
-        connection.execute(statement("store_aggregates", **parts), run.parameters(usage, tables)).one()
-        for usage in run.extent.scope
-    ]
+    connection.execute(text("update recon.event_log set horizon = null where horizon is not null"))
+    rows = [_put_extent(connection, run, tables, usage, horizon=None)[0] for usage in run.extent.scope]
     return StoredFromLog(
         sum(row.keys for row in rows), sum(row.events for row in rows), sum(row.keys_changed for row in rows)
     )
 
 
 def audit(connection: Connection, run: Reconciliation, tables: BillingTables) -> Audit:
-    """Sum the log of the extent anew and compare with the aggregates; what differs is noted, `advance` recomputes it.
+    """Sum the log of the extent anew, and put what differs from it in line.
 
     Args:
-        connection: In a REPEATABLE READ transaction of its own, which the caller commits.
+        connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
         run: What is looked at; its months are built.
         tables: How the tables are shaped; the log can be read in increments.
     """
-    found, sample, unaudited = 0, list[DifferingAggregate](), list[MeteredUsage]()
-    parts = tables.parts | {"which_events": "below_horizon", "stored_figures": "stored_figures"}
-    connection.execute(statement("sum_by_hash"))
+    if not is_ours_to_write(connection, tables):
+        return Audit(0, (), run.extent.scope)
     position = horizons.position(connection, tables)
+    found, sample, unaudited = 0, list[DifferingAggregate](), list[MeteredUsage]()
     for usage in run.extent.scope:
-        months = horizons.months_of_run(connection, run, usage, position)
-        if months is None:
+        if horizons.months_of_extent(connection, usage, run.extent, position) is None:
             unaudited.append(usage)
             continue
-        rows = connection.execute(
-            statement("audit_aggregates", **parts),
-            run.parameters(usage, tables) | {"horizon": str(months[0].horizon)},
-        ).all()
-        found += rows[0].found if rows else 0
+        rows = _put_extent(connection, run, tables, usage, horizon=position.aggregated_below, opens_differing=True)
+        found += rows[0].keys_differing
         sample.extend(
             DifferingAggregate(row.gateway_customer_id, row.period_start, row.period_end, row.aggregated, row.in_log)
             for row in rows
+            if row.gateway_customer_id is not None
         )
     return Audit(found, tuple(sample), tuple(unaudited))
 
@@ -201,90 +187,134 @@ def oversized(
 
 @dataclass(frozen=True)
 class _Advancing:
+    """One move of the horizon; holds the row of `recon.event_log`."""
+
     connection: Connection
     run: Reconciliation
     tables: BillingTables
-    usage: MeteredUsage
+    since: int
     horizon: int
 
-    def advance(self) -> Advance:
-        self._execute("create_horizon")
-        locked = self._execute("lock_horizon").one()
-        since, horizon = int(locked.horizon), max(int(locked.horizon), self.horizon)
-        built = [month.partition for month in horizons.built_months(self.connection, self.usage)]
-        absorbed = self._absorb(built, since, horizon) if horizon > since and built else {}
-        wanted = [month.key for month in months_between(self.run.extent.first, self.run.extent.last)]
-        missing = sorted(set(wanted) - set(built))
-        for first, last in contiguous_ranges(map(BillingMonth.parse, missing)):
-            self._build([month.key for month in months_between(first, last)], since, horizon)
-        recomputed = self._recompute([*built, *missing], since, horizon) if locked.has_noted_keys else ()
-        self._execute("move_horizon", since=str(since), horizon=str(horizon), touched=[*absorbed])
-        return Advance(sum(absorbed.values()), tuple(missing), recomputed)
+    def advance(self, rebuilt_because: str | None) -> Advance:
+        built: dict[MeteredUsage, list[str]] = {usage: [] for usage in self.run.extent.scope}
+        for row in self.connection.execute(
+            text("select gateway_name, usage_type, partition from recon.usage_month order by partition")
+        ):
+            built.setdefault(MeteredUsage(row.gateway_name, row.usage_type), []).append(row.partition)
+        touched: dict[MeteredUsage, dict[str, int]] = {}
+        if self.horizon > self.since:
+            touched = {usage: self._absorb(usage, months) for usage, months in built.items() if months}
+        missing = {usage: self._build(usage, built[usage]) for usage in self.run.extent.scope}
+        recomputed = self._recompute({usage: built[usage] for usage in built if built[usage]})
+        pairs = [(usage, partition) for usage, months in touched.items() for partition in months]
+        self.connection.execute(
+            statement("move_horizon"),
+            {
+                "since": str(self.since),
+                "horizon": str(self.horizon),
+                "gateways_touched": [usage.gateway_name for usage, _ in pairs],
+                "usages_touched": [usage.usage_type for usage, _ in pairs],
+                "partitions_touched": [partition for _, partition in pairs],
+            },
+        )
+        return Advance(
+            absorbed_count=sum(sum(events.values()) for events in touched.values()),
+            built_months=tuple(sorted({month for months in missing.values() for month in months})),
+            recomputed_months=recomputed,
+            rebuilt_because=rebuilt_because,
+        )
 
-    def _absorb(self, partitions: list[str], since: int, horizon: int) -> dict[str, int]:
+    def _absorb(self, usage: MeteredUsage, partitions: Sequence[str]) -> dict[str, int]:
         """Add the events between two horizons to months that are built; returns how many by month."""
-        parts = self.tables.parts | {"which_events": "since_horizon"}
-        rows = self._execute("add_to_aggregates", parts, **self._range(partitions, since, horizon)).all()
+        look_up_by_index(self.connection)
+        parts = self.tables.parts | {"key_figures": self.tables.parts["key_figures"], "which_events": "since_horizon"}
+        more = _span(partitions) | {"partitions": list(partitions), "since": str(self.since), "every_key": True}
+        rows = self._execute(usage, "add_to_aggregates", parts, horizon=str(self.horizon), **more).all()
         return {row.partition: row.events for row in rows}
 
-    def _build(self, partitions: list[str], since: int, horizon: int) -> None:
-        """Sum the events below the horizon of months without a gap between them."""
-        parts = self.tables.parts | {"which_events": "below_horizon"}
-        span = self._range(partitions, since, horizon)
-        self._execute("sum_by_hash")
-        self._execute("forget_months", **span)
-        self._execute("build_aggregates", parts, **span)
-        self._execute("total_months", **span)
+    def _build(self, usage: MeteredUsage, built: Sequence[str]) -> list[str]:
+        """Sum the events below the horizon of the months that are missing; returns which these were."""
+        missing = [month for month in self.run.extent.months if month.key not in built]
+        for first, last in contiguous_ranges(missing):
+            extent = Extent(self.run.extent.scope, first, last)
+            _put_extent(self.connection, replace(self.run, extent=extent), self.tables, usage, horizon=self.horizon)
+        return [month.key for month in missing]
 
-    def _recompute(self, partitions: list[str], since: int, horizon: int) -> tuple[str, ...]:
-        parts = self.tables.parts | {"which_events": "below_horizon_of_noted"}
-        rows = self._execute("recompute_noted_keys", parts, **self._range(partitions, since, horizon))
-        return tuple(rows.scalars())
+    def _recompute(self, built: dict[MeteredUsage, list[str]]) -> tuple[str, ...]:
+        """Sum keys anew whose events were deleted or updated; returns their months."""
+        opened: dict[MeteredUsage, set[str]] = {}
+        for row in self.connection.execute(statement("take_notes")):
+            opened.setdefault(MeteredUsage(row.gateway_name, row.usage_type), set()).add(row.partition)
+        parts = self.tables.parts | {"which_events": "below_horizon_of_opened"}
+        look_up_by_index(self.connection)
+        for usage, partitions in opened.items():
+            asked = _span(built[usage]) | {"every_key": False, "opens_differing": False}
+            self._execute(usage, "put_sums", parts, horizon=str(self.horizon), **asked)
+            self._execute(usage, "total_months", **_span([*partitions]), partitions=sorted(partitions))
+        return tuple(sorted({partition for partitions in opened.values() for partition in partitions}))
 
-    def _range(self, partitions: list[str], since: int, horizon: int) -> dict[str, Any]:
-        return {
-            "partitions": partitions,
-            "start": BillingMonth.parse(min(partitions)).start,
-            "end": BillingMonth.parse(max(partitions)).end,
-            "since": str(since),
-            "horizon": str(horizon),
-        }
-
-    def _execute(self, name: str, parts: dict[str, str] | None = None, **more: Any) -> Any:
+    def _execute(self, usage: MeteredUsage, name: str, parts: dict[str, str] | None = None, **more: Any) -> Any:
         every_customer: dict[str, Any] = {"every_customer": True, "customers": []}
-        parameters = self.run.parameters(self.usage, self.tables) | every_customer | more
+        parameters = self.run.parameters(usage, self.tables) | every_customer | more
         return self.connection.execute(statement(name, **(parts or {})), parameters)
 
 
-def _is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
-    """Lock the record of the log, which the first run of all makes; whether no other run holds it."""
+def is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
+    """Lock the record of the log, which the first run of all makes; whether no other run holds it.
+
+    Whoever changes aggregates, months or open keys holds it, to the end of its transaction.
+    """
     connection.execute(statement("note_event_log"), {"identity": tables.log_identity})
     return connection.execute(statement("lock_event_log")).one_or_none() is not None
 
 
+def _put_extent(
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    usage: MeteredUsage,
+    *,
+    horizon: int | None,
+    opens_differing: bool = False,
+) -> Any:
+    """Put what the log says of an extent, below a horizon or all of it, into the aggregates; returns what differed."""
+    sum_by_hash(connection)
+    parts = tables.parts | {"which_events": "any_event" if horizon is None else "below_horizon"}
+    asked = {
+        "every_key": True,
+        "opens_differing": opens_differing,
+        "horizon": None if horizon is None else str(horizon),
+    }
+    rows = connection.execute(statement("put_sums", **parts), run.parameters(usage, tables) | asked).all()
+    if run.extent.customers is None or opens_differing:
+        totalled = {"partitions": [month.key for month in run.extent.months]}
+        connection.execute(statement("total_months"), run.parameters(usage, tables) | totalled)
+    return rows
+
+
 def _note_prepared(connection: Connection, tables: BillingTables) -> None:
     """Spare the runs to come to ask what the log lacks, as long as its catalog stays as it is."""
-    if connection.execute(statement("prepared_catalog")).scalar_one() == tables.catalog_version:
+    if prepared_catalog(connection) == tables.catalog_version:
         return
     left = ingest_xid.lacking(connection, request_id_is_unique=tables.request_id_is_unique)
     if not any(lack.rules_out_increments for lack in left):
-        connection.execute(statement("note_prepared_catalog"), {"catalog_version": tables.catalog_version})
+        version = {"catalog_version": tables.catalog_version}
+        connection.execute(text("update recon.event_log set prepared_catalog = :catalog_version"), version)
 
 
-def _reason_to_rebuild(connection: Connection, run: Reconciliation, position: horizons.Position) -> str | None:
+def _reason_to_rebuild(position: horizons.Position) -> str | None:
     if position.was_truncated:
         return "the log was truncated"
-    if not position.is_known:
+    if position.identity != position.known_identity:
         return f"the log is another one: it was {position.known_identity}, it is {position.identity}"
-    for usage in run.extent.scope:
-        for month in horizons.built_months(connection, usage)[:1]:
-            if month.horizon > position.horizon:
-                return (
-                    f"the horizon of {usage} ({month.horizon}) is ahead of the server ({position.horizon}): "
-                    "the database was restored"
-                )
+    if position.aggregated_below is not None and position.aggregated_below > position.oldest_transaction:
+        return (
+            f"the horizon ({position.aggregated_below}) is ahead of the server ({position.oldest_transaction}): "
+            "the database was restored"
+        )
     return None
 
 
-def _merged(months: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(sorted({key for keys in months for key in keys}))
+def _span(partitions: Sequence[str]) -> dict[str, Any]:
+    """From the first to the last of some months."""
+    return {"start": BillingMonth.parse(min(partitions)).start, "end": BillingMonth.parse(max(partitions)).end}

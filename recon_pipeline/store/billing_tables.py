@@ -6,13 +6,21 @@ table. Real tables differ in constraints and types; what they have decides which
 assumption.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import UntrustworthyLogError
+from recon_pipeline.store.database import (
+    IDLE_TIMEOUT_MS,
+    LOCK_TIMEOUT_MS,
+    STATEMENT_TIMEOUT_MS,
+    Isolation,
+    begin,
+)
 from recon_pipeline.store.statements import statement
 
 EVENTS = "billing_usage_events"
@@ -144,6 +152,7 @@ class BillingTables:
             "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
             "judged_events": "judged_events",
             "valid_event": "valid_event",
+            "kept_name": "kept_name",
         }
 
     @property
@@ -231,6 +240,47 @@ def require_trustworthy(connection: Connection) -> BillingTables:
         return known
     connection.info[BillingTables] = found = _look_up(connection, catalog.version)
     return found
+
+
+@contextmanager
+def decision(
+    connection: Connection,
+    isolation: Isolation = "READ COMMITTED",
+    *,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
+) -> Generator[BillingTables]:
+    """A transaction that reads the application's tables for a decision, and the facts of them.
+
+    Invariant: the tables are locked against rewriting, truncation and new policies before the first snapshot is
+    taken, so that no snapshot is older than what it reads.
+
+    Args:
+        connection: Not in a transaction.
+        isolation: Of the transaction.
+        lock_timeout_ms: The longest wait for a lock.
+        statement_timeout_ms: The longest that a statement may take.
+        idle_timeout_ms: The longest that the transaction may wait for this process.
+
+    Raises:
+        UntrustworthyLogError: With the cause and its fix.
+        PutOffError: Somebody holds one of the tables.
+    """
+    known: BillingTables | None = connection.info.get(BillingTables)
+    if known is None:  # which tables there are is to be known before they can be locked
+        with begin(connection):
+            known = require_trustworthy(connection)
+    names = (EVENTS, COUNTERS, SUBSCRIPTIONS) if known.has_subscriptions else (EVENTS, COUNTERS)
+    with begin(
+        connection,
+        isolation,
+        lock_tables=names,
+        lock_timeout_ms=lock_timeout_ms,
+        statement_timeout_ms=statement_timeout_ms,
+        idle_timeout_ms=idle_timeout_ms,
+    ):
+        yield require_trustworthy(connection)
 
 
 def _look_up(connection: Connection, catalog_version: str) -> BillingTables:

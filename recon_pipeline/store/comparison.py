@@ -42,6 +42,7 @@ class Reconciliation:
             "end": self.extent.end,
             "every_customer": self.extent.customers is None,
             "customers": list(self.extent.customers or ()),
+            "every_key": True,
             "settle_seconds": self.settle_seconds,
             "limits_known": quota is not None and tables.has_subscriptions,
             "limit_free": quota.free if quota else None,

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store.database import begin
+from recon_pipeline.store.database import begin, limit_waits, look_up_by_index
 from recon_pipeline.store.failures import is_lock_not_had
 from recon_pipeline.store.statements import statement
 
-CHUNKS_END_MS = 120_000
-"""A chunk aims at 0.2 s, and each of its few statements ends after 10 s at the latest."""
+CHUNKS_END_MS = 15_000
+"""A chunk aims at 0.2 s, and its locks end after 5 s at the latest."""
+
+CHUNKS_LOCK = 720271131
+"""The advisory lock that chunks share, and that whoever stops them takes for himself; the number is our own."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def await_chunks(connection: Connection, *, done: str) -> None:
     """
     try:
         with begin(connection, lock_timeout_ms=CHUNKS_END_MS):
-            connection.execute(statement("await_chunks"))
+            connection.execute(select(func.pg_advisory_xact_lock(CHUNKS_LOCK)))
     except DBAPIError as error:
         if not is_lock_not_had(error):
             raise
@@ -147,8 +150,11 @@ def enter_chunk(
     Raises:
         RepairsPausedError: Somebody has paused repairs.
     """
-    limits = {"lock_timeout": f"{lock_timeout_ms}ms", "statement_timeout": f"{statement_timeout_ms}ms"}
-    connection.execute(statement("enter_chunk"), limits)
+    # Whoever pauses or holds commits that first and then waits for this lock (await_chunks). So either he waits until
+    # this transaction has ended, or its next statement sees what he wrote. Nothing else is locked while this waits.
+    connection.execute(select(func.pg_advisory_xact_lock_shared(CHUNKS_LOCK)))
+    look_up_by_index(connection)
+    limit_waits(connection, lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms)
     row = connection.execute(statement("read_control", read_pause="read_pause")).one()
     if row.reason is not None and not while_paused:
         raise RepairsPausedError(Pause(row.reason, row.paused_by, row.paused_at, row.until))

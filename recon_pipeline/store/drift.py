@@ -1,29 +1,51 @@
 """The exact comparison of counters with the log at one snapshot, and the same question asked again afterwards.
 
-Invariant (rules 3 and 4): log and counters are read in one REPEATABLE READ transaction, so a writer that commits
-event and increment together never looks like drift. What is looked at is chosen in that transaction, see `basis`.
+Invariant: log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot, so a
+writer that commits event and increment together never looks like drift. Which keys are looked at may be chosen by the
+aggregates and by what changed; whether a key differs is decided by the log's own rows alone. So an aggregate that is
+wrong can make a run look in vain, and never raise an alarm or change a counter.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store import basis, holds
-from recon_pipeline.store.basis import Look, Sums
+from recon_pipeline.store import holds, horizons
+from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import SAMPLE_ROWS, Reconciliation
-from recon_pipeline.store.horizons import CountersMark, Fingerprint, Month
+from recon_pipeline.store.database import look_up_by_index, plan_as_usual, sum_by_hash
+from recon_pipeline.store.horizons import FAR_TRANSACTIONS, Month, Position
 from recon_pipeline.store.statements import statement
 
-SPOT_CHECKED_KEYS = 100
-"""Keys with new events that a comparison found in sync and the final check asks again about, others in each run; the
-nightly audit asks about all of them."""
+MOST_KEYS = 20_000
+"""From so many keys on that may differ, reading all of the log is quicker than looking each of them up. It is also how many
+open keys are remembered: where more are open, nothing counts as verified."""
 
-SPOT_CHECKED_EVENTS = 10_000
-"""The newest events that those keys are drawn from: of a burst not all are read once more."""
+_KEYS = {
+    "given_keys": "given_keys",
+    "in_extent_or_given": "in_extent_or_given",
+    "counters": "counters_of_extent_or_given",
+    "is_settled": "is_settled",
+}
+
+
+class Look(StrEnum):
+    """What is compared.
+
+    Attributes:
+        EVERY_KEY: Every key, with its events in the log.
+        CHANGED_KEYS: Those keys of which a counter or events changed since they were verified.
+    """
+
+    EVERY_KEY = "every key"
+    CHANGED_KEYS = "changed keys"
 
 
 @dataclass(frozen=True)
@@ -91,17 +113,21 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Verified:
-    """Months of a metered usage whose counters were compared.
+    """Months of a metered usage whose counters match, but for open keys.
 
     Attributes:
         usage: Which.
-        months: As they were at the snapshot.
-        mark: Up to where counters were looked at.
+        events_below: The verifying snapshot saw all events of transactions below it; None where they cannot be told.
+        counters_below: Row versions of counters of transactions below it were looked at.
+        seen_below: What transactions below it wrote was seen.
+        mismatches: The open keys, at most `MOST_KEYS`.
     """
 
     usage: MeteredUsage
-    months: tuple[Month, ...]
-    mark: CountersMark
+    events_below: int | None
+    counters_below: int
+    seen_below: int
+    mismatches: tuple[Mismatch, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ class Verification:
         held_count: Those that it left alone because of a hold.
         untouched_count: Those that it had found drifted and did not come to.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
-        verified: Up to where months were looked at; not those in which nothing had changed.
+        verified: Up to where months were looked at; not those in which more than `MOST_KEYS` differ.
     """
 
     mismatch_count: int
@@ -130,47 +156,44 @@ class Compared:
     """What a comparison looked at.
 
     Attributes:
-        counters_scanned: Counters of the extent; keys with events where only changed ones were looked at.
+        counters_scanned: Counters of the extent.
+        stale_aggregates: Keys whose aggregate is not what the log adds up to; nothing was done by it.
         looks: What was compared, for each metered usage.
-        mark: Up to where counters were looked at, or None where they were not.
+        below: Transactions below it had ended, and so all that they wrote was seen.
     """
 
     counters_scanned: int
+    stale_aggregates: int
     looks: tuple[Look, ...]
-    mark: CountersMark | None
+    below: int
 
 
-def compare(
-    connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums, fingerprint: Fingerprint
-) -> Compared:
+def compare(connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums) -> Compared:
     """Compare counters with the log and write what differs to `recon.counter_drift` under this run.
 
     Args:
-        connection: In a REPEATABLE READ transaction, which the caller commits.
+        connection: In a REPEATABLE READ transaction that has locked the tables, which the caller commits.
         run: What is looked at.
         tables: How the tables are shaped.
         sums: Whether the log can, and may, be read in increments.
-        fingerprint: Of the counters, read before the transaction began.
     """
     connection.execute(statement("forget_drift"), {"run_id": run.run_id})
-    counters_scanned = drifted = 0
+    position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
+    scanned = drifted = stale = 0
     looks: list[Look] = []
-    seen_below: list[int] = []
     for usage in run.extent.scope:
-        chosen = basis.choose(connection, run, tables, usage, sums=sums, fingerprint=fingerprint)
-        looks.append(chosen.look)
-        seen_below.append(chosen.position.horizon)
-        parameters = run.parameters(usage, tables) | chosen.parameters | {"ordinal_offset": drifted}
-        if chosen.look is not Look.NOTHING:
-            comparison = statement("compare_counters", **chosen.parts, **tables.parts, **tables.limit_parts)
-            drifted += connection.execute(comparison, parameters).rowcount
-        if chosen.look in (Look.LOG, Look.EVERY_KEY):
-            counters_scanned += connection.execute(statement("count_counters"), parameters).scalar_one()
+        comparing = _Comparing(connection, run, tables, usage, position)
+        found = comparing.changed_since_verified(sums)
+        if found is None:
+            suspects, counters_scanned = None, comparing.count_counters()
         else:
-            counters_scanned += chosen.key_count
+            suspects, counters_scanned = found
+        looks.append(Look.EVERY_KEY if suspects is None else Look.CHANGED_KEYS)
+        scanned += counters_scanned
+        drifted += comparing.write_drift(suspects, ordinal_offset=drifted)
+        stale += comparing.note_stale(suspects) if suspects else 0
     holds.mark_held(connection, run.run_id)
-    mark = None if Look.NOTHING in looks else CountersMark(min(seen_below), fingerprint)
-    return Compared(counters_scanned, tuple(looks), mark)
+    return Compared(scanned, stale, tuple(looks), position.oldest_transaction)
 
 
 def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> Comparison:
@@ -198,47 +221,186 @@ def sample(connection: Connection, run_id: str, *, outcomes: tuple[str, ...] | N
 
 
 def verify(
-    connection: Connection,
-    run: Reconciliation,
-    tables: BillingTables,
-    *,
-    sums: Sums,
-    fingerprint: Fingerprint,
-    compared: CountersMark | None,
+    connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums, compared_below: int | None
 ) -> Verification:
     """Ask log and counters afresh, by another statement than the comparison's, whether they match.
 
     Args:
-        connection: In a REPEATABLE READ transaction of its own.
+        connection: In a REPEATABLE READ transaction of its own that has locked the tables.
         run: What is looked at.
         tables: How the tables are shaped.
         sums: Whether the log can, and may, be read in increments.
-        fingerprint: Of the counters, read before the transaction began.
-        compared: Up to where this run's comparison looked, if it did: then of the keys that it found in sync and that
-            have had no event since only some are looked at again, and counters that changed since are the next run's.
+        compared_below: What transactions below it wrote was seen by this run's comparison, if it made one: then only keys
+            with events since the last verification, open keys and those that it found drifted are looked at again, and a
+            counter that changed after it is the next run's.
     """
     counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "untouched_count"), 0)
-    found: list[Mismatch] = []
+    sample: list[Mismatch] = []
     verified: list[Verified] = []
+    position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     names = [field.name for field in fields(Mismatch)]
     for usage in run.extent.scope:
-        chosen = basis.choose(connection, run, tables, usage, sums=sums, fingerprint=fingerprint)
-        if chosen.look is Look.NOTHING:
-            continue
-        parts, mark = chosen.parts, CountersMark(chosen.position.horizon, fingerprint)
-        parameters = run.parameters(usage, tables) | chosen.parameters
-        if compared is not None and chosen.look is Look.CHANGED_KEYS:
-            parts, mark = chosen.parts_after_comparison, compared
-            parameters |= {
-                "last_verified_below": parameters["verified_below"],
-                "verified_below": str(compared.below),
-                "spot_checked_keys": SPOT_CHECKED_KEYS,
-                "spot_checked_events": SPOT_CHECKED_EVENTS,
-            }
-        if chosen.months is not None:
-            verified.append(Verified(usage, chosen.months, mark))
-        rows = connection.execute(statement("find_mismatches", **parts, **tables.parts), parameters).mappings().all()
+        comparing = _Comparing(connection, run, tables, usage, position)
+        suspects = None if compared_below is None else comparing.suspects_with_events(sums)
+        rows = comparing.find_mismatches(suspects)
         if rows:
             counts = {name: count + rows[0][name] for name, count in counts.items()}
-        found.extend(Mismatch(**{name: row[name] for name in names}) for row in rows)
-    return Verification(**counts, sample=tuple(found), verified=tuple(verified))
+        mismatches = tuple(Mismatch(**{name: row[name] for name in names}) for row in rows)
+        sample += mismatches[:SAMPLE_ROWS]
+        if len(mismatches) <= MOST_KEYS:
+            verified.append(
+                Verified(
+                    usage,
+                    events_below=position.aggregated_below if position.is_known else None,
+                    counters_below=position.oldest_transaction if compared_below is None else compared_below,
+                    seen_below=position.oldest_transaction,
+                    mismatches=mismatches,
+                )
+            )
+    return Verification(**counts, sample=tuple(sample), verified=tuple(verified))
+
+
+@dataclass(frozen=True)
+class _Suspects:
+    """Keys that may differ, as columns; values as Postgres prints them, so that none is too odd to be carried."""
+
+    gateway_customer_id: tuple[str, ...] = ()
+    period_start: tuple[str, ...] = ()
+    period_end: tuple[str, ...] = ()
+    added_up: tuple[str, ...] = ()
+    is_noted: tuple[bool, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[Row[Any]]) -> "_Suspects":
+        found = [row for row in rows if row.gateway_customer_id is not None]
+        return cls(*(tuple(getattr(row, field.name) for row in found) for field in fields(cls)))
+
+    def __len__(self) -> int:
+        return len(self.gateway_customer_id)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "customers_given": list(self.gateway_customer_id),
+            "period_starts_given": list(self.period_start),
+            "period_ends_given": list(self.period_end),
+        }
+
+
+_NONE_GIVEN = _Suspects()
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """One metered usage of a run, at the snapshot of the transaction."""
+
+    connection: Connection
+    run: Reconciliation
+    tables: BillingTables
+    usage: MeteredUsage
+    position: Position
+
+    def changed_since_verified(self, sums: Sums) -> tuple[_Suspects, int] | None:
+        """The changed keys that may differ, and how many counters there are; None: every key has to be compared."""
+        months = self._verified_months(sums)
+        if months is None:
+            return None
+        marks = self._marks(months)
+        plan_as_usual(self.connection)
+        counters = self._execute("look_at_counters", **marks).one()
+        if counters.customers is None:
+            return None
+        found = self._find_suspects(marks, counters.customers, counters.period_starts, counters.period_ends)
+        if found is None:
+            return None
+        suspects, total = found
+        # Of the keys that did not change, as many must have a counter that is not 0 as have such a sum: else a counter
+        # was deleted, which no row is left to tell of.
+        unchanged_counters = counters.nonzero_count - total.nonzero_counters
+        unchanged_sums = sum(month.nonzero_count for month in months) - total.nonzero_aggregates
+        return (suspects, counters.counter_count) if unchanged_counters == unchanged_sums else None
+
+    def suspects_with_events(self, sums: Sums) -> _Suspects | None:
+        """The keys that may differ of those with new events, and of open and drifted ones; None: look at every key."""
+        months = self._verified_months(sums)
+        found = None if months is None else self._find_suspects(self._marks(months), (), (), ())
+        return None if found is None else found[0]
+
+    def count_counters(self) -> int:
+        return self._execute("count_counters").scalar_one()
+
+    def write_drift(self, suspects: _Suspects | None, *, ordinal_offset: int) -> int:
+        """Compare exactly, and keep what differs; returns how many keys."""
+        if suspects is not None and not len(suspects):
+            return 0
+        parts = self.tables.limit_parts
+        return self._exactly("compare_counters", suspects, parts, ordinal_offset=ordinal_offset).rowcount
+
+    def find_mismatches(self, suspects: _Suspects | None) -> Sequence[Any]:
+        if suspects is not None and not len(suspects):
+            return ()
+        return self._exactly("find_mismatches", suspects, {}).mappings().all()
+
+    def note_stale(self, suspects: _Suspects) -> int:
+        """Have keys summed anew whose aggregate the log has shown to be wrong; returns how many."""
+        carried: dict[str, Any] = {"added_up": list(suspects.added_up), "noted": list(suspects.is_noted)}
+        carried |= suspects.parameters
+        return self._execute("note_stale_aggregates", {}, **carried).rowcount
+
+    def _verified_months(self, sums: Sums) -> tuple[Month, ...] | None:
+        """The months, if all but what changed since is known to match and can be told from what did not change."""
+        if sums is Sums.LOG or self.run.extent.customers is not None:
+            return None
+        months = horizons.months_of_extent(self.connection, self.usage, self.run.extent, self.position)
+        if months is None:
+            return None
+        return months if all(self._is_verified(month) for month in months) else None
+
+    def _is_verified(self, month: Month) -> bool:
+        return (
+            month.verified_below is not None
+            and month.counters_verified_below is not None
+            and self.position.next_transaction - month.counters_verified_below < FAR_TRANSACTIONS
+        )
+
+    def _marks(self, months: Sequence[Month]) -> dict[str, Any]:
+        return {
+            "verified_below": str(min(month.verified_below or 0 for month in months)),
+            "counters_verified_below": str(min(month.counters_verified_below or 0 for month in months)),
+            "most_keys": MOST_KEYS,
+        }
+
+    def _find_suspects(
+        self, marks: dict[str, Any], customers: Sequence[str], period_starts: Sequence[str], period_ends: Sequence[str]
+    ) -> tuple[_Suspects, Row[Any]] | None:
+        changed = {
+            "customers_changed": list(customers),
+            "period_starts_changed": list(period_starts),
+            "period_ends_changed": list(period_ends),
+        }
+        look_up_by_index(self.connection)
+        horizon = str(self.position.aggregated_below)
+        rows = self._execute("find_suspects", self.tables.parts, **marks, **changed, horizon=horizon).all()
+        suspects = _Suspects.of(rows)
+        return None if len(suspects) > MOST_KEYS else (suspects, rows[0])
+
+    def _exactly(self, name: str, suspects: _Suspects | None, parts: dict[str, str], **more: Any) -> Any:
+        if suspects is None:
+            sum_by_hash(self.connection)
+        else:
+            look_up_by_index(self.connection)
+        given = (suspects or _NONE_GIVEN).parameters
+        settled_below = self.position.settled_below
+        return self._execute(
+            name,
+            _KEYS | self.tables.parts | parts,
+            every_key=suspects is None,
+            settled_below=None if settled_below is None else str(settled_below),
+            most_keys=MOST_KEYS,
+            **given,
+            **more,
+        )
+
+    def _execute(self, name: str, parts: dict[str, str] | None = None, **more: Any) -> Any:
+        parameters = self.run.parameters(self.usage, self.tables) | more
+        return self.connection.execute(statement(name, **(parts or {})), parameters)

@@ -17,6 +17,7 @@ from recon_pipeline.store import batches
 from recon_pipeline.store.batches import Tally
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.bulk import copy_in, copy_lines_in
+from recon_pipeline.store.database import look_up_by_index, plan_as_usual
 from recon_pipeline.store.insertion import DIFFERING, Chunk, refused_rows
 from recon_pipeline.store.statements import statement
 
@@ -121,9 +122,9 @@ class DryRun:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
         connection.execute(statement("index_staged_events"))
-        connection.execute(statement("look_up_by_index"))
+        look_up_by_index(connection)
         connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
-        connection.execute(statement("plan_as_usual"))
+        plan_as_usual(connection)
         connection.execute(statement("analyze_planned_events"))
         rows = connection.execute(statement("planned_by_month", **PLANNED)).mappings()
         months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))

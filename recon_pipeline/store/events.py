@@ -10,8 +10,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store import horizons
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.database import look_up_by_index, plan_as_usual, sum_by_hash
 from recon_pipeline.store.horizons import Month
 from recon_pipeline.store.statements import statement
 
@@ -49,61 +51,74 @@ class OddEvent:
     event_timestamp: str | None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the aggregates tell of a run's months.
+
+    Attributes:
+        horizon: Events of transactions below it are in the aggregates.
+        months: Of each metered usage.
+    """
+
+    horizon: int
+    months: Mapping[MeteredUsage, tuple[Month, ...]]
+
+    @property
+    def every_month(self) -> tuple[Month, ...]:
+        """The months of all metered usages."""
+        return tuple(month for of_usage in self.months.values() for month in of_usage)
+
+
+def known(connection: Connection, run: Reconciliation, tables: BillingTables) -> Known | None:
+    """What the aggregates tell of a run's months at this snapshot; None if one is not built or of another log."""
+    here = horizons.position(connection, tables)
+    months = horizons.aggregated_months(connection, run.extent, here)
+    return None if months is None or here.aggregated_below is None else Known(here.aggregated_below, months)
+
+
 def measure(
-    connection: Connection, run: Reconciliation, tables: BillingTables, *, since: datetime | None
+    connection: Connection, run: Reconciliation, tables: BillingTables, known: Known | None, *, since: datetime | None
 ) -> LogQuality:
     """Measure the log within the run's extent, over all metered usages of its scope.
 
     Args:
-        connection: In a transaction.
+        connection: In the REPEATABLE READ transaction that read what is known.
         run: What is looked at.
         tables: How the tables are shaped.
-        since: Start of the last finished run by the database's clock, or None if there was none.
+        known: The aggregates to start from, to which what has come since is added: that is what is new. None: the log is
+            read.
+        since: Without aggregates, events created after it are new: the start of the last finished run by the database's
+            clock, or None if there was none.
     """
     totals = [0, 0, 0, 0, 0]
     for usage in run.extent.scope:
-        row = connection.execute(
-            statement("measure_events", **tables.parts, which_events="any_event"),
-            run.parameters(usage, tables) | {"since": since, "request_id_is_unique": tables.request_id_is_unique},
-        ).one()
+        parameters = run.parameters(usage, tables)
+        if known is None:
+            asked = {"since": since, "request_id_is_unique": tables.request_id_is_unique}
+            sum_by_hash(connection)
+            row = connection.execute(
+                statement("measure_events", **tables.parts, which_events="any_event"), parameters | asked
+            ).one()
+        else:
+            look_up_by_index(connection)
+            row = connection.execute(
+                statement("measure_increment", **tables.parts, which_events="beyond_horizon"),
+                parameters | {"horizon": str(known.horizon)},
+            ).one()
         totals = [total + figure for total, figure in zip(totals, row, strict=True)]
+    stored = known.every_month if known is not None and run.extent.customers is None else ()
+    for month in stored:
+        counted = (month.invalid_count, month.dedupe_count, month.outside_period_count)
+        added = (month.event_count + month.invalid_count + month.dedupe_count, *counted, 0)
+        totals = [total + figure for total, figure in zip(totals, added, strict=True)]
     return LogQuality(*totals)
-
-
-def measure_increment(
-    connection: Connection, run: Reconciliation, tables: BillingTables, months: Mapping[MeteredUsage, tuple[Month, ...]]
-) -> LogQuality:
-    """The same figures from the totals of the months and what has come since; new are events beyond the horizon.
-
-    Args:
-        connection: In the REPEATABLE READ transaction that read the months.
-        run: What is looked at.
-        tables: How the tables are shaped.
-        months: The run's months, all built, for each metered usage of its scope.
-    """
-    parts = tables.parts | {"which_events": "beyond_horizon"}
-    scanned = invalid = repeated = outside = new = 0
-    for usage, of_usage in months.items():
-        row = connection.execute(
-            statement("measure_increment", **parts),
-            run.parameters(usage, tables) | {"horizon": str(of_usage[0].horizon)},
-        ).one()
-        stored = of_usage if run.extent.customers is None else ()
-        scanned += row.events_scanned + sum(
-            month.event_count + month.invalid_count + month.dedupe_count for month in stored
-        )
-        invalid += row.invalid_count + sum(month.invalid_count for month in stored)
-        repeated += row.dedupe_count + sum(month.dedupe_count for month in stored)
-        outside += row.outside_period_count + sum(month.outside_period_count for month in stored)
-        new += row.new_count
-    return LogQuality(scanned, invalid, repeated, outside, new)
 
 
 def sample_odd(
     connection: Connection,
     run: Reconciliation,
     tables: BillingTables,
-    months: Mapping[MeteredUsage, tuple[Month, ...]] | None,
+    known: Known | None,
     *,
     invalid: bool,
 ) -> tuple[OddEvent, ...]:
@@ -113,16 +128,18 @@ def sample_odd(
         connection: In a transaction.
         run: What is looked at.
         tables: How the tables are shaped.
-        months: Aggregates to find them through, or None to read the log.
+        known: Aggregates to find them through, or None to read the log.
         invalid: Which of the two.
     """
     found: list[OddEvent] = []
     for usage in run.extent.scope:
         parameters = run.parameters(usage, tables) | {"invalid": invalid}
-        if months is None:
+        if known is None:
+            plan_as_usual(connection)
             rows = connection.execute(statement("sample_odd_events", **tables.parts), parameters)
         else:
-            parameters |= {"horizon": str(months[usage][0].horizon)}
+            look_up_by_index(connection)
+            parameters |= {"horizon": str(known.horizon)}
             rows = connection.execute(statement("sample_odd_events_by_key", **tables.parts), parameters)
         found.extend(OddEvent(**row) for row in rows.mappings())
     return tuple(found)

@@ -10,7 +10,12 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Program
 
 from recon_pipeline.core.errors import DatabaseUnreachableError, ReconError, StatementFailedError
 
-LOCK_NOT_HAD = frozenset({"55P03", "40P01", "40001"})
+LOCK_TIMED_OUT = "55P03"
+QUERY_CANCELED = "57014"
+SESSION_WAS_IDLE = "25P03"
+"""idle_in_transaction_session_timeout: the server ended a session whose process did not go on in time."""
+
+LOCK_NOT_HAD = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
 """lock_not_available, deadlock_detected, serialization_failure: somebody else holds the row, or just changed it."""
 
 _CONNECTION_STATES = ("08", "57P0", "53300")
@@ -27,7 +32,7 @@ def is_connection_lost(error: DBAPIError) -> bool:
     state = sqlstate(error)
     if not state:  # the driver's own complaint: of the connection, or of a value that it cannot read
         return isinstance(error, (OperationalError, InterfaceError))
-    return error.connection_invalidated or state.startswith(_CONNECTION_STATES)
+    return error.connection_invalidated or state == SESSION_WAS_IDLE or state.startswith(_CONNECTION_STATES)
 
 
 def is_lock_not_had(error: BaseException) -> bool:
@@ -58,6 +63,13 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         return DatabaseUnreachableError(
             f"The URL of the billing database, {database}, cannot be used: {said}",
             mend="Mend DATABASE_URL, for example by taking the part that is named away.",
+        )
+    if state == SESSION_WAS_IDLE:
+        return DatabaseUnreachableError(
+            f"{database} ended our session, since this process did not go on in the middle of a transaction: it was "
+            f"stopped, starved of processor time or cut off from the network ({said}).",
+            changed=_WORKED_SO_FAR,
+            mend="Run again, which finishes the work. If it happens again: look at the machine's load and memory.",
         )
     if is_connection_lost(error):
         return DatabaseUnreachableError(

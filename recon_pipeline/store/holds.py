@@ -1,8 +1,8 @@
 """Holds: customers whose counters are left alone for a while, in one billing month or in all of them.
 
 Invariant: when `hold` returns, no repair writes these keys any more (see `control`). A hold ends by the database's
-clock or when it is released. A drifted key that a run left alone is remembered, and every run looks at it again until
-it matches, so that the first one after the hold repairs it, however long ago it drifted.
+clock or when it is released. A drifted key that a run left alone is an open key: every run looks at it again until it
+matches, so that the first one after the hold repairs it, however long ago it drifted.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.control import await_chunks
 from recon_pipeline.store.database import begin
 from recon_pipeline.store.statements import statement
@@ -121,26 +120,3 @@ def release(
 def mark_held(connection: Connection, run_id: str) -> None:
     """Record which drifted keys of a run's comparison are held."""
     connection.execute(statement("mark_held"), {"run_id": run_id, "ordinals": None})
-
-
-def note_held(connection: Connection, run: Reconciliation, *, is_verified: bool) -> None:
-    """Remember which keys a run left alone, in the transaction that notes what it verified.
-
-    Args:
-        connection: In a transaction.
-        run: Whose drift.
-        is_verified: Every other key of the run matched: then what was remembered before is replaced.
-    """
-    if is_verified and run.extent.customers is None:
-        for usage in run.extent.scope:
-            connection.execute(
-                statement("forget_held_keys"),
-                {
-                    "run_id": run.run_id,
-                    "gateway_name": usage.gateway_name,
-                    "usage_type": usage.usage_type,
-                    "start": run.extent.start,
-                    "end": run.extent.end,
-                },
-            )
-    connection.execute(statement("note_held_keys"), {"run_id": run.run_id})

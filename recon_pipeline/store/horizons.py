@@ -1,18 +1,17 @@
-"""How far the aggregates have come, and what therefore has to be looked at.
+"""How far the aggregates have come, and what of it counts as verified.
 
-Invariant: transactions below the horizon had all ended when it was taken (`pg_snapshot_xmin`), so their rows are final
-however late they committed. A run reads horizon, aggregates and rows at one snapshot. What a run verified is
-remembered by month: below which transaction the events, and below which the counters, were part of what matched.
+Invariant: transactions below a horizon had all ended when it was taken (`pg_snapshot_xmin`), so their rows are final
+however late they committed. A run reads horizon, aggregates and rows at one snapshot. What a run verified is remembered
+by month: below which transaction the events, and below which the counters, were part of what matched; keys for which
+that is not true are open keys.
 """
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.periods import months_between
-from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.billing_tables import BillingTables
-from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.statements import statement
 
 FAR_TRANSACTIONS = 2**31 - 1_000_000
@@ -21,52 +20,36 @@ FAR_TRANSACTIONS = 2**31 - 1_000_000
 
 @dataclass(frozen=True)
 class Position:
-    """Which log this is and where its transactions stand, at one snapshot.
+    """Which log this is, how far its aggregates have come, and where transactions stand, at one snapshot.
 
     Attributes:
         identity: Of server, database, tables and partitions.
         known_identity: Of the log that the aggregates are of; None where there are none.
         was_truncated: The log was truncated since.
-        horizon: Every transaction below it has ended.
+        aggregated_below: Events of transactions below it are in the aggregates; None: none are.
+        oldest_transaction: Every transaction below it has ended.
         next_transaction: None at or above it has begun.
+        settled_below: Transactions below it had ended for longer than `RECON_SETTLE_SECONDS`; None where that is not
+            set, or no run took a horizon so long ago.
     """
 
     identity: str
     known_identity: str | None
     was_truncated: bool
-    horizon: int
+    aggregated_below: int | None
+    oldest_transaction: int
     next_transaction: int
+    settled_below: int | None
 
     @property
     def is_known(self) -> bool:
         """Whether the aggregates are of this log."""
-        return self.identity == self.known_identity and not self.was_truncated
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What Postgres has counted of changes to the counters, see `counters_fingerprint.sql`.
-
-    Attributes:
-        kept: Another text once a counter may have been deleted; None where changes are not counted.
-        written: Another text once a counter was inserted or updated.
-    """
-
-    kept: str | None
-    written: str
-
-
-@dataclass(frozen=True)
-class CountersMark:
-    """Up to where counters were looked at.
-
-    Attributes:
-        below: Row versions of transactions below it were.
-        fingerprint: Of the counters, read before they were.
-    """
-
-    below: int
-    fingerprint: Fingerprint
+        return (
+            self.identity == self.known_identity
+            and not self.was_truncated
+            and self.aggregated_below is not None
+            and self.aggregated_below <= self.oldest_transaction
+        )
 
 
 @dataclass(frozen=True)
@@ -75,12 +58,10 @@ class Month:
 
     Attributes:
         partition: `YYYY-MM`.
-        horizon: Transaction id: events below it are in the aggregates.
-        verified_below: Events below it were matched by counters; None: nothing is known.
-        counters_verified_below: Row versions of counters below it were.
-        fingerprint: Of the counters, read before they were verified.
-        recomputed_count: Grows whenever deletions, audits or building anew have changed what was aggregated.
+        verified_below: Events below it were matched by counters, but those of open keys; None: nothing is known.
+        counters_verified_below: Row versions of counters below it are as they were when they matched.
         key_count: Keys with events.
+        nonzero_count: Keys whose event sum is not 0.
         event_count: Events that count.
         invalid_count: Events that are never summed.
         dedupe_count: Events whose request id was counted before.
@@ -88,12 +69,10 @@ class Month:
     """
 
     partition: str
-    horizon: int
     verified_below: int | None
     counters_verified_below: int | None
-    fingerprint: Fingerprint
-    recomputed_count: int
     key_count: int
+    nonzero_count: int
     event_count: int
     invalid_count: int
     dedupe_count: int
@@ -131,66 +110,61 @@ def oldest_transaction(connection: Connection) -> OldestTransaction | None:
     return None if row is None else OldestTransaction(**row)
 
 
-def position(connection: Connection, tables: BillingTables) -> Position:
+def position(connection: Connection, tables: BillingTables, *, settle_seconds: int = 0) -> Position:
     """Where the log stands, at the snapshot of the transaction or of this statement."""
-    row = connection.execute(statement("log_position")).one()
+    row = connection.execute(statement("log_position"), {"settle_seconds": settle_seconds}).one()
     return Position(
-        tables.log_identity, row.known_identity, row.was_truncated, int(row.horizon), int(row.next_transaction)
+        identity=tables.log_identity,
+        known_identity=row.known_identity,
+        was_truncated=row.was_truncated,
+        aggregated_below=_number(row.aggregated_below),
+        oldest_transaction=int(row.oldest_transaction),
+        next_transaction=int(row.next_transaction),
+        settled_below=_number(row.settled_below),
     )
 
 
-def fingerprint(connection: Connection) -> Fingerprint:
-    """What has been counted of changes to the counters; in a transaction before the one that compares."""
-    row = connection.execute(statement("counters_fingerprint")).one()
-    return Fingerprint(row.kept, row.written)
-
-
-def built_months(connection: Connection, usage: MeteredUsage) -> tuple[Month, ...]:
-    """The months whose aggregates are built, at the snapshot of the transaction or of this statement."""
-    rows = connection.execute(
-        statement("read_months"), {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type}
-    ).mappings()
+def built_months(connection: Connection, usage: MeteredUsage, extent: Extent) -> tuple[Month, ...]:
+    """The months of an extent whose aggregates are built, at the snapshot of the transaction or of this statement."""
+    asked = {
+        "gateway_name": usage.gateway_name,
+        "usage_type": usage.usage_type,
+        "first": extent.first.key,
+        "last": extent.last.key,
+    }
     return tuple(
         Month(
             partition=row["partition"],
-            horizon=int(row["horizon"]),
             verified_below=_number(row["verified_below"]),
             counters_verified_below=_number(row["counters_verified_below"]),
-            fingerprint=Fingerprint(row["counters_kept"], row["counters_written"] or ""),
-            recomputed_count=row["recomputed_count"],
             key_count=row["key_count"],
+            nonzero_count=row["nonzero_count"],
             event_count=row["event_count"],
             invalid_count=row["invalid_count"],
             dedupe_count=row["dedupe_count"],
             outside_period_count=row["outside_period_count"],
         )
-        for row in rows
+        for row in connection.execute(statement("read_months"), asked).mappings()
     )
 
 
-def months_of_run(
-    connection: Connection, run: Reconciliation, usage: MeteredUsage, here: Position
+def months_of_extent(
+    connection: Connection, usage: MeteredUsage, extent: Extent, here: Position
 ) -> tuple[Month, ...] | None:
-    """The months of the run for one metered usage; None if one is not built, or the aggregates are of another log."""
+    """All months of an extent for one metered usage; None if one is not built, or the aggregates are of another log."""
     if not here.is_known:
         return None
-    wanted = {month.key for month in months_between(run.extent.first, run.extent.last)}
-    found = tuple(month for month in built_months(connection, usage) if month.partition in wanted)
-    return found if len(found) == len(wanted) and found[0].horizon <= here.horizon else None
+    found = built_months(connection, usage, extent)
+    return found if len(found) == len(extent.months) else None
 
 
 def aggregated_months(
-    connection: Connection, run: Reconciliation, tables: BillingTables
+    connection: Connection, extent: Extent, here: Position
 ) -> dict[MeteredUsage, tuple[Month, ...]] | None:
-    """The months of the run for each metered usage; None if those of one are."""
-    here = position(connection, tables)
-    months: dict[MeteredUsage, tuple[Month, ...]] = {}
-    for usage in run.extent.scope:
-        found = months_of_run(connection, run, usage, here)
-        if found is None:
-            return None
-        months[usage] = found
-    return months
+    """The months of an extent for each metered usage; None if those of one are."""
+    months = {usage: months_of_extent(connection, usage, extent, here) for usage in extent.scope}
+    known = {usage: of_usage for usage, of_usage in months.items() if of_usage is not None}
+    return known if len(known) == len(months) else None
 
 
 def _number(transaction: str | None) -> int | None:

@@ -1,19 +1,15 @@
 """Sets drifted counters to what the log says, while the application goes on counting.
 
-Invariant (rules 1 and 2): lock the counter row, then recompute the event sum in a new statement, then write. A sum from
-before the lock would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery
-is not run again when a row turns out to have changed (PostgreSQL manual, 13.2.1). Keys are locked in one order, in
-chunks that are short transactions; while a chunk holds locks it waits for none. A key that somebody else holds is
-tried once more by itself and then deferred; a key that Postgres refuses is failed by itself.
-
-Knows nothing of why a key drifted: what to write is derived under the lock. Where the locked row is the very version
-that the comparison saw, no increment has come since, and the comparison's sum is the one that belongs to it: such keys,
-nearly all where many drifted, go first, by one statement per chunk that sums nothing. That a key was repaired is
-written once, in the ledger.
+Invariant: lock the counter row, then sum the log's own rows in a new statement, then write. A sum from before the lock
+would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not run again when a
+row turns out to have changed (PostgreSQL manual, 13.2.1). There is no other way to write: what a comparison or an
+aggregate said is a reason to look. Keys are locked in one order, in chunks that are short transactions; while a chunk has
+locks it waits for none. A key that somebody else has locked is tried once more by itself and then deferred; a key that
+Postgres refuses fails by itself. That a key was repaired is written once, in the ledger.
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -21,12 +17,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store import control, horizons
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.billing_tables import BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.control import Pause, RepairsPausedError
 from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
-from recon_pipeline.store.failures import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
+from recon_pipeline.store.failures import LOCK_NOT_HAD, QUERY_CANCELED, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.statements import statement
 
 CHUNK_KEYS = 2_000
@@ -38,14 +33,15 @@ CHUNK_SECONDS = 0.2
 CHUNK_LOCK_TIMEOUT_MS = 100
 """Far below Postgres's deadlock_timeout of a second, so that the application is never the one that is cancelled."""
 
-CHUNK_STATEMENT_TIMEOUT_MS = 10_000
-"""A customer with so many events that a sum takes longer is failed by itself and said so."""
+CHUNK_STATEMENT_TIMEOUT_MS = 2_250
+CHUNK_IDLE_TIMEOUT_MS = 1_250
+"""A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
+customer with so many events that a sum takes longer fails by itself, with that reason."""
 
-MANY_KEYS = 1_000
-"""From so many drifted keys on, the planner is told of them: what is no matter for a few takes hours for many."""
+_TOO_LONG = f"the sum of its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s, for which its counter may not be locked"
 
-BUSY_KEYS_SECONDS = 30.0
-"""The longest that a run waits in all for counters that somebody holds; the rest is deferred."""
+WAITS_SECONDS = 10.0
+"""The longest that a run waits in all for keys that somebody else has locked; the rest is deferred."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,8 @@ class RepairOutcome:
 
     Attributes:
         repaired: Counter set (or created), ledger row written.
-        in_sync: No longer drifted when its lock was had.
-        deferred: Held by somebody else; the next run tries again.
+        in_sync: No longer drifted when it was locked.
+        deferred: Locked by somebody else; the next run tries again.
         failed: Refused by Postgres, each with its error.
         held: Left alone because somebody holds the customer.
         untouched: Not reached.
@@ -83,10 +79,8 @@ class RepairOutcome:
 def repair(
     connection: Connection,
     run: Reconciliation,
-    tables: BillingTables,
     *,
     drift_count: int,
-    sums: Sums,
     while_paused: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
@@ -96,54 +90,41 @@ def repair(
     Args:
         connection: Not in a transaction; chunks are transactions of their own on it.
         run: Whose drift to repair.
-        tables: How the tables are shaped.
         drift_count: How many keys the comparison found; they are numbered from 1.
-        sums: Whether the log can, and may, be read in increments.
         while_paused: Repair although somebody has paused repairs.
         on_progress: Told how many keys are done so far, after each chunk.
         clock: In seconds, for the size of chunks and for waits.
 
     Raises:
+        PutOffError: Somebody holds a table, for example a migration. Whole chunks are done, the rest is untouched.
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
-    horizon = _lowest_horizon(connection, run, tables) if sums is Sums.INCREMENTS else None
-    repairer = _Repairer(connection, run, tables, horizon, while_paused)
+    with decision(connection) as tables:
+        settled_below = horizons.position(connection, tables, settle_seconds=run.settle_seconds).settled_below
+    repairer = _Repairer(connection, run, settled_below, while_paused, clock)
     pause = None
     try:
-        _repair(connection, repairer, drift_count, on_progress, clock)
+        _repair(repairer, drift_count, on_progress)
     except RepairsPausedError as paused:
         pause = paused.pause
     return replace(summarize(connection, run.run_id), pause=pause)
 
 
-def _repair(
-    connection: Connection,
-    repairer: "_Repairer",
-    drift_count: int,
-    on_progress: Callable[[int], None],
-    clock: Callable[[], float],
-) -> None:
-    """Chunk after chunk, then what somebody held."""
+def _repair(repairer: "_Repairer", drift_count: int, on_progress: Callable[[int], None]) -> None:
+    """Chunk after chunk, then what somebody had locked."""
     busy: list[int] = []
     chunk_keys = CHUNK_KEYS // 4
-    analyzed = drift_count < MANY_KEYS
     first = 1
     while first <= drift_count:
         chunk = range(first, min(first + chunk_keys, drift_count + 1))
-        began = clock()
-        left = repairer.unchanged_keys(chunk)
-        if left and not analyzed:
-            with begin(connection):
-                connection.execute(statement("analyze_drift"))
-            analyzed = True
-        busy += repairer.free_keys(left)
+        began = repairer.clock()
+        busy += repairer.free_keys(chunk)
         first += len(chunk)
         on_progress(first - 1)
-        pace = CHUNK_SECONDS / max(clock() - began, 0.001)
+        pace = CHUNK_SECONDS / max(repairer.clock() - began, 0.001)
         chunk_keys = max(1, min(CHUNK_KEYS, int(chunk_keys * min(pace, 2))))
-    give_up_at = clock() + BUSY_KEYS_SECONDS
     for ordinal in busy:
-        repairer.busy_key(ordinal, wait=clock() < give_up_at)
+        repairer.busy_key(ordinal)
 
 
 def summarize(connection: Connection, run_id: str) -> RepairOutcome:
@@ -153,40 +134,28 @@ def summarize(connection: Connection, run_id: str) -> RepairOutcome:
         return RepairOutcome(**row)
 
 
-def repair_parts(tables: BillingTables, *, from_log: bool) -> dict[str, str]:
-    """The files that stand for the placeholders of `repair_locked_counters`."""
-    if from_log:
-        return tables.parts | {"asked_of_aggregates": "no_keys_asked", "locked_sums": "locked_sums_from_log"}
-    return tables.parts | {
-        "asked_of_aggregates": "asked_of_aggregates",
-        "locked_sums": "locked_sums_from_aggregates",
-    }
-
-
-def _lowest_horizon(connection: Connection, run: Reconciliation, tables: BillingTables) -> int | None:
-    """A horizon that no later one is below; None where aggregates are not there or not of this log."""
-    with begin(connection, "REPEATABLE READ"):
-        months = horizons.aggregated_months(connection, run, tables)
-    return None if months is None else min(of_usage[0].horizon for of_usage in months.values())
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Repairer:
     connection: Connection
     run: Reconciliation
-    tables: BillingTables
-    horizon: int | None
+    settled_below: int | None
     while_paused: bool
+    clock: Callable[[], float]
+    waited_seconds: float = 0.0
 
     @contextmanager
-    def chunk(self, ordinals: Sequence[int], *, lock_timeout_ms: int) -> Generator[set[int]]:
-        """The transaction of a chunk; gives the keys of it that may be repaired.
+    def chunk(self, ordinals: range, *, lock_timeout_ms: int) -> Generator[tuple[BillingTables, dict[int, str]]]:
+        """The transaction of a chunk; gives the keys of it that may be repaired, with their kinds.
 
         Raises:
             RepairsPausedError: None may.
         """
-        with begin(self.connection, lock_timeout_ms=control.CHUNKS_END_MS):
-            held = control.enter_chunk(
+        with decision(
+            self.connection,
+            statement_timeout_ms=2 * control.CHUNKS_END_MS,
+            idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
+        ) as tables:
+            control.enter_chunk(
                 self.connection,
                 self.run.run_id,
                 ordinals,
@@ -194,88 +163,87 @@ class _Repairer:
                 lock_timeout_ms=lock_timeout_ms,
                 statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
             )
-            yield set(ordinals) - held
+            asked = {"run_id": self.run.run_id, "first": ordinals[0], "last": ordinals[-1]}
+            rows = self.connection.execute(statement("keys_to_repair"), asked)
+            yield tables, {row.ordinal: row.kind for row in rows}
 
-    def unchanged_keys(self, chunk: range) -> list[int]:
-        """Repair the keys of a chunk whose counters are as the comparison saw them; returns those to look at again.
-
-        A transaction of its own: no counter that is repaired here stays locked while another one's events are summed.
-        """
-        extent = {"run_id": self.run.run_id, "first": chunk[0], "last": chunk[-1]}
+    def free_keys(self, ordinals: range) -> list[int]:
+        """Repair the keys of a chunk that nobody else has locked; returns those that somebody has."""
+        began = self.clock()
         try:
-            with self.chunk(chunk, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS):
-                repaired = self._repair_unchanged(extent)
+            with self.chunk(ordinals, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS if self._may_wait() else 1) as (
+                tables,
+                keys,
+            ):
+                if not keys:
+                    return []
+                missing = [ordinal for ordinal, kind in keys.items() if kind == "missing"]
+                locked = self._lock_and_repair(tables, [*keys], "lock_free_counters", create=missing)
+                return sorted(keys.keys() - locked)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
-            repaired = 0  # a key of this chunk is refused; which one, and why, is found out key by key
-        if repaired == len(chunk):
-            return []
-        with begin(self.connection):
-            return list(self.connection.execute(statement("unrepaired_keys"), extent).scalars())
-
-    def free_keys(self, chunk: Sequence[int]) -> list[int]:
-        """Repair the keys of a chunk that nobody holds; returns those that somebody does."""
-        if not chunk:
-            return []
-        try:
-            with self.chunk(chunk, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS) as free:
-                locked = self._lock_and_repair(sorted(free), "lock_free_counters", create=["missing"])
-                return sorted(free - locked)
-        except DBAPIError as error:
-            if is_connection_lost(error):
-                raise
-            if len(chunk) > 1:
-                middle = len(chunk) // 2
-                return self.free_keys(chunk[:middle]) + self.free_keys(chunk[middle:])
-            if sqlstate(error) in LOCK_NOT_HAD:
-                return list(chunk)
-            self._mark(chunk[0], error)
+            is_locked = sqlstate(error) in LOCK_NOT_HAD
+            if is_locked:
+                self.waited_seconds += self.clock() - began
+            if len(ordinals) > 1:
+                middle = len(ordinals) // 2
+                return self.free_keys(ordinals[:middle]) + self.free_keys(ordinals[middle:])
+            if is_locked:
+                return list(ordinals)
+            self._mark(ordinals[0], error)
             return []
 
-    def busy_key(self, ordinal: int, *, wait: bool) -> None:
-        """Repair one key, waiting for its lock while holding none; defer it if the lock is not had."""
+    def busy_key(self, ordinal: int) -> None:
+        """Repair one key, waiting for its lock while holding none; defer it if it is not free in time."""
+        began = self.clock()
+        one = range(ordinal, ordinal + 1)
         try:
-            with self.chunk([ordinal], lock_timeout_ms=LOCK_TIMEOUT_MS if wait else 1) as free:
+            with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS if self._may_wait() else 1) as (tables, keys):
+                create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
                 # A second time for a counter that was deleted while we waited for it: it is then given a new row.
-                if free and not any(
-                    self._lock_and_repair([ordinal], "lock_counter", create=["missing", "under", "over"])
-                    for _ in range(2)
+                if keys and not any(
+                    self._lock_and_repair(tables, [*keys], "lock_counter", create=create) for _ in range(2)
                 ):
-                    self._execute("mark_uncountable", [ordinal])
+                    self.connection.execute(
+                        statement("mark_uncountable"), {"run_id": self.run.run_id, "ordinals": [*keys]}
+                    )
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
             self._mark(ordinal, error)
+        self.waited_seconds += self.clock() - began
 
-    def _repair_unchanged(self, extent: Mapping[str, object]) -> int:
-        """Lock and repair what is unchanged; returns how many."""
-        self.connection.execute(statement("look_up_by_index"))
-        return self.connection.execute(statement("repair_unchanged_counters"), extent).rowcount
+    def _may_wait(self) -> bool:
+        return self.waited_seconds < WAITS_SECONDS
 
-    def _lock_and_repair(self, ordinals: Sequence[int], lock: str, *, create: list[str]) -> set[int]:
-        """Give a row to keys of the kinds to create, lock what there is of all of them, repair what is locked."""
-        self._execute("create_missing_counters", ordinals, kinds=create)
-        locked = self.connection.execute(statement(lock), {"run_id": self.run.run_id, "ordinals": list(ordinals)}).all()
-        had = [row.ordinal for row in locked]
-        if had:
-            self._execute("repair_locked_counters", had, counter_ids=[row.counter_id for row in locked])
-        return set(had)
+    def _lock_and_repair(
+        self, tables: BillingTables, ordinals: Sequence[int], lock: str, *, create: Sequence[int]
+    ) -> set[int]:
+        """Give a row to keys that are to be created, lock what there is of all, repair what is locked."""
+        asked = {"run_id": self.run.run_id, "ordinals": list(ordinals)}
+        if create:
+            self.connection.execute(statement("create_missing_counters"), asked | {"ordinals": list(create)})
+        locked = self.connection.execute(statement(lock), asked).all()
+        if locked:
+            repairs = statement("repair_locked_counters", is_settled="is_settled", **tables.parts)
+            self.connection.execute(
+                repairs,
+                {
+                    **tables.parameters,
+                    "run_id": self.run.run_id,
+                    "ordinals": [row.ordinal for row in locked],
+                    "counter_ids": [row.counter_id for row in locked],
+                    "settle_seconds": self.run.settle_seconds,
+                    "settled_below": None if self.settled_below is None else str(self.settled_below),
+                },
+            )
+        return {row.ordinal for row in locked}
 
     def _mark(self, ordinal: int, error: DBAPIError) -> None:
         """Record in a transaction of its own why one key was not repaired."""
         outcome = "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed"
+        reason = _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error)
         with begin(self.connection):
-            self._execute("mark_drift", [ordinal], outcome=outcome, error=first_line(error))
-
-    def _execute(self, name: str, ordinals: Sequence[int], **more: object) -> None:
-        parts = repair_parts(self.tables, from_log=self.horizon is None) if name == "repair_locked_counters" else {}
-        parameters = {
-            "run_id": self.run.run_id,
-            "ordinals": list(ordinals),
-            "settle_seconds": self.run.settle_seconds,
-            "horizon": None if self.horizon is None else str(self.horizon),
-            **self.tables.parameters,
-            **more,
-        }
-        self.connection.execute(statement(name, **parts), parameters)
+            marked = {"run_id": self.run.run_id, "ordinals": [ordinal], "outcome": outcome, "error": reason}
+            self.connection.execute(statement("mark_drift"), marked)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.drift import Compared
 from recon_pipeline.store.events import LogQuality
-from recon_pipeline.store.horizons import CountersMark, Fingerprint
 from recon_pipeline.store.repair import RepairOutcome
 from recon_pipeline.store.statements import statement
 
@@ -114,23 +114,23 @@ def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> No
     _write(connection, "note_drift", run_id, summary, **figures)
 
 
-def note_compared(connection: Connection, run_id: str, mark: CountersMark | None) -> None:
-    """Write up to where the comparison looked at counters; None if it did not."""
+def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
+    """Write what the comparison saw: all that transactions below this one wrote, and how many aggregates were wrong."""
     connection.execute(
-        statement("note_compared"),
-        {
-            "run_id": run_id,
-            "below": str(mark.below) if mark else None,
-            "kept": mark.fingerprint.kept if mark else None,
-            "written": mark.fingerprint.written if mark else None,
-        },
+        text(
+            "update recon.reconciliation_run set compared_below = cast(:below as xid8), "
+            "aggregates_differing = coalesce(aggregates_differing, 0) + :stale where run_id = :run_id"
+        ),
+        {"run_id": run_id, "below": str(compared.below), "stale": compared.stale_aggregates},
     )
 
 
-def compared(connection: Connection, run_id: str) -> CountersMark | None:
-    """Up to where the run's comparison looked at counters, if it did."""
-    row = connection.execute(statement("read_compared"), {"run_id": run_id}).one_or_none()
-    return None if row is None else CountersMark(int(row.below), Fingerprint(row.counters_kept, row.counters_written))
+def compared_below(connection: Connection, run_id: str) -> int | None:
+    """What transactions below this one wrote was seen by the run's comparison; None if it made none."""
+    found = connection.execute(
+        text("select compared_below::text from recon.reconciliation_run where run_id = :run_id"), {"run_id": run_id}
+    ).scalar_one_or_none()
+    return None if found is None else int(found)
 
 
 def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:

@@ -1,11 +1,17 @@
 """Which billing months a tick must look at, and which need no further look."""
 
+from typing import Any
+
 from sqlalchemy import Connection
 
-from recon_pipeline.core.periods import BillingMonth, months_between
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.store import horizons
+from recon_pipeline.store.aggregates import is_ours_to_write
 from recon_pipeline.store.basis import Sums
+from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
+from recon_pipeline.store.database import look_up_by_index
 from recon_pipeline.store.drift import Verification
 from recon_pipeline.store.statements import statement
 
@@ -13,19 +19,23 @@ OVERLAP_MINUTES = 60
 """In full mode, a transaction that was open for longer than this when a month was verified is left to the nightly
 audit."""
 
+_REASONS = {outcome: outcome for outcome in ("untouched", "deferred", "failed", "held")}
+"""Why a key is open, by what the run did with it; any other was found by the last check."""
+
 
 def months_to_reconcile(
-    connection: Connection, extent: Extent, *, recent_days: int, sums: Sums
+    connection: Connection, extent: Extent, tables: BillingTables, *, recent_days: int, sums: Sums
 ) -> tuple[BillingMonth, ...]:
     """Months with a period that is open or ended lately, and older ones that were touched since they were verified.
 
     Args:
         connection: In a transaction.
         extent: All that is known.
+        tables: How the tables are shaped.
         recent_days: How long a period stays in every tick after its end.
         sums: Whether the log can be read in increments; then only what is new in it is read.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "gateway_names": [usage.gateway_name for usage in extent.scope],
         "usage_types": [usage.usage_type for usage in extent.scope],
         "start": extent.start,
@@ -33,32 +43,52 @@ def months_to_reconcile(
         "recent_days": recent_days,
     }
     if sums is Sums.INCREMENTS:
-        months = [month.key for month in months_between(extent.first, extent.last)]
-        rows = connection.execute(statement("months_with_news"), parameters | {"partitions": months})
+        horizon = horizons.position(connection, tables).aggregated_below
+        look_up_by_index(connection)
+        parameters |= {"partitions": [month.key for month in extent.months]}
+        parameters |= {"horizon": None if horizon is None else str(horizon)}
+        rows = connection.execute(statement("months_with_news"), parameters)
     else:
         rows = connection.execute(statement("months_to_reconcile"), parameters | {"overlap_minutes": OVERLAP_MINUTES})
     return tuple(BillingMonth.parse(key) for key in rows.scalars())
 
 
-def note_verified(connection: Connection, run: Reconciliation, answer: Verification) -> None:
-    """Remember that every counter of the run's months matched; nothing for a run over some customers only."""
-    if run.extent.customers is not None:
-        return
-    months = months_between(run.extent.first, run.extent.last)
-    connection.execute(
-        statement("note_verified_months"), {"run_id": run.run_id, "partitions": [month.key for month in months]}
-    )
+def note_verified(connection: Connection, run: Reconciliation, tables: BillingTables, answer: Verification) -> bool:
+    """Remember that all but open keys matched, and which keys are open; nothing for a run over some customers only.
+
+    Args:
+        connection: In a READ COMMITTED transaction of its own, which the caller commits.
+        run: What was looked at.
+        tables: How the tables are shaped.
+        answer: Of the last check.
+
+    Returns:
+        Whether it was noted: not while another run writes what is known of the log.
+    """
+    if run.extent.customers is not None or not is_ours_to_write(connection, tables):
+        return False
     for verified in answer.verified:
+        parameters = run.parameters(verified.usage, tables)
+        mismatches = verified.mismatches
         connection.execute(
-            statement("note_verified_below"),
-            {
-                "gateway_name": verified.usage.gateway_name,
-                "usage_type": verified.usage.usage_type,
-                "partitions": [month.partition for month in verified.months],
-                "recomputed_counts": [month.recomputed_count for month in verified.months],
-                "verified_below": str(verified.months[0].horizon),
-                "counters_verified_below": str(verified.mark.below),
-                "counters_kept": verified.mark.fingerprint.kept,
-                "counters_written": verified.mark.fingerprint.written,
+            statement("note_open_keys"),
+            parameters
+            | {
+                "seen_below": str(verified.seen_below),
+                "open_customers": [key.gateway_customer_id for key in mismatches],
+                "open_period_starts": [key.period_start for key in mismatches],
+                "open_period_ends": [key.period_end for key in mismatches],
+                "open_reasons": [_REASONS.get(key.outcome, "drifted") for key in mismatches],
+                "open_errors": [key.error or None for key in mismatches],
             },
         )
+        connection.execute(
+            statement("note_verified"),
+            parameters
+            | {
+                "partitions": [month.key for month in run.extent.months],
+                "verified_below": None if verified.events_below is None else str(verified.events_below),
+                "counters_verified_below": None if verified.events_below is None else str(verified.counters_below),
+            },
+        )
+    return True

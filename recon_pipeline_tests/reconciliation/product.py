@@ -11,12 +11,12 @@ from sqlalchemy import Connection, event
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
-from recon_pipeline.store import aggregates, basis, drift, horizons, repair, runs, schedule
+from recon_pipeline.store import aggregates, basis, drift, repair, runs, schedule
 from recon_pipeline.store.aggregates import Advance
 from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.billing_tables import BillingTables, decision, require_trustworthy
 from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.database import BillingDatabase, Isolation
 from recon_pipeline.store.repair import RepairOutcome
 from recon_pipeline.store.statements import statement
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE
@@ -40,16 +40,14 @@ class Run:
     def compare(self) -> drift.Comparison:
         """Add to the aggregates what is new, compare at one snapshot and store what differs."""
         self.aggregate()
-        with self.database.transaction() as connection:
-            sums = self.sums(connection)
+        with self.decision() as (connection, tables):
+            sums = basis.mode(connection, tables).sums
             runs.start(connection, self.question, mode=sums)
-            fingerprint = horizons.fingerprint(connection)
-        with self.database.transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            compared = drift.compare(connection, self.question, tables, sums=sums, fingerprint=fingerprint)
+        with self.decision("REPEATABLE READ") as (connection, tables):
+            compared = drift.compare(connection, self.question, tables, sums=sums)
             comparison = drift.summarize(connection, self.question.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, self.question.run_id, comparison.summary)
-            runs.note_compared(connection, self.question.run_id, compared.mark)
+            runs.note_compared(connection, self.question.run_id, compared)
         self.found.append(comparison)
         return comparison
 
@@ -62,20 +60,16 @@ class Run:
         while_paused: bool = False,
     ) -> RepairOutcome:
         """Repair what `compare` found; hooks run once each, right before or after the first statement of that name."""
-        tables = self.tables()
-        with self.database.transaction() as connection:
-            sums = self.sums(connection)
 
         def tell(done: int) -> None:
             on_progress(done)
 
-        with self.database.connection() as connection, _hooked(connection, tables, sums, before or {}, after or {}):
+        tables = self.tables()
+        with self.database.connection() as connection, _hooked(connection, tables, before or {}, after or {}):
             outcome = repair.repair(
                 connection,
                 self.question,
-                tables,
                 drift_count=self.found[-1].summary.drift_count,
-                sums=sums,
                 on_progress=tell,
                 while_paused=while_paused,
             )
@@ -85,38 +79,29 @@ class Run:
 
     def verify(self) -> drift.Verification:
         """Ask afresh whether counters and log match."""
-        with self.database.transaction() as connection:
-            sums = self.sums(connection)
-            compared = runs.compared(connection, self.question.run_id)
-            fingerprint = horizons.fingerprint(connection)
-        with self.database.transaction("REPEATABLE READ") as connection:
-            tables = require_trustworthy(connection)
-            return drift.verify(
-                connection,
-                self.question,
-                tables,
-                sums=sums,
-                fingerprint=fingerprint,
-                compared=compared,
-            )
+        with self.decision() as (connection, tables):
+            sums = basis.mode(connection, tables).sums
+            below = runs.compared_below(connection, self.question.run_id)
+        with self.decision("REPEATABLE READ") as (connection, tables):
+            return drift.verify(connection, self.question, tables, sums=sums, compared_below=below)
 
     def note_verified(self, answer: drift.Verification) -> None:
-        """Remember that everything matched, so that the next run looks only at what changed since."""
-        assert answer.mismatch_count == 0
-        with self.database.transaction() as connection:
-            schedule.note_verified(connection, self.question, answer)
+        """Remember what matched, so that the next run looks only at what changed since."""
+        with self.decision() as (connection, tables):
+            schedule.note_verified(connection, self.question, tables, answer)
 
     def aggregate(self) -> Advance | None:
         """Add what is new to the aggregates; nothing where the log cannot be read in increments."""
-        with self.database.transaction() as connection:
-            if self.sums(connection) is Sums.LOG:
+        with self.decision() as (connection, tables):
+            if basis.mode(connection, tables).sums is Sums.LOG:
                 return None
-        with self.database.transaction() as connection:
-            return aggregates.advance(connection, self.question, require_trustworthy(connection))
+            return aggregates.advance(connection, self.question, tables)
 
-    def sums(self, connection: Connection) -> Sums:
-        """How the log can be read."""
-        return basis.mode(connection, require_trustworthy(connection)).sums
+    @contextmanager
+    def decision(self, isolation: Isolation = "READ COMMITTED") -> Iterator[tuple[Connection, BillingTables]]:
+        """A transaction that reads the application's tables for a decision."""
+        with self.database.connection() as connection, decision(connection, isolation) as tables:
+            yield connection, tables
 
     def tables(self) -> BillingTables:
         """How the tables are shaped."""
@@ -154,9 +139,9 @@ def mismatch_count(url: str, **question: Any) -> int:
 
 @contextmanager
 def _hooked(
-    connection: Connection, tables: BillingTables, sums: Sums, before: Mapping[str, Hook], after: Mapping[str, Hook]
+    connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
-    parts = repair.repair_parts(tables, from_log=sums is Sums.LOG)
+    parts = tables.parts | {"is_settled": "is_settled"}
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
     names = {statement(name, **(parts if name == "repair_locked_counters" else {})): name for name in (*before, *after)}
 

@@ -21,9 +21,9 @@ from recon_pipeline.core.scope import Extent, parse_scope
 from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
 from recon_pipeline.store import aggregates, basis, drift, events, horizons, repair, runs, schedule
 from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.store.billing_tables import decision
 from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.statements import statement
 
 FIRST_MONTH = BillingMonth(2026, 1)
@@ -88,19 +88,14 @@ class Product:
     def repair(self) -> Timing:
         """Repair of what a comparison found, which is not part of the time."""
         database, run = BillingDatabase(self.url), _new_run()
-        with database.transaction() as connection:
-            aggregates.advance(connection, run, require_trustworthy(connection))
+        _advance(database, run)
         drift_count = _compare(database, run, Mode(Sums.INCREMENTS))
         chunk_ends = [time.perf_counter()]
         with database.connection() as connection:
-            with database.transaction() as looking:
-                tables = require_trustworthy(looking)
             outcome = repair.repair(
                 connection,
                 run,
-                tables,
                 drift_count=drift_count,
-                sums=Sums.INCREMENTS,
                 on_progress=lambda _: chunk_ends.append(time.perf_counter()),
             )
         seconds = time.perf_counter() - chunk_ends[0]
@@ -158,61 +153,50 @@ def _tick(database: BillingDatabase, mode: Mode) -> tuple[int, int]:
     if mode.sums is Sums.INCREMENTS:
         _advance(database, run)
     drift_count = _compare(database, run, mode)
-    with database.transaction() as connection:
-        tables = require_trustworthy(connection)
     with database.connection() as connection:
-        outcome = repair.repair(connection, run, tables, drift_count=drift_count, sums=mode.sums)
+        outcome = repair.repair(connection, run, drift_count=drift_count)
     with database.transaction() as connection:
         runs.note_repairs(connection, run.run_id, outcome)
     return outcome.repaired, _verify(database, run, mode)
 
 
 def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) -> None:
-    with database.transaction("REPEATABLE READ") as connection:
-        tables = require_trustworthy(connection)
+    with database.connection() as connection, decision(connection, "REPEATABLE READ") as tables:
         if mode.sums is Sums.INCREMENTS:
             mode = basis.mode(connection, tables)
         since = runs.start(connection, run, mode=mode.sums, reason=mode.reason).previous_started_at
-        months = horizons.aggregated_months(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
-        if months is None:
-            quality = events.measure(connection, run, tables, since=since)
-        else:
-            quality = events.measure_increment(connection, run, tables, months)
-        runs.note_events(connection, run.run_id, quality)
+        known = events.known(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
+        runs.note_events(connection, run.run_id, events.measure(connection, run, tables, known, since=since))
         horizons.oldest_transaction(connection)
 
 
 def _advance(database: BillingDatabase, run: Reconciliation | None = None) -> int:
     run = run or _new_run()
-    with database.transaction() as connection:
-        tables = require_trustworthy(connection)
+    with database.connection() as connection, decision(connection) as tables:
         advance = aggregates.advance(connection, run, tables)
         aggregates.oversized(connection, run, tables, months_tell=True)
         return advance.absorbed_count
 
 
 def _compare(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
-    with database.transaction() as connection:
-        runs.start(connection, run, mode=mode.sums)
-        fingerprint = horizons.fingerprint(connection)
-    with database.transaction("REPEATABLE READ") as connection:
-        tables = require_trustworthy(connection)
-        compared = drift.compare(connection, run, tables, sums=mode.sums, fingerprint=fingerprint)
-        found = drift.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
-        runs.note_drift(connection, run.run_id, found.summary)
-        runs.note_compared(connection, run.run_id, compared.mark)
-        return found.summary.drift_count
+    with database.connection() as connection:
+        with decision(connection):
+            runs.start(connection, run, mode=mode.sums)
+        with decision(connection, "REPEATABLE READ") as tables:
+            compared = drift.compare(connection, run, tables, sums=mode.sums)
+            found = drift.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
+            runs.note_drift(connection, run.run_id, found.summary)
+            runs.note_compared(connection, run.run_id, compared)
+            return found.summary.drift_count
 
 
 def _verify(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
-    with database.transaction() as connection:
-        compared = runs.compared(connection, run.run_id)
-        fingerprint = horizons.fingerprint(connection)
-    with database.transaction("REPEATABLE READ") as connection:
-        tables = require_trustworthy(connection)
-        answer = drift.verify(connection, run, tables, sums=mode.sums, fingerprint=fingerprint, compared=compared)
-    with database.transaction() as connection:
-        if answer.mismatch_count == 0:
-            schedule.note_verified(connection, run, answer)
-        runs.finish(connection, run.run_id, "clean", mismatch_count=answer.mismatch_count)
+    with database.connection() as connection:
+        with decision(connection):
+            below = runs.compared_below(connection, run.run_id)
+        with decision(connection, "REPEATABLE READ") as tables:
+            answer = drift.verify(connection, run, tables, sums=mode.sums, compared_below=below)
+        with begin(connection):
+            schedule.note_verified(connection, run, tables, answer)
+            runs.finish(connection, run.run_id, "clean", mismatch_count=answer.mismatch_count)
     return answer.mismatch_count

@@ -1,0 +1,127 @@
+-- Finds the keys of an extent that may differ: of those that changed since the last verification, the ones whose counter is not what the aggregates and
+-- the newest events add up to. They are a reason to look at the log, and nothing more.
+-- Changed are keys with a young counter, with an event that was not part of what was verified, with events that were deleted or updated, and
+-- keys that do not count as verified; and the keys that this run has found drifted.
+-- Invariant: aggregates, events and counters are of one snapshot, :horizon included. What is summed is summed for changed keys alone, so that no
+-- key is looked at by half. A key is looked up in a hash, or by an index that is unique: whatever the planner expects, nothing is a loop over a loop.
+-- One row for each suspect, at most :most_keys + 1, and a row without one where there is none: each says how many keys changed, how many of them have an
+-- aggregate, and how many a counter, that is not 0.
+-- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables are small.
+with changed as materialized (
+    select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted
+    from (
+        select gateway_customer_id, period_start::timestamptz, period_end::timestamptz, false as is_noted
+        from unnest(cast(:customers_changed as text[]), cast(:period_starts_changed as text[]), cast(:period_ends_changed as text[]))
+            as young (gateway_customer_id, period_start, period_end)
+        union all
+        select gateway_customer_id, period_start, period_end, false
+        from billing_usage_events
+        where ingest_xid >= cast(:verified_below as xid8)
+            -- A case, so that the planner reads them by ingest_xid alone.
+            and case
+                when gateway_name = :gateway_name
+                    and usage_type = :usage_type
+                    and period_start >= :start
+                    and period_start < :end
+                    and octet_length(gateway_customer_id) <= 1000
+                    and period_end is not null
+                    then true
+            end
+        union all
+        select gateway_customer_id, period_start, period_end, true
+        from recon.invalidated_key
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+            and octet_length(gateway_customer_id) <= 1000
+        union all
+        select gateway_customer_id, period_start, period_end, false
+        from recon.open_key
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+        union all
+        select gateway_customer_id, period_start, period_end, false
+        from recon.counter_drift
+        where run_id = :run_id
+            and gateway_name = :gateway_name
+            and usage_type = :usage_type
+    ) as key
+    group by gateway_customer_id, period_start, period_end
+),
+looked_at as materialized (
+    select
+        gateway_customer_id, period_start, period_end,
+        bool_or(is_noted) as is_noted,
+        coalesce(max(counted), 0) as counted,
+        coalesce(sum(aggregated), 0) as aggregated,
+        coalesce(sum(recent), 0) as recent
+    from (
+        select
+            gateway_customer_id, period_start, period_end,
+            true as is_changed, is_noted,
+            null::bigint as counted, null::numeric as aggregated, null::numeric as recent
+        from changed
+        union all
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, counter.usage_count, null, null
+        from changed
+        cross join lateral (
+            select usage_count
+            from billing_usage_counters
+            where gateway_name = :gateway_name
+                and usage_type = :usage_type
+                and gateway_customer_id = changed.gateway_customer_id
+                and period_start = changed.period_start
+                and period_end = changed.period_end
+            limit 1
+        ) as counter
+        union all
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, null, aggregate.usage_count, null
+        from changed
+        cross join lateral (
+            select usage_count
+            from recon.usage_aggregate
+            where gateway_name = :gateway_name
+                and usage_type = :usage_type
+                and gateway_customer_id = changed.gateway_customer_id
+                and period_start = changed.period_start
+                and period_end = changed.period_end
+            limit 1
+        ) as aggregate
+        union all
+        select
+            countable.gateway_customer_id, countable.period_start, countable.period_end, false, false,
+            null, null, countable.quantity
+        from ({countable_events}) as countable
+        where countable.ingest_xid >= cast(:horizon as xid8)
+            and case
+                when countable.gateway_name = :gateway_name
+                    and countable.usage_type = :usage_type
+                    and countable.period_start >= :start
+                    and countable.period_start < :end
+                    then true
+            end
+    ) as side
+    group by gateway_customer_id, period_start, period_end
+    having bool_or(is_changed)
+),
+total as (
+    select
+        count(*) as changed_count,
+        count(*) filter (where aggregated <> 0) as nonzero_aggregates,
+        count(*) filter (where counted <> 0) as nonzero_counters
+    from looked_at
+)
+select total.*, suspect.*
+from total
+left join (
+    select
+        gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
+        (aggregated + recent)::text as added_up, is_noted
+    from looked_at
+    where is_noted
+        or counted not between case when :settle_seconds > 0 then aggregated else aggregated + recent end and aggregated + recent
+    limit :most_keys + 1
+) as suspect on true

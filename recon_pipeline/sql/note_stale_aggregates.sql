@@ -1,0 +1,22 @@
+-- Notes the suspects whose aggregate, with the events at or above the horizon, is not what the log itself adds up to, so that they are summed anew.
+-- Invariant: in the transaction of the comparison, after it: a suspect whose counter did not fit what was added up, and that the log found in sync or with
+-- another sum, was added up wrongly. Keys that are noted already are known to be wrong.
+-- Index: recon.counter_drift by run. A full join never loops through all of the one for each of the other.
+insert into recon.invalidated_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end
+from (
+    select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end, added_up::numeric as added_up, is_noted
+    from unnest(
+        cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]),
+        cast(:added_up as text[]), cast(:noted as boolean[])
+    ) as key (gateway_customer_id, period_start, period_end, added_up, is_noted)
+) as suspect
+full join (
+    select gateway_customer_id, period_start, period_end, visible_sum
+    from recon.counter_drift
+    where run_id = :run_id
+        and gateway_name = :gateway_name
+        and usage_type = :usage_type
+) as drift using (gateway_customer_id, period_start, period_end)
+where not suspect.is_noted
+    and drift.visible_sum is distinct from suspect.added_up

@@ -1,0 +1,123 @@
+-- Puts what the log says of some keys into recon.usage_aggregate: of an extent, or of the keys that this transaction has opened. The one way in which aggregates are
+-- made, audited and made anew.
+-- Invariant: the caller holds the row of recon.event_log, so nobody else writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
+-- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are put right, and not counted as found wrong.
+-- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
+with opened as materialized (
+    select gateway_customer_id, period_start, period_end
+    from recon.open_key
+    where not :every_key
+        and gateway_name = :gateway_name
+        and usage_type = :usage_type
+        and noted_xid = pg_current_xact_id_if_assigned()
+),
+figure as materialized (
+    {key_figures}
+),
+stored as materialized (
+    select
+        gateway_customer_id, period_start, period_end,
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+    from recon.usage_aggregate
+    where :every_key
+        and gateway_name = :gateway_name
+        and usage_type = :usage_type
+        and period_start >= :start
+        and period_start < :end
+        and (:every_customer or gateway_customer_id = any(:customers))
+    union all
+    select
+        opened.gateway_customer_id, opened.period_start, opened.period_end,
+        aggregate.event_count, aggregate.usage_count, aggregate.invalid_count, aggregate.dedupe_count, aggregate.outside_period_count
+    from opened
+    cross join lateral (
+        select *
+        from recon.usage_aggregate
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and gateway_customer_id = opened.gateway_customer_id
+            and period_start = opened.period_start
+            and period_end = opened.period_end
+        limit 1
+    ) as aggregate
+),
+-- A full join never loops through all of the one for each of the other, whatever the statistics of a table that was just filled make the planner expect.
+changed as materialized (
+    select
+        gateway_customer_id, period_start, period_end,
+        figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count,
+        stored.usage_count as stored_count
+    from figure
+    full join stored using (gateway_customer_id, period_start, period_end)
+    where (
+            stored.event_count, stored.usage_count, stored.invalid_count, stored.dedupe_count, stored.outside_period_count
+        ) is distinct from (
+            figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count
+        )
+),
+gone as (
+    delete from recon.usage_aggregate as aggregate
+    using changed
+    where changed.event_count is null
+        and aggregate.gateway_name = :gateway_name
+        and aggregate.usage_type = :usage_type
+        and aggregate.gateway_customer_id = changed.gateway_customer_id
+        and aggregate.period_start = changed.period_start
+        and aggregate.period_end = changed.period_end
+),
+written as (
+    insert into recon.usage_aggregate as aggregate (
+        gateway_name, usage_type, gateway_customer_id, period_start, period_end,
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+    )
+    select
+        :gateway_name, :usage_type, gateway_customer_id, period_start, period_end,
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+    from changed
+    where event_count is not null
+    -- The order of the primary key, which is the fastest way to fill it.
+    order by period_start, gateway_customer_id, period_end
+    on conflict (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
+    do update set
+        event_count = excluded.event_count,
+        usage_count = excluded.usage_count,
+        invalid_count = excluded.invalid_count,
+        dedupe_count = excluded.dedupe_count,
+        outside_period_count = excluded.outside_period_count
+),
+noted as materialized (
+    select gateway_customer_id, period_start, period_end
+    from recon.invalidated_key
+    where gateway_name = :gateway_name and usage_type = :usage_type
+),
+differing as (
+    select gateway_customer_id, period_start, period_end, coalesce(stored_count, 0) as aggregated, coalesce(usage_count, 0) as in_log
+    from changed
+    where gateway_customer_id <> ''
+        and (gateway_customer_id, period_start, period_end) not in (select gateway_customer_id, period_start, period_end from noted)
+),
+opening as (
+    insert into recon.open_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason)
+    select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, 'changed'
+    from differing
+    where :opens_differing
+    on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    do update set noted_xid = excluded.noted_xid
+),
+total as (
+    select
+        (select count(*) from figure) as keys,
+        (select coalesce(sum(event_count), 0)::bigint from figure) as events,
+        (select count(*) from changed) as keys_changed,
+        (select count(*) from differing) as keys_differing
+)
+select total.*, sample.*
+from total
+left join (
+    select
+        gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
+        aggregated::text as aggregated, in_log::text as in_log
+    from differing
+    order by abs(in_log - aggregated) desc, gateway_customer_id, period_start
+    limit :sample_rows
+) as sample on true

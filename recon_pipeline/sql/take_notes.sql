@@ -1,0 +1,25 @@
+-- Takes the notes of keys whose events were deleted or updated, and opens these keys: they are summed anew in the next statement of this transaction, and every run
+-- looks at them until they match. Notes of months that are not built are taken and forgotten.
+-- Invariant: each note is locked before it is taken. Who changes events of a key that is noted already relies on that note and locks it too (recon.note_changed_events), so
+-- his transaction has ended when the note is ours, and the next statement sees what he did. A note that somebody relies on stays for the next run: nobody waits.
+-- Index: none; what is noted is taken.
+with taken as (
+    delete from recon.invalidated_key
+    where id in (
+        select id
+        from recon.invalidated_key
+        where gateway_name is not null
+        for update skip locked
+    )
+    returning gateway_name, usage_type, gateway_customer_id, period_start, period_end
+)
+insert into recon.open_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason)
+select distinct gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed'
+from taken
+where octet_length(gateway_customer_id) <= 1000
+    and (gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM'))
+    in (select gateway_name, usage_type, partition from recon.usage_month)
+order by gateway_name, usage_type, gateway_customer_id, period_start, period_end
+on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+do update set noted_xid = excluded.noted_xid
+returning gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition
