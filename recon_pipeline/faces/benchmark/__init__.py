@@ -12,13 +12,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
-from sqlalchemy import text
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.benchmark import contest as named
 from recon_pipeline.faces.benchmark.chart import draw_chart
 from recon_pipeline.faces.benchmark.contest import Contest
-from recon_pipeline.faces.benchmark.product import Product, peak_memory_bytes, reconciliation
+from recon_pipeline.faces.benchmark.product import Product, peak_memory_bytes
 from recon_pipeline.faces.benchmark.recorder import MOST_COUNTERS, MOST_EVENTS, SECONDS, WITH, WITHOUT, measure_recorder
 from recon_pipeline.faces.benchmark.report import (
     FULL_SIZE_EVENTS,
@@ -30,15 +29,11 @@ from recon_pipeline.faces.benchmark.report import (
     show_whole,
 )
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
-from recon_pipeline.store import basis, horizons
-from recon_pipeline.store.basis import Look, Sums
-from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
+from recon_pipeline.store.billing_tables import describe_server
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.statements import statement
 
 __all__ = ["BenchmarkReport", "run_benchmark"]
 
-_PLAN_LINES = 12
 _CHARTED = {
     named.FULL_JOIN: "full join by hand",
     named.TICK: "tick, 1,000 new events, 100 drifted keys",
@@ -118,7 +113,6 @@ def _measure_size(scratch: str, events: int, counters: int, console: Console, se
         for _ in range(rounds):
             contest.write()
         mismatch_count = contest.product(named.VERIFY, contest.contestant.verify).count
-        plans = {f"the comparison of {look}": _plan(database, look) for look in (Look.LOG, Look.CHANGED_KEYS)}
         peak_memory_mb = pool.submit(peak_memory_bytes).result() / 1e6
     return SizeReport(
         events=events,
@@ -129,7 +123,6 @@ def _measure_size(scratch: str, events: int, counters: int, console: Console, se
         longest_chunk_seconds=max(timing.longest_chunk_seconds for timing in contest.repairs),
         peak_memory_mb=peak_memory_mb,
         mismatch_count=mismatch_count,
-        plans=plans,
     )
 
 
@@ -170,21 +163,3 @@ def _whole_bars(sizes: Sequence[SizeReport], rates: Sequence[Measurement]) -> tu
 def _server_version(url: str) -> str:
     with BillingDatabase(url).transaction() as connection:
         return describe_server(connection).version_name.split()[0]
-
-
-def _plan(database: BillingDatabase, look: Look) -> tuple[str, ...]:
-    """The top nodes of the plan that a comparison runs by, under the settings of its transaction."""
-    run = reconciliation("benchmark-plan")
-    usage = run.extent.scope[0]
-    with database.transaction() as connection:
-        fingerprint = horizons.fingerprint(connection)
-    with database.transaction("REPEATABLE READ") as connection:
-        tables = require_trustworthy(connection)
-        chosen = basis.choose(connection, run, tables, usage, sums=Sums.INCREMENTS, fingerprint=fingerprint)
-        parts = basis.PARTS[look]
-        comparison = statement("compare_counters", **parts, **tables.parts, **tables.limit_parts).text
-        lines = connection.execute(
-            text(f"explain (costs off) {comparison}"),
-            run.parameters(usage, tables) | chosen.parameters | {"ordinal_offset": 0},
-        ).scalars()
-        return tuple(line for line in lines if "->" in line or not line.startswith(" "))[:_PLAN_LINES]

@@ -71,7 +71,6 @@ class SizeReport:
         longest_chunk_seconds: The longest transaction of a repair: nobody waited longer for a counter.
         peak_memory_mb: Of the process that ran the product.
         mismatch_count: Keys that differed at the very end; anything but 0 is a failure.
-        plans: The top nodes of the plans of the comparison in both modes.
     """
 
     events: int
@@ -82,7 +81,6 @@ class SizeReport:
     longest_chunk_seconds: float
     peak_memory_mb: float
     mismatch_count: int
-    plans: dict[str, tuple[str, ...]]
 
     def seconds(self, name: str) -> float:
         """The best time of a measurement."""
@@ -165,10 +163,6 @@ def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
         f"memory of the process at most {report.peak_memory_mb:.0f} MB; "
         f"{report.mismatch_count:,} counters differ from the log at the end."
     )
-    for name, nodes in report.plans.items():
-        console.print(f"Plan of {name}:")
-        for node in nodes:
-            console.print(f"  {node}", highlight=False, markup=False)
 
 
 def show_backfill(console: Console, report: BackfillReport, *, beside: Mapping[str, str]) -> None:
