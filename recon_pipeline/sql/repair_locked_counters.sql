@@ -11,7 +11,7 @@ with locked as materialized (
     select
         drift.id as drift_id,
         drift.ordinal, drift.gateway_name, drift.usage_type, drift.gateway_customer_id,
-        drift.period_start, drift.period_end, drift.usage_limit,
+        drift.period_start, drift.period_end, drift.usage_limit, drift.outcome,
         counter.id as counter_id,
         counter.usage_count,
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
@@ -97,12 +97,10 @@ ledgered as (
     full join updated using (ordinal)
     where updated.ordinal is not null or target.created
     order by target.ordinal
-)
-update recon.counter_drift as drift
-set outcome = verdict.outcome, error = verdict.error
-from (
+),
+verdict as (
     select
-        ordinal,
+        ordinal, target.outcome as outcome_before,
         case
             when updated.usage_count = target.right_count then null
             when target.right_count = target.usage_count then case when not target.created then 'in_sync' end
@@ -122,9 +120,15 @@ from (
         end as error
     from target
     full join updated using (ordinal)
-) as verdict
+),
+-- Few or none: whatever the planner makes of the join with them, it is not a loop over a loop.
+odd as materialized (
+    select ordinal, outcome, error from verdict where outcome is distinct from outcome_before
+)
+update recon.counter_drift as drift
+set outcome = odd.outcome, error = odd.error
+from odd
 where drift.run_id = :run_id
-    and drift.ordinal = verdict.ordinal
+    and drift.ordinal = odd.ordinal
     -- Said twice, so that the rows are found by index: a chunk is few of them.
     and drift.ordinal = any(:ordinals)
-    and drift.outcome is distinct from verdict.outcome

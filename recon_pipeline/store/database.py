@@ -151,9 +151,13 @@ def look_up_by_index(connection: Connection) -> None:
     The planner knows nothing of the newest rows and of a column that was just added; what it expects is then a
     third of the table, which it would read whole.
     """
-    connection.exec_driver_sql(
-        "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
-    )
+    connection.exec_driver_sql("set local enable_seqscan = off")
+
+
+def look_up_each_by_index(connection: Connection) -> None:
+    """The same, and each row is looked up by itself: for staged events, which are few beside a log without statistics."""
+    look_up_by_index(connection)
+    connection.exec_driver_sql("set local enable_hashjoin = off; set local enable_mergejoin = off")
 
 
 def plan_as_usual(connection: Connection) -> None:

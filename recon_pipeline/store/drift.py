@@ -156,7 +156,8 @@ class Compared:
     """What a comparison looked at.
 
     Attributes:
-        counters_scanned: Counters of the extent.
+        counters_scanned: Counters of the extent; where only changed keys were looked at, those that are not 0, or the keys with
+            events if these are more.
         stale_aggregates: Keys whose aggregate is not what the log adds up to; nothing was done by it.
         looks: What was compared, for each metered usage.
         below: Transactions below it had ended, and so all that they wrote was seen.
@@ -318,7 +319,8 @@ class _Comparing:
         # was deleted, which no row is left to tell of.
         unchanged_counters = counters.nonzero_count - total.nonzero_counters
         unchanged_sums = sum(month.nonzero_count for month in months) - total.nonzero_aggregates
-        return (suspects, counters.counter_count) if unchanged_counters == unchanged_sums else None
+        counters_scanned = max(counters.nonzero_count, sum(month.key_count for month in months))
+        return (suspects, counters_scanned) if unchanged_counters == unchanged_sums else None
 
     def suspects_with_events(self, sums: Sums) -> _Suspects | None:
         """The keys that may differ of those with new events, and of open and drifted ones; None: look at every key."""

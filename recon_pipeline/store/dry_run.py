@@ -17,7 +17,7 @@ from recon_pipeline.store import batches
 from recon_pipeline.store.batches import Tally
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.bulk import copy_in, copy_lines_in
-from recon_pipeline.store.database import look_up_by_index, plan_as_usual
+from recon_pipeline.store.database import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.insertion import DIFFERING, Chunk, refused_rows
 from recon_pipeline.store.statements import statement
 
@@ -122,7 +122,7 @@ class DryRun:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
         connection.execute(statement("index_staged_events"))
-        look_up_by_index(connection)
+        look_up_each_by_index(connection)
         connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
         plan_as_usual(connection)
         connection.execute(statement("analyze_planned_events"))

@@ -24,7 +24,7 @@ from recon_pipeline.store import batches
 from recon_pipeline.store.batches import Tally
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.bulk import copy_in, copy_lines_in, storable
-from recon_pipeline.store.database import begin, look_up_by_index
+from recon_pipeline.store.database import begin, look_up_each_by_index
 from recon_pipeline.store.failures import is_lock_not_had, sqlstate
 from recon_pipeline.store.staging import staged_lines
 from recon_pipeline.store.statements import statement
@@ -143,7 +143,7 @@ def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, c
     with begin(connection):
         connection.execute(statement("lock_backfills"))
         connection.execute(statement("immediate_constraints"))
-        look_up_by_index(connection)
+        look_up_each_by_index(connection)
         connection.execute(statement("create_staged_events"))
         copy_lines_in(connection, "copy_staged_events", chunk.lines)
         counted = _insert_staged(connection, tables)
