@@ -118,8 +118,8 @@ def _audited(audit: Audit, months: str) -> str:
     if audit.differing_count:
         return (
             f"{audit.differing_count:,} stored sums of {months} were not what the log adds up to; they were "
-            "computed anew. Nothing was repaired by them, but a tick may have overlooked a drifted counter, which this run "
-            "repairs. Look for events that were written with an "
+            "computed anew. Nothing was repaired by them, but a tick may have overlooked a drifted counter, which this "
+            "run repairs. Look for events that were written with an "
             "ingest_xid of their own (a restore, a copy, replication) or changed while triggers were off."
         )
     if audit.unaudited:

@@ -5,8 +5,7 @@
 -- written only for one that was not.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
 -- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.
--- Index: billing_usage_events by gateway_customer_id, read once per chunk; the keys are asked for inside a case, so that each event is looked up in a
--- hash of them. The counters by their unique key and recon.counter_drift by primary key.
+-- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key.
 with locked as materialized (
     select
         drift.id as drift_id,
@@ -31,25 +30,7 @@ with locked as materialized (
     ) as counter
 ),
 event_sum as materialized (
-    select
-        countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
-        countable.period_start, countable.period_end,
-        sum(countable.quantity)::numeric as visible,
-        case
-            when :settle_seconds > 0 then coalesce((sum(countable.quantity) filter (where {is_settled}))::numeric, 0)
-            else sum(countable.quantity)::numeric
-        end as settled
-    from ({countable_events}) as countable
-    where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked))
-        and case
-            when (
-                countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
-                countable.period_start, countable.period_end
-            ) in (select gateway_name, usage_type, gateway_customer_id, period_start, period_end from locked)
-                then true
-        end
-    group by countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
-        countable.period_start, countable.period_end
+    {locked_sums}
 ),
 target as (
     select

@@ -2,8 +2,8 @@
 
 Invariant: one run at a time writes them (it holds the row of `recon.event_log`, and nobody waits for it). There is one
 way to make them (`put_sums`: sum these keys from the log and put them there) and one to add what is new; an event is
-added exactly once, since the sums and the horizon move in one transaction. A log that is not the one they were made from
-is noticed, and everything is built anew.
+added exactly once, since the sums and the horizon move in one transaction. A log that is not the one they were made
+from is noticed, and everything is built anew.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """The connection to the billing database: how it is opened, how its transactions behave, its name in a message.
 
-Invariant: every transaction has bounded waits, UTC and no JIT from its first statement on, and gives a pooled connection
-back as it was (a pooler in transaction mode is fine: no session state, no server-side prepared statements). Settings
-and table locks are sent before the first statement that takes a snapshot: a rewriting ALTER TABLE and TRUNCATE are not
-MVCC-safe (PostgreSQL manual, 13.6), a snapshot older than them would see an empty table.
+Invariant: every transaction has bounded waits, UTC and no JIT from its first statement on, and gives a pooled
+connection back as it was (a pooler in transaction mode is fine: no session state, no server-side prepared statements).
+Settings and table locks are sent before the first statement that takes a snapshot: a rewriting ALTER TABLE and TRUNCATE
+are not MVCC-safe (PostgreSQL manual, 13.6), a snapshot older than them would see an empty table.
 """
 
 from collections.abc import Generator, Sequence
@@ -109,8 +109,8 @@ def begin(
     Args:
         connection: Not in a transaction.
         isolation: Of the transaction.
-        lock_tables: Names of tables, locked `in access share mode` before the first snapshot, so that nobody rewrites or
-            truncates them before the transaction ends.
+        lock_tables: Names of tables, locked `in access share mode` before the first snapshot, so that nobody rewrites
+            or truncates them before the transaction ends.
         lock_timeout_ms: The longest wait for a lock.
         statement_timeout_ms: The longest that a statement may take.
         idle_timeout_ms: The longest that the transaction may wait for this process.
@@ -155,7 +155,7 @@ def look_up_by_index(connection: Connection) -> None:
 
 
 def look_up_each_by_index(connection: Connection) -> None:
-    """The same, and each row is looked up by itself: for staged events, which are few beside a log without statistics."""
+    """The same, and each row is looked up by itself: for staged events, of which there are no statistics."""
     look_up_by_index(connection)
     connection.exec_driver_sql("set local enable_hashjoin = off; set local enable_mergejoin = off")
 

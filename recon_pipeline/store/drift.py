@@ -25,8 +25,8 @@ from recon_pipeline.store.horizons import FAR_TRANSACTIONS, Month, Position
 from recon_pipeline.store.statements import statement
 
 MOST_KEYS = 20_000
-"""From so many keys on that may differ, reading all of the log is quicker than looking each of them up. It is also how many
-open keys are remembered: where more are open, nothing counts as verified."""
+"""From so many keys on that may differ, reading all of the log is quicker than looking each of them up. It is also how
+many open keys are remembered: where more are open, nothing counts as verified."""
 
 _KEYS = {
     "given_keys": "given_keys",
@@ -156,8 +156,8 @@ class Compared:
     """What a comparison looked at.
 
     Attributes:
-        counters_scanned: Counters of the extent; where only changed keys were looked at, those that are not 0, or the keys with
-            events if these are more.
+        counters_scanned: Counters of the extent; where only changed keys were looked at, those that are not 0, or the
+            keys with events if these are more.
         stale_aggregates: Keys whose aggregate is not what the log adds up to; nothing was done by it.
         looks: What was compared, for each metered usage.
         below: Transactions below it had ended, and so all that they wrote was seen.
@@ -231,9 +231,9 @@ def verify(
         run: What is looked at.
         tables: How the tables are shaped.
         sums: Whether the log can, and may, be read in increments.
-        compared_below: What transactions below it wrote was seen by this run's comparison, if it made one: then only keys
-            with events since the last verification, open keys and those that it found drifted are looked at again, and a
-            counter that changed after it is the next run's.
+        compared_below: What transactions below it wrote was seen by this run's comparison, if it made one: then only
+            keys with events since the last verification, open keys and those that it found drifted are looked at again,
+            and a counter that changed after it is the next run's.
     """
     counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "untouched_count"), 0)
     sample: list[Mismatch] = []

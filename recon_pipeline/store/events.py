@@ -85,8 +85,8 @@ def measure(
         connection: In the REPEATABLE READ transaction that read what is known.
         run: What is looked at.
         tables: How the tables are shaped.
-        known: The aggregates to start from, to which what has come since is added: that is what is new. None: the log is
-            read.
+        known: The aggregates to start from, to which what has come since is added: that is what is new. None: the log
+            is read.
         since: Without aggregates, events created after it are new: the start of the last finished run by the database's
             clock, or None if there was none.
     """

@@ -1,22 +1,25 @@
 """Sets drifted counters to what the log says, while the application goes on counting.
 
 Invariant: lock the counter row, then sum the log's own rows in a new statement, then write. A sum from before the lock
-would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not run again when a
-row turns out to have changed (PostgreSQL manual, 13.2.1). There is no other way to write: what a comparison or an
-aggregate said is a reason to look. Keys are locked in one order, in chunks that are short transactions; while a chunk has
-locks it waits for none. A key that somebody else has locked is tried once more by itself and then deferred; a key that
-Postgres refuses fails by itself. That a key was repaired is written once, in the ledger.
+would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not run again
+when a row turns out to have changed (PostgreSQL manual, 13.2.1). There is no other way to write: what a comparison or
+an aggregate said is a reason to look. Keys are locked in one order, in chunks that are short transactions; while a
+chunk has locks it waits for none. A key that somebody else has locked is tried once more by itself and then deferred; a
+key that Postgres refuses fails by itself. That a key was repaired is written once, in the ledger.
 """
 
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store import control, horizons
+from recon_pipeline.store import basis, control, horizons
+from recon_pipeline.store.aggregates import is_ours_to_write
+from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.control import Pause, RepairsPausedError
@@ -36,9 +39,12 @@ CHUNK_LOCK_TIMEOUT_MS = 100
 CHUNK_STATEMENT_TIMEOUT_MS = 2_250
 CHUNK_IDLE_TIMEOUT_MS = 1_250
 """A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
-customer with so many events that a sum takes longer fails by itself, with that reason."""
+customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
 
-_TOO_LONG = f"the sum of its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s, for which its counter may not be locked"
+HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
+"""What is summed before a counter is locked may take so long."""
+
+_TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
 
 WAITS_SECONDS = 10.0
 """The longest that a run waits in all for keys that somebody else has locked; the rest is deferred."""
@@ -142,19 +148,33 @@ class _Repairer:
     while_paused: bool
     clock: Callable[[], float]
     waited_seconds: float = 0.0
+    final: dict[str, str] | None = None
 
     @contextmanager
-    def chunk(self, ordinals: range, *, lock_timeout_ms: int) -> Generator[tuple[BillingTables, dict[int, str]]]:
+    def chunk(
+        self,
+        ordinals: range,
+        *,
+        lock_timeout_ms: int,
+        before: Callable[[BillingTables, int], None] | None = None,
+    ) -> Generator[tuple[BillingTables, dict[int, str]]]:
         """The transaction of a chunk; gives the keys of it that may be repaired, with their kinds.
+
+        Args:
+            ordinals: Of the chunk.
+            lock_timeout_ms: For rows and keys.
+            before: Done before anything that the application writes is locked, with the first ordinal.
 
         Raises:
             RepairsPausedError: None may.
         """
         with decision(
             self.connection,
-            statement_timeout_ms=2 * control.CHUNKS_END_MS,
+            statement_timeout_ms=HEAVY_KEY_TIMEOUT_MS,
             idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
         ) as tables:
+            if before is not None:
+                before(tables, ordinals[0])
             control.enter_chunk(
                 self.connection,
                 self.run.run_id,
@@ -191,8 +211,53 @@ class _Repairer:
                 return self.free_keys(ordinals[:middle]) + self.free_keys(ordinals[middle:])
             if is_locked:
                 return list(ordinals)
-            self._mark(ordinals[0], error)
+            if sqlstate(error) == QUERY_CANCELED:
+                self.heavy_key(ordinals[0])
+            else:
+                self._mark(ordinals[0], error)
             return []
+
+    def heavy_key(self, ordinal: int) -> None:
+        """Repair one key with so many events that they cannot all be summed while its counter is locked.
+
+        Its events below a horizon are final: they are summed before the lock, and the others under it. Events that are
+        deleted or updated in between leave a note, and all is taken back; nobody takes notes away meanwhile, since
+        the row of `recon.event_log` is ours.
+        """
+        one = range(ordinal, ordinal + 1)
+        key = {"run_id": self.run.run_id, "ordinal": ordinal}
+        try:
+            with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS, before=self._sum_final_events) as (tables, keys):
+                create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
+                self._lock_and_repair(tables, [*keys], "lock_counter", create=create)
+                if self.connection.execute(statement("is_drifted_key_noted"), key).scalar_one():
+                    raise _EventsChangedError
+        except _EventsChangedError:
+            self._mark_outcome(ordinal, "deferred", "its events were changed while they were summed")
+        except DBAPIError as error:
+            if is_connection_lost(error):
+                raise
+            self._mark(ordinal, error)
+        finally:
+            self.final = None
+
+    def _sum_final_events(self, tables: BillingTables, ordinal: int) -> None:
+        """Sum the events of one key that are final, before anything of it is locked."""
+        if basis.mode(self.connection, tables).sums is not Sums.INCREMENTS or not is_ours_to_write(
+            self.connection, tables
+        ):
+            return
+        horizon = horizons.position(self.connection, tables).oldest_transaction
+        asked = {
+            **tables.parameters,
+            **self._settling,
+            "run_id": self.run.run_id,
+            "ordinal": ordinal,
+            "horizon": str(horizon),
+        }
+        summed = statement("sum_of_drifted_key", is_settled="is_settled", **tables.parts)
+        row = self.connection.execute(summed, asked).one()
+        self.final = {"horizon": str(horizon), "final_visible": row.visible, "final_settled": row.settled}
 
     def busy_key(self, ordinal: int) -> None:
         """Repair one key, waiting for its lock while holding none; defer it if it is not free in time."""
@@ -226,7 +291,8 @@ class _Repairer:
             self.connection.execute(statement("create_missing_counters"), asked | {"ordinals": list(create)})
         locked = self.connection.execute(statement(lock), asked).all()
         if locked:
-            repairs = statement("repair_locked_counters", is_settled="is_settled", **tables.parts)
+            sums = "locked_sums" if self.final is None else "locked_sum_from_horizon"
+            repairs = statement("repair_locked_counters", locked_sums=sums, is_settled="is_settled", **tables.parts)
             self.connection.execute(
                 repairs,
                 {
@@ -234,16 +300,28 @@ class _Repairer:
                     "run_id": self.run.run_id,
                     "ordinals": [row.ordinal for row in locked],
                     "counter_ids": [row.counter_id for row in locked],
-                    "settle_seconds": self.run.settle_seconds,
-                    "settled_below": None if self.settled_below is None else str(self.settled_below),
+                    **self._settling,
+                    **(self.final or {}),
                 },
             )
         return {row.ordinal for row in locked}
 
+    @property
+    def _settling(self) -> dict[str, Any]:
+        below = None if self.settled_below is None else str(self.settled_below)
+        return {"settle_seconds": self.run.settle_seconds, "settled_below": below}
+
     def _mark(self, ordinal: int, error: DBAPIError) -> None:
-        """Record in a transaction of its own why one key was not repaired."""
+        """Record why Postgres refused one key."""
         outcome = "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed"
-        reason = _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error)
+        self._mark_outcome(ordinal, outcome, _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error))
+
+    def _mark_outcome(self, ordinal: int, outcome: str, reason: str) -> None:
+        """Record in a transaction of its own why one key was not repaired."""
         with begin(self.connection):
             marked = {"run_id": self.run.run_id, "ordinals": [ordinal], "outcome": outcome, "error": reason}
             self.connection.execute(statement("mark_drift"), marked)
+
+
+class _EventsChangedError(Exception):
+    """Events of a key were deleted or updated after they had been summed."""

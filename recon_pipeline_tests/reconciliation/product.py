@@ -141,7 +141,7 @@ def mismatch_count(url: str, **question: Any) -> int:
 def _hooked(
     connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
-    parts = tables.parts | {"is_settled": "is_settled"}
+    parts = tables.parts | {"is_settled": "is_settled", "locked_sums": "locked_sums"}
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
     names = {statement(name, **(parts if name == "repair_locked_counters" else {})): name for name in (*before, *after)}
 

@@ -39,7 +39,8 @@ alter table recon.usage_month
     drop column counters_written,
     add nonzero_count bigint not null default 0,
     add verified_at timestamptz;
-comment on column recon.usage_month.nonzero_count is 'Keys whose event sum is not 0, so that each of them needs a counter.';
+comment on column recon.usage_month.nonzero_count is
+    'Keys whose event sum is not 0, so that each of them needs a counter.';
 comment on column recon.usage_month.verified_below is
     'Every counter matched the events of transactions below this one, but those of open keys; null: compare every key.';
 comment on column recon.usage_month.counters_verified_below is
@@ -108,8 +109,8 @@ begin
         execute format('insert into recon.invalidated_key (%1$s) select %1$s from (%2$s) as changed', key, changed);
         return null;
     end if;
-    -- A key that is noted already needs no second note, as long as nobody takes that one away before we commit: so the note
-    -- is locked. Whoever takes notes away locks them too, and sums in a later statement. Neither waits for the other.
+    -- A key that is noted already needs no second note, as long as nobody takes that one away before we commit: so the
+    -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. Neither waits for the other.
     execute format(
         'with changed as materialized (%2$s),
         noted as materialized (

@@ -1,0 +1,11 @@
+-- Whether events of a drifted key were deleted or updated since the aggregates were last put in line, or the log was truncated.
+-- Index: recon.invalidated_key by key.
+select
+    exists (select from recon.invalidated_key where gateway_name is null)
+    or exists (
+        select
+        from recon.counter_drift as drift
+        join recon.invalidated_key as note using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+        where drift.run_id = :run_id
+            and drift.ordinal = :ordinal
+    )
