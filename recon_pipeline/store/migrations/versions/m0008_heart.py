@@ -110,7 +110,7 @@ begin
         return null;
     end if;
     -- A key that is noted already needs no second note, as long as nobody takes that one away before we commit: so the
-    -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. Neither waits for the other.
+    -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. Nobody waits for another.
     execute format(
         'with changed as materialized (%2$s),
         noted as materialized (
