@@ -1,0 +1,238 @@
+"""A database of the application's at work, runs of the product in it, and somebody who acts between their statements."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import event
+
+from recon_pipeline.core.guards import Budgets
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
+from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
+from recon_pipeline_tests.simulation import pipeline
+from recon_pipeline_tests.simulation.pipeline import Asked, Ended
+from recon_pipeline_tests.support.postgres import PostgresServer
+
+TICK, AUDIT, BARE_LOG = "tick", "audit", "bare log"
+"""How a run reads: what is new; the log itself, beside aggregates; a log that was never prepared."""
+
+MODES = (TICK, AUDIT, BARE_LOG)
+ANYTHING = Budgets(max_repairs=10**9, max_repair_share=1.0, max_orphan_share=1.0, max_over_quota_transitions=10**9)
+"""Budgets that never stand in the way: what keeps a right counter right must not be a guard."""
+
+APPROVED = "a test has looked at it"
+_RECORD = "select record_billing_usage_event('stripe', %s, 'remote_commands', %s, %s, %s, %s, %s)"
+_WRONG = """
+    select gateway_customer_id, period_start, usage_count, used
+    from (
+        select gateway_name, gateway_customer_id, usage_type, period_start, period_end, sum(quantity) as used
+        from billing_usage_events where quantity > 0 group by 1, 2, 3, 4, 5
+    ) as event
+    full join billing_usage_counters as counter
+        using (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
+    where coalesce(usage_count, 0) <> coalesce(used, 0)
+    order by 1, 2
+"""
+
+
+class Application(Billing):
+    """An application whose events happen in the period that they are billed in."""
+
+    @contextmanager
+    def session(self, **options: Any) -> Iterator["Application"]:
+        """Another connection, see `Billing.session`."""
+        with super().session(**options) as session:
+            yield Application(session.url, session.connection, session._numbers)
+
+    def record(self, customer: str, quantity: int = 1, *, period: Period = MAY, request_id: str | None = None) -> bool:
+        """Record usage through the application's recorder."""
+        request_id = request_id or f"{id(self):x}-{next(self._numbers)}"
+        return self.value(_RECORD, customer, request_id, *period, quantity, period[0])
+
+    def add_event(self, customer: str | None, quantity: object = 1, *, period: Period = MAY, **columns: object) -> None:
+        """Put an event into the log and leave the counter as it is."""
+        super().add_event(customer, quantity, period=period, **({"event_timestamp": period[0]} | columns))
+
+
+@dataclass(frozen=True)
+class World:
+    """A database and the way in which runs read it.
+
+    Attributes:
+        billing: The application's side.
+        mode: One of `MODES`.
+    """
+
+    billing: Application
+    mode: str
+
+    def run(
+        self,
+        *,
+        between: Callable[[int], object] | None = None,
+        before_commit: Callable[[int], object] | None = None,
+        settle_seconds: int = 0,
+        budgets: Budgets = ANYTHING,
+        approve: str = "",
+        is_dry: bool = False,
+        url: str | None = None,
+        database: BillingDatabase | None = None,
+    ) -> Ended:
+        """One run of the product over all months.
+
+        Args:
+            between: Called before every statement of the run with its number, from 1.
+            before_commit: Called before every commit of the run with its number, from 1.
+            settle_seconds: As the environment would say.
+            budgets: As the environment would say.
+            approve: Lets it repair beyond the budgets.
+            is_dry: Compare only.
+            url: Another way to the same database.
+            database: To run in, if it is not to be closed at the end.
+        """
+        own = BillingDatabase(url or self.billing.url, keeps_connection=True) if database is None else database
+        if between is not None:
+            between_statements(own, between)
+        if before_commit is not None:
+            before_commits(own, before_commit)
+        asked = Asked(full=self.mode == AUDIT, approve_reason=approve, is_dry=is_dry)
+        try:
+            with pipeline.settings(settle_seconds=settle_seconds, budgets=budgets):
+                return pipeline.run(own, asked)
+        finally:
+            if database is None:
+                own.close()
+
+    def fill(self, customers: Sequence[str], *, used: int = 12, events: int = 3) -> None:
+        """Let customers use so much in May, in so many events, through the recorder: every counter is right."""
+        record_many(self.billing, customers, [used // events + (used % events if not n else 0) for n in range(events)])
+
+    def settle_in(self, *, runs: int = 2) -> None:
+        """Let the product see this database while all is right, as often as it needs to have verified it."""
+        for _ in range(runs):
+            ended = self.run(approve=APPROVED)
+            assert (ended.outcome, ended.mismatch_count) == ("clean", 0), ended
+
+    def wrong(self) -> list[Any]:
+        """Keys whose counter is not what the log's own rows add up to."""
+        return self.billing.query(_WRONG)
+
+    def repaired(self) -> list[tuple[Any, ...]]:
+        """Customers in the ledger, with what was and what became of their counters."""
+        return self.billing.ledger("gateway_customer_id, usage_count_before, usage_count_after")
+
+
+def make_world(server: PostgresServer, billing: Callable[[str], Application], mode: str) -> World:
+    """A fresh world without customers."""
+    is_bare = mode == BARE_LOG
+    url = server.create_database(server.template(f"adversary {is_bare}", partial(_make, is_bare=is_bare)))
+    return World(billing(url), mode)
+
+
+def _make(url: str, *, is_bare: bool) -> None:
+    make_tables(url)
+    if not is_bare:
+        install_increments(url)
+
+
+def between_statements(database: BillingDatabase, act: Callable[[int], object]) -> None:
+    """Call `act(n)` before the n-th statement of everything that is done through this database, from 1."""
+    seen = 0
+
+    def before(*_: object) -> None:
+        nonlocal seen
+        seen += 1
+        act(seen)
+
+    event.listen(database.engine, "before_cursor_execute", before)
+
+
+def before_commits(database: BillingDatabase, act: Callable[[int], object]) -> None:
+    """The same before each commit."""
+    seen = 0
+
+    def before(*_: object) -> None:
+        nonlocal seen
+        seen += 1
+        act(seen)
+
+    event.listen(database.engine, "commit", before)
+
+
+def at(number: int, act: Callable[[], object]) -> Callable[[int], None]:
+    """Acts once, before the statement of this number."""
+
+    def maybe(n: int) -> None:
+        if n == number:
+            act()
+
+    return maybe
+
+
+def statement_count(world: World) -> int:
+    """How many statements a run of this world has that finds nothing to do."""
+    seen = [0]
+    world.run(between=lambda n: seen.append(n))
+    return seen[-1]
+
+
+def record_many(billing: Application, customers: Sequence[str], quantities: Sequence[int]) -> None:
+    """Record each quantity for each customer in May, in one transaction."""
+    with billing.session() as session:
+        for quantity in quantities:
+            for customer in customers:
+                session.record(customer, quantity)
+
+
+def fill_by_sql(billing: Billing, keys: int, *, events: int = 1, prefix: str = "customer_") -> None:
+    """So many customers with so many events of 1 in May each, and right counters, by two statements."""
+    billing.query(
+        """
+        insert into billing_usage_events
+            (gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end,
+            event_timestamp)
+        select 'stripe', %s || lpad(key::text, 7, '0'), 'remote_commands', gen_random_uuid()::text, 1,
+            '2025-05-01 00:00Z', '2025-06-01 00:00Z', '2025-05-02 00:00Z'
+        from generate_series(1, %s) as key, generate_series(1, %s)
+        """,
+        prefix, keys, events,
+    )  # fmt: skip
+    count_right(billing)
+    billing.query("analyze")
+
+
+def count_right(billing: Billing) -> None:
+    """Give every key of the log that has no counter the right one."""
+    billing.query(
+        """
+        insert into billing_usage_counters
+            (gateway_name, gateway_customer_id, usage_type, period_start, period_end, usage_count)
+        select gateway_name, gateway_customer_id, usage_type, period_start, period_end, sum(quantity)
+        from billing_usage_events group by 1, 2, 3, 4, 5
+        on conflict do nothing
+        """
+    )
+
+
+def impatient(billing: Billing, statements: str, *, lock_timeout_ms: int = 100) -> bool:
+    """Run statements in one transaction of another session; returns whether their locks were had in time."""
+    with connected(billing.url) as session, suppress(psycopg.errors.LockNotAvailable):
+        session.execute(sql.SQL("set local lock_timeout = {}").format(lock_timeout_ms))
+        session.execute(statements.encode())
+        session.commit()
+        return True
+    return False
+
+
+@contextmanager
+def holding(billing: Application, statements: str) -> Iterator[Application]:
+    """Another session in a transaction in which these statements have run; rolled back at the end if it is still open."""
+    with billing.session() as session:
+        session.connection.execute(statements.encode())
+        yield session
+        session.connection.rollback()
