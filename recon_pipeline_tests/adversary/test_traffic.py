@@ -133,7 +133,7 @@ def test_what_did_drift_is_repaired_beside_traffic_and_nothing_else_is_touched(w
     drifted = CUSTOMERS[100:110]
     for customer in drifted:
         world.billing.set_counter(customer, 1)
-    turns = itertools.cycle(CUSTOMERS[:100] + CUSTOMERS[110:])
+    turns = itertools.cycle([*CUSTOMERS[:100], *CUSTOMERS[110:]])
 
     def record(_: int) -> None:
         for customer in itertools.islice(turns, 40):

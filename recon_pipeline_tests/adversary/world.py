@@ -1,4 +1,4 @@
-"""A database of the application's at work, runs of the product in it, and somebody who acts between their statements."""
+"""An application's database, runs of the product in it, and somebody who acts between their statements."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +24,9 @@ TICK, AUDIT, BARE_LOG = "tick", "audit", "bare log"
 MODES = (TICK, AUDIT, BARE_LOG)
 ANYTHING = Budgets(max_repairs=10**9, max_repair_share=1.0, max_orphan_share=1.0, max_over_quota_transitions=10**9)
 """Budgets that never stand in the way: what keeps a right counter right must not be a guard."""
+
+PUT_OFF = "put off"
+"""What a run says that found somebody in its way and changed nothing."""
 
 APPROVED = "a test has looked at it"
 _RECORD = "select record_billing_usage_event('stripe', %s, 'remote_commands', %s, %s, %s, %s, %s)"
@@ -219,7 +222,7 @@ def count_right(billing: Billing) -> None:
     )
 
 
-def impatient(billing: Billing, statements: str, *, lock_timeout_ms: int = 100) -> bool:
+def impatient(billing: Billing, statements: str, *, lock_timeout_ms: int = 20) -> bool:
     """Run statements in one transaction of another session; returns whether their locks were had in time."""
     with connected(billing.url) as session, suppress(psycopg.errors.LockNotAvailable):
         session.execute(sql.SQL("set local lock_timeout = {}").format(lock_timeout_ms))
@@ -231,7 +234,7 @@ def impatient(billing: Billing, statements: str, *, lock_timeout_ms: int = 100) 
 
 @contextmanager
 def holding(billing: Application, statements: str) -> Iterator[Application]:
-    """Another session in a transaction in which these statements have run; rolled back at the end if it is still open."""
+    """Another session, in a transaction in which these statements have run; what it did not commit is rolled back."""
     with billing.session() as session:
         session.connection.execute(statements.encode())
         yield session
