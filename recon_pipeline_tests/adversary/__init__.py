@@ -1,6 +1,6 @@
 """Whoever works against the product from outside, without knowing how it is made.
 
-Each file attacks a promise of the product by what production does on an ordinary day, through surfaces that stay: runs as
-a whole, the Dagster job, the command line, the application's tables, and the ledger. Nothing here names a statement or a
-function of the store, so that what is shown holds for any way in which the store may be made.
+Each file attacks a promise of the product by what production does on an ordinary day, through surfaces that stay: runs
+as a whole, the Dagster job, the command line, the application's tables, and the ledger. Nothing here names a statement
+or a function of the store, so that what is shown holds for any way in which the store may be made.
 """

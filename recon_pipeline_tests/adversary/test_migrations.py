@@ -2,7 +2,7 @@
 
 A table rewrite and TRUNCATE are not MVCC-safe: a snapshot from before them sees an empty table. Row level security that
 is switched on hides rows without an error. At every moment each transaction that begins sees forty right counters, so a
-run is clean, or it says that it was put off; what it changes are the few counters that were made wrong for it.
+run has nothing to say of them; what it changes, or says it could not, are the few that were made wrong for it.
 """
 
 import threading
@@ -86,15 +86,17 @@ def moments(world: World, *, every: int) -> range:
 
 
 def assert_unharmed(world: World, ended: Ended, *, at_least: str = "") -> None:
-    """No right counter was changed, and the run is clean or says that it was put off."""
+    """No right counter was changed; the run is clean, or was put off, or tells of the wrong counters that are left."""
     counters = world.billing.counters()
     told = f"{at_least} {ended}"
     assert {customer: counters[customer] for customer in RIGHT} == dict.fromkeys(RIGHT, 12), told
     assert {(before, after) for _, before, after in world.repaired()} <= {(5, 12)}, told
     assert {customer for customer, _, _ in world.repaired()} <= set(WRONG), told
-    assert ended.outcome == "clean" or PUT_OFF in ended.error, told
-    if ended.outcome == "clean":
-        assert world.wrong() == [], told
+    left = len(world.wrong())
+    if ended.outcome in ("clean", "not_clean"):
+        assert ended.mismatch_count == left, told
+    else:
+        assert PUT_OFF in ended.error, told
 
 
 def assert_mends_itself(world: World) -> None:

@@ -28,6 +28,9 @@ ANYTHING = Budgets(max_repairs=10**9, max_repair_share=1.0, max_orphan_share=1.0
 PUT_OFF = "put off"
 """What a run says that found somebody in its way and changed nothing."""
 
+COUNT_NOW = "select pg_stat_force_next_flush()"
+"""So that what was done is in the server's statistics at once: whoever decides by them is to be caught elsewhere."""
+
 APPROVED = "a test has looked at it"
 _RECORD = "select record_billing_usage_event('stripe', %s, 'remote_commands', %s, %s, %s, %s, %s)"
 _WRONG = """
@@ -98,6 +101,7 @@ class World:
             url: Another way to the same database.
             database: To run in, if it is not to be closed at the end.
         """
+        self.billing.query(COUNT_NOW)
         own = BillingDatabase(url or self.billing.url, keeps_connection=True) if database is None else database
         if between is not None:
             between_statements(own, between)
