@@ -9,7 +9,7 @@ import signal
 import psycopg
 import pytest
 
-from recon_pipeline_tests.adversary.world import BARE_LOG, TICK, Application, World
+from recon_pipeline_tests.adversary.world import TICK, Application, World
 from recon_pipeline_tests.reconciliation.billing import JUNE, connected, customers
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer
 from recon_pipeline_tests.reconciliation.traffic import wait_until
@@ -123,14 +123,11 @@ def test_a_counter_that_is_deleted_between_two_statements_of_a_tick_is_made_anew
     assert ended.outcome == "clean"
 
 
-@pytest.mark.parametrize("mode", [TICK, BARE_LOG])
 @pytest.mark.parametrize("crash", ["the server", "one of its backends"])
-def test_a_counter_that_was_deleted_before_a_crash_is_made_anew(
-    private_server: PrivateServer, mode: str, crash: str
-) -> None:
+def test_a_counter_that_was_deleted_before_a_crash_is_made_anew(private_server: PrivateServer, crash: str) -> None:
     """A backend that dies takes all statistics with it, while the server counts as running since it was started."""
     with private_server.billing() as billing:
-        world = World(Application(billing.url, billing.connection), mode)
+        world = World(Application(billing.url, billing.connection), TICK)
         world.fill(CUSTOMERS)
         world.settle_in(runs=3)
         world.billing.query("delete from billing_usage_counters where gateway_customer_id = %s", GONE)
@@ -142,7 +139,7 @@ def test_a_counter_that_was_deleted_before_a_crash_is_made_anew(
             wait_until(lambda: is_back(billing.url))
 
     with private_server.reopened(billing) as again:
-        world = World(Application(again.url, again.connection), mode)
+        world = World(Application(again.url, again.connection), TICK)
         assert_made_anew(world, world.run())
 
 
