@@ -35,7 +35,7 @@ def seconds(act: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_tick_after_a_mass_change_takes_time_in_proportion_to_its_keys(incremental: World, change: str) -> None:
     world = incremental
@@ -60,7 +60,7 @@ def of_keys(change: str, keys: int) -> str:
     return f"with gone as (delete from billing_usage_events {where}) delete from billing_usage_counters {where}"
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", [0.35, 0.55, 0.75], ids=["early", "in the middle", "late"])
 def test_a_run_into_which_a_mass_change_falls_takes_time_in_proportion_to_its_keys(
     incremental: World, part: float
