@@ -117,7 +117,9 @@ def test_transactions_that_stay_open_over_the_steps_of_a_run_raise_no_alarm(worl
                 session.record(customer, 2)
             opened.append(session)
         elif n % 3 == 0:
-            opened.pop(0).connection.commit()
+            committed = opened.pop(0).connection
+            committed.commit()
+            committed.close()
 
     with ExitStack() as stack:
         runs = [world.run(between=overlap) for _ in range(3)]
