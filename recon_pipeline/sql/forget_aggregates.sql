@@ -1,5 +1,6 @@
--- Forgets every aggregate, since they are not of this log any more, and what log it was; they are built anew.
--- Invariant: the caller holds the row of recon.event_log. A note that somebody relies on stays, and is taken later.
+-- Forgets every aggregate, and of another log also what log it was; they are built anew.
+-- Invariant: the caller holds the row of recon.event_log. A note that somebody relies on stays, and is taken later. Horizons that runs took before the log was first seen
+-- say nothing of it; those since then do, whatever becomes of the aggregates.
 -- Index: none; all of it goes.
 with forgotten_aggregate as (delete from recon.usage_aggregate),
 forgotten_month as (delete from recon.usage_month),
@@ -8,4 +9,7 @@ forgotten_note as (
     where id in (select id from recon.invalidated_key for update skip locked)
 )
 update recon.event_log
-set identity = :identity, horizon = null, first_seen_at = clock_timestamp()
+set
+    identity = :identity,
+    horizon = null,
+    first_seen_at = case when :is_another_log then clock_timestamp() else first_seen_at end

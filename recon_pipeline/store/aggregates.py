@@ -106,7 +106,8 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     rebuilt_because = _reason_to_rebuild(position)
     if rebuilt_because is not None or position.aggregated_below is None:
-        connection.execute(statement("forget_aggregates"), {"identity": position.identity})
+        forgotten = {"identity": position.identity, "is_another_log": rebuilt_because is not None}
+        connection.execute(statement("forget_aggregates"), forgotten)
     since = 0 if rebuilt_because is not None else position.aggregated_below or 0
     horizon = position.oldest_transaction
     if run.settle_seconds > 0:
