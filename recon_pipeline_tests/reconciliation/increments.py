@@ -14,6 +14,7 @@ from recon_pipeline.store.drift import Look
 from recon_pipeline.store.statements import statement
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import SCOPE, Run, new_run
+from recon_pipeline_tests.reconciliation.traffic import wait_until
 
 _TOTALS = "event_count, invalid_count, dedupe_count, outside_period_count"
 _WRONG_TOTALS = f"""
@@ -30,23 +31,47 @@ _WRONG_TOTALS = f"""
 """
 _SUMS = """
     with noted as (
-        select distinct gateway_customer_id, period_start, period_end from recon.invalidated_key where gateway_name is not null
+        select distinct gateway_customer_id, period_start, period_end
+        from recon.invalidated_key
+        where gateway_name = :gateway_name and usage_type = :usage_type
     ),
     countable as ({countable})
     select gateway_customer_id, period_start, period_end, sum(quantity) as quantity
     from (
         select gateway_customer_id, period_start, period_end, usage_count as quantity
         from recon.usage_aggregate
-        where event_count > 0
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and event_count > 0
             and (gateway_customer_id, period_start, period_end) not in (select * from noted)
         union all
         select gateway_customer_id, period_start, period_end, quantity
         from countable
-        where ingest_xid >= cast(:horizon as xid8)
-            or (gateway_customer_id, period_start, period_end) in (select * from noted)
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and (
+                ingest_xid >= cast(:horizon as xid8)
+                or (gateway_customer_id, period_start, period_end) in (select * from noted)
+            )
     ) as part
     where period_start >= :start and period_start < :end
     group by 1, 2, 3
+"""
+_IS_ANALYZING = """
+    select count(*) from pg_stat_activity where backend_type = 'autovacuum worker' and backend_xid is not null
+"""
+_KNOW_LOG = """
+    insert into recon.event_log (identity, first_seen_at) values (%s, '-infinity')
+    on conflict (is_known) do update set first_seen_at = excluded.first_seen_at
+"""
+_TAKE_HORIZON = """
+    insert into recon.reconciliation_run (
+        run_id, started_at, finished_at, mode, scope, first_partition, last_partition, outcome, horizon
+    )
+    values (
+        gen_random_uuid(), clock_timestamp() - make_interval(secs => %s), clock_timestamp(), 'full', '{}',
+        '2025-05', '2025-05', 'clean', pg_snapshot_xmin(pg_current_snapshot())
+    )
 """
 _LOG_SUMS = """
     select gateway_customer_id, sum(quantity)::bigint
@@ -75,6 +100,19 @@ def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Ad
         run.decision() as (connection, tables),
     ):
         return aggregates.advance(connection, run.question, tables)
+
+
+def settle(billing: Billing, *, seconds: int = 3_600) -> None:
+    """Make all that is committed settled, as if a run had taken its horizon longer than RECON_SETTLE_SECONDS ago."""
+    wait_until(lambda: billing.value(_IS_ANALYZING) == 0)  # which has a transaction, and would hold the horizon back
+    billing.query(_KNOW_LOG, new_run(billing.url).tables().log_identity)
+    billing.query(_TAKE_HORIZON, seconds + 1)
+
+
+def pass_an_hour(billing: Billing) -> None:
+    """Make everything that runs have noted so far an hour older."""
+    for table, column in (("reconciliation_run", "started_at"), ("event_log", "first_seen_at")):
+        billing.query(f"update recon.{table} set {column} = {column} - interval '1 hour'")
 
 
 def once(name: str, act: Callable[[], object]) -> Callable[[str], None]:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.store.aggregates import Advance
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
 from recon_pipeline_tests.reconciliation.increments import advance, aggregated, event_sums, is_exact, once, wrong_totals
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile
-from recon_pipeline_tests.reconciliation.traffic import APPLICATION
+from recon_pipeline_tests.reconciliation.traffic import APPLICATION, background, wait_until_blocked
 
 NOTES = "select gateway_customer_id from recon.invalidated_key order by 1"
 ONE_OF_A = "where id = (select id from billing_usage_events where gateway_customer_id = 'a' limit 1)"
@@ -78,9 +79,7 @@ def test_changed_events_are_noted_counted_at_once_and_summed_anew(
     assert mismatch_count(filled.url) == 0
 
 
-def test_a_repair_sums_a_key_changed_since_the_comparison_from_the_log_and_the_others_from_what_is_stored(
-    filled: Billing,
-) -> None:
+def test_a_repair_sums_every_key_anew_also_one_whose_events_changed_since_the_comparison(filled: Billing) -> None:
     filled.record("a", 20, period=JUNE)
     advance(new_run(filled.url, last="2025-06"))
     with filled.session() as old:
@@ -266,25 +265,51 @@ def test_a_truncated_log_has_everything_built_anew(filled: Billing, more: str) -
     assert advanced(filled) == Advance()
 
 
-@pytest.mark.parametrize("moment", ["lock_event_log", "create_horizon", "lock_horizon", "read_months"])
-def test_a_log_that_is_truncated_while_a_run_advances_is_not_forgotten(filled: Billing, moment: str) -> None:
+def test_a_run_that_meets_an_open_truncation_is_put_off_changes_nothing_and_the_next_builds_everything_anew(
+    filled: Billing,
+) -> None:
     june: dict[str, Any] = {"last": "2025-06"}
+    before = filled.query("select * from recon.usage_aggregate order by gateway_customer_id")
     with filled.session(options=IMPATIENT) as application:
         application.query("truncate billing_usage_events")
         application.add_event("a", 1)
         application.add_event("j", 1, period=JUNE)
-        before = once(moment, application.connection.commit)
-        advance(new_run(filled.url, **june), before=before)
+        with pytest.raises(PutOffError, match="billing_usage_events"):
+            advance(new_run(filled.url, **june))
+        application.connection.commit()
+    assert filled.query("select * from recon.usage_aggregate order by gateway_customer_id") == before
 
     assert mismatch_count(filled.url, **june) == 3
-    advance(new_run(filled.url, **june))
+    assert advance(new_run(filled.url, **june)).rebuilt_because == "the log was truncated"
     assert event_sums(new_run(filled.url, **june)) == aggregated(filled) == {"a": 1, "j": 1}
+
+
+@pytest.mark.parametrize(
+    "moment", ["note_event_log", "log_position", "add_to_aggregates", "take_notes", "move_horizon"]
+)
+def test_a_truncation_that_begins_while_a_run_advances_waits_for_it_and_is_not_forgotten(
+    filled: Billing, moment: str
+) -> None:
+    filled.add_event("a", 3)
+    with filled.session(autocommit=True, application_name=APPLICATION) as application, background() as start:
+
+        def truncate() -> None:
+            start(application.query, "truncate billing_usage_events")
+            wait_until_blocked(filled, APPLICATION)
+
+        assert advance(new_run(filled.url), before=once(moment, truncate)).absorbed_count == 1
+    filled.add_event("a", 1)
+
+    assert mismatch_count(filled.url) == 2
+    assert advanced(filled).rebuilt_because == "the log was truncated"
+    assert is_exact(filled, absorbed=True)
+    assert aggregated(filled) == {"a": 1}
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("update recon.horizon set horizon = '9000000000'", "restored"),
+        ("update recon.event_log set horizon = '9000000000'", "restored"),
         ("update recon.event_log set identity = 'server 1 database 2 events 3 partitions counters 4'", "another one"),
         (
             "alter table billing_usage_events rename to elsewhere;"

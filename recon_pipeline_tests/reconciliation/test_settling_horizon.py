@@ -1,36 +1,30 @@
 """With settle_seconds the aggregates stay behind what may still be on its way to a counter."""
 
-from collections.abc import Callable
-
 import pytest
 
 from recon_pipeline.store.aggregates import Advance
-from recon_pipeline.store.basis import Look
+from recon_pipeline.store.drift import Look
 from recon_pipeline_tests.reconciliation.billing import Billing
-from recon_pipeline_tests.reconciliation.increments import advance, aggregated, compared, wrong_totals
-from recon_pipeline_tests.reconciliation.product import Run, new_run
+from recon_pipeline_tests.reconciliation.increments import (
+    advance,
+    aggregated,
+    compared,
+    pass_an_hour,
+    settle,
+    tick,
+    wrong_totals,
+)
+from recon_pipeline_tests.reconciliation.product import Run, new_run, run_job
 
 HOUR_SECONDS = 3_600
-
-
-@pytest.fixture
-def pass_an_hour(incremental_billing: Billing) -> Callable[[], None]:
-    """Makes everything that runs have noted so far an hour older."""
-
-    def pass_an_hour() -> None:
-        for table, column in (("reconciliation_run", "started_at"), ("event_log", "first_seen_at")):
-            incremental_billing.query(f"update recon.{table} set {column} = {column} - interval '1 hour'")
-
-    return pass_an_hour
+SETTLE_SECONDS = HOUR_SECONDS // 2
 
 
 def settling(billing: Billing) -> Run:
-    return new_run(billing.url, settle_seconds=HOUR_SECONDS // 2)
+    return new_run(billing.url, settle_seconds=SETTLE_SECONDS)
 
 
-def test_with_settle_seconds_nothing_young_is_absorbed(
-    incremental_billing: Billing, pass_an_hour: Callable[[], None]
-) -> None:
+def test_with_settle_seconds_nothing_young_is_absorbed(incremental_billing: Billing) -> None:
     billing = incremental_billing
     with billing.session() as late:
         late.add_event("late", 10)
@@ -39,13 +33,13 @@ def test_with_settle_seconds_nothing_young_is_absorbed(
         assert aggregated(billing) == {}, "no horizon is old enough"
         assert advance(settling(billing)).waits_because is not None
         late.connection.commit()
-    pass_an_hour()
+    pass_an_hour(billing)
     billing.add_event("young", 10)
 
     assert settling(billing).aggregate() == Advance(built_months=("2025-05",))
     stored = aggregated(billing)
     settling(billing).compare()
-    pass_an_hour()
+    pass_an_hour(billing)
     settling(billing).compare()
 
     assert stored == {}, "the run an hour ago saw the late transaction, which is older, still open"
@@ -53,19 +47,59 @@ def test_with_settle_seconds_nothing_young_is_absorbed(
     assert not wrong_totals(billing)
 
 
-def test_with_settle_seconds_an_event_whose_increment_is_still_to_come_is_in_sync(
-    incremental_billing: Billing, pass_an_hour: Callable[[], None]
-) -> None:
+def test_with_settle_seconds_an_event_whose_increment_is_still_to_come_is_in_sync(incremental_billing: Billing) -> None:
     billing = incremental_billing
     billing.record("a", 10)
     settling(billing).compare()
-    pass_an_hour()
+    pass_an_hour(billing)
     assert settling(billing).aggregate() == Advance(built_months=("2025-05",))
     billing.add_event("a", 5)
     assert settling(billing).compare().summary.drift_count == 0
 
-    pass_an_hour()
-    billing.query("update billing_usage_events set created_at = created_at - interval '1 hour'")
+    pass_an_hour(billing)
 
     assert settling(billing).compare().summary.drift_count == 1
-    assert compared(billing.url, settle_seconds=HOUR_SECONDS // 2)[0] is Look.EVERY_KEY
+    assert compared(billing.url, settle_seconds=SETTLE_SECONDS)[0] is Look.EVERY_KEY, "no run has verified it"
+
+
+def test_a_tick_looks_at_what_settled_since_it_was_verified_and_is_still_not_counted(
+    incremental_billing: Billing,
+) -> None:
+    billing = incremental_billing
+    for customer in "ab":
+        billing.record(customer, 10)
+    settle(billing)
+    tick(billing.url, settle_seconds=SETTLE_SECONDS)
+    billing.add_event("a", 5)
+    billing.record("b", 5)
+    for _ in range(2):
+        tick(billing.url, settle_seconds=SETTLE_SECONDS)
+        assert compared(billing.url, settle_seconds=SETTLE_SECONDS) == (Look.CHANGED_KEYS, set())
+
+    settle(billing)
+
+    assert advance(settling(billing)).absorbed_count == 2
+    looked, found = compared(billing.url, settle_seconds=SETTLE_SECONDS)
+    assert looked is Look.CHANGED_KEYS
+    assert found == {("a", "2025-05-01 00:00:00+00", "under", "10", "15")}
+    tick(billing.url, settle_seconds=SETTLE_SECONDS)
+    assert billing.counters() == {"a": 15, "b": 15}
+
+
+def test_runs_more_often_than_settle_seconds_settle_all_the_same(
+    incremental_billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run that found nothing settled forgot when the log was first seen, and with it every horizon before."""
+    billing = incremental_billing
+    monkeypatch.setenv("DATABASE_URL", billing.url)
+    monkeypatch.setenv("RECON_SETTLE_SECONDS", str(2 * HOUR_SECONDS))
+    billing.add_event("a", 10)
+    for _ in range(3):
+        assert run_job().success
+        assert billing.counters() == {}
+        pass_an_hour(billing)
+
+    assert run_job().success
+    assert (aggregated(billing), billing.counters()) == ({"a": 10}, {"a": 10})
+    assert run_job().success
+    assert billing.ledger() == [("a", "missing", None, 10)]
