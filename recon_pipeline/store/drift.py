@@ -141,6 +141,7 @@ class Verification:
         untouched_count: Those that it had found drifted and did not come to.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
         verified: Up to where months were looked at; not those in which more than `MOST_KEYS` differ.
+        known_since: When the log was first seen whose aggregates tell up to where; None where none do.
     """
 
     mismatch_count: int
@@ -149,6 +150,7 @@ class Verification:
     untouched_count: int
     sample: tuple[Mismatch, ...]
     verified: tuple[Verified, ...]
+    known_since: str | None
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,8 @@ def verify(
                     mismatches=mismatches,
                 )
             )
-    return Verification(**counts, sample=tuple(sample), verified=tuple(verified))
+    known_since = position.known_since if position.is_known else None
+    return Verification(**counts, sample=tuple(sample), verified=tuple(verified), known_since=known_since)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Position:
     Attributes:
         identity: Of server, database, tables and partitions.
         known_identity: Of the log that the aggregates are of; None where there are none.
+        known_since: When that log was first seen, as Postgres prints it: another one where everything is built anew.
         was_truncated: The log was truncated since.
         aggregated_below: Events of transactions below it are in the aggregates; None: none are.
         oldest_transaction: Every transaction below it has ended.
@@ -35,6 +36,7 @@ class Position:
 
     identity: str
     known_identity: str | None
+    known_since: str | None
     was_truncated: bool
     aggregated_below: int | None
     oldest_transaction: int
@@ -116,6 +118,7 @@ def position(connection: Connection, tables: BillingTables, *, settle_seconds: i
     return Position(
         identity=tables.log_identity,
         known_identity=row.known_identity,
+        known_since=row.known_since,
         was_truncated=row.was_truncated,
         aggregated_below=_number(row.aggregated_below),
         oldest_transaction=int(row.oldest_transaction),

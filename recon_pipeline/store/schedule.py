@@ -63,9 +63,12 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
         answer: Of the last check.
 
     Returns:
-        Whether it was noted: not while another run writes what is known of the log.
+        Whether it was noted: not while another run writes what is known of the log, nor where everything was built anew
+        since the check, from a log that may be another one.
     """
     if run.extent.customers is not None or not is_ours_to_write(connection, tables):
+        return False
+    if answer.known_since not in (None, horizons.position(connection, tables).known_since):
         return False
     for verified in answer.verified:
         parameters = run.parameters(verified.usage, tables)
