@@ -40,7 +40,8 @@ class RunRecord:
         mode: `incremental` or `full`.
         mode_reason: Why it is full, or None.
         rebuilt_because: Why the aggregates were built anew, or None.
-        aggregates_differing: Aggregates that an audit found to differ from the log, or None where none was made.
+        aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None where no
+            audit was made and the comparison found none.
         paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked` or
             `failed`.
@@ -119,7 +120,8 @@ def note_compared(connection: Connection, run_id: str, compared: Compared) -> No
     connection.execute(
         text(
             "update recon.reconciliation_run set compared_below = cast(:below as xid8), "
-            "aggregates_differing = coalesce(aggregates_differing, 0) + :stale where run_id = :run_id"
+            "aggregates_differing = case when :stale > 0 then coalesce(aggregates_differing, 0) + :stale "
+            "else aggregates_differing end where run_id = :run_id"
         ),
         {"run_id": run_id, "below": str(compared.below), "stale": compared.stale_aggregates},
     )
