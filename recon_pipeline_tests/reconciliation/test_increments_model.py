@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from recon_pipeline.core.periods import contiguous_ranges
-from recon_pipeline.store import aggregates, basis
+from recon_pipeline.store import aggregates, basis, billing_tables
 from recon_pipeline.store.aggregates import Audit
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.schedule import months_to_reconcile
-from recon_pipeline_tests.reconciliation import product
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, Period, in_month
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.increments import compared, event_sums_by_key, tick, wrong_totals
@@ -41,8 +40,8 @@ SHAPE = """
 """
 EMPTY = """
     truncate billing_usage_events, billing_usage_counters, recon.counter_repair, recon.counter_drift;
-    truncate recon.usage_aggregate, recon.usage_month, recon.horizon, recon.invalidated_key, recon.event_log,
-        recon.verified_month, recon.reconciliation_run
+    truncate recon.usage_aggregate, recon.usage_month, recon.open_key, recon.invalidated_key, recon.event_log,
+        recon.reconciliation_run
 """
 INSERT = """
     insert into billing_usage_events (
@@ -57,7 +56,17 @@ SET_COUNTER = """
     on conflict (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
     do update set usage_count = excluded.usage_count
 """
-COUNT_NOW = "select pg_stat_force_next_flush()"
+MOVE_COUNTERS = """
+    update billing_usage_counters as counter set gateway_customer_id = %s
+    where gateway_customer_id = %s
+        and period_start = %s
+        and not exists (
+            select from billing_usage_counters as other
+            where other.gateway_customer_id = %s
+                and (other.period_start, other.period_end) = (counter.period_start, counter.period_end)
+        )
+"""
+STALE = "select coalesce(sum(aggregates_differing), 0) from recon.reconciliation_run"
 
 
 @dataclass(frozen=True)
@@ -212,14 +221,16 @@ class Application(RuleBasedStateMachine):
     @rule(customer=customers, period=st.sampled_from([JUNE, in_month(JUNE, 10)]), counted=st.integers(0, 9))
     def set_a_counter(self, customer: str, period: Period, counted: int) -> None:
         self.billing.query(SET_COUNTER, GATEWAY, customer, USAGE, *period, counted)
-        self.billing.query(COUNT_NOW)
 
     @rule(customer=customers)
     def delete_counters(self, customer: str) -> None:
         self.billing.query(
             "delete from billing_usage_counters where gateway_customer_id = %s and period_start = %s", customer, JUNE[0]
         )
-        self.billing.query(COUNT_NOW)
+
+    @rule(customer=customers, to=st.sampled_from("abz"))
+    def move_counters(self, customer: str, to: str) -> None:
+        self.billing.query(MOVE_COUNTERS, to, customer, JUNE[0], to)
 
     @rule()
     def restart(self) -> None:
@@ -231,8 +242,8 @@ class Application(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         everything = new_run(self.billing.url, **EXTENT).question.extent
-        with new_run(self.billing.url).database.transaction() as connection:
-            months = months_to_reconcile(connection, everything, recent_days=35, sums=Sums.INCREMENTS)
+        with new_run(self.billing.url).decision() as (connection, tables):
+            months = months_to_reconcile(connection, everything, tables, recent_days=35, sums=Sums.INCREMENTS)
         for first, last in contiguous_ranges((*months, everything.last)):
             tick(self.billing.url, first=first.key, last=last.key)
         self.is_exact()
@@ -246,8 +257,8 @@ class Application(RuleBasedStateMachine):
     def audit(self) -> None:
         run = new_run(self.billing.url, **EXTENT)
         run.aggregate()
-        with run.database.transaction("REPEATABLE READ") as connection:
-            assert aggregates.audit(connection, run.question, run.tables()) == Audit(0, (), ())
+        with run.decision() as (connection, tables):
+            assert aggregates.audit(connection, run.question, tables) == Audit(0, (), ())
 
     def is_exact(self) -> None:
         """The promise, asked in every way there is."""
@@ -260,6 +271,7 @@ class Application(RuleBasedStateMachine):
         stored = event_sums_by_key(new_run(self.billing.url, **EXTENT))
         assert {_key(row): total for row, total in stored.items()} == sums
         assert wrong_totals(self.billing) == []
+        assert self.billing.value(STALE) == 0
 
     def _inserted(self, session: Billing, event: Event) -> Event:
         ((number, transaction),) = session.query(
@@ -299,8 +311,9 @@ def test_whatever_an_application_does_every_tick_ends_with_the_sums_of_the_model
             def __init__(self) -> None:
                 super().__init__(billing, open_session)
 
+        tables = new_run(billing.url).tables()
         # The tables keep their shape, and to look at it takes as long as all the rest of a tick.
-        opened.enter_context(patch.object(product, "require_trustworthy", return_value=new_run(billing.url).tables()))
+        opened.enter_context(patch.object(billing_tables, "require_trustworthy", return_value=tables))
         opened.enter_context(patch.object(basis, "mode", return_value=Mode(Sums.INCREMENTS)))
         run_state_machine_as_test(
             ApplicationOnThisDatabase,

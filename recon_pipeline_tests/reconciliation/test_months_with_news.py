@@ -32,8 +32,9 @@ def idle(incremental_billing: Billing) -> Billing:
 def months(billing: Billing, **question: Any) -> list[str]:
     """The months that a tick would take now."""
     run = new_run(billing.url, **ALL | question)
-    with run.database.transaction() as connection:
-        found = months_to_reconcile(connection, run.question.extent, recent_days=RECENT_DAYS, sums=Sums.INCREMENTS)
+    with run.decision() as (connection, tables):
+        extent, sums = run.question.extent, Sums.INCREMENTS
+        found = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums)
     return [month.key for month in found]
 
 
