@@ -46,6 +46,20 @@ class UntrustworthyLogError(ReconError):
     """The event log cannot be read as a whole and true record, so nothing may be repaired from it."""
 
 
+class SchemaVersionError(ReconError):
+    """Schema recon is not of the version that this code works on.
+
+    Args:
+        what: As of every error.
+        mend: As of every error.
+        is_newer: A newer release prepared it; else an older one did, or none.
+    """
+
+    def __init__(self, what: str, *, mend: str, is_newer: bool = False) -> None:
+        super().__init__(what, mend=mend)
+        self.is_newer = is_newer
+
+
 class PutOffError(ReconError):
     """Somebody holds a table that a run would have to read, for example a migration; the next run tries again."""
 

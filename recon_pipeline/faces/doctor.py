@@ -75,7 +75,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     assert settings.database_url is not None  # noqa: S101  the command refuses to start without it
     database = BillingDatabase(settings.database_url)
     try:
-        with database.transaction() as connection:
+        with database.transaction(any_schema_version=True) as connection:
             yield passed("connection", database.name)
             yield from check_database(connection)
     except ReconError as error:

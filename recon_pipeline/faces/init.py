@@ -21,6 +21,7 @@ from recon_pipeline.store.billing_tables import (
 from recon_pipeline.store.database import BillingDatabase, begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, sqlstate
 from recon_pipeline.store.ingest_xid import Need
+from recon_pipeline.store.schema_version import SCHEMA_VERSION
 
 _MAY_NOT = "42501"  # insufficient_privilege
 _INCREMENTAL = "Runs will be incremental: they read what is new in the log."
@@ -48,7 +49,7 @@ def prepare(
     Raises:
         ReconError: A privilege is missing, the database is a standby, or locks could not be had.
     """
-    with database.connection() as connection:
+    with database.connection(any_schema_version=True) as connection:
         with begin(connection):
             server = describe_server(connection)
             if server.is_standby:
@@ -75,9 +76,12 @@ def prepare(
                 changed="Nothing was changed.",
                 mend="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
             ) from error
-        after = migrate.latest_version()
         tables = " The billing tables are there." if with_billing_tables else ""
-        state = f"at version {after} now (was: {before or 'not there'})" if changed else f"at version {after} already"
+        state = (
+            f"at version {SCHEMA_VERSION} now (was: {before or 'not there'})"
+            if changed
+            else f"at version {SCHEMA_VERSION} already"
+        )
         log = _prepare_log(connection, server, with_ingest_xid=with_ingest_xid, on_step=on_step)
     return f"Schema recon in {database.name} is {state}.{tables} {log}".rstrip()
 

@@ -114,7 +114,7 @@ def require_storage() -> None:
     from recon_pipeline.store.database import BillingDatabase
 
     try:
-        with BillingDatabase(dagster_url()).connection():
+        with BillingDatabase(dagster_url()).connection(any_schema_version=True):
             pass
     except DatabaseUnreachableError as error:
         raise OrchestratorUnreachableError(

@@ -7,13 +7,12 @@ from rich.table import Table
 
 from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.alerts import Alarm, Severity
-from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import alerts, basis, control, holds, migrate, runs
+from recon_pipeline.store import alerts, basis, control, holds, runs
 from recon_pipeline.store.alerts import Undelivered
 from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import describe_server, require_trustworthy
+from recon_pipeline.store.billing_tables import require_trustworthy
 from recon_pipeline.store.control import Pause
 from recon_pipeline.store.holds import Hold
 from recon_pipeline.store.runs import RunRecord
@@ -57,12 +56,10 @@ def read_status(settings: Settings) -> Status:
     """Read what is known.
 
     Raises:
-        ReconError: The database was never prepared, or cannot be reached.
+        ReconError: The database was prepared by another release or never, or cannot be reached.
     """
     database = open_database(settings)
     with database.transaction() as connection:
-        if not describe_server(connection).has_schema or migrate.installed_version(connection) is None:
-            raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
         mode = basis.mode(connection, require_trustworthy(connection))
         pause, held = control.read_pause(connection), holds.open_holds(connection)
         latest = runs.recent(connection, rows=RUNS_SHOWN)

@@ -1,4 +1,4 @@
--- Whether the log can be trusted at this snapshot, and a version of all that the catalog says of the application's tables.
+-- Whether the log can be trusted at this snapshot, a version of all that the catalog says of the application's tables, and the version of schema recon.
 -- Invariant: whatever changes a column, default, index, trigger, partition, privilege or policy of these tables writes a row of the catalog,
 -- and the version is made of the transactions that wrote them; so with the version unchanged nothing need be looked up again. Names are
 -- looked up through search_path, exactly as our statements do.
@@ -15,6 +15,7 @@ ours as materialized (
     select array_agg(oid) as oids, bool_or(row_security_active(oid)) as hides_rows from relation
 )
 select
+    (select max(version_num) from recon.schema_version) as schema_version,
     pg_is_in_recovery() as is_standby,
     coalesce((select hides_rows from ours), false) as hides_rows,
     concat_ws(

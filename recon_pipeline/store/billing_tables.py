@@ -21,6 +21,7 @@ from recon_pipeline.store.database import (
     Isolation,
     begin,
 )
+from recon_pipeline.store.schema_version import SCHEMA_VERSION, require_version
 from recon_pipeline.store.statements import statement
 
 EVENTS = "billing_usage_events"
@@ -233,8 +234,11 @@ def require_trustworthy(connection: Connection) -> BillingTables:
 
     Raises:
         UntrustworthyLogError: With the cause and its mend.
+        SchemaVersionError: Schema recon was prepared by another release, for example since this run began.
     """
     catalog = connection.execute(statement("catalog_version")).one()
+    if catalog.schema_version != SCHEMA_VERSION:
+        require_version(connection, catalog.schema_version, database=describe_server(connection).database)
     known: BillingTables | None = connection.info.get(BillingTables)
     if known and known.catalog_version == catalog.version and not catalog.is_standby and not catalog.hides_rows:
         return known

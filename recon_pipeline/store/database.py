@@ -4,6 +4,8 @@ Invariant: every transaction has bounded waits, UTC and no JIT from its first st
 connection back as it was (a pooler in transaction mode is fine: no session state, no server-side prepared statements).
 Settings and table locks are sent before the first statement that takes a snapshot: a rewriting ALTER TABLE and TRUNCATE
 are not MVCC-safe (PostgreSQL manual, 13.6), a snapshot older than them would see an empty table.
+No connection is given out on which schema `recon` is of another version than this code needs, unless that is asked for
+by name.
 """
 
 from collections.abc import Generator, Sequence
@@ -17,6 +19,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from recon_pipeline.core.database_url import for_psycopg, redacted
 from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.store.failures import LOCK_TIMED_OUT, sqlstate, told
+from recon_pipeline.store.schema_version import installed_version, is_known_to_be_ours, require_version
 from recon_pipeline.store.statements import statement
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
@@ -72,25 +75,42 @@ class BillingDatabase:
         self.engine.dispose()
 
     @contextmanager
-    def connection(self) -> Generator[Connection]:
+    def connection(self, *, any_schema_version: bool = False) -> Generator[Connection]:
         """One connection for several transactions, closed at the end.
 
+        Args:
+            any_schema_version: Also where schema `recon` is of another version than this code needs, or missing: for what
+                prepares a database or examines it.
+
         Raises:
+            SchemaVersionError: Schema `recon` is of another version, or missing.
             ReconError: In the three parts that a person needs, for whatever the driver reports.
         """
         with told(self.name), self.engine.connect() as connection:
+            if not any_schema_version and not is_known_to_be_ours(connection):
+                with begin(connection):
+                    installed = installed_version(connection)
+                require_version(connection, installed, database=self.name)
             yield connection
 
     @contextmanager
     def transaction(
-        self, isolation: Isolation = "READ COMMITTED", *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+        self,
+        isolation: Isolation = "READ COMMITTED",
+        *,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        any_schema_version: bool = False,
     ) -> Generator[Connection]:
         """One transaction on a connection of its own, committed at the end unless the block raises.
 
         Raises:
+            SchemaVersionError: Schema `recon` is of another version, or missing.
             ReconError: In the three parts that a person needs, for whatever the driver reports.
         """
-        with self.connection() as connection, begin(connection, isolation, lock_timeout_ms=lock_timeout_ms):
+        with (
+            self.connection(any_schema_version=any_schema_version) as connection,
+            begin(connection, isolation, lock_timeout_ms=lock_timeout_ms),
+        ):
             yield connection
 
 

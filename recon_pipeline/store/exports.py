@@ -13,8 +13,8 @@ from recon_pipeline.core.backfill.columns import Columns
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
 from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.errors import ConfigurationError, ReconError
-from recon_pipeline.store.database import BillingDatabase, begin
-from recon_pipeline.store.failures import first_line, told
+from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.failures import first_line
 from recon_pipeline.store.statements import statement
 
 TABLE, QUERY = "table:", "query:"
@@ -31,7 +31,7 @@ def read_export(database: BillingDatabase, source: str, *, chunk_rows: int) -> I
     Raises:
         ReconError: There is no such table, the query is wrong, or the connection was lost.
     """
-    with told(database.name), database.engine.connect() as connection, begin(connection):
+    with database.transaction() as connection:
         connection.execute(statement("read_only"))
         query = source.removeprefix(QUERY) if source.startswith(QUERY) else _table_query(connection, source)
         driver = connection.connection.driver_connection

@@ -17,17 +17,10 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import is_lock_not_had
+from recon_pipeline.store.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.statements import source, statement
 
 LOCK_ATTEMPTS = 10
-
-
-def latest_version() -> str:
-    """The schema version that this code needs."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:
-        raise RuntimeError("the package was built without its migrations")
-    return head
 
 
 def installed_version(connection: Connection) -> str | None:
@@ -84,16 +77,16 @@ def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> bool:
         before = installed_version(connection)
         if before is not None and not is_known(before):
             raise ReconError(
-                f"Schema recon is at version {before}, which this code ({latest_version()}) does not know: "
+                f"Schema recon is at version {before}, which this code ({SCHEMA_VERSION}) does not know: "
                 "a newer release prepared it.",
                 changed="Nothing was changed.",
                 mend="Run the release that prepared it, or a newer one.",
             )
-        if before != latest_version():
+        if before != SCHEMA_VERSION:
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        return created or before != latest_version()
+        return created or before != SCHEMA_VERSION
 
 
 def _create_billing_tables(connection: Connection) -> bool:

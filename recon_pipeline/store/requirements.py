@@ -24,6 +24,7 @@ from recon_pipeline.store.billing_tables import (
     wrong_columns,
 )
 from recon_pipeline.store.ingest_xid import Lack, Need
+from recon_pipeline.store.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.statements import statement
 
 OLDEST_VERSION = 15
@@ -268,16 +269,16 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
             f"grant select, insert, update, delete on all tables in schema recon to {server.role};",
         )
         return
-    installed, needed = migrate.installed_version(connection), migrate.latest_version()
-    if installed == needed:
+    installed = migrate.installed_version(connection)
+    if installed == SCHEMA_VERSION:
         yield passed("schema recon", f"version {installed}")
         yield from _control(connection)
     else:
-        is_newer = installed is not None and not migrate.is_known(installed)
+        is_newer = installed is not None and installed > SCHEMA_VERSION
         yield failed(
             "schema recon",
-            f"version {installed or 'none'}, this code needs {needed}",
-            "Run the release that prepared it, or a newer one." if is_newer else "recon init",
+            f"version {installed or 'none'}, this release works on {SCHEMA_VERSION}",
+            "A newer release prepared it: upgrade this package to that release." if is_newer else "recon init",
         )
 
 

@@ -59,7 +59,7 @@ class Application:
         """Create the application's tables and the product's in an empty database."""
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
-        with BillingDatabase(url).connection() as connection:
+        with BillingDatabase(url).connection(any_schema_version=True) as connection:
             upgrade(connection)
         return cls(url)
 

@@ -13,6 +13,7 @@ from recon_pipeline.faces.init import prepare
 from recon_pipeline.store import database, migrate
 from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.schema_version import SCHEMA_VERSION
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, make_billing_tables, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 
@@ -66,8 +67,8 @@ def test_init_prepares_a_database_once_and_says_so_the_second_time(make_billing:
     second = recon("init")
 
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert f"is at version {migrate.latest_version()} now (was: not there)" in first.said
-    assert f"is at version {migrate.latest_version()} already" in second.said
+    assert f"is at version {SCHEMA_VERSION} now (was: not there)" in first.said
+    assert f"is at version {SCHEMA_VERSION} already" in second.said
     assert oids
     assert oids == billing.query(
         "select oid, xmin from pg_class where relnamespace = 'recon'::regnamespace order by oid"
@@ -189,7 +190,7 @@ def test_a_database_prepared_by_a_newer_release_is_left_alone(make_billing: Make
 def test_a_half_prepared_schema_is_completed(make_billing: MakeBilling) -> None:
     billing = make_billing("create schema recon", template="billing")
     assert recon("init").exit_code == 0
-    assert billing.value("select version_num from recon.schema_version") == migrate.latest_version()
+    assert billing.value("select version_num from recon.schema_version") == SCHEMA_VERSION
 
 
 def test_a_role_that_may_not_create_a_schema_is_told_the_statement_for_the_owner(own_server: OwnServer) -> None:

@@ -169,7 +169,10 @@ def test_health_tells_apart_a_live_process_a_ready_one_and_counters_that_are_rec
     own.query("alter table recon.schema_version rename to elsewhere")
     unready = serve.first.get("/healthz/ready")
     own.query("alter table recon.elsewhere rename to schema_version")
-    assert (unready.status, unready.json["failing"]) == (503, ["schema recon is of another version: recon init"])
+    assert (unready.status, unready.json["failing"]) == (
+        503,
+        ["schema recon was prepared by an older release, or none: recon init"],
+    )
 
 
 def test_a_live_process_says_so_while_everything_else_waits_for_the_database(serve: Serving, own: Billing) -> None:

@@ -82,7 +82,7 @@ def make_tables(url: str) -> None:
     """The application's tables as the product itself would make them, and the product's schema."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
-    with BillingDatabase(url).connection() as connection:
+    with BillingDatabase(url).connection(any_schema_version=True) as connection:
         upgrade(connection)
 
 

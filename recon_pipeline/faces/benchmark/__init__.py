@@ -161,5 +161,5 @@ def _whole_bars(sizes: Sequence[SizeReport], rates: Sequence[Measurement]) -> tu
 
 
 def _server_version(url: str) -> str:
-    with BillingDatabase(url).transaction() as connection:
+    with BillingDatabase(url).transaction(any_schema_version=True) as connection:
         return describe_server(connection).version_name.split()[0]

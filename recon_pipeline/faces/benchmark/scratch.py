@@ -44,7 +44,7 @@ def scratch_database(url: str | None) -> Iterator[str]:
 
 def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, with_ingest_xid: bool = True) -> None:
     """Install schema and tables, and make up six months of usage whose counters are all right."""
-    with database.connection() as connection:
+    with database.connection(any_schema_version=True) as connection:
         migrate.upgrade(connection, with_billing_tables=True)
         with begin(connection, statement_timeout_ms=_FILLING_TIMEOUT_MS):
             connection.execute(statement("benchmark_bare_log"))
@@ -61,7 +61,7 @@ def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, wi
 
 def execute_outside_transaction(database: BillingDatabase, sql: str) -> None:
     """Run what Postgres refuses inside a transaction."""
-    with database.connection() as connection:
+    with database.connection(any_schema_version=True) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(sql))
 
 

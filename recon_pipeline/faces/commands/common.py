@@ -35,18 +35,11 @@ def billing_connection() -> "Iterator[Connection]":
     """A connection to the billing database, in no transaction.
 
     Raises:
-        ReconError: It cannot be reached, or schema recon is not what this code needs.
+        ReconError: It cannot be reached, or schema recon is of another version than this code needs.
     """
     from recon_pipeline.assets.reconciler import open_database
-    from recon_pipeline.store import migrate
-    from recon_pipeline.store.billing_tables import describe_server
-    from recon_pipeline.store.database import begin
 
-    database = open_database(own_embedded_server(read_settings()))
-    with database.connection() as connection:
-        with begin(connection):
-            if not describe_server(connection).has_schema or migrate.installed_version(connection) is None:
-                raise ReconError(f"{database.name} was never prepared.", mend="Run recon init.")
+    with open_database(own_embedded_server(read_settings())).connection() as connection:
         yield connection
 
 

@@ -20,7 +20,12 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
 
-from recon_pipeline.core.errors import DatabaseUnreachableError, OrchestratorUnreachableError
+from recon_pipeline.core.errors import (
+    DatabaseUnreachableError,
+    OrchestratorUnreachableError,
+    PutOffError,
+    SchemaVersionError,
+)
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.faces.reconcile import as_json
 from recon_pipeline.faces.serve.answers import Accepted, Answer, Problem
@@ -115,6 +120,8 @@ def create_app(runner: Runner, secrets: tuple[str, ...], scope: tuple[MeteredUsa
 
 async def _answer(started: Started, scope: tuple[MeteredUsage, ...]) -> Response:
     ended = await _result(started.ended)
+    if any(one.record.outcome == "put_off" for one in ended):
+        raise RefusedError(503, "Service unavailable", Retry_After=str(UNREACHABLE_RETRY_SECONDS))
     if any(one.record.outcome == "failed" for one in ended):
         raise RefusedError(500, "Internal server error")
     answer = Answer.of(as_json(ended, dry_run=False), scope, at=datetime.now(UTC))
@@ -127,7 +134,7 @@ async def _result(future: "Future[_Found]") -> _Found:
         return await asyncio.shield(asyncio.wrap_future(future))
     except BusyError:
         raise RefusedError(409, "A run is in progress", Retry_After=str(BUSY_RETRY_SECONDS)) from None
-    except (DatabaseUnreachableError, OrchestratorUnreachableError) as error:
+    except (DatabaseUnreachableError, OrchestratorUnreachableError, SchemaVersionError, PutOffError) as error:
         retry = str(UNREACHABLE_RETRY_SECONDS)
         raise RefusedError(503, "Service unavailable", Retry_After=retry) from error
 
@@ -170,7 +177,8 @@ def _refusals() -> dict[int | str, dict[str, Any]]:
         422: "A parameter was not understood.",
         429: "Too many wrong tokens from this address.",
         500: "CRON_SECRET is not set, or the run failed.",
-        503: "The billing database or Dagster's storage cannot be reached; see Retry-After.",
+        503: "The billing database or Dagster's storage cannot be reached, schema recon is of another release, or "
+        "somebody holds a table, for example a migration; see Retry-After.",
     }
     models = {202: Accepted}
     return {status: {"model": models.get(status, Problem), "description": text} for status, text in told.items()}

@@ -19,11 +19,11 @@ from prometheus_client.exposition import choose_encoder
 from sqlalchemy import Connection
 
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES
-from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.errors import ReconError, SchemaVersionError
 from recon_pipeline.faces.orchestrator import require_storage
 from recon_pipeline.faces.serve.answers import Health, Problem
 from recon_pipeline.faces.serve.metrics import ReconCollector
-from recon_pipeline.store import alerts, control, figures, migrate
+from recon_pipeline.store import alerts, control, figures
 from recon_pipeline.store.database import BillingDatabase, begin
 
 STATEMENT_SECONDS = 5
@@ -120,11 +120,10 @@ def _told(failing: list[str]) -> Response:
 def _unready(database: BillingDatabase) -> list[str]:
     failing: list[str] = []
     try:
-        with _brief(database) as connection:
-            if migrate.installed_version(connection) != migrate.latest_version():
-                failing.append("schema recon is of another version: recon init")
-    except ReconError:
-        failing.append("the billing database cannot be used")
+        with _brief(database):
+            pass
+    except ReconError as error:
+        failing.append(_unusable(error))
     try:
         require_storage()
     except ReconError:
@@ -138,8 +137,16 @@ def _overdue(database: BillingDatabase) -> list[str]:
             if control.read_pause(connection) is not None:
                 return []
             last = alerts.last_success(connection)
-    except ReconError:
-        return ["the billing database cannot be used"]
+    except ReconError as error:
+        return [_unusable(error)]
     if last is not None and datetime.now(UTC) - last <= timedelta(minutes=DEAD_MANS_SWITCH_MINUTES):
         return []
     return [f"no run has succeeded for {DEAD_MANS_SWITCH_MINUTES} minutes"]
+
+
+def _unusable(error: ReconError) -> str:
+    """What keeps the billing database from being used, as far as everybody may know."""
+    if not isinstance(error, SchemaVersionError):
+        return "the billing database cannot be used"
+    mend = "a newer release: upgrade this one" if error.is_newer else "an older release, or none: recon init"
+    return f"schema recon was prepared by {mend}"
