@@ -1,9 +1,12 @@
 """Whether a run that exceeds the budgets, or finds the log lost, may repair: only what a person was shown and approved.
 
-Invariant: an approval is valid for the figures of a blocked run over the same months and customers, and for no more.
-Where drift has grown beyond them, where nothing was shown, or where what was shown was repaired since, the run is
-blocked and its own figures are what can be approved next.
+Invariant: an approval is valid for the figures of a blocked run over the same months and customers, and for no more,
+and the first run that repairs anything under it uses it up. Where drift has grown beyond these figures, where nothing
+was shown, or where what was shown was repaired since, the run is blocked and its own figures are what can be approved
+next.
 """
+
+from collections.abc import Sequence
 
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.core.errors import BlockedError
@@ -15,16 +18,24 @@ from recon_pipeline.store.runs import RunRecord
 _APPROVE = 'recon reconcile --approve "your reason", or approve_reason in the launchpad.'
 
 
-def exceeded_budgets(step: Step, found: drift.Comparison) -> tuple[Breach, ...]:
-    """The budgets that repairing what was found would exceed, approved or not."""
-    return breaches(found.summary, step.settings.budgets)
+def judge(step: Step, found: drift.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
+    """The budgets that repairing what was found would exceed, and why it may not be done, if so.
+
+    An approval that is needed is recorded.
+    """
+    exceeded = _exceeded_budgets(step, found)
+    return exceeded, _refusal(step, exceeded) if exceeded else None
 
 
-def refusal(step: Step, found: drift.Comparison) -> BlockedError | None:
-    """Why what was found may not be repaired, or None; an approval that is needed is recorded."""
-    exceeded = exceeded_budgets(step, found)
-    if not exceeded:
-        return None
+def _exceeded_budgets(step: Step, found: drift.Comparison) -> tuple[Breach, ...]:
+    if not found.summary.repairs:
+        return ()
+    with step.database.transaction() as connection:
+        today = runs.repaired_today(connection, step.run)
+    return breaches(found.summary, step.settings.budgets, today)
+
+
+def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
     told = "; ".join(breach.sentence for breach in exceeded)
     if not step.approve_reason:
         return BlockedError(
@@ -68,8 +79,8 @@ def _nothing_shown(step: Step, told: str) -> BlockedError:
         f"Run {step.approve_run}, which was approved, is no blocked run" if step.approve_run else "No run was blocked"
     )
     return BlockedError(
-        f"Blocked: {told}. {named} over the same months and customers that is still current, "
-        "so nobody can have seen what would be done now.",
+        f"Blocked: {told}. {named} over the same months and customers that is still current "
+        "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done now.",
         mend=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",
     )
 

@@ -23,7 +23,7 @@ _KEY = dg.AssetKey("counter_drift")
             "drift_is_within_budgets",
             asset=_KEY,
             blocking=True,
-            description="Repairing what was found changes no more than the budgets allow. "
+            description="Repairing what was found changes no more than the budgets allow for a day. "
             "Beyond them nothing is written until a person approves it with a reason.",
         ),
         dg.AssetCheckSpec(
@@ -75,8 +75,7 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
 
 
 def _within_budgets(step: Step, found: drift.Comparison, drifted: tuple[drift.DriftedKey, ...]) -> dg.AssetCheckResult:
-    exceeded = approval.exceeded_budgets(step, found)
-    blocked = approval.refusal(step, found)
+    exceeded, blocked = approval.judge(step, found)
     if blocked is not None:
         step.finish("blocked", error=str(blocked))
     approved = approval.approved_by(step) if exceeded else None
@@ -89,5 +88,6 @@ def _within_budgets(step: Step, found: drift.Comparison, drifted: tuple[drift.Dr
             "drift_count": found.summary.drift_count,
             **sample("would_repair", drifted, drift.DriftedKey),
             **{f"{breach.variable} allows": breach.allowed for breach in exceeded},
+            **{f"{breach.variable} used in the last 24 hours": breach.earlier for breach in exceeded if breach.earlier},
         },
     )

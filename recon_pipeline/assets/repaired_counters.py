@@ -26,7 +26,7 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     with reconciler.step(context) as step:
         found, _ = step.compared()
         lost, _ = approval.lost_log_refusal(step)
-        blocked = lost or approval.refusal(step, found)
+        blocked = lost or approval.judge(step, found)[1]
         if blocked is not None:
             raise blocked
         with step.database.connection() as connection:

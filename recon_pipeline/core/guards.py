@@ -1,8 +1,9 @@
 """Blast radius: whether a run may repair what it found without asking a person first.
 
 Wrong input (a truncated log, a wrong scope, a broken import) looks like an enormous drift. A repair beyond these
-budgets is refused before its first write. Shares have a floor, so that a small database with three wrong counters
-is not blocked.
+budgets is refused before its first write. Budgets are of a day: what runs repaired in the last 24 hours without an
+approval is part of them, or a loss that is a little smaller than a budget would be followed to the end, run by run.
+Shares have a floor, so that a small database with three wrong counters is not blocked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,13 @@ SHARE_FLOOR_KEYS = 50
 
 @dataclass(frozen=True)
 class Budgets:
-    """The largest change that needs no approval.
+    """The largest change in 24 hours that needs no approval.
 
     Attributes:
-        max_repairs: Keys repaired in a run.
+        max_repairs: Keys repaired.
         max_repair_share: Repaired keys over compared keys, 0 to 1.
         max_orphan_share: Zeroed counters over compared keys, 0 to 1.
-        max_over_quota_transitions: Customers' keys that a run may push over their limit.
+        max_over_quota_transitions: Customers' keys that may be pushed over their limit.
     """
 
     max_repairs: int = 10_000
@@ -79,58 +80,88 @@ class DriftSummary:
 
 
 @dataclass(frozen=True)
+class Today:
+    """What other runs repaired in the last 24 hours without an approval, in distinct keys; what was taken back is left out.
+
+    Attributes:
+        repairs: In all months.
+        over_quota_transitions: Repairs that reached or passed the limit, in all months.
+        repairs_of_extent: In the months, and of the customers, that a run looks at.
+        orphans_of_extent: Likewise, counters that were zeroed.
+    """
+
+    repairs: int = 0
+    over_quota_transitions: int = 0
+    repairs_of_extent: int = 0
+    orphans_of_extent: int = 0
+
+
+NOTHING_TODAY = Today()
+
+
+@dataclass(frozen=True)
 class Breach:
     """One budget that a repair would exceed.
 
     Attributes:
         variable: The environment variable that sets the budget.
         found: What the run would do.
-        allowed: What the budget allows; for shares, in keys.
-        sentence: Both, for a person.
+        earlier: What other runs did in the last 24 hours.
+        allowed: What the budget allows for both together; for shares, in keys.
+        sentence: All of it, for a person.
     """
 
     variable: str
     found: int
+    earlier: int
     allowed: int
     sentence: str
 
 
-def breaches(summary: DriftSummary, budgets: Budgets) -> tuple[Breach, ...]:
+def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TODAY) -> tuple[Breach, ...]:
     """The budgets that repairing this drift would exceed; none means that it may go ahead."""
     keys, floor = summary.keys_compared, f"at least {SHARE_FLOOR_KEYS}"
     measures = (
-        ("RECON_MAX_REPAIRS", summary.repairs, budgets.max_repairs, "counters would be repaired"),
+        ("RECON_MAX_REPAIRS", summary.repairs, today.repairs, budgets.max_repairs, "counters would be repaired"),
         (
             "RECON_MAX_REPAIR_SHARE",
             summary.repairs,
+            today.repairs_of_extent,
             max(SHARE_FLOOR_KEYS, int(budgets.max_repair_share * keys)),
             f"counters would be repaired (share {budgets.max_repair_share:g} of {keys:,} keys, {floor})",
         ),
         (
             "RECON_MAX_ORPHAN_SHARE",
             summary.orphan,
+            today.orphans_of_extent,
             max(SHARE_FLOOR_KEYS, int(budgets.max_orphan_share * keys)),
             f"orphaned counters would be zeroed (share {budgets.max_orphan_share:g} of {keys:,} keys, {floor})",
         ),
         (
             "RECON_MAX_OVER_QUOTA_TRANSITIONS",
             summary.over_quota_transitions,
+            today.over_quota_transitions,
             budgets.max_over_quota_transitions,
             "customers would be pushed over their quota",
         ),
     )
     return tuple(
-        Breach(variable, found, allowed, f"{found:,} {doing}; {variable} allows {allowed:,}")
-        for variable, found, allowed, doing in measures
-        if found > allowed
+        Breach(variable, found, earlier, allowed, _told(variable, found, earlier, allowed, doing))
+        for variable, found, earlier, allowed, doing in measures
+        if found and found + earlier > allowed
     )
 
 
 def beyond(exceeded: Sequence[Breach], shown: Mapping[str, int]) -> tuple[Breach, ...]:
-    """The breaches that are larger than what a person was shown.
+    """The breaches that are larger than what a person was shown, whatever other runs did that day.
 
     Args:
         exceeded: Budgets that a repair would exceed.
         shown: By the variable of the budget, what was found when it was shown.
     """
     return tuple(breach for breach in exceeded if breach.found > shown[breach.variable])
+
+
+def _told(variable: str, found: int, earlier: int, allowed: int, doing: str) -> str:
+    before = f", and {earlier:,} were by runs of the last 24 hours" if earlier else ""
+    return f"{found:,} {doing}{before}; {variable} allows {allowed:,}"

@@ -1,7 +1,8 @@
 -- The blocked run whose figures a person has seen who approves this one: the latest over the same metered usages, months and customers, or the one that
 -- was named by the beginning of its id.
--- Invariant: no run has repaired the same since; what was shown before that is no longer what is.
--- Index: recon.reconciliation_run by start.
+-- Invariant: no run has repaired the same since, or anything under an approval of it, however that run ended; what was shown before that is no
+-- longer what is. The ledger says who repaired: a run that was killed has said nothing of it.
+-- Index: recon.reconciliation_run by start, recon.counter_repair by run.
 select blocked.*, blocked.horizon::text as horizon_text,
     extract(epoch from blocked.finished_at - blocked.started_at)::float8 * 1000 as duration_ms
 from recon.reconciliation_run as blocked
@@ -20,13 +21,24 @@ where blocked.outcome = 'blocked'
         select
         from recon.reconciliation_run as later
         where later.started_at > blocked.started_at
-            and later.outcome in ('clean', 'not_clean', 'paused')
             and later.run_id <> this.run_id
-            and later.scope @> this.scope
-            and later.scope <@ this.scope
-            and (later.first_partition, later.last_partition) = (this.first_partition, this.last_partition)
-            and (later.customers is null) = (this.customers is null)
-            and (this.customers is null or (later.customers @> this.customers and later.customers <@ this.customers))
+            and (
+                later.outcome in ('clean', 'not_clean', 'paused')
+                or exists (select from recon.counter_repair as repair where repair.run_id = later.run_id)
+            )
+            and (
+                later.approved_run_id = blocked.run_id
+                or (
+                    later.scope @> this.scope
+                    and later.scope <@ this.scope
+                    and (later.first_partition, later.last_partition) = (this.first_partition, this.last_partition)
+                    and (later.customers is null) = (this.customers is null)
+                    and (
+                        this.customers is null
+                        or (later.customers @> this.customers and later.customers <@ this.customers)
+                    )
+                )
+            )
     )
 order by blocked.started_at desc
 limit 1

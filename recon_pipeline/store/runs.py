@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from recon_pipeline.core.guards import DriftSummary
+from recon_pipeline.core.guards import DriftSummary, Today
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.drift import Compared
 from recon_pipeline.store.events import LogQuality
@@ -43,8 +43,8 @@ class RunRecord:
         aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None where no
             audit was made and the comparison found none.
         paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
-        outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked` or
-            `failed`.
+        outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked`,
+            `put_off` (somebody held a table) or `failed`.
         duration_ms: Until its end, or until now.
     """
 
@@ -144,6 +144,30 @@ def note_approval(connection: Connection, run_id: str, *, approved_by: str, reas
     """Record who approved a repair beyond the budgets, why, and the figures of which run he had seen."""
     approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
     connection.execute(statement("note_approval"), {"run_id": run_id, **approval})
+
+
+def repaired_today(connection: Connection, run: Reconciliation) -> Today:
+    """What other runs repaired in the last 24 hours without an approval; in a transaction."""
+    extent = run.extent
+    row = connection.execute(
+        statement("repaired_today"),
+        {
+            "run_id": run.run_id,
+            "gateway_names": [usage.gateway_name for usage in extent.scope],
+            "usage_types": [usage.usage_type for usage in extent.scope],
+            "start": extent.start,
+            "end": extent.end,
+            "every_customer": extent.customers is None,
+            "customers": list(extent.customers or ()),
+        },
+    )
+    return Today(**row.mappings().one())
+
+
+def has_repaired(connection: Connection, run_id: str) -> bool:
+    """Whether a run has a row in the ledger; in a transaction."""
+    asked = text("select exists (select from recon.counter_repair where run_id = :run_id)")
+    return connection.execute(asked, {"run_id": run_id}).scalar_one()
 
 
 def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> RunRecord | None:
