@@ -172,6 +172,8 @@ def test_the_dead_mans_switch_counts_from_the_last_success_pause_or_beginning(
         (Ending.FAILED, "blocked", True, (MAY,), "nothing"),  # the check tells
         (Ending.FAILED, "blocked", False, (MAY,), ERROR),  # refused outside of a check
         (Ending.FAILED, "failed", True, (MAY,), ERROR),
+        (Ending.FAILED, "put_off", False, (MAY,), "nothing"),  # the next run tries again; silence is told if it lasts
+        (Ending.FAILED, "put_off", False, None, "nothing"),
         (Ending.FAILED, None, False, None, WARN),
         (Ending.CANCELED, "failed", False, (MAY,), "nothing"),
         (Ending.SUCCEEDED, "clean", False, (MAY,), None),

@@ -15,14 +15,14 @@ from sqlalchemy import Connection
 
 from recon_pipeline import embedded_postgres
 from recon_pipeline.assets.months import months_of_run
-from recon_pipeline.core.errors import BlockedError, PutOffError, ReconError
+from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
-from recon_pipeline.store import basis, drift, events, runs
+from recon_pipeline.store import basis, drift, events, repair, runs
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.billing_tables import BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase, Isolation
+from recon_pipeline.store.database import BillingDatabase, Isolation, begin
 from recon_pipeline.store.runs import RunStart
 
 _OUTCOMES: dict[type[ReconError], str] = {BlockedError: "blocked", PutOffError: "put_off"}
@@ -170,8 +170,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
         try:
             yield step
         except ReconError as error:
-            outcome = _OUTCOMES.get(type(error), "failed")
-            _record_failure(step, outcome, error, context.log.warning)
+            _record_failure(step, error, context.log.warning)
             raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
@@ -210,9 +209,30 @@ def close_record(
         log(json.dumps(line))
 
 
-def _record_failure(step: Step, outcome: str, error: ReconError, warn: Callable[[str], None]) -> None:
+def _record_failure(step: Step, error: ReconError, warn: Callable[[str], None]) -> None:
     """Close the record with the error; where the database is out of reach, Dagster's own record is what remains."""
     try:
-        step.finish(outcome, error=str(error))
+        if isinstance(error, PutOffError):
+            _record_put_off(step, error)
+        step.finish(_OUTCOMES.get(type(error), "failed"), error=str(error))
     except ReconError as unreachable:
         warn(f"The run's record in schema recon could not be closed: {unreachable.what}")
+
+
+def _record_put_off(step: Step, error: PutOffError) -> None:
+    """Open the record of a run that could not even begin; of one that had repaired, say and note it."""
+    run_id = step.run.run_id
+    with step.database.connection() as connection:
+        with begin(connection):
+            record = runs.read(connection, run_id)
+            if record is None:
+                # What the log lacks for another mode cannot be told while somebody holds it.
+                runs.start(connection, step.run, mode=Sums.LOG, reason="it was put off before it could begin")
+            has_repaired = record is not None and runs.has_repaired(connection, run_id)
+        if not has_repaired:
+            return
+        error.changed = REPAIRS_STAY
+        if record is not None and not record.rows_repaired:
+            outcome = repair.summarize(connection, run_id)
+            with begin(connection):
+                runs.note_repairs(connection, run_id, outcome)

@@ -93,7 +93,7 @@ def observations(run: EndedRun, record: OwnRecord | None) -> Iterator[Observatio
     for check in run.checks:
         yield Observation(check.name, check.severity, months, is_partial, check.details)
     subject = run.job if run.months is None else RECONCILE_RUNS
-    if run.ending is Ending.FAILED and not _is_told_by_a_check(run, record):
+    if run.ending is Ending.FAILED and not _is_no_news(run, record):
         severity = Severity.WARN if run.months is None else Severity.ERROR
         details = (record and record.error) or run.failure or _KILLED
         where = f"Run {run.run_id} of job {run.job}: {run.link}".rstrip(": ")
@@ -123,8 +123,11 @@ def silence(
     return Observation(DEAD_MANS_SWITCH, Severity.ERROR, details=f"{_SILENT}\nLast success: {last}. {link}".rstrip())
 
 
-def _is_told_by_a_check(run: EndedRun, record: OwnRecord | None) -> bool:
-    return record is not None and record.outcome == "blocked" and _blocked(run.checks)
+def _is_no_news(run: EndedRun, record: OwnRecord | None) -> bool:
+    """Told by the check that blocked it, or put off until the next run; if that lasts, the dead man's switch tells."""
+    if record is None:
+        return False
+    return record.outcome == "put_off" or (record.outcome == "blocked" and _blocked(run.checks))
 
 
 def _blocked(checks: Sequence[CheckOutcome]) -> bool:

@@ -1,6 +1,7 @@
 """The errors a person reads: what failed and on what, what was left as it was, and what to do next."""
 
 NOTHING_CHANGED = "No counter was changed."
+REPAIRS_STAY = "Repairs that were committed before stay, each with its row in recon.counter_repair."
 
 
 class ReconError(Exception):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from recon_pipeline.core.errors import (
     NOTHING_CHANGED,
+    REPAIRS_STAY,
     ConfigurationError,
     DatabaseUnreachableError,
     OrchestratorUnreachableError,
@@ -138,7 +139,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
     changed = NOTHING_CHANGED
     try:
         with dg.DagsterInstance.get() as instance:
-            changed = "Repairs that were committed before stay, each with its row in recon.counter_repair."
+            changed = REPAIRS_STAY
             yield instance
     except (DagsterPostgresException, SQLAlchemyError) as error:
         raise OrchestratorUnreachableError(
@@ -317,7 +318,7 @@ def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
             said = (told and told.description) or (error and error.message) or "no reason was given"
             return ReconError.told_as(said) or ReconError(
                 f"Run {result.run_id} failed in {event.step_key}: {said.strip()}",
-                changed="Repairs that were committed before stay, each with its row in recon.counter_repair.",
+                changed=REPAIRS_STAY,
                 mend=f"Look at run {result.run_id} in the UI (recon dev).",
             )
     return None

@@ -100,6 +100,7 @@ def as_json(ended: Sequence[Reconciled], *, dry_run: bool) -> dict[str, Any]:
         "success": exit_code(ended, dry_run=dry_run) == EXIT_CLEAN,
         "blocked": any(record.outcome == "blocked" for record in records),
         "paused": any(record.outcome == "paused" for record in records),
+        "put_off": any(record.outcome == "put_off" for record in records),
         "dry_run": dry_run,
         "run_id": records[0].run_id,
         "run_ids": [record.run_id for record in records],
@@ -151,7 +152,7 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
         for check in one.failed_checks:
             style = "red" if check.is_error else "yellow"
             out.print(f"[{style}]{check.name}[/]", escape(check.description), sep="\n")
-        if record.error and not one.failed_checks:
+        if record.error and record.error not in {check.description for check in one.failed_checks}:
             out.print(record.error, style="red", markup=False)
 
 

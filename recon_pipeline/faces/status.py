@@ -47,8 +47,9 @@ class Status:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the newest run that ended and repaired found every counter matching."""
-        ended = [run for run in self.runs if run.customers is None and run.outcome not in ("running", "compared")]
+        """Whether the newest run that ended and was to repair found every counter matching; one put off found nothing."""
+        said_nothing = ("running", "compared", "put_off")
+        ended = [run for run in self.runs if run.customers is None and run.outcome not in said_nothing]
         return bool(ended) and ended[0].outcome == "clean"
 
 

@@ -1,4 +1,4 @@
--- The latest run that ended, looked at every customer and reached the month that was current when it began.
+-- The latest run that ended, looked at every customer and reached the month that was current when it began; one that was put off has no figures.
 -- Index: recon.reconciliation_run by start, backwards.
 select
     run_id,
@@ -6,7 +6,7 @@ select
     mismatch_count,
     extract(epoch from finished_at - started_at)::float8 as duration_seconds
 from recon.reconciliation_run
-where outcome <> 'running'
+where outcome not in ('running', 'put_off')
     and customers is null
     and last_partition >= to_char((started_at - interval '10 minutes') at time zone 'UTC', 'YYYY-MM')
 order by started_at desc

@@ -12,6 +12,8 @@ select
     coalesce(sum(under_quota_transitions) filter (where is_repair), 0)::bigint as under_quota_transitions,
     coalesce(sum(rows_repaired), 0)::bigint as rows_repaired
 from recon.reconciliation_run
-cross join lateral (select outcome not in ('compared', 'blocked') as is_repair) as kind
+cross join lateral (
+    select outcome not in ('compared', 'blocked') and (outcome <> 'put_off' or rows_repaired > 0) as is_repair
+) as kind
 where outcome <> 'running'
 group by outcome

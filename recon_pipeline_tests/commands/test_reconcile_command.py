@@ -21,7 +21,7 @@ DOCUMENTED = {
 }  # fmt: skip
 OF_SEVERAL_RUNS = {"run_ids", "errors"}
 OF_THE_MODE = {"mode_reason", "rebuilt_because", "aggregates_differing"}
-OF_THE_RUNBOOK = {"paused", "held_count"}
+OF_THE_RUNBOOK = {"paused", "put_off", "held_count"}
 SHOWN = DOCUMENTED | OF_SEVERAL_RUNS | OF_THE_MODE | OF_THE_RUNBOOK
 MAY = ("--period", "2025-05", "--json")
 REASON = "the import of [May] was right"
@@ -85,7 +85,8 @@ def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_bo
     assert figures.pop("duration_ms") > 0
     run_id = figures["run_id"]
     assert figures == {
-        "success": True, "blocked": False, "paused": False, "dry_run": False, "run_id": run_id, "run_ids": [run_id],
+        "success": True, "blocked": False, "paused": False, "put_off": False, "dry_run": False, "run_id": run_id,
+        "run_ids": [run_id],
         "partitions": ["2025-05"], "mode": "incremental", "mode_reason": None, "rebuilt_because": None,
         "aggregates_differing": None, "events_scanned": 4, "counters_scanned": 4, "drift_count": 4,
         "drift_by_kind": {"missing": 1, "under": 2, "over": 0, "orphan": 1}, "rows_repaired": 4, "dedupe_count": 0,

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from recon_pipeline.store.figures import Figures, RunTotals
 
-OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "failed")
+OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "put_off", "failed")
 _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
     (
         "recon_drift_count",
