@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
@@ -21,7 +21,8 @@ from recon_pipeline.store.statements import statement
 CHUNKS_END_MS = 15_000
 """A chunk aims at 0.2 s, and its locks end after 5 s at the latest."""
 
-CHUNKS_LOCK = 720271131
+ENTER_CHUNK = text("select pg_advisory_xact_lock_shared(720271131)")
+AWAIT_CHUNKS = text("select pg_advisory_xact_lock(720271131)")
 """The advisory lock that chunks share, and that whoever stops them takes for himself; the number is our own."""
 
 
@@ -113,7 +114,7 @@ def await_chunks(connection: Connection, *, done: str) -> None:
     """
     try:
         with begin(connection, lock_timeout_ms=CHUNKS_END_MS):
-            connection.execute(select(func.pg_advisory_xact_lock(CHUNKS_LOCK)))
+            connection.execute(AWAIT_CHUNKS)
     except DBAPIError as error:
         if not is_lock_not_had(error):
             raise
@@ -152,7 +153,7 @@ def enter_chunk(
     """
     # Whoever pauses or holds commits that first and then waits for this lock (await_chunks). So either he waits until
     # this transaction has ended, or its next statement sees what he wrote. Nothing else is locked while this waits.
-    connection.execute(select(func.pg_advisory_xact_lock_shared(CHUNKS_LOCK)))
+    connection.execute(ENTER_CHUNK)
     look_up_by_index(connection)
     limit_waits(connection, lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms)
     row = connection.execute(statement("read_control", read_pause="read_pause")).one()

@@ -87,7 +87,7 @@ def test_an_approval_that_a_run_used_to_repair_half_does_not_approve_another_run
     half = world.run(budgets=FEW, approve=APPROVED, between=end_once_some_are_repaired)
     repaired = len(world.repaired())
     assert half.outcome == "failed"
-    assert 0 < repaired
+    assert repaired > 0
     if repaired == KEYS:
         pytest.skip("all keys were repaired before the connection was lost")
     world.billing.query("update billing_usage_counters set usage_count = 7")

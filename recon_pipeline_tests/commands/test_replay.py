@@ -173,7 +173,7 @@ class Stop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.released = threading.Event(), threading.Event()
         self._stopped_thread: int | None = None
-        original = repair._Repairer.unchanged_keys
+        original = repair._Repairer.free_keys
 
         def stopping(repairer: repair._Repairer, chunk: range) -> list[int]:
             if chunk[0] > 1 and threading.get_ident() == self._stopped_thread:
@@ -182,7 +182,7 @@ class Stop:
             return original(repairer, chunk)
 
         monkeypatch.setattr(repair, "CHUNK_KEYS", 20)
-        monkeypatch.setattr(repair._Repairer, "unchanged_keys", stopping)
+        monkeypatch.setattr(repair._Repairer, "free_keys", stopping)
 
     def replay(self, instance: DagsterInstance) -> Any:
         """Replay the year in this thread, with the stop in it."""

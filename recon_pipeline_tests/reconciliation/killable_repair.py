@@ -4,7 +4,7 @@ Run as `python -m recon_pipeline_tests.reconciliation.killable_repair URL MOMENT
 """
 
 import sys
-from collections.abc import Mapping
+from typing import Any
 
 from recon_pipeline.store import repair
 from recon_pipeline_tests.reconciliation.product import new_run
@@ -26,15 +26,15 @@ def main(url: str, moment: str) -> None:
         if len(chunks) == 2 and moment == BETWEEN_CHUNKS:
             wait_to_be_killed()
 
-    original = repair._Repairer._repair_unchanged
+    original = repair._Repairer._lock_and_repair
 
-    def inside(self: repair._Repairer, extent: Mapping[str, object]) -> int:
-        repaired = original(self, extent)
+    def inside(self: repair._Repairer, *arguments: Any, **named: Any) -> set[int]:
+        repaired = original(self, *arguments, **named)
         if len(chunks) == 2 and moment == INSIDE_A_CHUNK:
             wait_to_be_killed()
         return repaired
 
-    repair._Repairer._repair_unchanged = inside  # pyright: ignore[reportAttributeAccessIssue]
+    repair._Repairer._lock_and_repair = inside  # pyright: ignore[reportAttributeAccessIssue]
     run = new_run(url)
     run.compare()
     run.repair(on_progress=note)

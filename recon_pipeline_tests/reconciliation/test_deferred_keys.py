@@ -3,7 +3,6 @@
 import pytest
 
 from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store.basis import Sums
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked
@@ -104,8 +103,8 @@ def test_a_counter_that_differs_for_another_reason_beside_a_deferred_one_is_an_e
     assert (check.metadata["mismatch_count"].value, check.metadata["deferred_count"].value) == (2, 1)
 
 
-def test_waiting_for_held_counters_is_bounded_for_the_whole_run(drifted: Billing) -> None:
-    ticks = iter(range(0, 10_000, int(repair_module.BUSY_KEYS_SECONDS) // 2))
+def test_waiting_for_locked_counters_is_bounded_for_the_whole_run(drifted: Billing) -> None:
+    ticks = iter(range(0, 10_000, int(repair_module.WAITS_SECONDS) // 2))
     run = new_run(drifted.url)
     run.compare()
     with drifted.session() as holder, run.database.connection() as connection:
@@ -113,9 +112,7 @@ def test_waiting_for_held_counters_is_bounded_for_the_whole_run(drifted: Billing
         outcome = repair_module.repair(
             connection,
             run.question,
-            run.tables(),
             drift_count=5,
-            sums=Sums.LOG,
             clock=lambda: float(next(ticks)),
         )
 

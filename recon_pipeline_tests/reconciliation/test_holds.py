@@ -58,8 +58,8 @@ def end_holds(billing: Billing) -> None:
 
 def months_of_next_tick(billing: Billing, sums: Sums) -> list[str]:
     run = new_run(billing.url, first="2025-03", last="2025-06")
-    with run.database.transaction() as connection:
-        found = months_to_reconcile(connection, run.question.extent, recent_days=35, sums=sums)
+    with run.decision() as (connection, tables):
+        found = months_to_reconcile(connection, run.question.extent, tables, recent_days=35, sums=sums)
     return [month.key for month in found]
 
 
@@ -82,7 +82,7 @@ def test_held_keys_are_left_alone_and_named_by_a_warning_all_others_are_repaired
     assert [one.gateway_customer_id for one in release(drifted, HELD)] == [HELD]
     assert run_job().check("counters_match_event_sums").passed
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, USED)
-    assert drifted.value("select count(*) from recon.held_key") == 0
+    assert drifted.value("select count(*) from recon.open_key") == 0
 
 
 def test_a_counter_that_differs_for_another_reason_beside_a_held_one_is_an_error(drifted: Billing) -> None:
@@ -141,7 +141,7 @@ def test_a_hold_in_the_middle_of_a_chunk_returns_once_that_chunk_has_ended(drift
             wait_until_blocked(drifted, PRODUCT)
             assert seen_at_return == []
 
-        outcome = run.repair(after={"repair_unchanged_counters": hold_now})
+        outcome = run.repair(after={"repair_locked_counters": hold_now})
 
     assert 0 < outcome.repaired < len(CUSTOMERS)
     assert outcome.held == len(CUSTOMERS) - outcome.repaired
@@ -220,21 +220,21 @@ def test_an_old_month_with_a_held_key_is_in_every_tick_until_that_key_is_right(d
     run_job()
 
     assert drifted.counter(HELD) == USED
-    assert drifted.value("select count(*) from recon.held_key") == 0
+    assert drifted.value("select count(*) from recon.open_key") == 0
 
 
 def test_what_another_run_noted_as_held_is_not_forgotten_by_one_that_compared_before(drifted: Billing) -> None:
     run = new_run(drifted.url)
     run.compare()
     run.repair()
+    answer = run.verify()
     drifted.set_counter(HELD, COUNTED)
     hold(drifted, HELD)
     run_job()
 
-    with run.database.transaction() as connection:
-        holds.note_held(connection, run.question, is_verified=True)
+    run.note_verified(answer)
 
-    assert [row.gateway_customer_id for row in drifted.query("select * from recon.held_key")] == [HELD]
+    assert [row.gateway_customer_id for row in drifted.query("select * from recon.open_key")] == [HELD]
 
 
 def test_held_keys_do_not_count_as_repairs_for_the_budgets(drifted: Billing, monkeypatch: pytest.MonkeyPatch) -> None:

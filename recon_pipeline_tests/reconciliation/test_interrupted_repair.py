@@ -19,7 +19,7 @@ from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
 
 CUSTOMERS = customers(12)
 USED, COUNTED = 10, 3
-UNCHANGED, SUMMED_ANEW = "repair_unchanged_counters", "repair_locked_counters"
+LOCKED, WRITTEN = "lock_free_counters", "repair_locked_counters"
 _OUR_SESSIONS = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
 _END_OUR_SESSIONS = _OUR_SESSIONS.replace("count(*)", "pg_terminate_backend(pid)")
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,8 +73,6 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
     """Repair, and interrupt after the first chunk or right after this statement; returns how far it said it was."""
     run = new_run(billing.url)
     run.compare()
-    if inside == SUMMED_ANEW:
-        billing.touch_counters()
     told: list[int] = []
 
     def note(done: int) -> None:
@@ -90,7 +88,7 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("inside", [UNCHANGED, SUMMED_ANEW, None])
+@pytest.mark.parametrize("inside", [LOCKED, WRITTEN, None])
 def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: Billing, inside: str | None) -> None:
     let_drift(billing)
 
@@ -101,7 +99,7 @@ def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: B
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("inside", [UNCHANGED, SUMMED_ANEW, None])
+@pytest.mark.parametrize("inside", [LOCKED, WRITTEN, None])
 def test_a_stopped_server_is_told_clearly_and_leaves_whole_chunks(
     private_server: PrivateServer, inside: str | None
 ) -> None:

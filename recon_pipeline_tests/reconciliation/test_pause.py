@@ -152,7 +152,7 @@ def test_a_pause_in_the_middle_of_a_chunk_returns_after_that_chunk_and_before_an
             wait_until_blocked(drifted, PRODUCT)
             assert written_at_return == [], "the chunk at work has not committed"
 
-        outcome = run.repair(after={"repair_unchanged_counters": pause_now})
+        outcome = run.repair(after={"repair_locked_counters": pause_now})
 
     assert 0 < outcome.repaired < len(CUSTOMERS)
     assert written_at_return == [outcome.repaired]
