@@ -1,17 +1,16 @@
 """Rules 3 and 4: comparison at one snapshot, no false positive; the in-flight band of two-transaction writers."""
 
-import uuid
-from datetime import timedelta
+from datetime import UTC, datetime
 
 import pytest
 
-from recon_pipeline_tests.reconciliation.billing import MAY, Billing, customers
+from recon_pipeline_tests.reconciliation.billing import Billing, customers
+from recon_pipeline_tests.reconciliation.increments import settle
 from recon_pipeline_tests.reconciliation.product import Run, mismatch_count, new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import background, wait_until, writers
 
 COMPARISONS = 20
 SETTLE_SECONDS = 3_600
-FRESH, OLD = timedelta(minutes=1), timedelta(hours=2)
 
 
 def test_comparisons_under_full_speed_traffic_never_report_drift(billing: Billing) -> None:
@@ -27,26 +26,11 @@ def test_comparisons_under_full_speed_traffic_never_report_drift(billing: Billin
             compared += 1
 
 
-def add_aged(billing: Billing, customer: str, quantity: int, age: timedelta) -> None:
-    billing.query(
-        """
-        insert into billing_usage_events (
-            gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end, created_at
-        )
-        values ('stripe', %s, 'remote_commands', %s, %s, %s, %s, clock_timestamp() - %s)
-        """,
-        customer,
-        uuid.uuid4().hex,
-        quantity,
-        *MAY,
-        age,
-    )
-
-
 def settled_and_in_flight(billing: Billing, counted: int) -> Run:
     """Customer `a` has used 100 long ago and 20 just now, and this is the counter."""
-    add_aged(billing, "a", 100, OLD)
-    add_aged(billing, "a", 20, FRESH)
+    billing.add_event("a", 100)
+    settle(billing)
+    billing.add_event("a", 20)
     billing.add_counter("a", counted)
     return new_run(billing.url, settle_seconds=SETTLE_SECONDS)
 
@@ -71,23 +55,64 @@ def test_a_counter_outside_the_band_is_repaired_to_the_settled_sum(billing: Bill
     assert run.verify().mismatch_count == 0
 
 
-@pytest.mark.parametrize(("created_ahead", "counted", "drift_count"), [(FRESH, 0, 0), (OLD, 0, 1), (OLD, 7, 0)])
-def test_an_event_from_the_future_is_in_flight_only_within_the_band(
-    billing: Billing, created_ahead: timedelta, counted: int, drift_count: int
+def test_a_key_whose_only_event_is_in_flight_needs_no_counter_yet(billing: Billing) -> None:
+    settle(billing)
+    billing.add_event("a", 5)
+
+    assert new_run(billing.url, settle_seconds=SETTLE_SECONDS).compare().summary.drift_count == 0
+    assert new_run(billing.url, settle_seconds=0).compare().summary.by_kind["missing"] == 1
+
+
+def test_before_a_run_has_taken_a_horizon_long_ago_nothing_is_settled(billing: Billing) -> None:
+    billing.add_event("a", 5, created_at=datetime(2025, 5, 1, tzinfo=UTC))
+    for _ in range(2):
+        assert reconcile(billing.url, settle_seconds=SETTLE_SECONDS).repaired == 0
+    assert mismatch_count(billing.url, settle_seconds=SETTLE_SECONDS) == 0
+
+    settle(billing)
+
+    assert mismatch_count(billing.url, settle_seconds=SETTLE_SECONDS) == 1
+
+
+@pytest.mark.parametrize(("age_seconds", "drift_count"), [(SETTLE_SECONDS - 60, 0), (SETTLE_SECONDS, 1)])
+def test_a_horizon_counts_from_settle_seconds_after_it_was_taken(
+    billing: Billing, age_seconds: int, drift_count: int
 ) -> None:
-    add_aged(billing, "a", 7, -created_ahead)
-    billing.add_counter("a", counted)
+    billing.add_event("a", 5)
+    settle(billing, seconds=age_seconds)
     run = new_run(billing.url, settle_seconds=SETTLE_SECONDS)
 
     assert run.compare().summary.drift_count == drift_count
     assert run.verify().mismatch_count == drift_count
 
 
-def test_a_key_whose_only_event_is_in_flight_needs_no_counter_yet(billing: Billing) -> None:
-    add_aged(billing, "a", 5, FRESH)
+def test_events_of_a_long_writer_are_in_flight_until_its_end_has_settled(billing: Billing) -> None:
+    """They were settled by the start of their transaction: repaired at once, and counted twice by its increment."""
+    billing.record("a", 100)
+    with billing.session() as writer:
+        writer.add_event("a", 20, created_at=datetime(2025, 5, 1, tzinfo=UTC))
+        billing.record("b", 7)
+        settle(billing)
+        writer.connection.commit()
 
-    assert new_run(billing.url, settle_seconds=SETTLE_SECONDS).compare().summary.drift_count == 0
-    assert new_run(billing.url, settle_seconds=0).compare().summary.by_kind["missing"] == 1
+    assert reconcile(billing.url, settle_seconds=SETTLE_SECONDS).repaired == 0
+    billing.query("update billing_usage_counters set usage_count = usage_count + 20 where gateway_customer_id = 'a'")
+    settle(billing)
+    assert reconcile(billing.url, settle_seconds=SETTLE_SECONDS).repaired == 0
+    assert billing.counters() == {"a": 120, "b": 7}
+    assert mismatch_count(billing.url) == 0
+
+
+def test_an_event_that_is_changed_is_in_flight_until_that_has_settled(billing: Billing) -> None:
+    billing.record("a", 100)
+    settle(billing)
+    billing.query("update billing_usage_events set quantity = 120")
+    assert reconcile(billing.url, settle_seconds=SETTLE_SECONDS).repaired == 0
+
+    settle(billing)
+
+    assert reconcile(billing.url, settle_seconds=SETTLE_SECONDS).repaired == 1
+    assert billing.counters() == {"a": 120}
 
 
 def test_an_increment_that_arrives_after_the_repair_converges(billing: Billing) -> None:
@@ -106,17 +131,20 @@ def test_an_increment_that_an_over_repair_took_back_is_given_again_once_settled(
     run.repair()
     assert billing.counter("a") == 100
 
-    billing.query("update billing_usage_events set created_at = created_at - interval '1 day'")
+    settle(billing)
     reconcile(billing.url, settle_seconds=SETTLE_SECONDS)
 
     assert billing.counter("a") == 120
 
 
-def test_ages_come_from_created_at_and_never_from_event_timestamp(billing: Billing) -> None:
-    add_aged(billing, "old", 5, OLD)
-    billing.query("update billing_usage_events set event_timestamp = clock_timestamp()")
-    add_aged(billing, "fresh", 5, FRESH)
-    billing.query("update billing_usage_events set event_timestamp = '2020-01-01' where gateway_customer_id = 'fresh'")
+@pytest.mark.parametrize("instant", ["-infinity", "2020-01-01", "now", "2999-01-01", "infinity", None])
+@pytest.mark.parametrize("column", ["created_at", "event_timestamp"])
+def test_what_is_settled_is_told_by_transactions_and_never_by_what_the_application_writes(
+    billing: Billing, column: str, instant: str | None
+) -> None:
+    billing.add_event("old", 5, **{column: instant})
+    settle(billing)
+    billing.add_event("fresh", 5, **{column: instant})
     run = new_run(billing.url, settle_seconds=SETTLE_SECONDS)
 
     run.compare()
@@ -124,21 +152,11 @@ def test_ages_come_from_created_at_and_never_from_event_timestamp(billing: Billi
     assert billing.outcomes() == {"old": None}
 
 
-def test_an_event_without_created_at_counts_as_settled(billing: Billing) -> None:
-    add_aged(billing, "a", 5, FRESH)
-    billing.query("update billing_usage_events set created_at = null")
-
-    reconcile(billing.url, settle_seconds=SETTLE_SECONDS)
-
-    assert billing.counters() == {"a": 5}
-
-
 def test_a_live_two_transaction_writer_is_never_drift_and_converges_after_a_repair(billing: Billing) -> None:
     written: list[int] = []
     billing.record("drifted", 9)
-    add_aged(billing, "a", 1, OLD)
-    billing.add_counter("a", 1)
-    billing.query("update billing_usage_events set created_at = created_at - interval '1 day'")
+    billing.record("a", 1)
+    settle(billing)
 
     def insert_then_increment() -> None:
         with billing.session(autocommit=True) as application:

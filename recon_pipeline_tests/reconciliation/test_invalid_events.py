@@ -1,11 +1,12 @@
 """Rule 8: invalid events are never summed and never hidden; an event outside its period is summed and reported."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from recon_pipeline.store import events, horizons
+from recon_pipeline.store import events
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
@@ -18,22 +19,18 @@ NO_CHECKS = """
 NUMERIC = NO_CHECKS + "alter table billing_usage_events alter quantity type numeric;"
 
 
-def quality(billing: Billing) -> events.LogQuality:
-    run = new_run(billing.url)
-    with run.database.transaction("REPEATABLE READ") as connection:
-        tables = run.tables()
-        months = horizons.aggregated_months(connection, run.question, tables)
-        if months is None:
-            return events.measure(connection, run.question, tables, since=None)
-        return events.measure_increment(connection, run.question, tables, months)
+def quality(billing: Billing, **question: Any) -> events.LogQuality:
+    run = new_run(billing.url, **question)
+    with run.decision("REPEATABLE READ") as (connection, tables):
+        known = events.known(connection, run.question, tables)
+        return events.measure(connection, run.question, tables, known, since=None)
 
 
 def odd(billing: Billing, *, invalid: bool) -> tuple[events.OddEvent, ...]:
     run = new_run(billing.url)
-    with run.database.transaction("REPEATABLE READ") as connection:
-        tables = run.tables()
-        months = horizons.aggregated_months(connection, run.question, tables)
-        return events.sample_odd(connection, run.question, tables, months, invalid=invalid)
+    with run.decision("REPEATABLE READ") as (connection, tables):
+        known = events.known(connection, run.question, tables)
+        return events.sample_odd(connection, run.question, tables, known, invalid=invalid)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +66,7 @@ def test_a_reversed_or_empty_period_is_counted_and_never_summed(
 
     assert run.compare().summary.drift_count == 0
     assert run.verify().mismatch_count == 0
-    with run.database.transaction() as connection:
-        assert events.measure(connection, run.question, run.tables(), since=None).invalid_count == 1
+    assert quality(billing, last="2025-06").invalid_count == 1
 
 
 def test_an_event_of_no_customer_is_counted_and_sampled_but_stops_nothing(make_billing: MakeBilling) -> None:

@@ -39,8 +39,8 @@ WITHOUT_UNIQUE = pytest.mark.parametrize("shape", [NO_UNIQUE, NO_UNIQUE + INDEXE
 
 def duplicates(billing: Billing, *, first: str = "2025-05", last: str = "2025-05") -> int:
     run = new_run(billing.url, first=first, last=last)
-    with run.database.transaction("REPEATABLE READ") as connection:
-        return events.measure(connection, run.question, run.tables(), since=None).dedupe_count
+    with run.decision("REPEATABLE READ") as (connection, tables):
+        return events.measure(connection, run.question, tables, None, since=None).dedupe_count
 
 
 @WITHOUT_UNIQUE
