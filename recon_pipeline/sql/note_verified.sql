@@ -1,17 +1,26 @@
 -- Remembers of the months of a run that every counter matched but those of open keys, and below which transactions.
 -- Invariant: the caller holds the row of recon.event_log. Both marks of a month move together, and never back. A run that did not look at counters by their rows' age leaves
 -- their mark as it is.
+-- A month that has a row counts as built, so none is made where there are aggregates of others; without a horizon they are all built anew.
 -- Index: the primary key of recon.usage_month.
 insert into recon.usage_month as month (gateway_name, usage_type, partition, verified_below, counters_verified_below, verified_at)
 select
     :gateway_name, :usage_type, verified.partition, cast(:verified_below as xid8), cast(:counters_verified_below as xid8),
     (select started_at from recon.reconciliation_run where run_id = :run_id)
 from unnest(cast(:partitions as text[])) as verified (partition)
+where exists (
+        select from recon.usage_month as built
+        where built.gateway_name = :gateway_name and built.usage_type = :usage_type and built.partition = verified.partition
+    )
+    or exists (select from recon.event_log where horizon is null)
 order by verified.partition
 on conflict (gateway_name, usage_type, partition)
 do update set
-    verified_below = excluded.verified_below,
-    counters_verified_below = excluded.counters_verified_below,
+    verified_below = coalesce(excluded.verified_below, month.verified_below),
+    counters_verified_below = coalesce(excluded.counters_verified_below, month.counters_verified_below),
     verified_at = greatest(month.verified_at, excluded.verified_at)
-where (month.verified_below is null or month.verified_below <= excluded.verified_below)
-    and (month.counters_verified_below is null or month.counters_verified_below <= excluded.counters_verified_below)
+where excluded.verified_below is null
+    or (
+        (month.verified_below is null or month.verified_below <= excluded.verified_below)
+        and (month.counters_verified_below is null or month.counters_verified_below <= excluded.counters_verified_below)
+    )

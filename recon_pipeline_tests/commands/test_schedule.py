@@ -70,8 +70,8 @@ def verify_every_month(billing: Billing) -> None:
     """As if a run had found every counter of every month matching just now."""
     billing.query(
         """
-        insert into recon.verified_month (partition, verified_at, run_id)
-        select to_char(month, 'YYYY-MM'), now(), 'earlier'
+        insert into recon.usage_month (gateway_name, usage_type, partition, verified_at)
+        select 'stripe', 'remote_commands', to_char(month, 'YYYY-MM'), now()
         from generate_series(timestamp '2024-01-01', now() at time zone 'UTC', interval '1 month') as month
         """
     )
@@ -171,6 +171,21 @@ def test_an_old_month_joins_until_a_run_over_every_customer_has_verified_it(
     assert tick(dagster_instance) == with_the_old
 
     assert recon("reconcile", "--period", "2025-03").exit_code == 0
+    assert tick(dagster_instance) == [(this_month, this_month)]
+
+
+def test_a_log_that_can_be_read_in_increments_no_more_has_its_months_verified_all_the_same(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, this_month: str
+) -> None:
+    billing = make_billing()
+    add_idle(billing, "old", (datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)))
+    assert recon("reconcile", "--all").exit_code == 0
+    billing.query("alter table billing_usage_events disable trigger recon_note_delete")
+    billing.query("update recon.usage_month set verified_at = %s", LONG_AGO - timedelta(days=1))
+    assert tick(dagster_instance) == [("2025-03", "2025-03"), (this_month, this_month)]
+
+    assert recon("reconcile", "--period", "2025-03").exit_code == 0
+
     assert tick(dagster_instance) == [(this_month, this_month)]
 
 

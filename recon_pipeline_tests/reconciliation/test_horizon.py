@@ -301,3 +301,20 @@ def test_a_month_that_is_built_later_holds_the_events_of_every_time(built: Billi
     advanced(built)
 
     assert aggregated(built) == {"a": 1, "j": 1_110}
+
+
+def test_a_month_that_was_verified_while_another_run_kept_it_from_being_built_is_built_by_the_next(
+    built: Billing,
+) -> None:
+    built.record("j", 10, period=JUNE)
+    run = new_run(built.url, last="2025-06")
+    with built.session() as other:
+        other.query("select from recon.event_log for update")
+        run.compare()
+        answer = run.verify()
+        other.connection.rollback()
+    run.note_verified(answer)
+
+    assert advance(new_run(built.url, last="2025-06")).built_months == ("2025-06",)
+    assert aggregated(built) == {"a": 1, "j": 10}
+    assert wrong_totals(built) == []
