@@ -80,7 +80,8 @@ def _nothing_shown(step: Step, told: str) -> BlockedError:
     )
     return BlockedError(
         f"Blocked: {told}. {named} over the same months and customers that is still current "
-        "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done now.",
+        "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done "
+        "now.",
         mend=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",
     )
 

@@ -6,9 +6,10 @@ import dagster as dg
 
 from recon_pipeline.assets import approval
 from recon_pipeline.assets.backfilled_events import backfilled_events
-from recon_pipeline.assets.months import BILLING_MONTHS
+from recon_pipeline.assets.months import BILLING_MONTHS, known_months
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store import events, horizons, runs
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.horizons import OldestTransaction
@@ -42,6 +43,12 @@ _CHECKS = [
         asset=_KEY,
         description="Each event_timestamp lies in the event's own billing period. Others are summed all the same: "
         "the period is what was billed.",
+    ),
+    dg.AssetCheckSpec(
+        "events_lie_in_known_months",
+        asset=_KEY,
+        description="Each event's period begins in a month from RECON_START_PERIOD to the next one. "
+        "No run looks at others: their counters are left as they are.",
     ),
     dg.AssetCheckSpec(
         "horizon_advances",
@@ -78,6 +85,9 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                 if count
             }
             oldest = horizons.oldest_transaction(connection)
+            first, current = known_months()
+            known_until = current.next()  # whose events may come a little early
+            beyond = events.beyond_months(connection, step.run, tables, first=first, last=known_until, sums=mode.sums)
         yield dg.MaterializeResult(
             metadata={
                 "months": step.months,
@@ -114,6 +124,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                     "look at the clock and the period choice of their producer.",
                     odd.get(False, ()),
                 ),
+                _in_known_months(beyond, first, known_until),
                 _advances(mode, oldest),
             ],
         )
@@ -150,6 +161,34 @@ def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResu
         description=f"The horizon has been held back for {(oldest.seconds or 0) / 60:.0f} minutes by {who}. "
         f"Nothing is lost: later events are counted, but read again by every run. {mend}",
         metadata={"seconds": round(oldest.seconds or 0), "transaction": oldest.horizon},
+    )
+
+
+def _in_known_months(
+    beyond: events.BeyondMonths | None, first: BillingMonth, last: BillingMonth
+) -> dg.AssetCheckResult:
+    name, severity = "events_lie_in_known_months", dg.AssetCheckSeverity.WARN
+    if beyond is None:
+        told = (
+            "Not looked at by this run, which would have to read the whole log: there is no index that begins with "
+            "(usage_type, period_start). The nightly audit looks, and so does recon reconcile --full."
+        )
+        return dg.AssetCheckResult(check_name=name, passed=True, severity=severity, description=told)
+    parts = (
+        (beyond.earlier_count, f"begin before RECON_START_PERIOD ({first.key}): set it to the first month that counts"),
+        (beyond.later_count, f"begin after {last.key}: find their producer by request_id, and look at its clock"),
+        (beyond.never_count, "have no period_start: find their producer by request_id"),
+    )
+    told = "; ".join(f"{count:,} events {what}" for count, what in parts if count)
+    at_least = "" if beyond.is_exact else "At least so many; the nightly audit counts them all. "
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=beyond.event_count == 0,
+        severity=severity,
+        description=f"{told}. {at_least}No run looks at them, and their counters are left as they are."
+        if told
+        else None,
+        metadata={"count": beyond.event_count, **sample("sample", beyond.sample, events.OddEvent)},
     )
 
 

@@ -81,7 +81,7 @@ class DriftSummary:
 
 @dataclass(frozen=True)
 class Today:
-    """What other runs repaired in the last 24 hours without an approval, in distinct keys; what was taken back is left out.
+    """What other runs repaired in the last 24 hours without an approval, in distinct keys, and nobody has taken back.
 
     Attributes:
         repairs: In all months.

@@ -16,6 +16,7 @@ from recon_pipeline.store.billing_tables import (
     describe_server,
     describe_table,
     has_unique_key,
+    unsound_kind,
     wrong_columns,
 )
 from recon_pipeline.store.database import BillingDatabase, begin
@@ -95,8 +96,10 @@ def _prepare_log(
         if events is None:
             return ""
         wrong = wrong_columns(events, EVENTS)
-        if wrong:
-            return f"The log was left as it is, and runs will be refused: {'; '.join(wrong)}. See recon doctor."
+        unsound = unsound_kind(events, EVENTS)
+        if wrong or unsound is not None:
+            why = f"{'; '.join(wrong)}." if unsound is None else unsound[0]
+            return f"The log was left as it is, and runs will be refused: {why} See recon doctor."
         is_unique = has_unique_key(events, REQUEST_KEY)
         left = ingest_xid.lacking(connection, request_id_is_unique=is_unique)
     if with_ingest_xid:

@@ -47,7 +47,7 @@ class Status:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the newest run that ended and was to repair found every counter matching; one put off found nothing."""
+        """Whether the newest run that ended, was to repair and was not put off found every counter matching."""
         said_nothing = ("running", "compared", "put_off")
         ended = [run for run in self.runs if run.customers is None and run.outcome not in said_nothing]
         return bool(ended) and ended[0].outcome == "clean"

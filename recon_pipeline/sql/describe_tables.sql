@@ -6,6 +6,44 @@ select
     relation.relkind::text as kind,
     row_security_active(relation.oid) as row_security_active,
     (
+        with recursive part (oid) as (
+            select relation.oid
+            union
+            select inherits.inhrelid from pg_inherits as inherits join part on part.oid = inherits.inhparent
+        )
+        select min(foreign_part.oid::regclass::text)
+        from part
+        join pg_class as foreign_part on foreign_part.oid = part.oid and foreign_part.relkind = 'f'
+    ) as foreign_part,
+    (
+        select min(inherits.inhrelid::regclass::text)
+        from pg_inherits as inherits
+        where inherits.inhparent = relation.oid and relation.relkind <> 'p'
+    ) as heir,
+    not exists (
+        select
+        from pg_class as leaf
+        where leaf.oid in (
+                select relation.oid where relation.relkind = 'r'
+                union all
+                select relid from pg_partition_tree(relation.oid) where isleaf
+            )
+            and not exists (
+                select
+                from pg_index as index
+                join pg_class as of_index on of_index.oid = index.indexrelid
+                join pg_am as method on method.oid = of_index.relam and method.amname = 'btree'
+                join pg_attribute as first on first.attrelid = leaf.oid and first.attnum = index.indkey[0]
+                left join pg_attribute as second
+                    on second.attrelid = leaf.oid and second.attnum = index.indkey[1] and index.indnkeyatts > 1
+                where index.indrelid = leaf.oid and index.indisvalid and index.indpred is null
+                    and (
+                        first.attname = 'period_start'
+                        or (first.attname, second.attname) = ('usage_type', 'period_start')
+                    )
+            )
+    ) as finds_periods,
+    (
         select jsonb_object_agg(attname, jsonb_build_object(
             'type', format_type(atttypid, null), 'not_null', attnotnull, 'has_default', atthasdef or attidentity <> ''
         ))

@@ -30,6 +30,9 @@ SUBSCRIPTIONS = "billing_subscriptions"
 
 COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
 REQUEST_KEY = frozenset({"gateway_name", "request_id"})
+_LOCKABLE = "rpv"
+"""Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
+
 _TEXT = ("text", "character varying")
 _INSTANT = ("timestamp with time zone",)
 _WHOLE = ("smallint", "integer", "bigint")
@@ -72,6 +75,9 @@ class Table:
         leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
         checked_columns: Columns that a valid CHECK speaks of.
         row_security_active: Whether policies filter what we see.
+        foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
+        heir: A table that inherits from it without being a partition.
+        finds_periods: An index of it, or of each partition, begins with `period_start`, or with `usage_type` and it.
         can_select: Privilege on the whole table.
         can_insert: Privilege on the whole table.
         can_delete: Privilege on the whole table.
@@ -86,6 +92,9 @@ class Table:
     leading_index_columns: frozenset[str]
     checked_columns: frozenset[str]
     row_security_active: bool
+    foreign_part: str | None
+    heir: str | None
+    finds_periods: bool
     can_select: bool
     can_insert: bool
     can_delete: bool
@@ -132,6 +141,8 @@ class BillingTables:
         quantity_is_numeric: Quantities can be fractions, NaN or infinite.
         has_subscriptions: Without them limits are unknown.
         has_ingest_xid: Events carry the transaction that inserted them.
+        finds_periods: An index tells which events begin before or after a moment.
+        to_lock: The tables that a decision locks.
         log_identity: Which log this is: server, database, tables and partitions.
         catalog_version: Another one as soon as anything about the tables has changed.
     """
@@ -140,6 +151,8 @@ class BillingTables:
     quantity_is_numeric: bool
     has_subscriptions: bool
     has_ingest_xid: bool
+    finds_periods: bool
+    to_lock: tuple[str, ...]
     log_identity: str
     catalog_version: str
 
@@ -196,6 +209,9 @@ def _table(row: Mapping[Any, Any]) -> Table:
         leading_index_columns=frozenset(row["leading_index_columns"]),
         checked_columns=frozenset(row["checked_columns"]),
         row_security_active=row["row_security_active"],
+        foreign_part=row["foreign_part"],
+        heir=row["heir"],
+        finds_periods=row["finds_periods"],
         can_select=row["can_select"],
         can_insert=row["can_insert"],
         can_delete=row["can_delete"],
@@ -217,6 +233,34 @@ def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
     if name == SUBSCRIPTIONS and "status" not in table.types:
         sentences.append(f"{name} has no column status")
     return tuple(sentences)
+
+
+def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
+    """Why log or counters are not of a kind that we can work with, and the fix; None if they are."""
+    if name == SUBSCRIPTIONS:
+        return None
+    if table.foreign_part is not None:
+        is_part = table.foreign_part != table.name
+        return (
+            f"{table.foreign_part} is a foreign table{f', and a part of {table.name}' if is_part else ''}: it can neither "
+            "be locked nor read at one snapshot with the rest, so right counters would look wrong.",
+            f"Move its rows into a table of this database, or: "
+            f"alter table {table.name} detach partition {table.foreign_part};"
+            if is_part
+            else f"Point DATABASE_URL at the database that holds {name} itself.",
+        )
+    if table.kind == "m":
+        return (
+            f"{table.name} is a materialized view, which is as old as its last refresh.",
+            f"Let search_path find the table {name} itself.",
+        )
+    if name == COUNTERS and table.heir is not None:
+        return (
+            f"Table {table.heir} inherits from {table.name} without being a partition of it: a key could have a counter "
+            "in each, which no unique key forbids.",
+            f"alter table {table.heir} no inherit {table.name};",
+        )
+    return None
 
 
 def has_unique_key(table: Table, columns: frozenset[str]) -> bool:
@@ -275,11 +319,10 @@ def decision(
     if known is None:  # which tables there are is to be known before they can be locked
         with begin(connection):
             known = require_trustworthy(connection)
-    names = (EVENTS, COUNTERS, SUBSCRIPTIONS) if known.has_subscriptions else (EVENTS, COUNTERS)
     with begin(
         connection,
         isolation,
-        lock_tables=names,
+        lock_tables=known.to_lock,
         lock_timeout_ms=lock_timeout_ms,
         statement_timeout_ms=statement_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
@@ -311,6 +354,10 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
         quantity_is_numeric=events.types["quantity"] == "numeric",
         has_subscriptions=subscriptions is not None,
         has_ingest_xid=events.types.get("ingest_xid") == "xid8",
+        finds_periods=events.finds_periods,
+        to_lock=(EVENTS, COUNTERS, SUBSCRIPTIONS)
+        if subscriptions is not None and subscriptions.kind in _LOCKABLE
+        else (EVENTS, COUNTERS),
         log_identity=connection.execute(statement("log_identity")).scalar_one(),
         catalog_version=catalog_version,
     )
@@ -335,6 +382,9 @@ def _require_visible(table: Table, name: str, server: Server) -> None:
             f"{'; '.join(wrong)}.",
             mend=f"Check that search_path ({server.search_path}) finds the application's own {name}.",
         )
+    unsound = unsound_kind(table, name)
+    if unsound is not None:
+        raise UntrustworthyLogError(unsound[0], mend=unsound[1])
     if table.row_security_active:
         raise UntrustworthyLogError(
             f"Row level security is active on {table.name} for role {server.role}: it would hide rows without an "

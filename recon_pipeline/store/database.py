@@ -79,8 +79,8 @@ class BillingDatabase:
         """One connection for several transactions, closed at the end.
 
         Args:
-            any_schema_version: Also where schema `recon` is of another version than this code needs, or missing: for what
-                prepares a database or examines it.
+            any_schema_version: Also where schema `recon` is of another version than this code needs, or missing: for
+                what prepares a database or examines it.
 
         Raises:
             SchemaVersionError: Schema `recon` is of another version, or missing.

@@ -21,6 +21,7 @@ from recon_pipeline.store.billing_tables import (
     describe_server,
     describe_table,
     has_unique_key,
+    unsound_kind,
     wrong_columns,
 )
 from recon_pipeline.store.ingest_xid import Lack, Need
@@ -105,6 +106,9 @@ def _table(connection: Connection, name: str, server: Server) -> Generator[Findi
         yield failed(f"{name} columns", "; ".join(wrong), f"Check that {table.name} is the application's own {name}.")
         return None
     yield passed(f"{name} columns", f"all present in {table.name}")
+    unsound = unsound_kind(table, name)
+    if unsound is not None:
+        yield failed(f"{name} kind", *unsound)
     yield (
         passed(f"{name} readable", "select granted")
         if table.can_select

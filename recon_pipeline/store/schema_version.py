@@ -23,7 +23,7 @@ def is_known_to_be_ours(connection: Connection) -> bool:
 
 
 def installed_version(connection: Connection) -> str | None:
-    """The version of schema `recon`, or None if it was never prepared; in a transaction, which has failed in that case."""
+    """The version of schema `recon`, or None if it was never prepared; the transaction has failed in that case."""
     try:
         return connection.exec_driver_sql("select max(version_num) from recon.schema_version").scalar_one()
     except DBAPIError as error:

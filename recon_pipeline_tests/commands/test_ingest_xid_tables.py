@@ -206,19 +206,6 @@ def test_names_that_must_be_quoted_are(make_billing: MakeBilling) -> None:
 @pytest.mark.parametrize(
     ("breakage", "reason"),
     [
-        (
-            f"""
-            drop table {LOG};
-            create foreign data wrapper nothing;
-            create server nowhere foreign data wrapper nothing;
-            create foreign table {LOG} (
-                id uuid, gateway_name text, gateway_customer_id text, usage_type text, request_id text,
-                quantity integer, period_start timestamptz, period_end timestamptz, event_timestamp timestamptz,
-                created_at timestamptz
-            ) server nowhere
-            """,
-            f"{LOG} is not a plain table, so its rows cannot be given a transaction id",
-        ),
         (f"alter table {LOG} add column ingest_xid text", f"{LOG}.ingest_xid is text, not xid8"),
         (f"create table heir () inherits ({LOG})", f"tables inherit from {LOG} without being partitions of it"),
     ],

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from recon_pipeline.core.errors import ReconError, UntrustworthyLogError
-from recon_pipeline.store.billing_tables import require_trustworthy
+from recon_pipeline.core.findings import Verdict
+from recon_pipeline.store.billing_tables import decision, require_trustworthy
 from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.requirements import check_database
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, PrivateServer
 from recon_pipeline_tests.reconciliation.product import reconcile, run_job
@@ -318,3 +320,105 @@ def test_a_table_that_admits_repeated_request_ids_from_now_on_is_read_that_way(b
     with database.transaction() as connection:
         assert not require_trustworthy(connection).request_id_is_unique
     database.close()
+
+
+FOREIGN = "create foreign data wrapper nothing; create server nowhere foreign data wrapper nothing;"
+LOG_COLUMNS = """
+    id uuid, gateway_name text, gateway_customer_id text, usage_type text, request_id text, quantity integer,
+    period_start timestamptz, period_end timestamptz, event_timestamp timestamptz, created_at timestamptz
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "mend"),
+    [
+        (
+            f"{FOREIGN} drop table billing_usage_events; "
+            f"create foreign table billing_usage_events ({LOG_COLUMNS}) server nowhere",
+            "billing_usage_events is a foreign table: it can neither be locked nor read at one snapshot",
+            "Point DATABASE_URL at the database that holds billing_usage_events itself",
+        ),
+        (
+            f"{FOREIGN} drop table billing_usage_events; "
+            f"create table billing_usage_events ({LOG_COLUMNS}) partition by range (period_start); "
+            "create table here partition of billing_usage_events default; "
+            "create foreign table elsewhere partition of billing_usage_events "
+            "for values from ('2020-01-01') to ('2021-01-01') server nowhere",
+            "elsewhere is a foreign table, and a part of billing_usage_events",
+            "alter table billing_usage_events detach partition elsewhere;",
+        ),
+        (
+            "alter table billing_usage_events rename to log; "
+            "create materialized view billing_usage_events as select * from log",
+            "billing_usage_events is a materialized view, which is as old as its last refresh",
+            "Let search_path find the table billing_usage_events itself",
+        ),
+        (
+            "create table heir () inherits (billing_usage_counters)",
+            "Table heir inherits from billing_usage_counters without being a partition of it",
+            "alter table heir no inherit billing_usage_counters;",
+        ),
+    ],
+)
+def test_a_table_of_a_kind_that_cannot_be_worked_with_is_refused_with_the_fix(
+    billing: Billing, change: str, what: str, mend: str
+) -> None:
+    billing.connection.execute(change.encode())
+
+    error = refusal(billing.url)
+
+    assert what in error.what
+    assert mend in error.mend
+    with BillingDatabase(billing.url).transaction() as connection:
+        found = [one for one in check_database(connection) if one.verdict is Verdict.FAIL]
+    assert [(what in one.detail, mend in (one.mend or "")) for one in found if "kind" in one.requirement] == [
+        (True, True)
+    ]
+
+
+def test_counters_that_get_an_inheriting_table_between_two_steps_are_refused(billing: Billing) -> None:
+    """A counter of an inheriting table is a second one of its key: setting one right makes the other wrong."""
+    let_drift(billing)
+    database = BillingDatabase(billing.url, keeps_connection=True)
+    with database.connection() as connection, decision(connection):
+        pass
+    billing.query("create table heir (like billing_usage_counters including all) inherits (billing_usage_counters)")
+    billing.query("insert into heir select * from billing_usage_counters")
+
+    with (
+        pytest.raises(UntrustworthyLogError, match="inherits"),
+        database.connection() as connection,
+        decision(connection),
+    ):
+        pass
+    database.close()
+    assert refusal(billing.url)
+    assert billing.query("select usage_count from billing_usage_counters") == [(4,), (4,)]
+
+    billing.query("alter table heir no inherit billing_usage_counters")
+    assert reconcile(billing.url).repaired == 1
+
+
+def test_partitions_of_the_counters_are_no_heirs(billing: Billing) -> None:
+    billing.connection.execute(
+        b"""
+        create table parted (like billing_usage_counters including defaults) partition by range (period_start);
+        create table whole partition of parted default;
+        alter table parted add unique (gateway_name, gateway_customer_id, usage_type, period_start, period_end);
+        drop table billing_usage_counters;
+        alter table parted rename to billing_usage_counters;
+        """
+    )
+    billing.add_event("a", 10)
+
+    assert reconcile(billing.url).repaired == 1
+
+
+@pytest.mark.parametrize("kind", ["view", "materialized view"])
+def test_subscriptions_may_be_a_view_of_any_kind(billing: Billing, kind: str) -> None:
+    """LOCK TABLE takes no materialized view; limits need no lock."""
+    billing.query("alter table billing_subscriptions rename to contracts")
+    billing.query(f"create {kind} billing_subscriptions as select * from contracts")
+    let_drift(billing)
+
+    assert reconcile(billing.url).repaired == 1

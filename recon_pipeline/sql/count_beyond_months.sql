@@ -1,0 +1,11 @@
+-- How many events of a metered usage have a period that begins outside of the known months.
+-- Invariant: infinity is later than every month, and no period_start is a kind of its own.
+-- Index: (usage_type, period_start, ...), or one pass over the log.
+select
+    count(*) filter (where period_start < :first_start) as earlier_count,
+    count(*) filter (where period_start >= :last_end) as later_count,
+    count(*) filter (where period_start is null) as never_count
+from billing_usage_events
+where gateway_name = :gateway_name
+    and usage_type = :usage_type
+    and (period_start < :first_start or period_start >= :last_end or period_start is null)
