@@ -1,4 +1,4 @@
-"""Those who act in a simulation: the application, the saboteur, the clock and the product's runs.
+"""Those who act in a simulation beside the product: the application, the saboteur and the clock.
 
 Each tells the model what it did as soon as it is committed. None of them waits for time to pass.
 """
@@ -10,31 +10,27 @@ from uuid import UUID
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
 
-from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE, connected
 from recon_pipeline_tests.reconciliation.traffic import APPLICATION
-from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.model import (
     Added,
     Change,
     Deleted,
-    Drifted,
     Erased,
     Event,
+    Foreign,
     Inserted,
-    Key,
     Model,
-    ViolationError,
 )
-from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked, Ended
-from recon_pipeline_tests.simulation.plan import COMMIT_UNKNOWN, SQLSTATES, TERMINATED, Op
+from recon_pipeline_tests.simulation.pipeline import COMMIT
+from recon_pipeline_tests.simulation.plan import NAMED, Op
 from recon_pipeline_tests.simulation.scheduler import Actor
 
 SETTLE_SECONDS = 1_800
+UTC = "-c timezone=UTC"
+"""So that periods come back as they went."""
+
 _KEY = "(gateway_name, usage_type, gateway_customer_id, period_start, period_end) = (%s, %s, %s, %s, %s)"
 _COLUMNS = "gateway_name, usage_type, gateway_customer_id, period_start, period_end"
 _INSERT_EVENT = f"""
@@ -42,29 +38,57 @@ _INSERT_EVENT = f"""
     on conflict do nothing
 """
 _NEW_EVENTS = """
-    select event.id, event.created_at, to_jsonb(event) ->> 'ingest_xid' as ingest_xid, quantity
+    select
+        event.id, event.created_at, event.quantity, event.request_id,
+        gateway_customer_id, period_start, period_end,
+        to_jsonb(event) ? 'ingest_xid' as has_ingest_xid, to_jsonb(event) ->> 'ingest_xid' as ingest_xid,
+        pg_current_xact_id()::text::bigint as transaction
     from billing_usage_events as event
-    where request_id = %s and xmin = pg_current_xact_id()::xid and id <> all(%s)
+    where request_id = any(%s) and xmin = pg_current_xact_id()::xid and id <> all(%s)
 """
+_INSERT_NAMED = f"""
+    insert into billing_usage_events ({_COLUMNS}, quantity, request_id, ingest_xid)
+    values (%s, %s, %s, %s, %s, %s, %s, ({{named}})::xid8)
+"""
+_INSERT_COPY = """
+    insert into billing_usage_events
+    select copied.*
+    from billing_usage_events as event,
+        jsonb_populate_record(event, jsonb_build_object('id', gen_random_uuid(), 'request_id', %s::text)) as copied
+    where event.id = %s
+"""
+"""What `insert ... select *` does, and a COPY: every column comes along."""
+
+_NAMES = {
+    "null": "select null::text",
+    "none": "select '0'",
+    "old": "select (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 40)::text",
+    "own": "select pg_current_xact_id()::text",
+    "soon": "select (pg_current_xact_id()::text::bigint + 30)::text",
+    "far": "select (pg_current_xact_id()::text::bigint + 1000000000)::text",
+}
 _INCREMENT = f"""
     insert into billing_usage_counters as counter ({_COLUMNS}, usage_count) values (%s, %s, %s, %s, %s, %s)
     on conflict ({_COLUMNS}) do update set usage_count = counter.usage_count + excluded.usage_count
 """
 _RECORD = "select record_billing_usage_event(%s, %s, %s, %s, %s, %s, %s)"
 _AN_HOUR_PASSES = """
-    set session_replication_role = replica;
-    update billing_usage_events set created_at = created_at - interval '1 hour';
-    set session_replication_role = origin;
     update recon.reconciliation_run as run set started_at = run.started_at - interval '1 hour'
     from (
         select run_id from recon.reconciliation_run where outcome <> 'running' for update skip locked
     ) as free
-    where run.run_id = free.run_id;
-    update recon.event_log as log set first_seen_at = log.first_seen_at - interval '1 hour'
-    from (select is_known from recon.event_log for update skip locked) as free
-    where log.is_known
+    where run.run_id = free.run_id
 """
-_COUNT_NOW = "select pg_stat_force_next_flush()"
+_HAS_HORIZONS = """
+    select exists (
+        select from pg_attribute where attrelid = 'recon.reconciliation_run'::regclass and attname = 'horizon'
+    )
+"""
+_OLD_HORIZON = """
+    select coalesce(max(horizon::text::bigint), 0) from recon.reconciliation_run
+    where started_at <= now() - make_interval(secs => %s)
+"""
+COUNT_NOW = "select pg_stat_force_next_flush()"
 """So that Postgres counts a change when it is committed and not some time within a second."""
 
 
@@ -75,6 +99,7 @@ class Session:
     actor: Actor
     model: Model
     connection: psycopg.Connection[Any]
+    on_their_way: set[str] = field(default_factory=set)
     statements: int = 0
     seen: list[UUID] = field(default_factory=list)
 
@@ -94,38 +119,45 @@ class Session:
         if is_rolled_back:
             self.connection.rollback()
             return
-        self.connection.execute(_COUNT_NOW)
+        self.connection.execute(COUNT_NOW)
         self.connection.commit()
         self.model.commit(changes)
 
-    def new_events(self, key: Key, request_id: str) -> list[Change]:
-        """What this transaction has put into the log for a request id since it was last asked."""
-        rows = self.connection.execute(_NEW_EVENTS, (request_id, self.seen)).fetchall()
-        self.seen += [row.id for row in rows]
-        order = [(*([int(row.ingest_xid)] if row.ingest_xid else []), row.created_at, row.id) for row in rows]
-        return [
-            Inserted(str(row.id), Event(request_id, key, row.quantity, arrived))
-            for row, arrived in zip(rows, order, strict=True)
-        ]
+    def new_events(self, *request_ids: str) -> list[Change]:
+        """What this transaction has put into the log for request ids since it was last asked."""
+        changes = new_events(self.connection, request_ids, self.seen)
+        self.seen += [UUID(change.id) for change in changes if isinstance(change, Inserted)]
+        return changes
 
 
-def application(ops: Sequence[Op], url: str, model: Model, in_flight: set[str]) -> Callable[[Actor], None]:
+def new_events(connection: psycopg.Connection[Any], request_ids: Sequence[str], seen: Sequence[UUID]) -> list[Change]:
+    """What the transaction of a connection has put into the log for request ids, but for what was seen."""
+    changes: list[Change] = []
+    for row in connection.execute(_NEW_EVENTS, (list(request_ids), list(seen))).fetchall():
+        arrived = (*([int(row.ingest_xid or 0)] if row.has_ingest_xid else []), row.created_at, row.id)
+        key = (row.gateway_customer_id, row.period_start, row.period_end)
+        changes.append(Inserted(str(row.id), Event(row.request_id, key, row.quantity, arrived, row.transaction)))
+        if row.has_ingest_xid and row.ingest_xid != str(row.transaction):
+            changes.append(Foreign(key))
+    return changes
+
+
+def application(ops: Sequence[Op], url: str, model: Model, on_their_way: set[str]) -> Callable[[Actor], None]:
     """Records usage, as applications do; gives up what Postgres cancels to break a deadlock among applications."""
 
     def act(actor: Actor) -> None:
-        with connected(url, application_name=APPLICATION) as connection:
-            session = Session(actor, model, connection)
+        with connected(url, application_name=APPLICATION, options=UTC) as connection:
+            session = Session(actor, model, connection, on_their_way)
             actor.pid = connection.info.backend_pid
             for op in ops:
                 actor.stop("begin")
-                in_flight.add(actor.name)
                 try:
                     _WRITES[op.kind](session, op)
                 except errors.DeadlockDetected:
                     connection.rollback()
                     session.statements = 0
                 finally:
-                    in_flight.discard(actor.name)
+                    on_their_way.discard(actor.name)
 
     return act
 
@@ -137,14 +169,14 @@ def _record(session: Session, op: Op) -> None:
         values = (GATEWAY, key[0], USAGE, request_id, *key[1:], op.quantity)
         ((is_new,),) = session.query("record_billing_usage_event", _RECORD, *values)
         if is_new:
-            changes += [*session.new_events(key, request_id), Added(key, op.quantity)]
+            changes += [*session.new_events(request_id), Added(key, op.quantity)]
     session.end(changes, is_rolled_back=op.is_rolled_back)
 
 
 def _split(session: Session, op: Op) -> None:
     (key,) = op.keys
     session.query("insert event", _INSERT_EVENT, GATEWAY, USAGE, *key, op.quantity, op.request_id)
-    changes = session.new_events(key, op.request_id)
+    changes = session.new_events(op.request_id)
     if changes and op.quantity > 0:
         session.query("increment", _INCREMENT, GATEWAY, USAGE, *key, op.quantity)
         changes.append(Added(key, op.quantity))
@@ -154,9 +186,10 @@ def _split(session: Session, op: Op) -> None:
 def _two(session: Session, op: Op) -> None:
     (key,) = op.keys
     session.query("insert event", _INSERT_EVENT, GATEWAY, USAGE, *key, op.quantity, op.request_id)
-    changes = session.new_events(key, op.request_id)
+    changes = session.new_events(op.request_id)
     session.end(changes, is_rolled_back=op.is_rolled_back)
     if changes and not op.is_rolled_back:
+        session.on_their_way.add(session.actor.name)
         session.query("increment", _INCREMENT, GATEWAY, USAGE, *key, op.quantity)
         session.end([Added(key, op.quantity)], is_rolled_back=False)
 
@@ -190,7 +223,7 @@ def _twice(session: Session, op: Op) -> None:
 def _lost(session: Session, op: Op) -> None:
     (key,) = op.keys
     session.query("insert event", _INSERT_EVENT, GATEWAY, USAGE, *key, op.quantity, op.request_id)
-    session.end(session.new_events(key, op.request_id), is_rolled_back=op.is_rolled_back)
+    session.end(session.new_events(op.request_id), is_rolled_back=op.is_rolled_back)
 
 
 def _orphan(session: Session, op: Op) -> None:
@@ -208,15 +241,74 @@ def _erase(session: Session, op: Op) -> None:
 
 def _edit(session: Session, op: Op) -> None:
     event = _picked(session.model, op)
-    update = "update billing_usage_events set quantity = %s where id = %s returning id, created_at"
-    changed = event and session.query("edit event", update, op.quantity, UUID(event[0]))
-    changes = [Inserted(event[0], replace(event[1], quantity=op.quantity))] if event and changed else []
+    _change_events(session, op, [event[0]] if event else [], "edit event")
+
+
+def _mass_edit(session: Session, op: Op) -> None:
+    """A price list, a merge of customers: one statement for half of the log."""
+    _change_events(session, op, _half(session.model, op), "edit many events")
+
+
+def _mass_erase(session: Session, op: Op) -> None:
+    """Somebody's right to be forgotten, or retention: one statement for half of the log."""
+    many = _half(session.model, op)
+    delete = "delete from billing_usage_events where id = any(%s) returning id"
+    gone = session.query("erase many events", delete, list(map(UUID, many))) if many else []
+    session.end([Erased(str(row.id)) for row in gone], is_rolled_back=op.is_rolled_back)
+
+
+def _change_events(session: Session, op: Op, ids: Sequence[str], name: str) -> None:
+    update = """
+        update billing_usage_events set quantity = %s where id = any(%s)
+        returning id, pg_current_xact_id()::text::bigint as transaction
+    """
+    changed = session.query(name, update, op.quantity, list(map(UUID, ids))) if ids else []
+    changes = [
+        Inserted(id, replace(session.model.events[id], quantity=op.quantity, transaction=row.transaction))
+        for row in changed
+        for id in [str(row.id)]
+    ]
     session.end(changes, is_rolled_back=op.is_rolled_back)
+
+
+def _named(session: Session, op: Op) -> None:
+    """An application that fills `ingest_xid` itself, as an ORM does that maps every column."""
+    (key,) = op.keys
+    insert = _INSERT_NAMED.replace("{named}", _NAMES[NAMED[op.pick % len(NAMED)]])
+    session.query("insert event with ingest_xid", insert, GATEWAY, USAGE, *key, op.quantity, op.request_id)
+    _increment_named(session, op)
+
+
+def _copied(session: Session, op: Op) -> None:
+    """An event that is another one but for its name, the transaction included."""
+    if event := _picked(session.model, op):
+        session.query("copy event", _INSERT_COPY, op.request_id, UUID(event[0]))
+        _increment_named(session, op)
+
+
+def _increment_named(session: Session, op: Op) -> None:
+    changes = session.new_events(op.request_id)
+    events = [change.event for change in changes if isinstance(change, Inserted)]
+    for event in events if op.nth else ():
+        if event.is_valid:
+            session.query("increment", _INCREMENT, GATEWAY, USAGE, *event.key, event.quantity)
+            changes.append(Added(event.key, int(event.quantity or 0)))
+    session.end(changes, is_rolled_back=op.is_rolled_back)
+
+
+def _half(model: Model, op: Op) -> list[str]:
+    """Every other event that is committed, whatever ids they were given."""
+    return [id for number, (id, _) in enumerate(_in_order(model)) if number % 2 == op.pick % 2]
+
+
+def _in_order(model: Model) -> list[tuple[str, Event]]:
+    healthy = [item for item in model.events.items() if item[1].key not in model.poisoned]
+    return sorted(healthy, key=lambda item: (item[1].request_id, item[1].arrived))
 
 
 def _picked(model: Model, op: Op) -> tuple[str, Event] | None:
     """One of the events that are committed, the same one whatever ids and transactions they were given."""
-    events = sorted(model.events.items(), key=lambda item: (item[1].request_id, item[1].arrived))
+    events = _in_order(model)
     return events[op.pick % len(events)] if events else None
 
 
@@ -232,167 +324,30 @@ _WRITES: dict[str, Callable[[Session, Op], None]] = {
     "orphan": _orphan,
     "erase": _erase,
     "edit": _edit,
+    "mass edit": _mass_edit,
+    "mass erase": _mass_erase,
+    "named": _named,
+    "copied": _copied,
 }
 
 
 def clock(ops: Sequence[Op], url: str, model: Model) -> Callable[[Actor], None]:
-    """Lets an hour pass: everything that is written down becomes an hour older."""
+    """Lets an hour pass: every run that has ended began an hour earlier."""
 
     def act(actor: Actor) -> None:
         with connected(url, application_name=APPLICATION) as connection:
             actor.pid = connection.info.backend_pid
             for _ in ops:
                 actor.stop("an hour passes")
-                connection.execute(_AN_HOUR_PASSES)
-                connection.commit()
-                model.grow_older()
+                model.grow_older(let_an_hour_pass(connection))
 
     return act
 
 
-@dataclass
-class Run:
-    """One run of the product that takes its turns, and what is to be held against it.
-
-    Attributes:
-        op: What it is asked to do, and what goes wrong.
-        run_id: Its id.
-        snapshot: What had drifted when its last REPEATABLE READ transaction took its snapshot.
-        snapshot_step: When that was.
-        compared: The same for its comparison, once it has made one; checked when that is committed.
-        compared_step: When that took its snapshot.
-        is_compared: That its comparison is right was checked.
-        was_disturbed: Something was made to go wrong in it.
-    """
-
-    op: Op
-    actor: Actor
-    model: Model
-    extent: Asked
-    run_id: str = ""
-    boundaries: int = 0
-    snapshot: dict[Key, Drifted] = field(default_factory=dict)
-    snapshot_step: int = 0
-    compared: dict[Key, Drifted] | None = None
-    compared_step: int = 0
-    is_compared: bool = False
-    was_disturbed: bool = False
-
-    def before_statement(self, connection: Connection, name: str, parameters: dict[str, Any]) -> str | None:
-        """Wait for the turn; then let the fault strike if this is its place."""
-        session = _session(connection)
-        self.actor.pid = session.info.backend_pid
-        if name in ("session_settings", "enter_chunk"):
-            self.actor.lock_timeout_ms = int(parameters["lock_timeout"].removesuffix("ms"))
-            parameters |= {"lock_timeout": "10min", "statement_timeout": "10min"}
-        self.actor.stop(name)
-        self.boundaries += 1
-        is_repeatable = connection.get_isolation_level() == "REPEATABLE READ"
-        if (name == "session_settings" and is_repeatable) or (name == "forget_drift" and not is_repeatable):
-            self.snapshot, self.snapshot_step = self.model.drift(), self.model.step
-        if name == "forget_drift":
-            self.compared, self.compared_step = self.of_extent(self.snapshot), self.snapshot_step
-        return self._struck()
-
-    def before_commit(self, connection: Connection) -> None:
-        """Wait for the turn; then commit and cut the connection if that is the fault."""
-        session = _session(connection)
-        self.actor.stop(COMMIT)
-        self.boundaries += 1
-        session.execute(_COUNT_NOW)
-        if self.op.fault == COMMIT_UNKNOWN and self.boundaries >= self.op.nth and not self.was_disturbed:
-            self.was_disturbed = True
-            session.commit()
-            session.close()
-
-    def at_error(self, error: DBAPIError) -> DBAPIError | None:
-        """A wait that the schedule ended looks like one that lock_timeout ended; what was compared is taken back."""
-        if not self.is_compared:
-            self.compared = None
-        if not self.actor.is_timed_out:
-            return None
-        self.actor.is_timed_out, self.was_disturbed = False, True
-        return OperationalError(
-            error.statement, error.params, errors.LockNotAvailable("canceling statement due to lock timeout")
-        )
-
-    def _struck(self) -> str | None:
-        if self.was_disturbed or not self.op.fault or self.boundaries < self.op.nth or self.op.fault == COMMIT_UNKNOWN:
-            return None
-        self.was_disturbed = True
-        if self.op.fault == TERMINATED:
-            return "select pg_terminate_backend(pg_backend_pid())"
-        state = SQLSTATES[self.op.fault]
-        return f"do $$ begin raise exception 'a fault of the simulation' using errcode = '{state}'; end $$"
-
-    def of_extent(self, drift: dict[Key, Drifted]) -> dict[Key, Drifted]:
-        return {key: drifted for key, drifted in drift.items() if is_in(self.extent, key)}
-
-
-def is_in(extent: Asked, key: Key) -> bool:
-    """Whether a run looks at a key."""
-    months = BillingMonth.parse(extent.first).start, BillingMonth.parse(extent.last).end
-    return months[0] <= key[1] < months[1] and (not extent.customers or key[0] in extent.customers)
-
-
-_EXTENTS: dict[str, Asked] = {
-    "tick": Asked(),
-    "news": Asked(first="2025-03"),
-    "full": Asked(full=True),
-    "backfill": Asked(first="2025-05"),
-    "dry": Asked(is_dry=True),
-    "approve": Asked(approve_reason="the operator has looked at it"),
-}
-
-
-@dataclass
-class Reconciler:
-    """Runs of the product, one after the other on a connection that is kept.
-
-    Attributes:
-        run: The one that is going on.
-        ended: How the others ended.
-        disturbed: What was made to go wrong in them.
-    """
-
-    ops: Sequence[Op]
-    url: str
-    model: Model
-    max_repairs: int
-    run: Run | None = None
-    ended: list[Ended] = field(default_factory=list)
-    disturbed: list[str] = field(default_factory=list)
-
-    def act(self, actor: Actor) -> None:
-        """Run after run."""
-        for op in self.ops:
-            actor.stop("begin a run")
-            extent = _EXTENTS[op.kind] if op.kind in _EXTENTS else Asked(customers=(op.keys[0][0],))
-            self.run = run = Run(op, actor, self.model, extent)
-            database = BillingDatabase(self.url, keeps_connection=True)
-            pipeline.steer(database, run)
-            try:
-                ended = pipeline.run(database, extent, told=lambda run_id, run=run: setattr(run, "run_id", run_id))
-            finally:
-                database.close()
-            self.ended.append(ended)
-            if run.was_disturbed:
-                self.disturbed.append(op.fault or "lock timeout")
-            self._judge(run, ended)
-
-    def _judge(self, run: Run, ended: Ended) -> None:
-        if ended.outcome == "failed" and not run.was_disturbed:
-            raise ViolationError(f"a run failed of itself: {ended.error}")
-        wrong = len(run.of_extent(run.snapshot))
-        if ended.mismatch_count is not None and ended.mismatch_count > wrong:
-            raise ViolationError(f"the last check found {ended.mismatch_count} keys that differ, {wrong} did")
-        if run.extent.full and ended.outcome in ("clean", "not_clean") and ended.mismatch_count != wrong:
-            raise ViolationError(f"the last check found {ended.mismatch_count} keys that differ, {wrong} did")
-        if "aggregates_match_events" in ended.failed_checks:
-            raise ViolationError("an audit found aggregates that are not what the log adds up to")
-
-
-def _session(connection: Connection) -> psycopg.Connection[Any]:
-    session = connection.connection.dbapi_connection
-    assert isinstance(session, psycopg.Connection)
-    return session
+def let_an_hour_pass(connection: psycopg.Connection[Any]) -> int:
+    """Returns the highest horizon that is older than RECON_SETTLE_SECONDS then; 0 without one."""
+    connection.execute(_AN_HOUR_PASSES)
+    ((knows_horizons,),) = connection.execute(_HAS_HORIZONS).fetchall()
+    rows = connection.execute(_OLD_HORIZON, (SETTLE_SECONDS,)).fetchall() if knows_horizons else [(0,)]
+    connection.commit()
+    return rows[0][0]

@@ -1,6 +1,7 @@
 """What must be true of counters, log and ledger, in plain Python.
 
-Knows no database and no clock. Changes come in whole transactions, in the order in which they commit.
+Knows no database and no clock. Changes come in whole transactions, in the order in which they commit. A key with a
+poisoned row is nobody's promise: nothing is said about it, and everything about the others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,14 +26,19 @@ class Event:
         key: What it counts for.
         quantity: None and numbers up to 0 are invalid.
         arrived: Sorts events by arrival.
-        is_young: It may be that its increment is still on its way.
+        transaction: That which wrote the row as it is.
     """
 
     request_id: str
     key: Key
     quantity: int | None
     arrived: tuple[Any, ...] = ()
-    is_young: bool = True
+    transaction: int = 0
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it can count."""
+        return (self.quantity or 0) > 0 and None not in self.key and self.key[2] > self.key[1]
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,10 @@ class Sum:
 
     settled: int = 0
     visible: int = 0
+
+    def admits(self, usage_count: int | None) -> bool:
+        """Whether a counter of this value is right."""
+        return self.settled <= (usage_count or 0) <= self.visible
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,29 @@ class Inserted:
     event: Event
 
 
-Change = Added | Deleted | Erased | Inserted
+@dataclass(frozen=True)
+class Rewritten:
+    """Every row of the log was written anew by a transaction, with the values that it had."""
+
+    transaction: int
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """A key has a row that no arithmetic can hold."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A key has an event that does not carry the transaction that inserted it."""
+
+    key: Key
+
+
+Change = Added | Deleted | Erased | Inserted | Rewritten | Poisoned | Foreign
+_NOTHING = Sum()
 
 
 @dataclass
@@ -100,8 +132,11 @@ class Model:
     """The committed state.
 
     Attributes:
-        settles: Events are young until the clock has moved on.
+        settles: Increments may come after their events, by as much as RECON_SETTLE_SECONDS.
         step: Grows with every decision of the schedule.
+        poisoned: Keys of which nothing is said.
+        foreign: Keys whose increments cannot be seen as such; what is read in increments may be wrong about them.
+        old_horizon: The highest horizon that a run took longer ago than RECON_SETTLE_SECONDS.
     """
 
     settles: bool
@@ -109,82 +144,102 @@ class Model:
     events: dict[str, Event] = field(default_factory=dict)
     counters: dict[Key, int] = field(default_factory=dict)
     repairs: int = 0
-    _settled: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
+    poisoned: set[Key] = field(default_factory=set)
+    foreign: set[Key] = field(default_factory=set)
+    old_horizon: int = 0
+    _sums: dict[Key, Sum] = field(default_factory=dict)
+    _of_key: dict[Key, set[str]] = field(default_factory=dict)
+    _of_request: dict[str, set[str]] = field(default_factory=dict)
+    _history: dict[Key, list[tuple[int, Sum]]] = field(default_factory=dict)
     _apart: dict[Key, int] = field(default_factory=dict)
+    _grew_older: int = -1
 
-    def sums(self) -> dict[Key, Sum]:
-        """The event sum of each key that has one: the first valid event of each request id counts."""
-        sums: dict[Key, Sum] = {}
-        seen: set[str] = set()
-        for event in sorted(self.events.values(), key=lambda event: event.arrived):
-            quantity = event.quantity or 0
-            if quantity <= 0 or event.request_id in seen:
-                continue
-            seen.add(event.request_id)
-            before = sums.get(event.key, Sum())
-            settled = 0 if self.settles and event.is_young else quantity
-            sums[event.key] = Sum(before.settled + settled, before.visible + quantity)
-        return sums
+    def is_settled(self, event: Event) -> bool:
+        """Whether the increment of an event must have arrived.
+
+        The one place that says so: its transaction had ended when a horizon was taken that is old enough by now. When
+        the transaction began, and what the row says of its own age, is no part of it.
+        """
+        return not self.settles or event.transaction < self.old_horizon
+
+    def sum_of(self, key: Key) -> Sum:
+        """The event sum of a key: the first valid event of each request id counts."""
+        return self._sums.get(key, _NOTHING)
 
     def drift(self) -> dict[Key, Drifted]:
         """The keys whose counter lies outside of what the log allows."""
-        sums = self.sums()
         found = {}
-        for key in {*sums, *self.counters}:
-            total, counted = sums.get(key, Sum()), self.counters.get(key)
-            if not total.settled <= (counted or 0) <= total.visible:
+        for key in {*self._sums, *self.counters} - self.poisoned:
+            total, counted = self.sum_of(key), self.counters.get(key)
+            if not total.admits(counted):
                 found[key] = Drifted(counted, total.settled, total.visible)
         return found
 
     def commit(self, changes: Iterable[Change]) -> None:
-        """What a transaction of the application or of the saboteur did."""
-        before = self.sums()
+        """What a transaction of the application, of a saboteur or of a migrator did."""
+        touched: set[Key] = set()
         added: dict[Key, int] = {}
         for change in changes:
             match change:
                 case Inserted(id, event):
-                    self.events[id] = event
+                    touched |= self._forget(id)
+                    touched |= self._learn(id, event)
                 case Erased(id):
-                    del self.events[id]
+                    touched |= self._forget(id)
                 case Deleted(key):
                     self.counters.pop(key, None)
                 case Added(key, quantity):
                     self.counters[key] = self.counters.get(key, 0) + quantity
                     added[key] = added.get(key, 0) + quantity
-        self._remember(before, added)
+                case Rewritten(transaction):
+                    self.events = {id: replace(event, transaction=transaction) for id, event in self.events.items()}
+                    touched |= set(self._of_key)
+                case Poisoned(key):
+                    self.poisoned.add(key)
+                    self.counters.pop(key, None)
+                case Foreign(key):
+                    self.foreign.add(key)
+        self._remember(touched, added)
 
-    def grow_older(self) -> None:
-        """So much time passes that every increment has arrived."""
-        before = self.sums()
-        self.events = {id: replace(event, is_young=False) for id, event in self.events.items()}
-        self._remember(before, {})
+    def grow_older(self, old_horizon: int) -> None:
+        """So much time passes that every increment has arrived whose event had been committed at that horizon."""
+        self.old_horizon = max(self.old_horizon, old_horizon)
+        self._grew_older = self.step
+        self._remember(set(self._of_key), {})
+
+    def sum_anew(self) -> None:
+        """Every sum is that of another `old_horizon`; nothing is remembered of it."""
+        self._sums = {key: self._summed(key) for key in self._sums}
 
     def commit_of_product(
-        self, counters: Mapping[Key, int], repairs: Iterable[Repair], since: int, *, is_blocked: bool = False
+        self, counters: Mapping[Key, int], repairs: Iterable[Repair], since: int, began: int, *, is_blocked: bool
     ) -> None:
         """What a transaction of the product did.
 
         Args:
             counters: As they are now.
             repairs: The new rows of the ledger.
-            since: The step in which its run compared.
+            since: The step in which the transaction began.
+            began: The step in which the run began.
             is_blocked: The run may not repair anything.
 
         Raises:
-            ViolationError: It did anything but repairs to what the log says, each with its row in the ledger.
+            ViolationError: It did anything but repairs of wrong counters to what the log says, each with its row in
+                the ledger.
         """
         expected = dict(self.counters)
         for repair in repairs:
+            self.repairs += 1
+            if repair.key in self.poisoned:
+                continue
             if is_blocked:
                 raise ViolationError(f"a run that a guard had blocked repaired {repair}")
             if expected.get(repair.key) != repair.before:
                 raise ViolationError(f"{repair}: the counter was {expected.get(repair.key)} before")
-            self._require_right(repair, since)
+            self._require_right(repair, since, began)
             expected[repair.key] = repair.after
-            self.repairs += 1
-        if expected != dict(counters):
-            raise ViolationError(f"counters and ledger part: {_difference(expected, counters)}")
-        self.counters = dict(counters)
+        self._require_same(expected, counters, "counters and ledger part")
+        self.counters = expected
 
     def require_counters(self, counters: Mapping[Key, int], ledger_rows: int) -> None:
         """Hold the database to the model.
@@ -192,33 +247,82 @@ class Model:
         Raises:
             ViolationError: A counter is not the application's increments, plus the ledger, plus sabotage.
         """
-        if dict(counters) != self.counters:
-            raise ViolationError(f"a counter changed without a cause: {_difference(self.counters, counters)}")
+        self._require_same(self.counters, counters, "a counter changed without a cause")
         if ledger_rows != self.repairs:
             raise ViolationError(f"the ledger has {ledger_rows} rows, {self.repairs} repairs were made")
 
-    def _require_right(self, repair: Repair, since: int) -> None:
-        """A repaired counter is what the log says now, unless the log changed apart from the counter meanwhile."""
-        now = self.sums().get(repair.key, Sum()).settled
-        right = {now}
-        if self._apart.get(repair.key, -1) >= since:
-            right |= {settled for step, settled in self._settled.get(repair.key, []) if step >= since}
-        if repair.after not in right:
-            raise ViolationError(f"{repair} is wrong: the log says {' or '.join(map(str, sorted(right)))}")
+    def _require_right(self, repair: Repair, since: int, began: int) -> None:
+        """A repair sets a wrong counter to what the log says now.
 
-    def _remember(self, before: Mapping[Key, Sum], added: Mapping[Key, int]) -> None:
-        after = self.sums()
-        for key in {*before, *after}:
-            was, now = before.get(key, Sum()), after.get(key, Sum())
+        If the log changed apart from the counter while the transaction lasted, what it said meanwhile will do. Where
+        an hour passed in the run, its own idea of what is old enough may be that of its beginning.
+        """
+        possible = [self.sum_of(repair.key)]
+        since = began if self._grew_older >= began else since
+        if self._apart.get(repair.key, -1) >= since:
+            possible += [total for step, total in self._history.get(repair.key, []) if step >= since]
+        says = " or ".join(sorted({f"{one.settled} to {one.visible}" for one in possible}))
+        if not any(one.admits(repair.after) for one in possible):
+            raise ViolationError(f"{repair} is wrong: the log says {says}")
+        if all(one.admits(repair.before) for one in possible) and (repair.before is not None or repair.after):
+            raise ViolationError(f"{repair} changed a counter that was right: the log says {says}")
+
+    def _require_same(self, expected: Mapping[Key, int], counters: Mapping[Key, int], told: str) -> None:
+        found = {key: counted for key, counted in counters.items() if key not in self.poisoned}
+        if found != expected:
+            raise ViolationError(f"{told}: {_difference(expected, found)}")
+
+    def _learn(self, id: str, event: Event) -> set[Key]:
+        self.events[id] = event
+        self._of_key.setdefault(event.key, set()).add(id)
+        self._of_request.setdefault(event.request_id, set()).add(id)
+        return self._sharing(event.request_id)
+
+    def _forget(self, id: str) -> set[Key]:
+        event = self.events.get(id)
+        if event is None:
+            return set()
+        touched = self._sharing(event.request_id)
+        del self.events[id]
+        self._of_key[event.key].discard(id)
+        self._of_request[event.request_id].discard(id)
+        return touched
+
+    def _sharing(self, request_id: str) -> set[Key]:
+        return {self.events[id].key for id in self._of_request[request_id]}
+
+    def _summed(self, key: Key) -> Sum:
+        settled = visible = 0
+        for id in self._of_key.get(key, ()):
+            event = self.events[id]
+            if event.is_valid and self._is_first(event):
+                visible += event.quantity or 0
+                settled += (event.quantity or 0) if self.is_settled(event) else 0
+        return Sum(settled, visible)
+
+    def _is_first(self, event: Event) -> bool:
+        others = (self.events[id] for id in self._of_request[event.request_id])
+        return not any(other.is_valid and other.arrived < event.arrived for other in others)
+
+    def _remember(self, touched: Iterable[Key], added: Mapping[Key, int]) -> None:
+        for key in touched:
+            if key in self.poisoned:
+                self._sums.pop(key, None)
+                continue
+            was, now = self.sum_of(key), self._summed(key)
             if was != now:
+                self._sums[key] = now
                 # What it was until now belongs to this step too: a snapshot may be as old as that.
-                self._settled.setdefault(key, []).extend([(self.step, was.settled), (self.step, now.settled)])
-                if now.settled - was.settled != added.get(key, 0):
+                self._history.setdefault(key, []).extend([(self.step, was), (self.step, now)])
+                if now.visible - was.visible != added.get(key, 0) or now.settled - was.settled not in (
+                    0,
+                    added.get(key, 0),
+                ):
                     self._apart[key] = self.step
 
 
 def _difference(expected: Mapping[Key, int], found: Mapping[Key, int]) -> str:
-    differing = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
+    differing = [key for key in {*expected, *found} if expected.get(key) != found.get(key)]
     return "; ".join(
-        f"{key[0]} {key[1]:%Y-%m-%d}: {found.get(key)} instead of {expected.get(key)}" for key in differing
+        sorted(f"{key[0]} {key[1]:%Y-%m-%d}: {found.get(key)} instead of {expected.get(key)}" for key in differing)
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from unittest.mock import patch
 from uuid import uuid4
 
@@ -59,11 +59,41 @@ class Asked:
     approve_reason: str = ""
 
 
+@dataclass
+class Statement:
+    """A statement that is about to be executed.
+
+    Attributes:
+        name: The file in `sql/` that it was made from, or how it begins.
+        text: What is sent; another text takes its place.
+        parameters: What it binds, by name; other values take their place.
+        is_another: It has another text now, without parameters.
+    """
+
+    name: str
+    text: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    is_another: bool = False
+
+    def become(self, text: str) -> None:
+        """Have something else executed, without parameters."""
+        self.text, self.parameters, self.is_another = text, {}, True
+
+    @property
+    def takes_snapshot(self) -> bool:
+        """Whether a transaction has a snapshot once this was executed: SET and LOCK take none."""
+        parts = re.sub(r"--.*", "", self.text).split(";")
+        return not all(_TAKES_NO_SNAPSHOT.match(part) for part in parts if part.strip())
+
+
+_TAKES_NO_SNAPSHOT = re.compile(r"\s*(set|lock|show|begin|start|savepoint|release)\b", re.IGNORECASE)
+
+
 class Steering(Protocol):
     """Somebody who is told of everything that a run does in the database, before it does."""
 
-    def before_statement(self, connection: Connection, name: str, parameters: dict[str, Any]) -> str | None:
-        """Returns what is executed instead, if anything."""
+    def before_statement(self, connection: Connection, statement: Statement) -> None:
+        """A statement is about to be executed, as it stands in `statement` after this."""
         ...
 
     def before_commit(self, connection: Connection) -> None:
@@ -72,6 +102,19 @@ class Steering(Protocol):
 
     def at_error(self, error: DBAPIError) -> DBAPIError | None:
         """Returns the error that takes the place of this one, if any."""
+        ...
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """Somebody who is told of transactions and sessions too."""
+
+    def begins_transaction(self) -> None:
+        """A transaction begins."""
+        ...
+
+    def connects(self, session: Any) -> None:
+        """A session of the driver's was opened."""
         ...
 
 
@@ -108,13 +151,20 @@ def settings(*, settle_seconds: int = 0, budgets: Budgets | None = None) -> Iter
         yield
 
 
-def run(database: BillingDatabase, asked: Asked, *, told: Callable[[str], object] = lambda _: None) -> Ended:
+def run(
+    database: BillingDatabase,
+    asked: Asked,
+    *,
+    told: Callable[[str], object] = lambda _: None,
+    entering: Callable[[str], object] = lambda _: None,
+) -> Ended:
     """Run the assets in order, as far as their blocking checks let them.
 
     Args:
         database: Keeps its connection, as that of a run does.
         asked: What to do.
         told: Given the run's id before it begins.
+        entering: Given the name of each asset, and of the last check, before it begins.
     """
     ended = Ended(str(uuid4()))
     told(ended.run_id)
@@ -129,6 +179,7 @@ def run(database: BillingDatabase, asked: Asked, *, told: Callable[[str], object
     try:
         for asset in _ASSETS + (() if asked.is_dry else _REPAIR):
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
+            entering(asset.op.name)
             for check in _checks(_body(asset)(context, reconciler)):
                 if not check.passed:
                     ended.failed_checks.append(check.check_name or "counters_match_event_sums")
@@ -150,15 +201,30 @@ def steer(database: BillingDatabase, steering: Steering) -> None:
     """Let somebody steer everything that is done through this database."""
 
     def before_execute(connection: Connection, clause: Any, multi: Any, parameters: Any, _: Any) -> Any:
-        instead = steering.before_statement(connection, name_of(clause.text), parameters)
-        return (clause, multi, parameters) if instead is None else (text(instead), (), {})
+        found = Statement(name_of(clause.text), clause.text, dict(parameters))
+        steering.before_statement(connection, found)
+        instead = text(found.text) if found.text != clause.text else clause
+        return instead, () if found.is_another else multi, found.parameters
+
+    def before_cursor_execute(
+        connection: Connection, _: Any, sent: str, parameters: Any, context: Any, __: bool
+    ) -> Any:  # what exec_driver_sql sends passes here alone
+        if context.compiled is not None:
+            return sent, parameters
+        found = Statement(name_of(sent), sent)
+        steering.before_statement(connection, found)
+        return found.text, () if found.is_another else parameters
 
     def handle_error(context: ExceptionContext) -> Any:
         error = context.sqlalchemy_exception
         return steering.at_error(error) if isinstance(error, DBAPIError) else None
 
     event.listen(database.engine, "before_execute", before_execute, retval=True)
+    event.listen(database.engine, "before_cursor_execute", before_cursor_execute, retval=True)
     event.listen(database.engine, "commit", steering.before_commit)
+    if isinstance(steering, Attentive):
+        event.listen(database.engine, "begin", lambda _: steering.begins_transaction())
+        event.listen(database.engine, "connect", lambda session, _: steering.connects(session))
     event.listen(database.engine, "handle_error", handle_error, retval=True)
 
 

@@ -30,8 +30,16 @@ SQLSTATES = {
     "out of memory": "53200",
     "input/output error": "58030",
 }
-TERMINATED, COMMIT_UNKNOWN = "backend terminated", "commit unknown"
-FAULTS = (*SQLSTATES, TERMINATED, COMMIT_UNKNOWN)
+TERMINATED, COMMIT_UNKNOWN, FROZEN = "backend terminated", "commit unknown", "client frozen"
+FAULTS = (*SQLSTATES, TERMINATED, COMMIT_UNKNOWN, FROZEN, FROZEN)
+NAMED = ("null", "none", "old", "own", "soon", "far")
+"""What an application may write into `ingest_xid`."""
+
+TRAFFIC_CUSTOMERS = 300
+"""More than the product samples anywhere."""
+
+POISONS = ("no period end", "no customer", "long customer", "counter without count", "counter without customer")
+NUMERIC_POISONS = ("past bigint", "past numeric")
 BOUNDARIES_OF_A_RUN = 120
 """About as many statements and commits has a run: faults strike before one of them."""
 
@@ -70,12 +78,24 @@ class World:
         is_incremental: Runs read the log in increments.
         settles: Increments come in a second transaction, and RECON_SETTLE_SECONDS says how long after.
         max_repairs: RECON_MAX_REPAIRS.
+        is_partitioned: The log is partitioned by months, and cannot refuse a repeated request id.
+        is_guarded: The product's role is no superuser, and row level security holds for it.
+        is_numeric: Quantities are numeric.
+        is_loose: Constraints are lacking that would keep poisoned rows out.
+        has_traffic: Other customers use something between every two statements of a run.
+        is_calm: Nobody does anything wrong: every run ends clean.
     """
 
     is_unique: bool = True
     is_incremental: bool = True
     settles: bool = False
     max_repairs: int = 10_000
+    is_partitioned: bool = False
+    is_guarded: bool = False
+    is_numeric: bool = False
+    is_loose: bool = False
+    has_traffic: bool = False
+    is_calm: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +124,9 @@ class _Draw:
     requests: list[str] = field(default_factory=list)
 
     def writer(self, name: str, count: int) -> tuple[Op, ...]:
-        kinds = ["record"] * 4 + ["split"] * 2 + ["many"] + (["two"] * 4 if self.world.settles else ["two"])
+        kinds = ["record"] * 4 + ["split"] * 2 + ["many"]
+        if not self.world.is_calm:
+            kinds += ["two"] * 4 if self.world.settles else ["two"]
         return tuple(self._write(name, number, self.choices.choice(kinds)) for number in range(count))
 
     def _write(self, name: str, number: int, kind: str) -> Op:
@@ -118,7 +140,7 @@ class _Draw:
         return Op(kind, tuple(keys), quantity, request_id, is_rolled_back=self.choices.random() < 0.1)
 
     def saboteur(self, count: int) -> tuple[Op, ...]:
-        kinds = ["set", "set", "delete", "twice", "lost", "orphan", "erase", "edit"]
+        kinds = ["set", "set", "delete", "twice", "lost", "orphan", "erase", "edit", "mass edit", "mass erase"]
         return tuple(
             Op(
                 self.choices.choice(kinds),
@@ -131,12 +153,44 @@ class _Draw:
             for number in range(count)
         )
 
+    def namer(self, count: int) -> tuple[Op, ...]:
+        """Writers that fill `ingest_xid` themselves; most of them count what they write."""
+        return tuple(
+            Op(
+                self.choices.choice(["named", "named", "copied"]),
+                (self.choices.choice(self.keys),),
+                self.choices.randint(1, 9),
+                f"named-{number}",
+                self.choices.randint(0, 1_000),
+                nth=int(self.choices.random() < 0.7),
+                is_rolled_back=self.choices.random() < 0.1,
+            )
+            for number in range(count)
+        )
+
+    def poisoner(self, count: int) -> tuple[Op, ...]:
+        kinds = POISONS + NUMERIC_POISONS * self.world.is_numeric
+        return tuple(
+            Op(self.choices.choice(kinds), (self.choices.choice(self.keys),), 3, f"poison-{number}", number)
+            for number in range(count)
+        )
+
+    def migrator(self, count: int) -> tuple[Op, ...]:
+        kinds = ["add column to log", "reload log", "add column to counters"]
+        kinds += ["partition"] * 2 * self.world.is_partitioned
+        kinds += ["row security"] * 3 * self.world.is_guarded
+        kinds += ["retype quantity"] * (not self.world.is_numeric)
+        return tuple(
+            Op(self.choices.choice(kinds), pick=number, is_rolled_back=self.choices.random() < 0.1)
+            for number in range(count)
+        )
+
     def runs(self, kinds: Sequence[str], count: int, *, faulty: float) -> tuple[Op, ...]:
         return tuple(self._run(self.choices.choice(kinds), faulty) for _ in range(count))
 
     def _run(self, kind: str, faulty: float) -> Op:
         run = Op(kind, (self.choices.choice(self.keys),))
-        if self.choices.random() < faulty:
+        if self.choices.random() < faulty and not self.world.is_calm:
             return replace(run, fault=self.choices.choice(FAULTS), nth=self.choices.randint(1, BOUNDARIES_OF_A_RUN))
         return run
 
@@ -144,19 +198,18 @@ class _Draw:
 def draw(seed: int) -> Plan:
     """The plan of a seed."""
     choices = random.Random(seed)  # noqa: S311 - not a secret
-    world = World(
-        is_unique=choices.random() < 0.7,
-        is_incremental=choices.random() < 0.7,
-        settles=choices.random() < 0.2,
-        max_repairs=choices.choice([2, 10_000, 10_000, 10_000]),
-    )
+    world = _draw_world(choices)
     every_key = [(customer, *period) for customer in CUSTOMERS for period in PERIODS]
     drawn = _Draw(choices, world, choices.sample(every_key, choices.randint(2, 6)))
+    disturbs = not world.is_calm
     ops = {
         "writer1": drawn.writer("writer1", choices.randint(3, 7)),
         "writer2": drawn.writer("writer2", choices.randint(3, 7)),
         "writer3": drawn.writer("writer3", choices.randint(0, 5)),
-        "saboteur": drawn.saboteur(choices.randint(2, 6)),
+        "namer": drawn.namer(choices.randint(0, 4) * (disturbs and world.is_incremental and choices.random() < 0.4)),
+        "saboteur": drawn.saboteur(choices.randint(2, 6) * disturbs),
+        "poisoner": drawn.poisoner(choices.randint(1, 3) * (disturbs and world.is_loose)),
+        "migrator": drawn.migrator(choices.randint(1, 3) * (disturbs and choices.random() < 0.5)),
         "tick1": drawn.runs(["tick"], choices.randint(1, 3), faulty=0.25),
         "tick2": drawn.runs(["tick", "news"], choices.randint(0, 2), faulty=0.25),
         "auditor": drawn.runs(["full", "backfill", "customer"], choices.randint(0, 2), faulty=0.1),
@@ -164,6 +217,23 @@ def draw(seed: int) -> Plan:
         "clock": (Op("hour"),) * (choices.randint(1, 3) if world.settles else 0),
     }
     return Plan(seed, world, ops)
+
+
+def _draw_world(choices: random.Random) -> World:
+    is_calm = choices.random() < 0.1
+    is_partitioned = choices.random() < 0.15
+    return World(
+        is_unique=choices.random() < 0.7 and not is_partitioned,
+        is_incremental=choices.random() < 0.75,
+        settles=choices.random() < 0.2 and not is_calm,
+        max_repairs=choices.choice([2, 10_000, 10_000, 10_000]),
+        is_partitioned=is_partitioned,
+        is_guarded=choices.random() < 0.3,
+        is_numeric=choices.random() < 0.1,
+        is_loose=choices.random() < 0.15,
+        has_traffic=choices.random() < 0.25 or is_calm,
+        is_calm=is_calm,
+    )
 
 
 def as_words(kept: Mapping[str, Sequence[int]], decided: Sequence[str]) -> str:

@@ -50,6 +50,7 @@ class Actor:
         act: What it does, given itself.
         may_go: Whether it may take its next turn now.
         is_product: Its waits end by timeouts, and nobody may be cancelled because of it.
+        is_patient: It wants a table for itself, and may wait for whoever reads it.
         pid: Of its session, while it has one.
         at: The statement before which it is stopped.
         lock_timeout_ms: After which its wait for a lock would end.
@@ -62,6 +63,7 @@ class Actor:
     act: Callable[["Actor"], None]
     may_go: Callable[[], bool] = lambda: True
     is_product: bool = False
+    is_patient: bool = False
     pid: int | None = None
     at: str = "start"
     lock_timeout_ms: int = 0

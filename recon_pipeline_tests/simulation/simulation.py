@@ -16,12 +16,15 @@ from recon_pipeline.core.guards import Budgets
 from recon_pipeline.store import repair as repair_module
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
-from recon_pipeline_tests.simulation import pipeline
-from recon_pipeline_tests.simulation.actors import SETTLE_SECONDS, Reconciler, application, clock
+from recon_pipeline_tests.simulation import customers, pipeline, worlds
+from recon_pipeline_tests.simulation.actors import SETTLE_SECONDS, application, clock, let_an_hour_pass
+from recon_pipeline_tests.simulation.customers import Customers
+from recon_pipeline_tests.simulation.migrations import Migrations, migrator
 from recon_pipeline_tests.simulation.model import Drifted, Key, Model, Repair, ViolationError
 from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked
-from recon_pipeline_tests.simulation.plan import Plan, World
+from recon_pipeline_tests.simulation.plan import Plan
+from recon_pipeline_tests.simulation.poison import poisoner
+from recon_pipeline_tests.simulation.runs import Reconciler, Run, Surroundings
 from recon_pipeline_tests.simulation.scheduler import DEADLOCK_TIMEOUT_MS, TIMEOUT, Actor, Scheduler
 from recon_pipeline_tests.support.postgres import PostgresServer
 
@@ -29,12 +32,14 @@ STATEMENTS_WAITED_FOR = 6
 """The most statements of the product's, those of one chunk, during which the application may wait for it."""
 
 RECONCILERS = ("tick1", "tick2", "auditor", "operator")
-_LOOSE = """
-    alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key;
-    alter table billing_usage_events drop constraint billing_usage_events_quantity_check;
-    create index on billing_usage_events (request_id);
-"""
 _COUNTERS = "select gateway_customer_id, period_start, period_end, usage_count from billing_usage_counters"
+_CHANGED = "delete from simulated.counter_change returning *"
+"""Counters as they are, whoever has locked the table for himself."""
+
+_HORIZONS_AHEAD = """
+    select run_id from recon.reconciliation_run as run
+    where (to_jsonb(run) ->> 'horizon')::bigint > pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+"""
 _REPAIRS = """
     select run_id, gateway_customer_id, period_start, period_end, usage_count_before, usage_count_after, id
     from recon.counter_repair where id <> all(%s) order by id
@@ -129,17 +134,22 @@ def play(
 ) -> Played:
     """Play a plan in a database of its own; `told` hears who goes, and what it does."""
     world = plan.world
-    url = server.create_database(
-        server.template(f"world {world.is_unique} {world.is_incremental}", partial(_make, world))
-    )
+    url = server.create_database(server.template("simulated", worlds.make_base))
     try:
+        worlds.make(world, url)
         with ExitStack() as opened:
             monitor = Billing(url, opened.enter_context(connected(url, autocommit=True, options="-c timezone=UTC")))
             opened.enter_context(_steady())
-            budgets = Budgets(max_repairs=world.max_repairs)
+            # Shares are no part of it: where so few keys are, many of them are wrong.
+            budgets = Budgets(world.max_repairs, 1, 1, 10**9)
             settle_seconds = SETTLE_SECONDS if world.settles else 0
             opened.enter_context(pipeline.settings(settle_seconds=settle_seconds, budgets=budgets))
-            return _Play(plan, monitor, Model(world.settles), told).play(choose)
+            model = Model(world.settles)
+            around = Surroundings(world, model, monitor, Migrations())
+            if world.has_traffic:
+                session = opened.enter_context(connected(url, options=customers.OPTIONS))
+                around.between = Customers(session, model, random.Random(plan.seed)).use  # noqa: S311
+            return _Play(plan, monitor, model, around, told).play(choose)
     finally:
         server.drop_database(url)
 
@@ -149,8 +159,11 @@ class _Play:
     plan: Plan
     monitor: Billing
     model: Model
+    around: Surroundings
     told: Callable[[str, str], object]
-    in_flight: set[str] = field(default_factory=set)
+    on_their_way: set[str] = field(default_factory=set)
+    counters: dict[Key, int] = field(default_factory=dict)
+    changed: dict[Key, int] = field(default_factory=dict)
     reconcilers: dict[str, Reconciler] = field(default_factory=dict)
     actors: list[Actor] = field(default_factory=list)
     waited: dict[str, int] = field(default_factory=dict)
@@ -175,11 +188,19 @@ class _Play:
     def _actor(self, name: str) -> Actor:
         ops, url = self.plan.ops[name], self.monitor.url
         if name == "clock":
-            return Actor(name, clock(ops, url, self.model), may_go=lambda: not self.in_flight)
+            return Actor(name, clock(ops, url, self.model), may_go=lambda: not self.on_their_way)
+        if name == "migrator":
+            return Actor(name, migrator(ops, url, self.model, self.around.migrations), is_patient=True)
+        if name == "poisoner":
+            return Actor(name, poisoner(ops, url, self.model))
         if name not in RECONCILERS:
-            return Actor(name, application(ops, url, self.model, self.in_flight))
-        self.reconcilers[name] = Reconciler(ops, url, self.model, self.plan.world.max_repairs)
+            return Actor(name, application(ops, url, self.model, self.on_their_way))
+        self.reconcilers[name] = Reconciler(ops, self._url_of_product, self.around)
         return Actor(name, self.reconcilers[name].act, is_product=True)
+
+    @property
+    def _url_of_product(self) -> str:
+        return worlds.url_of_product(self.plan.world, self.monitor.url)
 
     def _after(self, actor: Actor, at: str) -> None:
         self.model.step += 1
@@ -198,7 +219,11 @@ class _Play:
 
     def _require_short_waits(self, actor: Actor) -> None:
         """The application waits for a chunk of the product's, and no longer."""
-        waiting = [other for other in self.actors if not other.is_product and other.state.name == "BLOCKED"]
+        waiting = [
+            other
+            for other in self.actors
+            if not other.is_product and not other.is_patient and other.state.name == "BLOCKED"
+        ]
         self.waited = {other.name: self.waited.get(other.name, 0) for other in waiting}
         for other in waiting if actor.is_product else ():
             self.waited[other.name] += actor.pid in self.monitor.value(_BLOCKS, other.pid)
@@ -206,20 +231,34 @@ class _Play:
                 raise ViolationError(f"{other.name} waits for {actor.name}, which went on to {actor.at}")
 
     def _require_committed(self, reconciler: Reconciler | None) -> None:
-        counters: dict[Key, int] = {row[:3]: row.usage_count for row in self.monitor.query(_COUNTERS)}
-        repairs = self._new_repairs()
+        counters, repairs = self._counters_now(), self._new_repairs()
         if reconciler is None or reconciler.run is None:
             self.model.require_counters(counters, self.model.repairs + len(repairs))
             return
         run = reconciler.run
         if foreign := [repair for repair in repairs if repair.run_id != run.run_id]:
             raise ViolationError(f"{foreign} came with a commit of run {run.run_id}")
-        found = len(run.compared or ())
-        is_blocked = found > reconciler.max_repairs and not run.extent.approve_reason
-        self.model.commit_of_product(counters, repairs, run.compared_step, is_blocked=is_blocked or run.extent.is_dry)
+        found = min(map(len, run.compared or ({},)))
+        is_blocked = found > self.plan.world.max_repairs and not run.extent.approve_reason and not run.reads_increments
+        self.model.commit_of_product(
+            counters, repairs, run.transaction_began, run.began, is_blocked=is_blocked or run.extent.is_dry
+        )
         if run.compared is not None and not run.is_compared:
-            self._require_exact(run.run_id, run.compared)
+            self._require_exact(run)
             run.is_compared = True
+        if self.plan.world.settles and (ahead := self.monitor.query(_HORIZONS_AHEAD)):
+            raise ViolationError(f"runs have horizons below which transactions go on: {ahead}")
+
+    def _counters_now(self) -> dict[Key, int]:
+        """Counters as the last committed changes left them."""
+        for row in sorted(self.monitor.query(_CHANGED), key=lambda row: row.id):
+            key: Key = row[1:4]
+            if row.id > self.changed.get(key, 0):
+                self.changed[key] = row.id
+                self.counters[key] = row.usage_count
+                if row.is_gone:
+                    del self.counters[key]
+        return self.counters
 
     def _new_repairs(self) -> list[Repair]:
         """Rows of the ledger that came since it was last asked; they need not come in the order of their ids."""
@@ -227,53 +266,65 @@ class _Play:
         self.seen += [row.id for row in rows]
         return [Repair(row.run_id, row[1:4], row.usage_count_before, row.usage_count_after) for row in rows]
 
-    def _require_exact(self, run_id: str, expected: dict[Key, Drifted]) -> None:
-        """A comparison finds what has drifted at its snapshot, all of it and nothing else."""
-        found = {row[:3]: Drifted(*row[3:]) for row in self.monitor.query(_DRIFT, run_id)}
-        if found != expected:
-            raise ViolationError(f"the comparison found {found}, at its snapshot there was {expected}")
+    def _require_exact(self, run: Run) -> None:
+        """A comparison finds what has drifted at its snapshot; what reads increments may look at fewer keys.
+
+        Of a key whose events do not carry their own transactions, increments cannot tell.
+        """
+        unknown = self.model.poisoned | (self.model.foreign if run.reads_increments else set())
+        rows = {row[:3]: Drifted(*row[3:]) for row in self.monitor.query(_DRIFT, run.run_id)}
+        found = {key: drifted for key, drifted in rows.items() if key not in unknown}
+        for there_was in run.compared or ():
+            expected = {key: drifted for key, drifted in there_was.items() if key not in unknown}
+            if found == expected or (run.reads_increments and found.items() <= expected.items()):
+                return
+        raise ViolationError(f"the comparison found {found}, at its snapshot there was {run.compared}")
 
     def _rest(self) -> None:
         """Once nobody acts, a run makes everything true, and the next ones find it so in every way there is."""
         if self.model.settles:
-            self.monitor.query("update billing_usage_events set created_at = created_at - interval '1 day'")
-            self.model.grow_older()
-        for number, ask in enumerate((Asked(), Asked(), Asked(full=True))):
+            self._run(Asked())  # takes a horizon above all that was written
+            self._require_accounted()
+            self.model.grow_older(let_an_hour_pass(self.monitor.connection))
+        # What increments cannot tell, an audit finds.
+        asked = (Asked(full=bool(self.model.foreign)), Asked(), Asked(full=True))
+        for number, ask in enumerate(asked):
             ended = self._run(ask)
             if number == 0 and ended.outcome == "blocked":
-                ended = self._run(Asked(approve_reason="the end"))  # an approval is of what a blocked run has shown
-            if ended.outcome != "clean":
+                # An approval is of what a blocked run has shown.
+                ended = self._run(Asked(approve_reason="the end", full=ask.full))
+            if ended.outcome != "clean" and not self._is_poisoned(ended):
                 raise ViolationError(f"run {number + 1} at rest ended {ended}")
             if number > 0 and self._new_repairs():
                 raise ViolationError("something was repaired once all was true")
             self._require_at_rest(ended.run_id)
 
+    def _is_poisoned(self, ended: pipeline.Ended) -> bool:
+        """Whether only poisoned keys are not clean."""
+        return ended.outcome == "not_clean" and 0 < (ended.mismatch_count or 0) <= len(self.model.poisoned)
+
     def _run(self, ask: Asked) -> pipeline.Ended:
-        database = BillingDatabase(self.monitor.url, keeps_connection=True)
+        database = BillingDatabase(self._url_of_product, keeps_connection=True)
         try:
             return pipeline.run(database, ask)
         finally:
             database.close()
 
+    def _require_accounted(self) -> None:
+        step = self.model.step
+        self.model.commit_of_product(self._counters_now(), self._new_repairs(), step, step, is_blocked=False)
+
     def _require_at_rest(self, run_id: str) -> None:
+        self._require_accounted()
         counters: dict[Key, int] = {row[:3]: row.usage_count for row in self.monitor.query(_COUNTERS)}
-        repairs = self._new_repairs()
-        self.model.commit_of_product(counters, repairs, self.model.step)
+        if counters != self._counters_now():
+            raise ViolationError("counters are not what their changes left")  # of the simulation's own
         if left := self.model.drift():
             raise ViolationError(f"at rest after a run, {left} differ")
         events = {row.id: (row.request_id, row[2:5], row.quantity) for row in self.monitor.query(_EVENTS)}
         expected = {id: (event.request_id, event.key, event.quantity) for id, event in self.model.events.items()}
         if events != expected:
             raise ViolationError(f"the log was changed in run {run_id}")
-
-
-def _make(world: World, url: str) -> None:
-    make_tables(url)
-    with connected(url, autocommit=True) as connection:
-        if not world.is_unique:
-            connection.execute(_LOOSE)
-    if world.is_incremental:
-        install_increments(url)
 
 
 @contextmanager

@@ -183,7 +183,7 @@ class Strikes:
     strike: Callable[[], object]
     boundaries: int = 0
 
-    def before_statement(self, connection: Connection, name: str, parameters: dict[str, Any]) -> None:
+    def before_statement(self, connection: Connection, statement: pipeline.Statement) -> None:
         """One more."""
         self._count()
 

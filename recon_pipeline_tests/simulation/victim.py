@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -30,9 +29,9 @@ class Deadly:
     nth: int
     boundaries: int = 0
 
-    def before_statement(self, connection: Connection, name: str, parameters: dict[str, Any]) -> None:
+    def before_statement(self, connection: Connection, statement: pipeline.Statement) -> None:
         """One more."""
-        self._count(name)
+        self._count(statement.name)
 
     def before_commit(self, connection: Connection) -> None:
         """One more."""
