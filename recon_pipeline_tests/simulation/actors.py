@@ -44,7 +44,7 @@ _NEW_EVENTS = """
         to_jsonb(event) ? 'ingest_xid' as has_ingest_xid, to_jsonb(event) ->> 'ingest_xid' as ingest_xid,
         pg_current_xact_id()::text::bigint as transaction
     from billing_usage_events as event
-    where request_id = any(%s) and xmin = pg_current_xact_id()::xid and id <> all(%s)
+    where gateway_name = 'stripe' and request_id = any(%s) and xmin = pg_current_xact_id()::xid and id <> all(%s)
 """
 _INSERT_NAMED = f"""
     insert into billing_usage_events ({_COLUMNS}, quantity, request_id, ingest_xid)

@@ -16,7 +16,7 @@ from recon_pipeline_tests.simulation.model import Added, Change, Inserted, Model
 from recon_pipeline_tests.simulation.plan import TRAFFIC_CUSTOMERS
 
 OPTIONS = f"{UTC} -c lock_timeout=1ms"
-_CALLS = 8
+_CALLS = 6
 _RECORD = """
     select record_billing_usage_event(%s, customer, %s, request_id, period_start, period_end, quantity)
     from unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::int[])
