@@ -1,15 +1,19 @@
 """A run that is cut off anywhere, however it is cut off, leaves nothing half done; the next one finishes."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import time_machine
 from sqlalchemy import Connection
@@ -17,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store import repair as repair_module
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline_tests.reconciliation.billing import Billing, customers
+from recon_pipeline_tests.reconciliation.billing import Billing, connected, customers
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
 from recon_pipeline_tests.simulation import pipeline, victim
@@ -219,6 +223,55 @@ def test_a_server_that_is_stopped_at_once_and_started_again_has_lost_nothing_tha
             _require_accounted(before, billing.counters(), billing.query(_LEDGER, known))
             with whole_repairs(billing):
                 pass
+
+
+def kill_a_backend(url: str) -> None:
+    """As the kernel does that runs out of memory: all sessions end, the server recovers, its statistics are gone."""
+    with connected(url, autocommit=True) as connection:
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        wait_until(lambda: not _answers(connection))
+    wait_until(lambda: _accepts(url))
+
+
+def _answers(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("select 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _accepts(url: str) -> bool:
+    try:
+        with connected(url) as connection:
+            return _answers(connection)
+    except psycopg.OperationalError:
+        return False
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("nth", [0, 10, 30, 63, 80])
+def test_a_counter_deleted_before_a_backend_was_killed_is_found_by_the_next_tick_though_statistics_are_gone(
+    private_server: PrivateServer, nth: int
+) -> None:
+    with private_server.billing() as billing:
+        url = billing.url
+        for customer in CUSTOMERS:
+            billing.record(customer, 3)
+        kill_a_backend(url)  # what is verified now is verified with statistics that begin anew
+    for _ in range(2):
+        assert run(url).outcome == "clean"
+    with private_server.reopened(billing) as billing:
+        billing.query("delete from billing_usage_counters where gateway_customer_id = %s", CUSTOMERS[4])
+        billing.query("select pg_stat_force_next_flush()")
+    if nth == 0:
+        kill_a_backend(url)
+    else:
+        run(url, steering=Strikes(nth, partial(kill_a_backend, url)))
+
+    assert run(url).outcome == "clean"
+    with private_server.reopened(billing) as billing:
+        assert billing.counters() == billing.event_sums()
 
 
 @pytest.mark.usefixtures("small_chunks")
