@@ -18,6 +18,7 @@ from recon_pipeline.store import statements
 from recon_pipeline_tests.reconciliation.billing import MAY
 from recon_pipeline_tests.simulation.pipeline import COMMIT
 from recon_pipeline_tests.simulation.plan import Op, Plan, World
+from recon_pipeline_tests.simulation.scenes import Scene
 
 
 class FragmentGoneError(AssertionError):
@@ -47,14 +48,6 @@ class Patch:
         if self.old not in text:
             raise FragmentGoneError(f"{self.where} has no {self.old!r}: write this mutation anew")
         return text.replace(self.old, self.new)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A plan, and who goes on until it has done what."""
-
-    plan: Plan
-    script: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

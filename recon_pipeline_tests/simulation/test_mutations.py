@@ -2,8 +2,9 @@
 
 import pytest
 
-from recon_pipeline_tests.simulation.mutations import MUTATIONS, FragmentGoneError, Mutation, Patch, Scene, mutated
+from recon_pipeline_tests.simulation.mutations import MUTATIONS, FragmentGoneError, Mutation, Patch, mutated
 from recon_pipeline_tests.simulation.plan import draw
+from recon_pipeline_tests.simulation.scenes import Scene
 from recon_pipeline_tests.simulation.simulation import Script, from_seed, play
 from recon_pipeline_tests.support.postgres import PostgresServer
 
