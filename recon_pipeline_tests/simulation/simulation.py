@@ -45,7 +45,7 @@ _REPAIRS = """
     from recon.counter_repair where id <> all(%s) order by id
 """
 _DRIFT = """
-    select gateway_customer_id, period_start, period_end, usage_count, settled_sum::bigint, visible_sum::bigint
+    select gateway_customer_id, period_start, period_end, usage_count, settled_sum, visible_sum
     from recon.counter_drift where run_id = %s
 """
 _EVENTS = """
