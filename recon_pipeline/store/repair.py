@@ -36,8 +36,8 @@ CHUNK_SECONDS = 0.2
 CHUNK_LOCK_TIMEOUT_MS = 100
 """Far below Postgres's deadlock_timeout of a second, so that the application is never the one that is cancelled."""
 
-CHUNK_STATEMENT_TIMEOUT_MS = 2_250
-CHUNK_IDLE_TIMEOUT_MS = 1_250
+CHUNK_STATEMENT_TIMEOUT_MS = 1_250
+CHUNK_IDLE_TIMEOUT_MS = 1_750
 """A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
 customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
 

@@ -162,7 +162,7 @@ def _clause(name: str, parts: Mapping[str, str]) -> TextClause:
 def _hooked(
     connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
-    parts = tables.parts | {"is_settled": "is_settled", "locked_sums": "locked_sums"}
+    parts = {"locked_sums": "locked_sums", "is_settled": "is_settled", **tables.parts}
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
     names = {_clause(name, parts): name for name in (*before, *after)}
 

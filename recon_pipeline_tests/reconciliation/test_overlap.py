@@ -79,7 +79,7 @@ def test_a_run_that_verified_does_not_wait_for_one_that_is_adding_to_the_same_mo
     run.repair()
     answer = run.verify()
     with billing.session() as other_run:
-        other_run.query("select from recon.usage_month for update")
+        other_run.query("select from recon.event_log for update")
         run.note_verified(answer)
 
     assert billing.value("select count(*) from recon.usage_month where counters_verified_below is not null") == 0
