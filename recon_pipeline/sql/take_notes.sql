@@ -22,4 +22,4 @@ where octet_length(gateway_customer_id) <= 1000
 order by gateway_name, usage_type, gateway_customer_id, period_start, period_end
 on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 do update set noted_xid = excluded.noted_xid
-returning gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition
+returning gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, gateway_customer_id = '' as is_nameless

@@ -244,11 +244,19 @@ class _Advancing:
     def _recompute(self, built: dict[MeteredUsage, list[str]]) -> tuple[str, ...]:
         """Sum keys anew whose events were deleted or updated; returns their months."""
         opened: dict[MeteredUsage, set[str]] = {}
+        nameless: set[MeteredUsage] = set()
         for row in self.connection.execute(statement("take_notes")):
-            opened.setdefault(MeteredUsage(row.gateway_name, row.usage_type), set()).add(row.partition)
-        parts = self.tables.parts | {"which_events": "below_horizon_of_opened"}
-        look_up_by_index(self.connection)
+            usage = MeteredUsage(row.gateway_name, row.usage_type)
+            opened.setdefault(usage, set()).add(row.partition)
+            if row.is_nameless:
+                nameless.add(usage)
         for usage, partitions in opened.items():
+            if usage in nameless:
+                sum_by_hash(self.connection)
+                parts = self.tables.parts | {"which_events": "below_horizon_of_nameless"}
+            else:
+                look_up_by_index(self.connection)
+                parts = self.tables.parts | {"which_events": "below_horizon_of_opened"}
             asked = _span(built[usage]) | {"every_key": False, "opens_differing": False}
             self._execute(usage, "put_sums", parts, horizon=str(self.horizon), **asked)
             self._execute(usage, "total_months", **_span([*partitions]), partitions=sorted(partitions))

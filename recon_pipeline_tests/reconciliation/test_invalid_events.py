@@ -82,6 +82,77 @@ def test_an_event_of_no_customer_is_counted_and_sampled_but_stops_nothing(make_b
     assert [event.request_id for event in odd(billing, invalid=True)] == ["nobody's"]
 
 
+@pytest.mark.parametrize("customer", ["x" * 1_001, "Ω" * 501, "x" * 2_660])
+def test_a_customer_whose_name_is_longer_than_1000_bytes_is_reported_and_left_alone(
+    billing: Billing, customer: str
+) -> None:
+    """No index of ours could hold such a key, and one of them stopped every run for everybody."""
+    billing.add_event("a", 10)
+    billing.add_event(customer, 5, request_id="long")
+    billing.add_counter(customer, 7)
+
+    for number in range(1, 3):
+        assert reconcile(billing.url).failed == 0
+        assert billing.counters() == {"a": 10 * number, customer: 7}
+        assert mismatch_count(billing.url) == 0
+        assert quality(billing).invalid_count == 1
+        assert [event.request_id for event in odd(billing, invalid=True)] == ["long"]
+        billing.add_event("a", 10)
+    billing.query("update billing_usage_events set quantity = 6 where request_id = 'long'")
+    billing.query("delete from billing_usage_events where request_id = 'long'")
+
+    reconcile(billing.url)
+
+    assert billing.counters() == {"a": 30, customer: 7}
+    assert quality(billing).invalid_count == 0
+
+
+def test_an_event_whose_period_has_no_end_is_reported_and_stops_nothing(make_billing: MakeBilling) -> None:
+    billing = make_billing("alter table billing_usage_events alter period_end drop not null")
+    billing.add_event("a", 10)
+    billing.add_event("a", 5, request_id="endless")
+    billing.query("update billing_usage_events set period_end = null where request_id = 'endless'")
+
+    for number in range(1, 3):
+        assert reconcile(billing.url).failed == 0
+        assert billing.counters() == {"a": 10 * number}
+        assert mismatch_count(billing.url) == 0
+        assert quality(billing).invalid_count == 1
+        assert [event.request_id for event in odd(billing, invalid=True)] == ["endless"]
+        billing.add_event("a", 10)
+    billing.query("update billing_usage_events set period_end = %s where request_id = 'endless'", MAY[1])
+
+    reconcile(billing.url)
+
+    assert billing.counters() == {"a": 35}
+    assert quality(billing).invalid_count == 0
+
+
+def test_events_that_belong_to_no_key_are_counted_exactly_when_some_of_them_go(make_billing: MakeBilling) -> None:
+    billing = make_billing("""
+        alter table billing_usage_events alter gateway_customer_id drop not null;
+        alter table billing_usage_events alter period_end drop not null;
+    """)
+    for number, customer in enumerate((None, None, "x" * 1_001, "x" * 1_001, "", "b")):
+        billing.add_event(customer, 5, request_id=f"odd-{number}")
+    billing.query("update billing_usage_events set period_end = null where gateway_customer_id = 'b'")
+    reconcile(billing.url)
+    assert quality(billing).invalid_count == 5
+
+    for left, gone in ((4, "odd-0"), (3, "odd-2"), (3, "odd-4"), (2, "odd-5")):
+        billing.query("delete from billing_usage_events where request_id = %s", gone)
+        reconcile(billing.url)
+        assert quality(billing).invalid_count == left
+        assert len(odd(billing, invalid=True)) == left
+    assert billing.counters() == {"": 0}
+    billing.query(
+        "update billing_usage_events set gateway_customer_id = 'c', request_id = 'c' where request_id = 'odd-1'"
+    )
+    reconcile(billing.url)
+    assert quality(billing).invalid_count == 1
+    assert billing.counters() == {"": 0, "c": 5}
+
+
 def test_a_key_with_nothing_but_invalid_events_and_a_counter_is_an_orphan(make_billing: MakeBilling) -> None:
     billing = make_billing(NO_CHECKS)
     billing.add_event("a", -5)

@@ -83,7 +83,7 @@ begin
         );
     end if;
     changed := 'select * from (' || changed || ') as event where gateway_name is not null and usage_type is not null '
-        || 'and period_start is not null and period_end is not null and octet_length(gateway_customer_id) <= 1000';
+        || 'and period_start is not null';
     -- Where a request id can occur twice, taking away the first makes another one count, maybe of another key.
     if tg_nargs > 0 then
         changed := format(
@@ -95,14 +95,16 @@ begin
             where (event.gateway_name, event.request_id) in (select gateway_name, request_id from changed)
                 and event.request_id = any(array(select request_id from changed))
                 and event.usage_type is not null
-                and event.period_start is not null
-                and event.period_end is not null',
+                and event.period_start is not null',
             changed, tg_argv[0]::regclass
         );
     end if;
+    -- An event that belongs to no key that could be kept is kept under the empty name.
     changed := format(
-        'select distinct gateway_name, usage_type, coalesce(gateway_customer_id, %L) as gateway_customer_id,
-            period_start, period_end from (%s) as event',
+        'select distinct gateway_name, usage_type,
+            case when octet_length(gateway_customer_id) <= 1000 and period_end is not null then gateway_customer_id else %L end
+            as gateway_customer_id,
+            period_start, coalesce(period_end, period_start) as period_end from (%s) as event',
         '', changed
     );
     if current_setting('transaction_isolation') <> 'read committed' then
