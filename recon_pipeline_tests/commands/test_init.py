@@ -211,3 +211,26 @@ def test_prepare_tells_a_connection_that_is_lost_as_such(make_billing: MakeBilli
     billing = make_billing(template="billing")
     with pytest.raises(ReconError, match="could not be reached"):
         prepare(BillingDatabase(f"{billing.url}&connect_timeout=1&hostaddr=203.0.113.1x"), with_billing_tables=False)
+
+
+def test_a_log_that_is_a_foreign_table_is_left_as_it_is_and_runs_are_said_to_be_refused(
+    make_billing: MakeBilling,
+) -> None:
+    make_billing(
+        """
+        drop table billing_usage_events;
+        create foreign data wrapper nothing;
+        create server nowhere foreign data wrapper nothing;
+        create foreign table billing_usage_events (
+            id uuid, gateway_name text, gateway_customer_id text, usage_type text, request_id text, quantity integer,
+            period_start timestamptz, period_end timestamptz, event_timestamp timestamptz, created_at timestamptz
+        ) server nowhere
+        """,
+        template="billing",
+    )
+
+    told = recon("init")
+
+    assert told.exit_code == 0
+    assert "runs will be refused: billing_usage_events is a foreign table: it can neither be locked" in told.said
+    assert "is a foreign table" in recon("doctor").said
