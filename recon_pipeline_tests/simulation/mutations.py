@@ -15,9 +15,6 @@ from types import CodeType, FunctionType
 from unittest.mock import patch
 
 from recon_pipeline.store import statements
-from recon_pipeline_tests.reconciliation.billing import MAY
-from recon_pipeline_tests.simulation.pipeline import COMMIT
-from recon_pipeline_tests.simulation.plan import Op, Plan, World
 from recon_pipeline_tests.simulation.scenes import Scene
 
 
@@ -108,62 +105,55 @@ def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:
     return function, original
 
 
-MISSING_COUNTERS = Plan(
-    0,
-    World(is_incremental=False),
-    {
-        "saboteur": tuple(Op("lost", ((name, *MAY),), 5, f"lost-{name}") for name in "ab"),
-        "writer1": (Op("many", (("b", *MAY), ("a", *MAY)), 3, "many"),),
-        "tick1": (Op("tick"),),
-    },
-)
-"""Two counters are to be made, and the application makes them too, in the other order."""
-
-_ADVANCE = "recon_pipeline.store.aggregates:_Advancing.advance"
+_ADVANCING = "recon_pipeline.store.aggregates:_Advancing"
 _REBUILD = "recon_pipeline.store.aggregates:_reason_to_rebuild"
 _REPAIRER = "recon_pipeline.store.repair:_Repairer"
 _TABLES = "recon_pipeline.store.billing_tables"
 _BREACHES = "recon_pipeline.core.guards:breaches"
 _COMMIT = "self.connection.connection.dbapi_connection.commit()"
 _TESTS = "recon_pipeline_tests/reconciliation"
+_LOST = f"{_TESTS}/test_no_lost_update.py::test"
+_CHANGED = f"{_TESTS}/test_changed_events.py::test"
+_HORIZON = f"{_TESTS}/test_horizon.py::test"
 _LOOKS = f"{_TESTS}/test_what_a_tick_looks_at.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
-_SUMMED_ONCE = (
-    f"{_TESTS}/test_changed_events.py"
-    "::test_a_repair_sums_a_key_changed_since_the_comparison_from_the_log_and_the_others_from_what_is_stored"
-)
+_HEAVY = f"{_TESTS}/test_heavy_keys.py::test"
 
 MUTATIONS = (
     Mutation(
-        "a sum from before the lock is written, where the comparison has one",
-        (Patch("repair_unchanged_counters", "and counter.xmin = drift.counter_xid", ""),),
-        (0, 1, 13),
-    ),
-    Mutation(
-        "a sum from before the lock is written, whatever has happened to the counter since",
-        (
-            Patch(
-                "repair_locked_counters",
-                "(counter.xmin = drift.counter_xid and counter.ctid = drift.counter_tid) is true",
-                "true",
-            ),
-        ),
-        (0, 1, 13),
-    ),
-    Mutation(
         "sum and write are one statement, with no lock before it",
         (Patch("lock_free_counters", "for no key update of counter skip locked", ""),),
-        (17, 19, 37),
+        f"{_LOST}_an_increment_that_starts_once_the_counter_is_locked_waits_and_is_kept[before]",
     ),
     Mutation(
         "the lock is let go before the write",
-        (Patch(f"{_REPAIRER}._lock_and_repair", "    if had:", f"    {_COMMIT}\n    if had:"),),
-        (3, 5, 7),
+        (Patch(f"{_REPAIRER}._lock_and_repair", "    if locked:", f"    {_COMMIT}\n    if locked:"),),
+        f"{_LOST}_an_increment_that_starts_once_the_counter_is_locked_waits_and_is_kept[before]",
+    ),
+    Mutation(
+        "the sum of the comparison is written",
+        (
+            Patch(
+                "repair_locked_counters",
+                "else coalesce(event_sum.settled, 0)\n        end as right_count",
+                "else locked.settled_sum\n        end as right_count",
+            ),
+            Patch(
+                "repair_locked_counters",
+                "drift.usage_limit, drift.outcome,",
+                "drift.usage_limit, drift.outcome, drift.settled_sum,",
+            ),
+        ),
+        f"{_LOST}_an_increment_that_commits_between_comparison_and_repair_is_kept",
     ),
     Mutation(
         "a repair leaves no row in the ledger",
-        (Patch("repair_unchanged_counters", "usage_limit\nfrom updated", "usage_limit\nfrom updated where false"),),
-        (0, 1, 3),
+        (
+            Patch(
+                "repair_locked_counters", "where updated.ordinal is not null or target.created", "where target.created"
+            ),
+        ),
+        f"{_LOST}_a_key_that_came_right_by_itself_gets_no_ledger_row",
     ),
     Mutation(
         "a created counter leaves no row in the ledger",
@@ -174,7 +164,7 @@ MUTATIONS = (
                 "where updated.ordinal is not null and not target.created",
             ),
         ),
-        (3, 5, 7),
+        f"{_LOST}_the_application_that_inserts_a_counter_just_after_the_repair_did_adds_to_it",
     ),
     Mutation(
         "counters are made in any order",
@@ -182,136 +172,93 @@ MUTATIONS = (
         f"{_TESTS}/test_overlap.py::test_missing_counters_are_made_in_the_one_order_in_which_every_run_locks",
     ),
     Mutation(
-        "a chunk waits for a lock for longer than Postgres waits before it cancels somebody",
-        (Patch(f"{_REPAIRER}.free_keys", "lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS", "lock_timeout_ms=LOCK_TIMEOUT_MS"),),
-        Scene(
-            MISSING_COUNTERS,
-            (
-                ("saboteur", COMMIT),
-                ("saboteur", COMMIT),
-                ("writer1", "record_billing_usage_event"),
-                ("tick1", "create_missing_counters"),
-                ("writer1", "record_billing_usage_event"),
-            ),
-        ),
-    ),
-    Mutation(
-        "the event at the horizon is not read",
-        (Patch("usage_beside_aggregates", "ingest_xid >= cast(:horizon", "ingest_xid > cast(:horizon"),),
-        (3, 4, 20),
-    ),
-    Mutation(
-        "the event at the horizon is not read by the repair",
-        (Patch("locked_sums_from_aggregates", "then countable.ingest_xid >= (", "then countable.ingest_xid > ("),),
-        f"{_TESTS}/test_no_lost_update.py::test_an_event_of_the_very_transaction_at_the_horizon_is_summed",
-    ),
-    Mutation(
-        "a key whose events changed is summed from the log, and its newest events once more",
+        "a heavy key is repaired although its events changed between the two sums",
         (
             Patch(
-                "locked_sums_from_aggregates",
-                "from asked\n                where horizon is not null\n            )",
-                "from asked\n            )",
+                f"{_REPAIRER}.heavy_key",
+                'statement("is_drifted_key_noted"), key).scalar_one()',
+                'statement("is_drifted_key_noted"), key).scalar_one() is None',
             ),
         ),
-        _SUMMED_ONCE,
-    ),
-    Mutation(
-        "every key of a customer with a changed one is summed from the log, and from what is stored",
-        (
-            Patch(
-                "locked_sums_from_aggregates",
-                "from asked\n                where horizon is null\n            )",
-                "from asked\n            )",
-            ),
-        ),
-        _SUMMED_ONCE,
+        f"{_HEAVY}_events_that_change_between_the_two_sums_of_a_heavy_key_defer_it",
     ),
     Mutation(
         "the event at the last horizon is not added",
         (Patch("since_horizon", "ingest_xid >= cast(:since", "ingest_xid > cast(:since"),),
-        (4, 3, 20),
-    ),
-    Mutation(
-        "the event at the new horizon is added too early",
-        (Patch("since_horizon", "ingest_xid < cast(:horizon", "ingest_xid <= cast(:horizon"),),
-        (4, 20),
+        f"{_HORIZON}_a_transaction_that_commits_before_any_statement_of_a_run_is_added_once",
     ),
     Mutation(
         "the horizon moves and nothing is added",
-        (Patch(_ADVANCE, "if horizon > since and built else {}", "if False else {}"),),
-        (10, 4, 3),
-    ),
-    Mutation(
-        "the horizon moves in a transaction of its own",
-        (Patch(_ADVANCE, '    self._execute("move_horizon"', f'    {_COMMIT}\n    self._execute("move_horizon"'),),
-        f"{_TESTS}/test_horizon.py::test_a_run_that_is_killed_before_it_has_moved_the_horizon_adds_nothing",
+        (Patch(f"{_ADVANCING}.advance", "if self.horizon > self.since:", "if False:"),),
+        f"{_HORIZON}_transactions_that_end_in_another_order_than_they_began_are_each_added_once",
     ),
     Mutation(
         "two runs add to the aggregates at once",
-        (Patch("lock_event_log", "for update skip locked", ""), Patch("lock_horizon", "for update", "")),
-        f"{_TESTS}/test_horizon.py::test_a_run_that_meets_another_does_not_wait_says_so_and_compares_exactly",
+        (Patch("lock_event_log", "for update skip locked", ""),),
+        f"{_HORIZON}_a_run_that_meets_another_does_not_wait_says_so_and_compares_exactly",
     ),
     Mutation(
         "keys whose events were deleted are not summed anew",
-        (
-            Patch(
-                "recompute_noted_keys",
-                "where to_char(period_start at time zone 'UTC', 'YYYY-MM') = any(:partitions)",
-                "where false",
-            ),
-        ),
-        (11, 7),
+        (Patch("take_notes", "where octet_length(gateway_customer_id) <= 1000", "where false"),),
+        f"{_CHANGED}_changed_events_are_noted_counted_at_once_and_summed_anew",
     ),
     Mutation(
         "another log is taken for the one that was added up",
-        (Patch(_REBUILD, "if not position.is_known:", "if False:"),),
-        f"{_TESTS}/test_changed_events.py::test_a_log_that_is_not_the_one_of_the_aggregates_has_everything_built_anew",
+        (Patch(_REBUILD, "if position.identity != position.known_identity:", "if False:"),),
+        f"{_CHANGED}_a_log_that_is_not_the_one_of_the_aggregates_has_everything_built_anew",
     ),
     Mutation(
         "a truncated log is taken for the one that was added up",
         (Patch(_REBUILD, "if position.was_truncated:", "if False:"),),
-        f"{_TESTS}/test_changed_events.py::test_a_truncated_log_has_everything_built_anew",
+        f"{_CHANGED}_a_truncated_log_has_everything_built_anew",
     ),
     Mutation(
-        "the comparison reads at several snapshots",
-        (Patch("recon_pipeline.assets.reconciler:Step.compare", '"REPEATABLE READ"', '"READ COMMITTED"'),),
-        (9, 24, 1),
+        "a deleted counter leaves no trace",
+        (
+            Patch(
+                "recon_pipeline.store.drift:_Comparing.changed_since_verified",
+                "if unchanged_counters == unchanged_sums else None",
+                "",
+            ),
+        ),
+        f"{_LOOKS}_a_deletion_by_a_transaction_that_was_open_when_it_was_verified_is_found",
     ),
     Mutation(
         "the last check believes the comparison",
-        (Patch("recon_pipeline.store.drift:verify", "if chosen.look is Look.NOTHING:", "if compared is not None:"),),
-        (3,),
+        (
+            Patch(
+                "recon_pipeline.store.drift:_Comparing.find_mismatches",
+                "if suspects is not None and not len(suspects):",
+                "if True:",
+            ),
+        ),
+        f"{_LOOKS}_a_key_that_the_comparison_missed_is_found_by_the_final_check",
     ),
     Mutation(
         "the transaction at the mark is not looked at again",
-        (Patch("changed_keys", "when age(xmin) <= ", "when age(xmin) < "),),
+        (Patch("look_at_counters", "when age(xmin) <= ", "when age(xmin) < "),),
         f"{_LOOKS}_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_is_found",
     ),
     Mutation(
         "a month that has news is marked as verified",
-        (Patch("move_horizon", "and partition <> all(:touched)", ""),),
-        f"{_LOOKS}_what_was_changed_is_found_as_by_comparing_everything",
-    ),
-    Mutation(
-        "a month that was summed anew meanwhile is marked as verified",
-        (Patch("note_verified_below", "and month.recomputed_count = verified.recomputed_count", ""),),
-        f"{_LOOKS}_what_another_run_changed_since_the_verifying_snapshot_is_not_marked_as_verified",
-    ),
-    Mutation(
-        "a repeated request id is counted again",
-        (Patch(f"{_TABLES}:BillingTables.parts", 'else "_deduplicated"', 'else ""'),),
-        (0, 2, 6),
+        (
+            Patch(
+                "move_horizon",
+                "and (gateway_name, usage_type, partition) not in (",
+                "or (gateway_name, usage_type, partition) in (",
+            ),
+        ),
+        f"{_LOOKS}_a_late_event_is_found_whichever_tick_it_is_absorbed_in",
     ),
     Mutation(
         "invalid events are summed",
         (Patch("valid_event", "event.quantity > 0", "event.quantity is not null"),),
-        (0, 2, 15),
+        f"{_TESTS}/test_invalid_events.py::test_an_invalid_quantity_is_counted_and_sampled_but_never_summed",
     ),
     Mutation(
-        "what is on its way to a counter is taken for lost",
-        (Patch("compare_counters", "case when :settle_seconds > 0 then sum(unsettled) else 0 end", "0"),),
-        (8, 9, 22),
+        "a repeated request id is counted again",
+        (Patch(f"{_TABLES}:BillingTables.parts", 'else "_deduplicated"', 'else ""'),),
+        f"{_TESTS}/test_table_shapes.py::test_a_repeated_request_id_counts_once_within_a_key",
     ),
     Mutation(
         "a standby is believed",
@@ -330,17 +277,17 @@ MUTATIONS = (
     ),
     Mutation(
         "a budget allows one less",
-        (Patch(_BREACHES, "if found > allowed", "if found >= allowed"),),
+        (Patch(_BREACHES, "> allowed", ">= allowed"),),
         f"{_TESTS}/test_blast_radius.py::test_the_number_of_repairs_is_blocked_above_its_budget",
     ),
     Mutation(
         "a budget allows one more",
-        (Patch(_BREACHES, "if found > allowed", "if found > allowed + 1"),),
+        (Patch(_BREACHES, "> allowed", "> allowed + 1"),),
         f"{_TESTS}/test_blast_radius.py::test_the_number_of_repairs_is_blocked_above_its_budget",
     ),
     Mutation(
         "a poison key stops its chunk",
-        (Patch(f"{_REPAIRER}.free_keys", "if len(chunk) > 1:", "if False:"),),
-        f"{_TESTS}/test_poison_keys.py::test_a_sum_past_bigint_fails_its_key_alone",
+        (Patch(f"{_REPAIRER}.free_keys", "if len(ordinals) > 1:", "if False:"),),
+        f"{_TESTS}/test_poison_keys.py::test_a_value_that_a_check_on_counters_refuses_fails_its_key_alone",
     ),
 )
