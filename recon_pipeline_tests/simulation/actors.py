@@ -77,7 +77,10 @@ _AN_HOUR_PASSES = """
     from (
         select run_id from recon.reconciliation_run where outcome <> 'running' for update skip locked
     ) as free
-    where run.run_id = free.run_id
+    where run.run_id = free.run_id;
+    update recon.event_log as log set first_seen_at = log.first_seen_at - interval '1 hour'
+    from (select is_known from recon.event_log for update skip locked) as free
+    where log.is_known
 """
 _HAS_HORIZONS = """
     select exists (
