@@ -183,7 +183,9 @@ def test_a_repair_whose_network_is_cut_while_it_holds_counters_keeps_no_incremen
             if not network.is_cut.is_set() and counters_locked(drifted.billing.url):
                 network.is_cut.set()
 
-        start(lambda: ended.append(drifted.run(url=network.url, between=cut_once_holding)))
+        start(
+            lambda: ended.append(drifted.run(url=network.url, between=cut_once_holding, before_commit=cut_once_holding))
+        )
         wait_until(network.is_cut.is_set, seconds=30)
         longest = record_everywhere(drifted)
 

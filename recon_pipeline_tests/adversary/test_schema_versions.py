@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dagster import DagsterInstance
+from fastapi import FastAPI
 
+from recon_pipeline.faces.serve.health import health_routes
+from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import (
     MakeBilling,
     billing,
@@ -13,12 +15,12 @@ from recon_pipeline_tests.commands.conftest import (
     make_billing,
     orchestrated,
     recon,
-    run_history,
 )
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import run_job
+from recon_pipeline_tests.support.serving import serving_here
 
-__all__ = ["MakeBilling", "billing", "dagster_environment", "make_billing", "orchestrated", "run_history"]
+__all__ = ["MakeBilling", "billing", "dagster_environment", "make_billing", "orchestrated"]
 
 OLDER, NEWER = "0001", "9999"
 WHY = ("--reason", "INC-1")
@@ -134,18 +136,14 @@ def test_a_run_of_the_schedule_refuses_a_schema_of_another_version(
 def test_health_is_not_well_with_a_schema_of_another_version(
     of_version: Callable[[str], tuple[Billing, str]],
     version: str,
-    run_history: DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
+    orchestrated: None,
 ) -> None:
-    from fastapi.testclient import TestClient
+    billing, _ = of_version(version)
+    app = FastAPI()
+    app.include_router(health_routes(BillingDatabase(billing.url)))
 
-    from recon_pipeline.faces.serve.app import create_app
-    from recon_pipeline.settings import read_settings
+    with serving_here(app) as server:
+        reply = server.get("/healthz/ready")
 
-    of_version(version)
-    monkeypatch.setenv("CRON_SECRET", "a-secret-of-some-length")
-    with TestClient(create_app(read_settings(), run_history)) as client:  # pyright: ignore[reportCallIssue]
-        reply = client.get("/healthz")
-
-    assert reply.status_code == 503
-    assert_names_the_fix(reply.text, version)
+    assert reply.status == 503
+    assert_names_the_fix(reply.body, version)
