@@ -114,7 +114,7 @@ def test_an_undo_that_freezes_while_it_holds_counters_keeps_no_increment_waiting
 def hold_all(world: World, monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
     from recon_pipeline_tests.commands.conftest import recon
 
-    for name, value in (environ | {"DATABASE_URL": world.billing.url}).items():
+    for name, value in {**environ, "DATABASE_URL": world.billing.url}.items():
         monkeypatch.setenv(name, value)
     told = recon("pause", "--reason", "INC-1")
     assert told.exit_code == 0, told.said

@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "backfill-events": ("backfill-events", "SOURCE", "--no-reconcile"),
     "backfills": ("backfills",),
     "rejected": ("rejected", "3f2a91c0"),
-    "serve": ("serve", "--port", "0"),
+    "serve": ("serve", "--port", "48231"),
 }
 VERSIONS = pytest.mark.parametrize("version", [OLDER, NEWER], ids=["older", "newer"])
 EVERYTHING = """
