@@ -282,7 +282,7 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
         yield failed(
             "schema recon",
             f"version {installed or 'none'}, this release works on {SCHEMA_VERSION}",
-            "A newer release prepared it: upgrade this package to that release." if is_newer else "recon init",
+            "Run the release that prepared it, or a newer one: upgrade this package." if is_newer else "recon init",
         )
 
 

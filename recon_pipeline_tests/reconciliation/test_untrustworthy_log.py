@@ -14,7 +14,9 @@ from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.requirements import check_database
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, PrivateServer
-from recon_pipeline_tests.reconciliation.product import reconcile, run_job
+from recon_pipeline_tests.reconciliation.increments import tick
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked
 
 ROW_SECURITY = """
     alter table {table} enable row level security;
@@ -322,6 +324,7 @@ def test_a_table_that_admits_repeated_request_ids_from_now_on_is_read_that_way(b
     database.close()
 
 
+<<<<<<< HEAD
 FOREIGN = "create foreign data wrapper nothing; create server nowhere foreign data wrapper nothing;"
 LOG_COLUMNS = """
     id uuid, gateway_name text, gateway_customer_id text, usage_type text, request_id text, quantity integer,
@@ -422,3 +425,73 @@ def test_subscriptions_may_be_a_view_of_any_kind(billing: Billing, kind: str) ->
     let_drift(billing)
 
     assert reconcile(billing.url).repaired == 1
+=======
+MIGRATIONS = (
+    "alter table billing_usage_events alter quantity type bigint",
+    "alter table billing_usage_events add column tag uuid default gen_random_uuid()",
+    "create temporary table kept as select * from billing_usage_events; truncate billing_usage_events; "
+    "insert into billing_usage_events select * from kept",
+    "alter table billing_usage_counters add column tag uuid default gen_random_uuid()",
+)
+
+
+@pytest.mark.parametrize("migration", MIGRATIONS)
+@pytest.mark.parametrize("step", ["compare", "verify"])
+def test_a_migration_that_a_step_waits_for_never_makes_it_see_an_empty_table(
+    billing: Billing, migration: str, step: str
+) -> None:
+    """A snapshot from before a rewriting ALTER sees none of the rows: every right counter was set to 0."""
+    for customer in "abc":
+        billing.record(customer, 10)
+    tick(billing.url)
+    run = new_run(billing.url)
+    if step == "verify":
+        run.compare()
+    with billing.session() as application, background() as start:
+        application.connection.execute(migration.encode())
+        waiting = start(run.compare if step == "compare" else run.verify)
+        wait_until_blocked(billing, PRODUCT)
+        application.connection.commit()
+        found = waiting.result(timeout=20)
+
+    assert (found.summary.drift_count if step == "compare" else found.mismatch_count) == 0
+    tick(billing.url)
+    assert (billing.counters(), billing.ledger()) == (dict.fromkeys("abc", 10), [])
+
+
+@pytest.mark.parametrize("migration", MIGRATIONS)
+def test_a_repair_that_meets_a_migration_between_two_steps_sets_counters_to_what_the_log_says(
+    billing: Billing, migration: str
+) -> None:
+    for customer in "abc":
+        billing.record(customer, 10)
+    billing.set_counter("a", 3)
+    run = new_run(billing.url)
+    assert run.compare().summary.drift_count == 1
+    with billing.session() as application, background() as start:
+        application.connection.execute(migration.encode())
+        waiting = start(run.repair)
+        wait_until_blocked(billing, PRODUCT)
+        application.connection.commit()
+        assert waiting.result(timeout=20).repaired == 1
+
+    assert billing.counters() == dict.fromkeys("abc", 10)
+    assert billing.ledger() == [("a", "under", 3, 10)]
+
+
+@pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters", "billing_subscriptions"])
+def test_a_run_that_finds_a_table_locked_for_long_is_put_off_and_changes_nothing(
+    job_billing: Billing, table: str
+) -> None:
+    let_drift(job_billing)
+    with job_billing.session() as application:
+        application.query(f"lock table {table}")
+        result = run_job()
+        application.connection.rollback()
+
+    assert not result.success
+    assert "The run was put off" in result.errors
+    assert (job_billing.counters(), job_billing.ledger()) == ({"a": 4}, [])
+    assert run_job().success
+    assert job_billing.counters() == {"a": 10}
+>>>>>>> dda3194 (Show that a migration or a truncation never makes a step see an empty table)
