@@ -242,7 +242,8 @@ def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
     if table.foreign_part is not None:
         is_part = table.foreign_part != table.name
         return (
-            f"{table.foreign_part} is a foreign table{f', and a part of {table.name}' if is_part else ''}: it can neither "
+            f"{table.foreign_part} is a foreign table{f', and a part of {table.name}' if is_part else ''}: it can "
+            "neither "
             "be locked nor read at one snapshot with the rest, so right counters would look wrong.",
             f"Move its rows into a table of this database, or: "
             f"alter table {table.name} detach partition {table.foreign_part};"
@@ -256,7 +257,8 @@ def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
         )
     if name == COUNTERS and table.heir is not None:
         return (
-            f"Table {table.heir} inherits from {table.name} without being a partition of it: a key could have a counter "
+            f"Table {table.heir} inherits from {table.name} without being a partition of it: a key could have a "
+            "counter "
             "in each, which no unique key forbids.",
             f"alter table {table.heir} no inherit {table.name};",
         )

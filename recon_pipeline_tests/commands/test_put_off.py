@@ -6,14 +6,15 @@ import pytest
 from dagster import DagsterInstance
 from fastapi.testclient import TestClient
 
-from recon_pipeline.automation.alert_sensor import _notice
+from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.faces.serve.app import CRON_PATH, create_app
 from recon_pipeline.faces.serve.runner import Runner
-from recon_pipeline.settings import read_alerting, read_settings
+from recon_pipeline.settings import read_settings
 from recon_pipeline.store import figures, repair
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
+from recon_pipeline_tests.support.dagster import sensor_context
 
 MAY = ("--period", "2025-05", "--json")
 LOCK = "lock table {} in access exclusive mode"
@@ -108,13 +109,13 @@ def test_a_run_that_is_put_off_raises_no_alarm_and_stands_in_the_totals(
     drifted: Billing, dagster_instance: DagsterInstance
 ) -> None:
     database = BillingDatabase(drifted.url)
-    _notice(dagster_instance, database, read_alerting())  # from now on
+    alerts(sensor_context(dagster_instance, None))  # from now on
     drifted.query("update recon.alert_watch set runs_noticed_until = now()")
     with drifted.session() as migration:
         migration.query(LOCK.format("billing_usage_events"))
         recon("reconcile", *MAY)
 
-    _notice(dagster_instance, database, read_alerting())
+    alerts(sensor_context(dagster_instance, None))
 
     assert drifted.value("select count(*) from recon.alert_state where subject = 'reconcile_runs'") == 0
     with database.transaction() as connection:

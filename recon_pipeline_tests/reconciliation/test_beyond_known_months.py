@@ -61,7 +61,7 @@ def test_an_event_outside_of_the_known_months_is_counted_and_shown(
     assert (told.passed, told.severity.name) == (False, "WARN")
     assert said in (told.description or "")
     assert told.metadata["count"].value == 1
-    (shown,) = told.metadata["sample"].value.records
+    (shown,) = told.metadata["sample"].value.records  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     assert shown.data["gateway_customer_id"] == "a"
     assert result.success
 

@@ -351,8 +351,8 @@ def test_a_loss_below_the_budget_again_and_again_is_blocked_once_the_share_of_th
     assert "810 counters would be repaired" in blocked
     second = many.value("select error from recon.reconciliation_run order by started_at offset 1 limit 1")
     assert (
-        "90 counters would be repaired (share 0.1 of 1,000 keys, at least 50), and 90 were by runs of the last 24 hours; "
-        "RECON_MAX_REPAIR_SHARE allows 100" in second
+        "90 counters would be repaired (share 0.1 of 1,000 keys, at least 50), "
+        "and 90 were by runs of the last 24 hours; RECON_MAX_REPAIR_SHARE allows 100" in second
     )
 
 

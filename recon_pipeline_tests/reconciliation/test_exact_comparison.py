@@ -142,9 +142,9 @@ def test_an_increment_that_an_over_repair_took_back_is_given_again_once_settled(
 def test_what_is_settled_is_told_by_transactions_and_never_by_what_the_application_writes(
     billing: Billing, column: str, instant: str | None
 ) -> None:
-    billing.add_event("old", 5, **{column: instant})
+    billing.add_event("old", 5, **{column: instant})  # pyright: ignore[reportArgumentType]
     settle(billing)
-    billing.add_event("fresh", 5, **{column: instant})
+    billing.add_event("fresh", 5, **{column: instant})  # pyright: ignore[reportArgumentType]
     run = new_run(billing.url, settle_seconds=SETTLE_SECONDS)
 
     run.compare()

@@ -324,7 +324,6 @@ def test_a_table_that_admits_repeated_request_ids_from_now_on_is_read_that_way(b
     database.close()
 
 
-<<<<<<< HEAD
 FOREIGN = "create foreign data wrapper nothing; create server nowhere foreign data wrapper nothing;"
 LOG_COLUMNS = """
     id uuid, gateway_name text, gateway_customer_id text, usage_type text, request_id text, quantity integer,
@@ -425,7 +424,8 @@ def test_subscriptions_may_be_a_view_of_any_kind(billing: Billing, kind: str) ->
     let_drift(billing)
 
     assert reconcile(billing.url).repaired == 1
-=======
+
+
 MIGRATIONS = (
     "alter table billing_usage_events alter quantity type bigint",
     "alter table billing_usage_events add column tag uuid default gen_random_uuid()",
@@ -494,4 +494,3 @@ def test_a_run_that_finds_a_table_locked_for_long_is_put_off_and_changes_nothing
     assert (job_billing.counters(), job_billing.ledger()) == ({"a": 4}, [])
     assert run_job().success
     assert job_billing.counters() == {"a": 10}
->>>>>>> dda3194 (Show that a migration or a truncation never makes a step see an empty table)

@@ -102,7 +102,10 @@ begin
     -- An event that belongs to no key that could be kept is kept under the empty name.
     changed := format(
         'select distinct gateway_name, usage_type,
-            case when octet_length(gateway_customer_id) <= 1000 and period_end is not null then gateway_customer_id else %L end
+            case
+                when octet_length(gateway_customer_id) <= 1000 and period_end is not null then gateway_customer_id
+                else %L
+            end
             as gateway_customer_id,
             period_start, coalesce(period_end, period_start) as period_end from (%s) as event',
         '', changed
