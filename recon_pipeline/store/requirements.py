@@ -187,7 +187,8 @@ def _increments(left: Sequence[Lack], connection: Connection, events: Table) -> 
     )
     if others:
         yield noted("partitions", _sentences(others), _mend(others))
-    if not in_the_way and events.can_select and ingest_xid.has_foreign_ids(connection):
+    is_readable = events.can_select and not events.row_security_active
+    if not in_the_way and is_readable and ingest_xid.has_foreign_ids(connection):
         yield noted(
             "transaction ids",
             "events carry transaction ids that this server has not come to, as after a restore on another server: "
