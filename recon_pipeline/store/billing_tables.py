@@ -243,14 +243,8 @@ def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
         is_part = table.foreign_part != table.name
         named = f"{table.foreign_part} is a foreign table" + (f", and a part of {table.name}" if is_part else "")
         return (
-<<<<<<< HEAD
-            f"{table.foreign_part} is a foreign table{f', and a part of {table.name}' if is_part else ''}: it can "
-            "neither "
-            "be locked nor read at one snapshot with the rest, so right counters would look wrong.",
-=======
             f"{named}: it can neither be locked nor read at one snapshot with the rest, "
             "so right counters would look wrong.",
->>>>>>> 10efc5d (Tell of active row level security in doctor alone, and not of a connection that fails besides)
             f"Move its rows into a table of this database, or: "
             f"alter table {table.name} detach partition {table.foreign_part};"
             if is_part
@@ -263,14 +257,8 @@ def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
         )
     if name == COUNTERS and table.heir is not None:
         return (
-<<<<<<< HEAD
-            f"Table {table.heir} inherits from {table.name} without being a partition of it: a key could have a "
-            "counter "
-            "in each, which no unique key forbids.",
-=======
             f"Table {table.heir} inherits from {table.name} without being a partition of it: "
             "a key could have a counter in each, which no unique key forbids.",
->>>>>>> 10efc5d (Tell of active row level security in doctor alone, and not of a connection that fails besides)
             f"alter table {table.heir} no inherit {table.name};",
         )
     return None

@@ -109,21 +109,12 @@ def test_a_run_that_is_put_off_raises_no_alarm_and_stands_in_the_totals(
     drifted: Billing, dagster_instance: DagsterInstance
 ) -> None:
     database = BillingDatabase(drifted.url)
-<<<<<<< HEAD
-    alerts(sensor_context(dagster_instance, None))  # from now on
-    drifted.query("update recon.alert_watch set runs_noticed_until = now()")
-=======
     alerts(sensor_context(dagster_instance, ""))  # watches from now on
->>>>>>> 10efc5d (Tell of active row level security in doctor alone, and not of a connection that fails besides)
     with drifted.session() as migration:
         migration.query(LOCK.format("billing_usage_events"))
         recon("reconcile", *MAY)
 
-<<<<<<< HEAD
-    alerts(sensor_context(dagster_instance, None))
-=======
     alerts(sensor_context(dagster_instance, ""))
->>>>>>> 10efc5d (Tell of active row level security in doctor alone, and not of a connection that fails besides)
 
     assert drifted.value("select count(*) from recon.alert_run") == 1, "it was noticed"
     assert drifted.value("select count(*) from recon.alert_state where subject = 'reconcile_runs'") == 0

@@ -222,13 +222,8 @@ def test_the_version_is_asked_for_once_for_each_connection_of_a_run(billing: Bil
     database = BillingDatabase(billing.url, keeps_connection=True)
 
     @event.listens_for(database.engine, "before_cursor_execute")
-<<<<<<< HEAD
-    def note(*call: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-        asked.extend(call[2] for _ in range(int("schema_version" in call[2])))
-=======
     def note(*call: Any) -> None:
         asked.extend(call[2] for _ in range("schema_version" in call[2]))
->>>>>>> 10efc5d (Tell of active row level security in doctor alone, and not of a connection that fails besides)
 
     for _ in range(5):
         with database.transaction():

@@ -58,13 +58,9 @@ def test_an_event_outside_of_the_known_months_is_counted_and_shown(
     assert (told.passed, told.severity.name) == (False, "WARN")
     assert said in (told.description or "")
     assert told.metadata["count"].value == 1
-<<<<<<< HEAD
-    (shown,) = told.metadata["sample"].value.records  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-=======
     sample = told.metadata["sample"]
     assert isinstance(sample, dg.TableMetadataValue)
     (shown,) = sample.records
->>>>>>> 10efc5d (Tell of active row level security in doctor alone, and not of a connection that fails besides)
     assert shown.data["gateway_customer_id"] == "a"
     assert result.success
 
