@@ -74,14 +74,14 @@ POISONS = {
     "an event without a start": Poison(event("'poison'", period="null, '2025-06-01 00:00Z'")),
     "an event without a period": Poison(event("'poison'", period="null, null")),
     "an event without a customer": Poison(event("null")),
-    "an event whose customer id no index of counters can hold": Poison(event(f"'{LONGEST}'"), cannot_be_repaired=True),
+    "an event whose customer id no index of counters can hold": Poison(event(f"'{LONGEST}'")),
     "a counted event whose customer id is very long": Poison(event(f"'{LONG}'") + counter(f"'{LONG}'", "7")),
     "a counted event whose customer id is long": Poison(event(f"'{MEDIUM}'") + counter(f"'{MEDIUM}'", "7")),
     "quantities of 131,001 digits": Poison(
-        2 * event("'poison'", "1e131000"), cannot_be_repaired=True, before=NUMERIC
+        2 * event("'poison'", "1e131000"), before=NUMERIC
     ),
     "quantities whose sum no numeric can hold": Poison(
-        2 * event("'poison'", "9e131071"), cannot_be_repaired=True, before=NUMERIC
+        2 * event("'poison'", "9e131071"), before=NUMERIC
     ),
     "a quantity that is no number": Poison(event("'poison'", "'NaN'"), before=NUMERIC),
     "a quantity without end": Poison(event("'poison'", "'infinity'"), before=NUMERIC),
