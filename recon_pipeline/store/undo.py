@@ -25,7 +25,7 @@ from recon_pipeline.store.comparison import SAMPLE_ROWS
 from recon_pipeline.store.control import Pause, read_pause
 from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
-from recon_pipeline.store.repair import CHUNK_LOCK_TIMEOUT_MS, CHUNK_STATEMENT_TIMEOUT_MS
+from recon_pipeline.store.repair import CHUNK_IDLE_TIMEOUT_MS, CHUNK_LOCK_TIMEOUT_MS, CHUNK_STATEMENT_TIMEOUT_MS
 from recon_pipeline.store.statements import statement
 
 CHUNK_ROWS = 500
@@ -271,7 +271,12 @@ class _Undoer:
             self._refused(repair_id, "without_counter")
 
     def _begin(self, lock_timeout_ms: int) -> Any:
-        return begin(self.connection, lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS)
+        return begin(
+            self.connection,
+            lock_timeout_ms=lock_timeout_ms,
+            statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
+            idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
+        )
 
     def _lock_and_undo(self, ids: Sequence[int], lock: str) -> Sequence[Any]:
         locked = self.connection.execute(statement(lock), {"ids": list(ids)}).all()
