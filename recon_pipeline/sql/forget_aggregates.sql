@@ -4,9 +4,12 @@
 -- Index: none; all of it goes.
 with forgotten_aggregate as (delete from recon.usage_aggregate),
 forgotten_month as (delete from recon.usage_month),
+locked_note as materialized (
+    select id from recon.invalidated_key for update skip locked
+),
 forgotten_note as (
     delete from recon.invalidated_key
-    where id in (select id from recon.invalidated_key for update skip locked)
+    where id = any(array(select id from locked_note))
 )
 update recon.event_log
 set

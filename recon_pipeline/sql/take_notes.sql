@@ -2,15 +2,17 @@
 -- looks at them until they match. Notes of months that are not built are taken and forgotten.
 -- Invariant: each note is locked before it is taken. Who changes events of a key that is noted already relies on that note and locks it too (recon.note_changed_events), so
 -- his transaction has ended when the note is ours, and the next statement sees what he did. A note that somebody relies on stays for the next run: nobody waits.
--- Index: none; what is noted is taken.
-with taken as (
+-- Index: the primary key of recon.invalidated_key.
+with locked as materialized (
+    select id
+    from recon.invalidated_key
+    where gateway_name is not null
+    for update skip locked
+),
+taken as (
     delete from recon.invalidated_key
-    where id in (
-        select id
-        from recon.invalidated_key
-        where gateway_name is not null
-        for update skip locked
-    )
+    -- An array, so that each is looked up once by index: as a subquery that locks, it could be run again for each row.
+    where id = any(array(select id from locked))
     returning gateway_name, usage_type, gateway_customer_id, period_start, period_end
 )
 insert into recon.open_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason)
