@@ -23,7 +23,7 @@ from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.control import Pause, RepairsPausedError
-from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
+from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, QUERY_CANCELED, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.statements import statement
 
@@ -40,6 +40,10 @@ CHUNK_STATEMENT_TIMEOUT_MS = 1_250
 CHUNK_IDLE_TIMEOUT_MS = 1_750
 """A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
 customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
+
+LOCK_TIMEOUT_MS = 1_000
+"""For the counter of one key that somebody else has locked. Below the limit on a statement, which would otherwise end
+the wait, as if the sum had taken too long."""
 
 HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
 """What is summed before a counter is locked may take so long."""

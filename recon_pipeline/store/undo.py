@@ -23,9 +23,14 @@ from sqlalchemy.exc import DBAPIError
 from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
 from recon_pipeline.store.comparison import SAMPLE_ROWS
 from recon_pipeline.store.control import Pause, read_pause
-from recon_pipeline.store.database import LOCK_TIMEOUT_MS, begin
+from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
-from recon_pipeline.store.repair import CHUNK_IDLE_TIMEOUT_MS, CHUNK_LOCK_TIMEOUT_MS, CHUNK_STATEMENT_TIMEOUT_MS
+from recon_pipeline.store.repair import (
+    CHUNK_IDLE_TIMEOUT_MS,
+    CHUNK_LOCK_TIMEOUT_MS,
+    CHUNK_STATEMENT_TIMEOUT_MS,
+    LOCK_TIMEOUT_MS,
+)
 from recon_pipeline.store.statements import statement
 
 CHUNK_ROWS = 500

@@ -40,6 +40,23 @@ def test_a_held_counter_is_deferred_all_others_are_repaired_and_the_next_run_rep
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, 10)
 
 
+def test_a_counter_that_is_locked_for_longer_than_the_run_waits_by_itself_is_deferred_and_no_failure(
+    job_billing: Billing,
+) -> None:
+    """With the limits as they are: a time limit on the sum that ended the wait was told as a sum that is too slow."""
+    for customer in CUSTOMERS:
+        job_billing.record(customer, 10)
+        job_billing.set_counter(customer, 3)
+    with job_billing.session() as holder:
+        holder.query(HOLD, [HELD])
+        run = new_run(job_billing.url)
+        run.compare()
+        outcome = run.repair()
+
+    assert (outcome.repaired, outcome.deferred, outcome.failed) == (4, 1, 0)
+    assert "lock timeout" in run.verify().sample[0].error
+
+
 @pytest.mark.parametrize("touched", [True, False])
 def test_a_deferred_counter_that_the_same_run_repairs_later_is_a_repaired_one(
     drifted: Billing, *, touched: bool

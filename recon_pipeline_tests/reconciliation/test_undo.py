@@ -186,6 +186,19 @@ def test_a_counter_that_somebody_has_locked_is_put_off(repaired: Billing, monkey
     assert figures(undo(repaired, record.undone_run_id)) == {"undone": 1, "already_undone": 6}
 
 
+def test_a_counter_that_is_locked_for_longer_than_an_undo_waits_by_itself_is_put_off_and_no_failure(
+    repaired: Billing,
+) -> None:
+    """With the limits as they are: none but that of the lock may end the wait."""
+    with repaired.session() as holder:
+        holder.query("select from billing_usage_counters where gateway_customer_id = %s for update", DEFERRED)
+        record = undo(repaired)
+
+    assert figures(record) == {"undone": 6, "deferred": 1}
+    assert record.not_undone is not None
+    assert "lock timeout" in record.not_undone[0]["error"]
+
+
 @pytest.mark.parametrize("held", [(), CUSTOMERS[:6]])
 def test_what_the_next_run_would_make_again_is_refused(repaired: Billing, held: tuple[str, ...]) -> None:
     resume(repaired)
