@@ -1,5 +1,6 @@
 """Rule 2: a repair that is cut off leaves whole chunks done and the rest untouched; the next run finishes."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
 
 CUSTOMERS = customers(12)
 USED, COUNTED = 10, 3
+LOCKS_END_SECONDS = 5
 LOCKED, WRITTEN = "lock_free_counters", "repair_locked_counters"
 _OUR_SESSIONS = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
 _END_OUR_SESSIONS = _OUR_SESSIONS.replace("count(*)", "pg_terminate_backend(pid)")
@@ -60,6 +62,31 @@ def test_a_killed_process_leaves_whole_chunks_and_the_next_run_finishes(billing:
     wait_until(lambda: billing.value(_OUR_SESSIONS, PRODUCT) == 0)
 
     assert 0 < done < len(CUSTOMERS)
+    assert_whole_chunks_are_done(billing, done)
+    assert_next_run_finishes(billing)
+
+
+def test_a_frozen_process_is_told_that_its_session_was_ended_since_it_did_not_go_on(billing: Billing) -> None:
+    let_drift(billing)
+    with subprocess.Popen(
+        [sys.executable, "-m", killable_repair.__name__, billing.url, killable_repair.INSIDE_A_CHUNK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        done = int(process.stdout.readline())
+        process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: billing.value(_OUR_SESSIONS, PRODUCT) == 0, seconds=LOCKS_END_SECONDS)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=20)
+
+    assert process.returncode != 0
+    assert "ended our session, since this process did not go on in the middle of a transaction" in said
     assert_whole_chunks_are_done(billing, done)
     assert_next_run_finishes(billing)
 

@@ -1,11 +1,13 @@
 """Rule 7: a key that Postgres refuses fails by itself, with its error; every other key is repaired."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, Billing, customers
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
+from recon_pipeline_tests.reconciliation.increments import tick
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 
 POISON = "customer_0003"
@@ -146,6 +148,52 @@ def test_a_parent_that_vanished_fails_its_key_alone(make_billing: MakeBilling) -
     assert billing.counter(POISON) is None, "the counter goes with its customer, the events of this log stay"
 
     assert_only_the_poison_key_failed(billing, "violates foreign key constraint", left=None)
+
+
+def test_a_counter_without_a_count_fails_its_key_alone(make_billing: MakeBilling) -> None:
+    billing = make_billing("alter table billing_usage_counters alter usage_count drop not null;")
+    let_drift(billing)
+    billing.query("update billing_usage_counters set usage_count = null where gateway_customer_id = %s", POISON)
+    run = new_run(billing.url)
+    run.compare()
+
+    outcome = run.repair()
+
+    assert (outcome.repaired, outcome.failed) == (len(OTHERS), 1)
+    assert billing.counters() == dict.fromkeys(OTHERS, 10) | {POISON: None}
+    (told,) = run.verify().sample
+    assert told.gateway_customer_id == POISON
+    assert "its usage_count is null" in told.error
+    billing.set_counter(POISON, 0)
+    assert reconcile(billing.url).repaired == 1
+    assert billing.counter(POISON) == 10
+
+
+def test_a_key_that_stays_refused_does_not_keep_what_counts_as_verified_from_moving(
+    make_incremental_billing: MakeBilling,
+) -> None:
+    billing = make_incremental_billing(
+        "alter table billing_usage_counters add constraint at_most_100 check (usage_count <= 100)"
+    )
+    let_drift(billing, poison=[101])
+    marks: list[tuple[int, int]] = []
+    for _ in range(3):
+        tick(billing.url)
+        billing.record(OTHERS[0], 1)
+        ((events, counters),) = billing.query(
+            "select verified_below::text::bigint, counters_verified_below::text::bigint from recon.usage_month"
+        )
+        marks.append((events, counters))
+        assert [tuple(row) for row in billing.query("select gateway_customer_id, reason from recon.open_key")] == [
+            (POISON, "failed")
+        ]
+
+    for before, after in pairwise(marks):
+        assert all(late > early for early, late in zip(before, after, strict=True)), marks
+    billing.query("alter table billing_usage_counters drop constraint at_most_100")
+    tick(billing.url)
+    assert billing.counter(POISON) == 101
+    assert billing.value("select count(*) from recon.open_key") == 0
 
 
 def test_poison_at_every_place_of_a_chunk_stops_nothing_else(make_billing: MakeBilling) -> None:
