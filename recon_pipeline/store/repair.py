@@ -50,7 +50,7 @@ HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
 
 _TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
 
-WAITS_SECONDS = 10.0
+WAITS_SECONDS = 6.0
 """The longest that a run waits in all for keys that somebody else has locked; the rest is deferred."""
 
 
