@@ -30,6 +30,10 @@ from recon_pipeline.store.staging import staged_lines
 from recon_pipeline.store.statements import statement
 
 LOCK_ATTEMPTS = 8
+
+CHUNK_IDLE_TIMEOUT_MS = 4_000
+"""An application that inserts the same request id waits for the chunk: no longer than this if our process is frozen."""
+
 _KNOWN_CUSTOMERS = 200_000
 _FAULTS_OF_A_ROW = ("22", "23", "54", "P0001")
 """SQLSTATEs that speak of one row: data exception, integrity constraint, program limit, raised by a trigger."""
@@ -140,7 +144,7 @@ def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: 
 
 
 def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
-    with begin(connection):
+    with begin(connection, idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS):
         connection.execute(statement("lock_backfills"))
         connection.execute(statement("immediate_constraints"))
         look_up_each_by_index(connection)
