@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from recon_pipeline_tests.support.dagster import instance_in, make_dagster_tables
-from recon_pipeline_tests.support.postgres import PostgresServer, running_server
+from recon_pipeline_tests.support.postgres import PostgresServer, databases_dropped, running_server
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -45,6 +45,13 @@ def postgres_server(pytestconfig: pytest.Config, clean_environment: None) -> Ite
     """The session's server: `DATABASE_URL`'s, else one of `RECON_TEST_POSTGRES` (15, 16 or 18)."""
     with running_server(pytestconfig.stash[_ENVIRONMENT]) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def databases_of_one_test() -> Iterator[None]:
+    """Drop the databases of a test after it; those of fixtures of a wider scope are made before."""
+    with databases_dropped():
+        yield
 
 
 @pytest.fixture

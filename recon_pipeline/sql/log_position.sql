@@ -13,6 +13,7 @@ select
             select max(run.horizon)
             from recon.reconciliation_run as run
             where run.started_at > log.first_seen_at
+                and run.horizon <= pg_snapshot_xmin(pg_current_snapshot()) -- of this server, not of one that was restored here
                 and run.started_at <= clock_timestamp() - make_interval(secs => :settle_seconds)
                 and run.started_at > clock_timestamp() - make_interval(secs => :settle_seconds) - interval '1 day'
         )

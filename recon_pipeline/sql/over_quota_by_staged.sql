@@ -1,8 +1,8 @@
 -- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
--- Index: as {judged} and {subscribed_keys} say; counters by their key.
+-- Index: as {subscribed_keys} says; what is planned is read as a whole; counters by their key.
 with drifted as materialized (
     select gateway_customer_id, period_start, period_end, sum(quantity) as units
-    from ({judged}) as judged
+    from pg_temp.planned_event
     where outcome = 'inserted' and gateway_name = :gateway_name and usage_type = :usage_type
     group by gateway_customer_id, period_start, period_end
 ),

@@ -1,5 +1,5 @@
 -- What would become of the events of a whole source, by billing month.
--- Index: as {judged} says.
+-- Index: none; what is planned is read as a whole.
 select outcome, partition, count(*) as events, sum(quantity) as units, count(distinct gateway_customer_id) as customers
-from ({judged}) as judged
+from pg_temp.planned_event
 group by outcome, partition

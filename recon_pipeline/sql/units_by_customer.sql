@@ -1,7 +1,7 @@
 -- Who would get the most usage, of one metered usage.
--- Index: as {judged} says.
+-- Index: none; what is planned is read as a whole.
 select gateway_customer_id, partition, count(*) as events, sum(quantity) as units
-from ({judged}) as judged
+from pg_temp.planned_event
 where outcome = 'inserted' and gateway_name = :gateway_name and usage_type = :usage_type
 group by gateway_customer_id, partition
 order by units desc, gateway_customer_id, partition

@@ -16,10 +16,10 @@ from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store import horizons, ingest_xid
 from recon_pipeline.store.basis import prepared_catalog
-from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.billing_tables import ANY_EVENT, BillingTables
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import look_up_by_index, sum_by_hash
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import Part, statement
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class _Advancing:
             self._execute(usage, "total_months", **_span([*partitions]), partitions=sorted(partitions))
         return tuple(sorted({partition for partitions in opened.values() for partition in partitions}))
 
-    def _execute(self, usage: MeteredUsage, name: str, parts: dict[str, str] | None = None, **more: Any) -> Any:
+    def _execute(self, usage: MeteredUsage, name: str, parts: dict[str, Part] | None = None, **more: Any) -> Any:
         every_customer: dict[str, Any] = {"every_customer": True, "customers": []}
         parameters = self.run.parameters(usage, self.tables) | every_customer | more
         return self.connection.execute(statement(name, **(parts or {})), parameters)
@@ -288,7 +288,7 @@ def _put_extent(
 ) -> Any:
     """Put what the log says of an extent, below a horizon or all of it, into the aggregates; returns what differed."""
     sum_by_hash(connection)
-    parts = tables.parts | {"which_events": "any_event" if horizon is None else "below_horizon"}
+    parts = tables.parts | {"which_events": ANY_EVENT if horizon is None else "below_horizon"}
     asked = {
         "every_key": True,
         "opens_differing": opens_differing,

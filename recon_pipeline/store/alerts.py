@@ -16,7 +16,123 @@ from recon_pipeline.core.ended_runs import EndedRun, OwnRecord, observations, si
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store import runs
 from recon_pipeline.store.control import read_pause
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+# Up to where runs were noticed.
+_READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
+# A subject that passes again.
+_DELETE_ALARM = labelled("delete_alarm", "delete from recon.alert_state where subject = :subject")
+# Forgets runs so old that Dagster has deleted them.
+_FORGET_ALERT_RUNS = labelled(
+    "forget_alert_runs",
+    """
+    delete from recon.alert_run
+    where ended_at < cast(:runs_noticed_until as timestamptz) - make_interval(days => :days)
+    """,
+)
+# Begins to watch, once: what ended before is nobody's news.
+_WATCH_ALERTS = labelled(
+    "watch_alerts",
+    """
+    insert into recon.alert_watch (runs_noticed_until)
+    values (:runs_noticed_until)
+    on conflict do nothing
+    """,
+)
+# How far was noticed, locked until the transaction ends.
+# Invariant: two that notice do so one after the other, so that nothing is told twice.
+_LOCK_ALERT_WATCH = labelled(
+    "lock_alert_watch",
+    """
+    select watching_since, paused_at, runs_noticed_until, clock_timestamp() as now
+    from recon.alert_watch
+    for update
+    """,
+)
+# What fails now.
+_READ_ALARMS = labelled(
+    "read_alarms",
+    """
+    select subject, severity, partitions, details, failing_since, told_at
+    from recon.alert_state
+    order by failing_since, subject
+    """,
+)
+# A message was delivered.
+_NOTE_DELIVERED = labelled(
+    "note_delivered",
+    """
+    update recon.alert_delivery
+    set delivered_at = clock_timestamp(), error = null
+    where alert_id = :alert_id and target = :target
+    """,
+)
+# Moves on to where runs are noticed now, and remembers a pause while there is one.
+_NOTE_ALERT_WATCH = labelled(
+    "note_alert_watch",
+    """
+    update recon.alert_watch
+    set
+        runs_noticed_until = greatest(runs_noticed_until, :runs_noticed_until),
+        paused_at = case when :is_paused then clock_timestamp() else paused_at end
+    """,
+)
+# Takes note of runs that ended; returns those that were not known.
+# Invariant: a run is noticed once, however often it is read.
+_NOTE_ALERT_RUNS = labelled(
+    "note_alert_runs",
+    """
+    insert into recon.alert_run (run_id, ended_at)
+    select run_id, ended_at
+    from unnest(cast(:run_ids as text[]), cast(:ended_at as timestamptz[])) as ended (run_id, ended_at)
+    on conflict do nothing
+    returning run_id
+    """,
+)
+# Whether a target is to be told something now: it has not got a message that is new, or whose wait is over.
+_IS_TARGET_DUE = labelled(
+    "is_target_due",
+    """
+    select exists (
+        select from recon.alert_delivery
+        where target = :target
+            and delivered_at is null
+            and next_attempt_at <= clock_timestamp()
+    )
+    """,
+)
+# Messages that were delivered to everybody, or to nobody since no target was set, and are old.
+_DELETE_OLD_ALERTS = labelled(
+    "delete_old_alerts",
+    """
+    delete from recon.alert_outbox as alert
+    where alert.noticed_at < clock_timestamp() - make_interval(days => :days)
+        and not exists (
+            select from recon.alert_delivery as delivery
+            where delivery.alert_id = alert.id and delivery.delivered_at is null
+        )
+    """,
+)
+# A message was not delivered: its target is left alone, each time for twice as long as before, up to a bound.
+# Invariant: all that the target has not got waits for the oldest, so that messages arrive in their order.
+_NOTE_UNDELIVERED = labelled(
+    "note_undelivered",
+    """
+    update recon.alert_delivery as waiting
+    set
+        error = case when waiting.alert_id = :alert_id then :error else waiting.error end,
+        claimed_until = case when waiting.alert_id = :alert_id then null else waiting.claimed_until end,
+        next_attempt_at = clock_timestamp() + make_interval(
+            secs => least(:first_seconds * 2 ^ least(tried.attempts - 1, 20), :longest_seconds) * (0.75 + random() / 4)
+        )
+    from recon.alert_delivery as tried
+    where tried.alert_id = :alert_id
+        and tried.target = :target
+        and waiting.target = tried.target
+        and waiting.delivered_at is null
+    """,
+)
+
 
 LEASE_SECONDS = 120
 """Longer than any attempt may take; what was being sent by a process that died is sent again after this."""
@@ -56,8 +172,8 @@ class Undelivered:
 
 def noticed_until(connection: Connection, *, otherwise: datetime) -> datetime:
     """Up to where runs were noticed; begins to watch at `otherwise` if nobody did."""
-    connection.execute(statement("watch_alerts"), {"runs_noticed_until": otherwise})
-    return connection.execute(statement("read_alert_watch")).scalar_one()
+    connection.execute(_WATCH_ALERTS, {"runs_noticed_until": otherwise})
+    return connection.execute(_READ_ALERT_WATCH).scalar_one()
 
 
 def notice(
@@ -77,7 +193,7 @@ def notice(
         database: Its name for people.
         overview: Where to look in the UI, or ''.
     """
-    watch = connection.execute(statement("lock_alert_watch")).one()
+    watch = connection.execute(_LOCK_ALERT_WATCH).one()
     fresh = _fresh(connection, ended)
     is_paused = read_pause(connection) is not None
     seen = [one for run in fresh for one in observations(run, _own_record(connection, run.run_id))]
@@ -91,8 +207,8 @@ def notice(
         )
     )
     until = max((run.ended_at for run in ended), default=watch.runs_noticed_until)
-    connection.execute(statement("note_alert_watch"), {"runs_noticed_until": until, "is_paused": is_paused})
-    connection.execute(statement("forget_alert_runs"), {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
+    connection.execute(_NOTE_ALERT_WATCH, {"runs_noticed_until": until, "is_paused": is_paused})
+    connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
     told = messages(_take_in(connection, seen, at=watch.now), database=database)
     for message in told:
         _put_in_outbox(connection, message, targets)
@@ -110,7 +226,7 @@ def alarms(connection: Connection) -> tuple[Alarm, ...]:
             row.failing_since,
             row.told_at,
         )
-        for row in connection.execute(statement("read_alarms"))
+        for row in connection.execute(_READ_ALARMS)
     )
 
 
@@ -136,7 +252,7 @@ def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
 
 def is_due(connection: Connection, target: AlertTarget) -> bool:
     """Whether the target is to be told something now, as opposed to left alone for a while."""
-    return connection.execute(statement("is_target_due"), {"target": target.fingerprint}).scalar_one()
+    return connection.execute(_IS_TARGET_DUE, {"target": target.fingerprint}).scalar_one()
 
 
 def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed | None:
@@ -151,13 +267,13 @@ def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed
 
 def note_delivered(connection: Connection, claimed: Claimed, target: AlertTarget) -> None:
     """The target took it."""
-    connection.execute(statement("note_delivered"), {"alert_id": claimed.alert_id, "target": target.fingerprint})
+    connection.execute(_NOTE_DELIVERED, {"alert_id": claimed.alert_id, "target": target.fingerprint})
 
 
 def note_undelivered(connection: Connection, claimed: Claimed, target: AlertTarget, error: str) -> None:
     """The target did not take it, and is left alone for a while."""
     connection.execute(
-        statement("note_undelivered"),
+        _NOTE_UNDELIVERED,
         {
             "alert_id": claimed.alert_id,
             "target": target.fingerprint,
@@ -175,12 +291,12 @@ def undelivered(connection: Connection) -> tuple[Undelivered, ...]:
 
 def delete_old(connection: Connection, *, days: int) -> int:
     """Forget messages that are older than this and not due; returns how many."""
-    return connection.execute(statement("delete_old_alerts"), {"days": days}).rowcount
+    return connection.execute(_DELETE_OLD_ALERTS, {"days": days}).rowcount
 
 
 def _fresh(connection: Connection, ended: Sequence[EndedRun]) -> list[EndedRun]:
     parameters = {"run_ids": [run.run_id for run in ended], "ended_at": [run.ended_at for run in ended]}
-    unknown = set(connection.execute(statement("note_alert_runs"), parameters).scalars())
+    unknown = set(connection.execute(_NOTE_ALERT_RUNS, parameters).scalars())
     return [run for run in ended if run.run_id in unknown]
 
 
@@ -202,7 +318,7 @@ def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetim
             changes.append(change)
     for subject, alarm in now.items():
         if alarm is None:
-            connection.execute(statement("delete_alarm"), {"subject": subject})
+            connection.execute(_DELETE_ALARM, {"subject": subject})
         elif alarm != before.get(subject):
             _write_alarm(connection, alarm)
     return [change for change in changes if change is not None]

@@ -13,7 +13,54 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+COPY_REJECTED_EVENTS = (
+    "copy recon.rejected_event (batch_id, ordinal, kind, source, line, reasons, raw_row, stays) from stdin"
+)
+# Closes the record of a batch, with what went wrong if anything did.
+_FINISH_BACKFILL = labelled(
+    "finish_backfill",
+    """
+    update recon.backfill_batch
+    set finished_at = clock_timestamp(), outcome = :outcome, error = :error
+    where batch_id = cast(:batch_id as uuid)
+    """,
+)
+# Closes the record of a batch whose run ended without closing it; what its chunks had inserted is counted already.
+# Invariant: a batch that is closed stays as it is.
+_FAIL_OPEN_BATCHES = labelled(
+    "fail_open_batches",
+    """
+    update recon.backfill_batch
+    set finished_at = clock_timestamp(), outcome = 'failed', error = :error
+    where run_id = :run_id
+        and outcome = 'running'
+    """,
+)
+# Opens the record of a batch.
+# Invariant: one row for each backfill that read anything, also for one that only looked.
+_START_BACKFILL = labelled(
+    "start_backfill",
+    """
+    insert into recon.backfill_batch (batch_id, run_id, sources, mapping, periods, dry_run, started_by)
+    values (
+        cast(:batch_id as uuid), :run_id, :sources, cast(:mapping as jsonb), cast(:periods as text[]), :dry_run,
+        :started_by
+    )
+    """,
+)
+# Rows of a batch that were not taken, in the order in which they were read.
+_READ_REJECTED_EVENTS = labelled(
+    "read_rejected_events",
+    """
+    select kind, source, line, reasons, raw_row, stays
+    from recon.rejected_event
+    where batch_id = cast(:batch_id as uuid)
+    order by ordinal
+    limit :rows
+    """,
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +157,7 @@ def start(
 ) -> None:
     """Open the record of a batch."""
     connection.execute(
-        statement("start_backfill"),
+        _START_BACKFILL,
         {
             "batch_id": batch_id,
             "run_id": run_id,
@@ -134,12 +181,12 @@ def count(connection: Connection, batch_id: str, tally: Tally) -> None:
 def finish(connection: Connection, batch_id: str, *, error: str | None = None) -> None:
     """Close the record of a batch."""
     outcome = "done" if error is None else "failed"
-    connection.execute(statement("finish_backfill"), {"batch_id": batch_id, "outcome": outcome, "error": error})
+    connection.execute(_FINISH_BACKFILL, {"batch_id": batch_id, "outcome": outcome, "error": error})
 
 
 def fail_open(connection: Connection, run_id: str, *, error: str) -> None:
     """Close the record of a run's batch if it is still open."""
-    connection.execute(statement("fail_open_batches"), {"run_id": run_id, "error": error})
+    connection.execute(_FAIL_OPEN_BATCHES, {"run_id": run_id, "error": error})
 
 
 def of_run(connection: Connection, run_id: str) -> Batch | None:
@@ -169,7 +216,7 @@ def named(connection: Connection, batch: str) -> Batch:
 
 def not_taken(connection: Connection, batch_id: str, *, rows: int) -> tuple[NotTaken, ...]:
     """The first rows of a batch that are not in the log."""
-    found = connection.execute(statement("read_rejected_events"), {"batch_id": batch_id, "rows": rows}).mappings()
+    found = connection.execute(_READ_REJECTED_EVENTS, {"batch_id": batch_id, "rows": rows}).mappings()
     return tuple(NotTaken(**row) for row in found)
 
 
@@ -177,7 +224,7 @@ def every_not_taken(database: BillingDatabase, batch_id: str) -> Iterator[NotTak
     """All of them, without holding them in memory."""
     with database.transaction() as connection:
         streaming = connection.execution_options(yield_per=1_000)
-        found = streaming.execute(statement("read_rejected_events"), {"batch_id": batch_id, "rows": None}).mappings()
+        found = streaming.execute(_READ_REJECTED_EVENTS, {"batch_id": batch_id, "rows": None}).mappings()
         for row in found:
             yield NotTaken(**row)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from recon_pipeline.core.errors import UntrustworthyLogError
 from recon_pipeline.store.database import (
@@ -22,7 +22,7 @@ from recon_pipeline.store.database import (
     begin,
 )
 from recon_pipeline.store.schema_version import SCHEMA_VERSION, require_version
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import Part, statement
 
 EVENTS = "billing_usage_events"
 COUNTERS = "billing_usage_counters"
@@ -60,6 +60,27 @@ REQUIRED_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
         "current_period_end": _INSTANT,
     },
 }
+
+_CAME_BEFORE_BY_AGE = text(
+    "(coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)"
+    " < (coalesce(event.created_at, '-infinity'), event.id, event.tableoid, event.ctid)"
+)
+"""Which of two events with one request id arrived first, where rows carry no transaction ids."""
+
+_NO_KEY_IS_KNOWN = text(
+    "select drifted.gateway_customer_id, drifted.period_start, drifted.period_end from drifted where false"
+)
+"""No key is known to be subscribed, as there is no table billing_subscriptions; the statement around it says so."""
+
+ANY_EVENT = text("true")
+"""Every event there is, for a log without transaction ids."""
+
+IS_SETTLED = text(
+    "(age(countable.event_xid) < 0 or age(countable.event_xid) > age(cast(cast(:settled_below as xid8) as xid)))"
+)
+"""Whether the transaction that wrote an event had ended by the newest horizon that a run took long enough ago. Decided
+by the row's own transaction, never by a column that the application fills; without such a horizon nothing is settled.
+The age of a row that was frozen long ago may be negative: it is old."""
 
 
 @dataclass(frozen=True)
@@ -157,22 +178,22 @@ class BillingTables:
     catalog_version: str
 
     @property
-    def parts(self) -> dict[str, str]:
+    def parts(self) -> dict[str, Part]:
         """The files that stand for the placeholders of a statement."""
         kind = "" if self.request_id_is_unique else "_deduplicated"
         return {
             "countable_events": f"countable_events{kind}",
             "key_figures": f"key_figures{kind}",
-            "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
+            "came_before": "came_before_by_transaction" if self.has_ingest_xid else _CAME_BEFORE_BY_AGE,
             "judged_events": "judged_events",
             "valid_event": "valid_event",
             "kept_name": "kept_name",
         }
 
     @property
-    def limit_parts(self) -> dict[str, str]:
+    def limit_parts(self) -> dict[str, Part]:
         """The file that finds subscribed keys."""
-        return {"subscribed_keys": "subscribed_keys" if self.has_subscriptions else "subscribed_keys_unknown"}
+        return {"subscribed_keys": "subscribed_keys" if self.has_subscriptions else _NO_KEY_IS_KNOWN}
 
     @property
     def parameters(self) -> dict[str, Any]:

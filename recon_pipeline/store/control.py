@@ -16,7 +16,21 @@ from sqlalchemy.exc import DBAPIError
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.database import begin, limit_waits, look_up_by_index
 from recon_pipeline.store.failures import is_lock_not_had
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+# One change of pauses and holds at a time.
+# Invariant: ends with the transaction, so that rows are numbered in the order in which they commit; the number is ours.
+LOCK_CONTROL = labelled("lock_control", "select pg_advisory_xact_lock(720271130)")
+# Writes down that repairs are paused, or that they go on.
+# Invariant: runs in the transaction that holds the lock of lock_control; nothing is ever changed or deleted.
+_APPEND_CONTROL = labelled(
+    "append_control",
+    """
+    insert into recon.control (action, reason, acted_by, until)
+    values (:action, :reason, :acted_by, :until)
+    """,
+)
+
 
 CHUNKS_END_MS = 15_000
 """A chunk aims at 0.2 s, and its locks end after 5 s at the latest."""
@@ -58,7 +72,7 @@ class RepairsPausedError(Exception):
 
 def now(connection: Connection) -> datetime:
     """What time it is to the database, by whose clock pauses and holds end."""
-    return connection.execute(statement("clock")).scalar_one()
+    return connection.execute(text("select clock_timestamp()")).scalar_one()
 
 
 def read_pause(connection: Connection) -> Pause | None:
@@ -83,10 +97,10 @@ def pause(connection: Connection, *, reason: str, paused_by: str, until: datetim
         ReconError: Repairs are paused, but one that began before has not ended.
     """
     with begin(connection):
-        connection.execute(statement("lock_control"))
+        connection.execute(LOCK_CONTROL)
         before = read_pause(connection)
         row = {"action": "pause", "reason": reason, "acted_by": paused_by, "until": until}
-        connection.execute(statement("append_control"), row)
+        connection.execute(_APPEND_CONTROL, row)
     await_chunks(connection, done="Repairs are paused")
     return before
 
@@ -94,11 +108,11 @@ def pause(connection: Connection, *, reason: str, paused_by: str, until: datetim
 def resume(connection: Connection, *, reason: str | None, resumed_by: str) -> Pause | None:
     """Let repairs go on; returns the pause that this ended, or None where repairs were not paused."""
     with begin(connection):
-        connection.execute(statement("lock_control"))
+        connection.execute(LOCK_CONTROL)
         before = read_pause(connection)
         if before is not None:
             row = {"action": "resume", "reason": reason, "acted_by": resumed_by, "until": None}
-            connection.execute(statement("append_control"), row)
+            connection.execute(_APPEND_CONTROL, row)
     return before
 
 
@@ -138,7 +152,7 @@ def enter_chunk(
     """The first statements of a chunk of repairs: ask whether it may go on, and which of its keys are now held.
 
     Args:
-        connection: In the chunk's transaction, which has changed nothing and has a lock timeout of `CHUNKS_END_MS`.
+        connection: In the chunk's transaction, which has changed nothing and locked no row.
         run_id: Whose repair.
         ordinals: The keys of the chunk.
         while_paused: Whether a person asked for this repair although repairs are paused.

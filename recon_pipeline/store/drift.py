@@ -18,21 +18,26 @@ from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store import holds, horizons
 from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import BillingTables
+from recon_pipeline.store.billing_tables import IS_SETTLED, BillingTables
 from recon_pipeline.store.comparison import SAMPLE_ROWS, Reconciliation
 from recon_pipeline.store.database import look_up_by_index, plan_as_usual, sum_by_hash
 from recon_pipeline.store.horizons import FAR_TRANSACTIONS, Month, Position
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import Part, labelled, statement
+
+# Removes what an earlier attempt of the same run had found, so that a retried step starts clean.
+# Invariant: only rows of this run; what it repaired is in the ledger.
+_FORGET_DRIFT = labelled("forget_drift", "delete from recon.counter_drift where run_id = :run_id")
+
 
 MOST_KEYS = 20_000
 """From so many keys on that may differ, reading all of the log is quicker than looking each of them up. It is also how
 many open keys are remembered: where more are open, nothing counts as verified."""
 
-_KEYS = {
+_KEYS: dict[str, Part] = {
     "given_keys": "given_keys",
     "in_extent_or_given": "in_extent_or_given",
     "counters": "counters_of_extent_or_given",
-    "is_settled": "is_settled",
+    "is_settled": IS_SETTLED,
 }
 
 
@@ -180,7 +185,7 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
         tables: How the tables are shaped.
         sums: Whether the log can, and may, be read in increments.
     """
-    connection.execute(statement("forget_drift"), {"run_id": run.run_id})
+    connection.execute(_FORGET_DRIFT, {"run_id": run.run_id})
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     scanned = drifted = stale = 0
     looks: list[Look] = []
@@ -389,7 +394,7 @@ class _Comparing:
         suspects = _Suspects.of(rows)
         return None if len(suspects) > MOST_KEYS else (suspects, rows[0])
 
-    def _exactly(self, name: str, suspects: _Suspects | None, parts: dict[str, str], **more: Any) -> Any:
+    def _exactly(self, name: str, suspects: _Suspects | None, parts: dict[str, Part], **more: Any) -> Any:
         if suspects is None:
             sum_by_hash(self.connection)
         else:
@@ -406,6 +411,6 @@ class _Comparing:
             **more,
         )
 
-    def _execute(self, name: str, parts: dict[str, str] | None = None, **more: Any) -> Any:
+    def _execute(self, name: str, parts: dict[str, Part] | None = None, **more: Any) -> Any:
         parameters = self.run.parameters(self.usage, self.tables) | more
         return self.connection.execute(statement(name, **(parts or {})), parameters)

@@ -14,14 +14,20 @@ from sqlalchemy import Connection
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store import batches
-from recon_pipeline.store.batches import Tally
+from recon_pipeline.store.batches import COPY_REJECTED_EVENTS, Tally
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.bulk import copy_in, copy_lines_in
 from recon_pipeline.store.database import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.insertion import DIFFERING, Chunk, refused_rows
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.staging import COPY_STAGED_EVENTS
+from recon_pipeline.store.statements import labelled, statement
 
-PLANNED = {"judged": "planned_events"}
+# Lets the planner know how much a dry run looks at: a guess can make it loop over all of one for each of the other.
+_ANALYZE_PLANNED_EVENTS = labelled("analyze_planned_events", "analyze pg_temp.planned_event")
+# Finds the first event of a request id, in a source that is looked at as a whole.
+INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
+
+
 _OUTCOMES = ("inserted", "duplicate", "conflict")
 _OVER_QUOTA = (
     "gateway_customer_id",
@@ -112,21 +118,21 @@ class DryRun:
 
     def take(self, chunk: Chunk) -> None:
         """Look at some more rows."""
-        copy_lines_in(self._connection, "copy_staged_events", chunk.lines)
+        copy_lines_in(self._connection, COPY_STAGED_EVENTS, chunk.lines)
         refused = refused_rows(self._batch_id, chunk)
         if refused:
-            copy_in(self._connection, "copy_rejected_events", refused)
+            copy_in(self._connection, COPY_REJECTED_EVENTS, refused)
         self._rejected += len(refused)
 
     def plan(self, question: PlanQuestion) -> Plan:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
-        connection.execute(statement("index_staged_events"))
+        connection.execute(INDEX_STAGED_EVENTS)
         look_up_each_by_index(connection)
-        connection.execute(statement("create_planned_events", planned="plan_staged_events", **DIFFERING))
+        connection.execute(statement("plan_staged_events", **DIFFERING))
         plan_as_usual(connection)
-        connection.execute(statement("analyze_planned_events"))
-        rows = connection.execute(statement("planned_by_month", **PLANNED)).mappings()
+        connection.execute(_ANALYZE_PLANNED_EVENTS)
+        rows = connection.execute(statement("planned_by_month")).mappings()
         months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
         total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
         taken = frozenset(one.partition for one in months if one.outcome != "conflict")
@@ -136,13 +142,13 @@ class DryRun:
         over_quota_count = 0
         for usage in question.scope:
             asked = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "rows": question.rows}
-            found = connection.execute(statement("units_by_customer", **PLANNED), asked).mappings()
+            found = connection.execute(statement("units_by_customer"), asked).mappings()
             customers += [PlannedCustomer(usage_type=usage.usage_type, **row) for row in found]
             quota = question.quotas.get(usage.usage_type)
             if quota is None or not self._tables.has_subscriptions:
                 continue
             limits = {"limit_free": quota.free, "limit_paid": quota.paid}
-            counted = statement("over_quota_by_staged", **PLANNED, **self._tables.limit_parts)
+            counted = statement("over_quota_by_staged", **self._tables.limit_parts)
             rows = connection.execute(counted, asked | limits).mappings().all()
             over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
             over_quota_count += rows[0]["total"] if rows else 0

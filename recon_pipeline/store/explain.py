@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.billing_tables import BillingTables
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import Part, statement
 
 KEYS_SHOWN = 24
 KEYS_EXPLAINED = 3
@@ -230,7 +230,7 @@ def _limit(
 
 
 def _rows(
-    connection: Connection, name: str, parts: Mapping[str, str], parameters: Mapping[str, Any], made: type[_Row]
+    connection: Connection, name: str, parts: Mapping[str, Part], parameters: Mapping[str, Any], made: type[_Row]
 ) -> tuple[_Row, ...]:
     rows = connection.execute(statement(name, **parts), parameters).mappings()
     return tuple(made(**{column: _whole(value) for column, value in row.items()}) for row in rows)

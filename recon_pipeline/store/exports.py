@@ -15,7 +15,12 @@ from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline.store.failures import first_line
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled
+
+# Lets a transaction read and no more.
+# Invariant: ends with the transaction; must be its first statement but for settings.
+_READ_ONLY = labelled("read_only", "set transaction read only")
+
 
 TABLE, QUERY = "table:", "query:"
 
@@ -32,7 +37,7 @@ def read_export(database: BillingDatabase, source: str, *, chunk_rows: int) -> I
         ReconError: There is no such table, the query is wrong, or the connection was lost.
     """
     with database.transaction() as connection:
-        connection.execute(statement("read_only"))
+        connection.execute(_READ_ONLY)
         query = source.removeprefix(QUERY) if source.startswith(QUERY) else _table_query(connection, source)
         driver = connection.connection.driver_connection
         if driver is None:

@@ -12,9 +12,31 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.control import await_chunks
+from recon_pipeline.store.control import LOCK_CONTROL, await_chunks
 from recon_pipeline.store.database import begin
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+# Lets repairs leave a customer alone.
+# Invariant: runs in the transaction that holds the lock of lock_control, after the one that it replaces was released.
+_APPEND_HOLD = labelled(
+    "append_hold",
+    """
+    insert into recon.hold (gateway_customer_id, partition, reason, held_by, until)
+    values (:gateway_customer_id, :partition, :reason, :held_by, :until)
+    """,
+)
+# The holds that are in force, those that end first first.
+# Invariant: a hold ends by this server's clock, or when it is released.
+_OPEN_HOLDS = labelled(
+    "open_holds",
+    """
+    select id, gateway_customer_id, partition, reason, held_by, held_at, until
+    from recon.hold
+    where released_at is null
+        and until > clock_timestamp()
+    order by until, id
+    """,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,7 @@ class Hold:
 
 def open_holds(connection: Connection) -> tuple[Hold, ...]:
     """The holds that are in force by the database's clock, those that end first first."""
-    return tuple(Hold(**row) for row in connection.execute(statement("open_holds")).mappings())
+    return tuple(Hold(**row) for row in connection.execute(_OPEN_HOLDS).mappings())
 
 
 def count_counters(connection: Connection, customers: Sequence[str], months: Sequence[BillingMonth]) -> dict[str, int]:
@@ -76,15 +98,13 @@ def hold(
         until: When the holds end by themselves.
     """
     with begin(connection):
-        connection.execute(statement("lock_control"))
+        connection.execute(LOCK_CONTROL)
         for customer in sorted(set(customers)):
             for partition in sorted({month.key for month in months}) or [None]:
                 key = {"gateway_customer_id": customer, "partition": partition}
                 replaced = {"released_by": held_by, "reason": f"replaced: {reason}", "every_partition": False}
                 connection.execute(statement("release_holds"), key | replaced)
-                connection.execute(
-                    statement("append_hold"), key | {"reason": reason, "held_by": held_by, "until": until}
-                )
+                connection.execute(_APPEND_HOLD, key | {"reason": reason, "held_by": held_by, "until": until})
     await_chunks(connection, done="The customers are held")
 
 
@@ -103,7 +123,7 @@ def release(
     """
     ended: list[Hold] = []
     with begin(connection):
-        connection.execute(statement("lock_control"))
+        connection.execute(LOCK_CONTROL)
         for customer in sorted(set(customers)):
             for partition in sorted({month.key for month in months}) or [None]:
                 parameters = {

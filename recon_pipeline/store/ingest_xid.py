@@ -18,7 +18,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import is_lock_not_had
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+LOCK_MIGRATIONS = labelled("lock_migrations", "select pg_advisory_xact_lock(720271125)")
+"""One preparation of a database at a time; it ends with the transaction, and the number is our own."""
 
 LOCK_TIMEOUT_MS = 500
 """How long a step may wait for its lock: everybody who comes after it waits behind it."""
@@ -155,7 +158,7 @@ class _Installation:
         """What is lacking and the step to take, which is done already if it can be done in a transaction."""
         with begin(self.connection, lock_timeout_ms=lock_timeout_ms):
             # So that of two preparations one does the step, and the other one sees it done.
-            self.connection.execute(statement("lock_migrations"))
+            self.connection.execute(LOCK_MIGRATIONS)
             left = lacking(self.connection, request_id_is_unique=self.request_id_is_unique)
             ours = [lack for lack in left if lack.statement is not None and lack.kind is not Need.ADVISED]
             # What is in the way for good, or an index that somebody builds, which would hold up every other step.

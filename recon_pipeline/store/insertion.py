@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -21,13 +21,34 @@ from recon_pipeline.core.backfill.placement import Fence, placed
 from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.backfill.rows import Period, Reading, row_as_text
 from recon_pipeline.store import batches
-from recon_pipeline.store.batches import Tally
+from recon_pipeline.store.batches import COPY_REJECTED_EVENTS, Tally
 from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.bulk import copy_in, copy_lines_in, storable
 from recon_pipeline.store.database import begin, look_up_each_by_index
 from recon_pipeline.store.failures import is_lock_not_had, sqlstate
-from recon_pipeline.store.staging import staged_lines
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.staging import COPY_STAGED_EVENTS, staged_lines
+from recon_pipeline.store.statements import labelled, statement
+
+# Has deferred constraints of the log checked where its rows are inserted, so that each row's refusal is known.
+# Invariant: ends with the transaction.
+_IMMEDIATE_CONSTRAINTS = labelled("immediate_constraints", "set constraints all immediate")
+# Lets one chunk of one backfill in at a time.
+# Invariant: ends with the transaction. Where request ids are not unique by constraint, it keeps two backfills from
+# inserting one request twice; elsewhere it keeps them from waiting for each other's rows.
+_LOCK_BACKFILLS = labelled(
+    "lock_backfills",
+    """
+    select pg_advisory_xact_lock(hashtextextended('recon_pipeline backfill', 0))
+    """,
+)
+# Which customers a foreign key of the log would refuse, and the table that lacks them.
+_UNKNOWN_CUSTOMERS = labelled(
+    "unknown_customers",
+    """
+    select customer, referenced from recon.unknown_customers(cast(:customers as text[]))
+    """,
+)
+
 
 LOCK_ATTEMPTS = 8
 
@@ -37,6 +58,9 @@ CHUNK_IDLE_TIMEOUT_MS = 4_000
 _KNOWN_CUSTOMERS = 200_000
 _FAULTS_OF_A_ROW = ("22", "23", "54", "P0001")
 """SQLSTATEs that speak of one row: data exception, integrity constraint, program limit, raised by a trigger."""
+
+_DECIDED_BY_THE_KEY = text("true")
+"""Whether a staged event is new, where the log has a unique key of request ids."""
 
 DIFFERING = {"differing_from_staged": "differing_from_staged", "event_that_stays": "event_that_stays"}
 _JUDGED = {"judged": "judged_staged_events", **DIFFERING}
@@ -83,7 +107,7 @@ class Judge:
         asked = {reading.gateway_customer_id for reading in readings if reading.gateway_customer_id} - self._known
         if not asked:
             return {}
-        rows = connection.execute(statement("unknown_customers"), {"customers": list(asked)})
+        rows = connection.execute(_UNKNOWN_CUSTOMERS, {"customers": list(asked)})
         unknown: dict[str | None, str] = {
             row.customer: f"{row.referenced} has no customer {row.customer!r}" for row in rows
         }
@@ -145,11 +169,11 @@ def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: 
 
 def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
     with begin(connection, idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS):
-        connection.execute(statement("lock_backfills"))
-        connection.execute(statement("immediate_constraints"))
+        connection.execute(_LOCK_BACKFILLS)
+        connection.execute(_IMMEDIATE_CONSTRAINTS)
         look_up_each_by_index(connection)
         connection.execute(statement("create_staged_events"))
-        copy_lines_in(connection, "copy_staged_events", chunk.lines)
+        copy_lines_in(connection, COPY_STAGED_EVENTS, chunk.lines)
         counted = _insert_staged(connection, tables)
         if sum(row.events for row in counted) != chunk.events:
             counted = connection.execute(statement("count_staged_events", **_JUDGED)).all()
@@ -166,7 +190,7 @@ def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Ro
     except DBAPIError as error:
         if not sqlstate(error).startswith(_FAULTS_OF_A_ROW):
             raise
-    is_new = "staged_may_be_new" if tables.request_id_is_unique else "staged_is_absent"
+    is_new = _DECIDED_BY_THE_KEY if tables.request_id_is_unique else "staged_is_absent"
     connection.execute(statement("insert_staged_events_singly", staged_is_new=is_new))
     return ()
 
@@ -185,7 +209,7 @@ def _keep_outcomes(connection: Connection, batch_id: str, chunk: Chunk, counted:
                 reasons = (f"the log refused it: {row.refusal}" if row.refusal else _REFUSED_SILENTLY,)
                 refused.append(_not_taken(batch_id, chunk, index, "rejected", reasons))
     if refused:
-        copy_in(connection, "copy_rejected_events", refused)
+        copy_in(connection, COPY_REJECTED_EVENTS, refused)
     return Tally(
         inserted=figures["inserted"],
         duplicate=figures["duplicate"],

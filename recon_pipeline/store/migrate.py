@@ -17,8 +17,9 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.database import begin
 from recon_pipeline.store.failures import is_lock_not_had
+from recon_pipeline.store.ingest_xid import LOCK_MIGRATIONS
 from recon_pipeline.store.schema_version import SCHEMA_VERSION
-from recon_pipeline.store.statements import source, statement
+from recon_pipeline.store.statements import source
 
 LOCK_ATTEMPTS = 10
 
@@ -70,7 +71,7 @@ def is_known(version: str) -> bool:
 
 def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> bool:
     with begin(connection):
-        connection.execute(statement("lock_migrations"))
+        connection.execute(LOCK_MIGRATIONS)
         created = with_billing_tables and _create_billing_tables(connection)
         if connection.execute(text("select to_regnamespace('recon') is null")).scalar_one():
             connection.execute(text("create schema recon"))

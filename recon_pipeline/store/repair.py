@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from recon_pipeline.store import basis, control, horizons
 from recon_pipeline.store.aggregates import is_ours_to_write
 from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import BillingTables, decision
+from recon_pipeline.store.billing_tables import IS_SETTLED, BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.control import Pause, RepairsPausedError
 from recon_pipeline.store.database import begin
@@ -259,7 +259,7 @@ class _Repairer:
             "ordinal": ordinal,
             "horizon": str(horizon),
         }
-        summed = statement("sum_of_drifted_key", is_settled="is_settled", **tables.parts)
+        summed = statement("sum_of_drifted_key", is_settled=IS_SETTLED, **tables.parts)
         row = self.connection.execute(summed, asked).one()
         self.final = {"horizon": str(horizon), "final_visible": row.visible, "final_settled": row.settled}
 
@@ -296,7 +296,7 @@ class _Repairer:
         locked = self.connection.execute(statement(lock), asked).all()
         if locked:
             sums = "locked_sums" if self.final is None else "locked_sum_from_horizon"
-            repairs = statement("repair_locked_counters", locked_sums=sums, is_settled="is_settled", **tables.parts)
+            repairs = statement("repair_locked_counters", locked_sums=sums, is_settled=IS_SETTLED, **tables.parts)
             self.connection.execute(
                 repairs,
                 {

@@ -8,14 +8,117 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from recon_pipeline.core.guards import DriftSummary, Today
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.drift import Compared
 from recon_pipeline.store.events import LogQuality
 from recon_pipeline.store.repair import RepairOutcome
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+# Writes the log's figures into the record of a run.
+# Invariant: touches no other figure of the run.
+_NOTE_EVENTS = labelled(
+    "note_events",
+    """
+    update recon.reconciliation_run
+    set events_scanned = :events_scanned, dedupe_count = :dedupe_count
+    where run_id = :run_id
+    """,
+)
+# Writes the comparison's figures into the record of a run.
+# Invariant: transitions are those foreseen, until repairs are counted.
+_NOTE_DRIFT = labelled(
+    "note_drift",
+    """
+    update recon.reconciliation_run
+    set
+        counters_scanned = :counters_scanned,
+        drift_count = :drift_count,
+        drift_by_kind = cast(:drift_by_kind as jsonb),
+        over_quota_transitions = :over_quota_transitions,
+        under_quota_transitions = :under_quota_transitions,
+        rows_repaired = 0,
+        deferred_count = 0,
+        held_count = :held,
+        reconcile_failures = 0
+    where run_id = :run_id
+    """,
+)
+# Writes what was repaired into the record of a run.
+# Invariant: figures are read from drift outcomes and ledger, so they are true after a crash as well.
+_NOTE_REPAIRS = labelled(
+    "note_repairs",
+    """
+    update recon.reconciliation_run
+    set
+        rows_repaired = :repaired,
+        deferred_count = :deferred,
+        reconcile_failures = :failed,
+        held_count = :held,
+        paused_reason = :paused_reason,
+        over_quota_transitions = :over_quota_transitions,
+        under_quota_transitions = :under_quota_transitions
+    where run_id = :run_id
+    """,
+)
+# Records who approved a repair beyond the budgets, and why.
+# Invariant: written before the first repair of the run.
+_NOTE_APPROVAL = labelled(
+    "note_approval",
+    """
+    update recon.reconciliation_run
+    set approved_by = :approved_by, approved_reason = :approved_reason, approved_run_id = :approved_run_id
+    where run_id = :run_id
+    """,
+)
+# The record of one run.
+_READ_RUN = labelled(
+    "read_run",
+    """
+    select *, horizon::text as horizon_text,
+        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
+    from recon.reconciliation_run
+    where run_id = :run_id
+    """,
+)
+# Writes what became of the aggregates into the record of a run.
+# Invariant: touches no other figure of the run.
+_NOTE_AGGREGATES = labelled(
+    "note_aggregates",
+    """
+    update recon.reconciliation_run
+    set
+        rebuilt_because = coalesce(:rebuilt_because, rebuilt_because),
+        aggregates_differing = coalesce(:aggregates_differing, aggregates_differing)
+    where run_id = :run_id
+    """,
+)
+# The latest runs, newest first.
+_RECENT_RUNS = labelled(
+    "recent_runs",
+    """
+    select *, horizon::text as horizon_text,
+        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
+    from recon.reconciliation_run
+    order by started_at desc
+    limit :rows
+    """,
+)
+# Forgets what old comparisons had found.
+# Invariant: runs and the ledger of repairs stay.
+_DELETE_OLD_DRIFT = labelled(
+    "delete_old_drift",
+    """
+    delete from recon.counter_drift
+    where run_id in (
+        select run_id
+        from recon.reconciliation_run
+        where started_at < clock_timestamp() - make_interval(days => :days)
+    )
+    """,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +201,7 @@ def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str
 
 def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
     """Write the log's figures."""
-    _write(connection, "note_events", run_id, quality)
+    _write(connection, _NOTE_EVENTS, run_id, quality)
 
 
 def note_aggregates(
@@ -106,13 +209,13 @@ def note_aggregates(
 ) -> None:
     """Write what became of the aggregates; None leaves a figure as it is."""
     figures = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
-    connection.execute(statement("note_aggregates"), {"run_id": run_id, **figures})
+    connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **figures})
 
 
 def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
     """Write the comparison's figures."""
     figures = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
-    _write(connection, "note_drift", run_id, summary, **figures)
+    _write(connection, _NOTE_DRIFT, run_id, summary, **figures)
 
 
 def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
@@ -137,13 +240,13 @@ def compared_below(connection: Connection, run_id: str) -> int | None:
 
 def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
     """Write what was repaired."""
-    _write(connection, "note_repairs", run_id, outcome, paused_reason=outcome.paused_reason)
+    _write(connection, _NOTE_REPAIRS, run_id, outcome, paused_reason=outcome.paused_reason)
 
 
 def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str) -> None:
     """Record who approved a repair beyond the budgets, why, and the figures of which run he had seen."""
     approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
-    connection.execute(statement("note_approval"), {"run_id": run_id, **approval})
+    connection.execute(_NOTE_APPROVAL, {"run_id": run_id, **approval})
 
 
 def repaired_today(connection: Connection, run: Reconciliation) -> Today:
@@ -198,24 +301,24 @@ def finish(
 
 def read(connection: Connection, run_id: str) -> RunRecord | None:
     """The record of a run, or None if it never opened one."""
-    row = connection.execute(statement("read_run"), {"run_id": run_id}).mappings().one_or_none()
+    row = connection.execute(_READ_RUN, {"run_id": run_id}).mappings().one_or_none()
     return _record(row) if row is not None else None
 
 
 def recent(connection: Connection, *, rows: int) -> tuple[RunRecord, ...]:
     """The latest runs, newest first."""
-    return tuple(map(_record, connection.execute(statement("recent_runs"), {"rows": rows}).mappings()))
+    return tuple(map(_record, connection.execute(_RECENT_RUNS, {"rows": rows}).mappings()))
 
 
 def _record(row: Any) -> RunRecord:
     return RunRecord(**{field.name: row[field.name] for field in fields(RunRecord)})
 
 
-def _write(connection: Connection, name: str, run_id: str, figures: Any, **more: Any) -> None:
+def _write(connection: Connection, update: TextClause, run_id: str, figures: Any, **more: Any) -> None:
     values = {field.name: getattr(figures, field.name) for field in fields(figures)}
-    connection.execute(statement(name), {"run_id": run_id, **values, **more})
+    connection.execute(update, {"run_id": run_id, **values, **more})
 
 
 def delete_old_drift(connection: Connection, *, days: int) -> int:
     """Forget what comparisons older than this had found; returns how many rows were deleted."""
-    return connection.execute(statement("delete_old_drift"), {"days": days}).rowcount
+    return connection.execute(_DELETE_OLD_DRIFT, {"days": days}).rowcount

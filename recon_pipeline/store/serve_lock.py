@@ -4,7 +4,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled
+
+# The right to run for the cron endpoint, until this transaction ends.
+# Invariant: one at a time over all processes; a process that dies leaves nothing behind. A lock of a transaction works
+# through a pooler too; the transaction writes nothing, so it holds no horizon back.
+_TRY_SERVE_LOCK = labelled(
+    "try_serve_lock",
+    """
+    select pg_try_advisory_xact_lock(hashtextextended('recon serve', 0)) as is_ours,
+        set_config('idle_in_transaction_session_timeout', '0', true)
+    """,
+)
 
 
 @contextmanager
@@ -15,4 +26,4 @@ def serve_lock(database: BillingDatabase) -> Generator[bool]:
         ReconError: The database cannot be reached.
     """
     with database.transaction() as connection:
-        yield connection.execute(statement("try_serve_lock")).one().is_ours
+        yield connection.execute(_TRY_SERVE_LOCK).one().is_ours

@@ -6,11 +6,18 @@ from functools import lru_cache
 
 from recon_pipeline.core.backfill.rows import Period, Reading
 
+COPY_STAGED_EVENTS = """
+copy pg_temp.staged_event (
+    ordinal, id, gateway_name, gateway_customer_id, usage_type, request_id, metadata, quantity,
+    period_start, period_end, event_timestamp, is_first
+) from stdin
+"""
+
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def staged_lines(first_ordinal: int, readings: Sequence[Reading]) -> Iterator[str]:
-    """The events among the readings, in the columns of `copy_staged_events.sql`.
+    """The events among the readings, in the columns of `COPY_STAGED_EVENTS`.
 
     Args:
         first_ordinal: The number of the first reading within the batch.

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
@@ -31,7 +31,45 @@ from recon_pipeline.store.repair import (
     CHUNK_STATEMENT_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
 )
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.statements import labelled, statement
+
+# The record of repairs that were taken back in a run.
+_READ_UNDO = labelled("read_undo", "select * from recon.undo where run_id = :run_id")
+# One row of the ledger as a person is told of it.
+_DESCRIBE_REPAIR = labelled(
+    "describe_repair",
+    """
+    select gateway_customer_id, period_start::text as period_start, usage_delta::text as usage_delta
+    from recon.counter_repair
+    where id = :id
+    """,
+)
+# Opens the record of repairs being taken back.
+# Invariant: one row for each run of Dagster's; a retried step finds it open.
+_START_UNDO = labelled(
+    "start_undo",
+    """
+    insert into recon.undo (run_id, undone_run_id, customers, reason, requested_by)
+    values (:run_id, :undone_run_id, :customers, :reason, :requested_by)
+    on conflict (run_id) do nothing
+    """,
+)
+# The runs whose id begins with what a person typed; runs that repaired and runs that took repairs back.
+# Invariant: at most a few rows, to tell one run from several.
+_FIND_RUNS = labelled(
+    "find_runs",
+    """
+    select run_id
+    from (select run_id from recon.reconciliation_run union select run_id from recon.undo) as run
+    where starts_with(run_id, :prefix)
+    order by run_id
+    limit 5
+    """,
+)
+
+
+_NEVER, _LOCK_TIMEOUT = text("skip locked"), text("")
+"""How long a statement waits for a counter that somebody else has locked."""
 
 CHUNK_ROWS = 500
 """Most counters that are locked at once: some 0.1 s."""
@@ -149,7 +187,7 @@ def find_run(connection: Connection, prefix: str) -> str:
     Raises:
         ConfigurationError: There is none, or more than one.
     """
-    found = list(connection.execute(statement("find_runs"), {"prefix": prefix}).scalars()) if prefix else []
+    found = list(connection.execute(_FIND_RUNS, {"prefix": prefix}).scalars()) if prefix else []
     if len(found) == 1:
         return found[0]
     raise ConfigurationError(
@@ -207,7 +245,7 @@ def take_back(connection: Connection, undo: Undo) -> UndoRecord:
         found = undoable(connection, undo)
         require_lasting(found)
         record = {"customers": list(undo.customers) or None, "reason": undo.reason, "requested_by": undo.requested_by}
-        connection.execute(statement("start_undo"), undo.parameters | record)
+        connection.execute(_START_UNDO, undo.parameters | record)
     undoer = _Undoer(connection, undo, Counter({"already_undone": found.already_undone}), [])
     undoer.run()
     with begin(connection):
@@ -219,7 +257,7 @@ def take_back(connection: Connection, undo: Undo) -> UndoRecord:
 
 def read(connection: Connection, run_id: str) -> UndoRecord | None:
     """The record of a run that took repairs back, or None if it never opened one."""
-    row = connection.execute(statement("read_undo"), {"run_id": run_id}).mappings().one_or_none()
+    row = connection.execute(_READ_UNDO, {"run_id": run_id}).mappings().one_or_none()
     return None if row is None else UndoRecord(**row)
 
 
@@ -250,7 +288,7 @@ class _Undoer:
         """Take back what nobody holds; returns what is to be tried again by itself."""
         try:
             with self._begin(CHUNK_LOCK_TIMEOUT_MS):
-                rows = self._lock_and_undo(ids, "lock_repaired_counters")
+                rows = self._lock_and_undo(ids, waits=_NEVER)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
@@ -262,7 +300,7 @@ class _Undoer:
         """Take one repair back, waiting for its counter while holding none."""
         try:
             with self._begin(LOCK_TIMEOUT_MS):
-                rows = self._lock_and_undo([repair_id], "lock_repaired_counter")
+                rows = self._lock_and_undo([repair_id], waits=_LOCK_TIMEOUT)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
@@ -283,8 +321,8 @@ class _Undoer:
             idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
         )
 
-    def _lock_and_undo(self, ids: Sequence[int], lock: str) -> Sequence[Any]:
-        locked = self.connection.execute(statement(lock), {"ids": list(ids)}).all()
+    def _lock_and_undo(self, ids: Sequence[int], *, waits: TextClause) -> Sequence[Any]:
+        locked = self.connection.execute(statement("lock_repaired_counters", waits=waits), {"ids": list(ids)}).all()
         if not locked:
             return ()
         had = {
@@ -306,7 +344,7 @@ class _Undoer:
     def _refused(self, repair_id: int, outcome: str, *, error: str = "") -> None:
         self.outcomes[outcome] += 1
         with begin(self.connection):
-            row = self.connection.execute(statement("describe_repair"), {"id": repair_id}).one()
+            row = self.connection.execute(_DESCRIBE_REPAIR, {"id": repair_id}).one()
         self._show(NotUndone(row.gateway_customer_id, row.period_start, None, row.usage_delta, outcome, error))
 
     def _show(self, one: NotUndone) -> None:

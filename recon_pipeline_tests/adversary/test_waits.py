@@ -7,7 +7,7 @@ import pytest
 from recon_pipeline_tests.adversary.world import World
 from recon_pipeline_tests.reconciliation.billing import customers
 
-LONGEST_RUN_SECONDS = 15.0
+LONGEST_RUN_SECONDS = 30.0
 BUSY, FREE = customers(200, prefix="busy"), customers(50, prefix="free")
 INSERT = """
     insert into billing_usage_counters

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.database import BillingDatabase, begin
+from recon_pipeline.store.database import BillingDatabase, begin, look_up_each_by_index
+from recon_pipeline.store.dry_run import INDEX_STAGED_EVENTS
 from recon_pipeline.store.insertion import DIFFERING
 from recon_pipeline.store.statements import statement
 
@@ -51,7 +52,7 @@ def connection(request: pytest.FixtureRequest, billing_database_url: str) -> Ite
         with begin(connection):
             connection.execute(statement("create_staged_events"))
             connection.execute(text(STAGE.replace(":", r"\:")))
-            connection.execute(statement("look_up_by_index"))
+            look_up_each_by_index(connection)
             yield connection
 
 
@@ -62,7 +63,7 @@ def test_every_event_of_a_chunk_is_looked_up_by_its_request_id(connection: Conne
 
 
 def test_so_is_every_event_of_a_source_that_is_only_looked_at(connection: Connection) -> None:
-    connection.execute(statement("index_staged_events"))
+    connection.execute(INDEX_STAGED_EVENTS)
     assert by_request_id(connection, statement("plan_staged_events", **DIFFERING).text)
 
 

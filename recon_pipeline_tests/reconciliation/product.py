@@ -15,7 +15,7 @@ from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store import aggregates, basis, control, drift, repair, runs, schedule
 from recon_pipeline.store.aggregates import Advance
 from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import BillingTables, decision, require_trustworthy
+from recon_pipeline.store.billing_tables import IS_SETTLED, BillingTables, decision, require_trustworthy
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import BillingDatabase, Isolation
 from recon_pipeline.store.repair import RepairOutcome
@@ -162,7 +162,7 @@ def _clause(name: str, parts: Mapping[str, str]) -> TextClause:
 def _hooked(
     connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
-    parts = {"locked_sums": "locked_sums", "is_settled": "is_settled", **tables.parts}
+    parts = {"locked_sums": "locked_sums", "is_settled": IS_SETTLED, **tables.parts}
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
     names = {_clause(name, parts): name for name in (*before, *after)}
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import TextClause
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store import control, holds
@@ -256,8 +257,8 @@ def test_an_increment_that_waits_for_the_undo_is_kept(repaired: Billing, monkeyp
 
     with background() as start:
 
-        def increment_meanwhile(self: undo_module._Undoer, ids: list[int], lock: str) -> object:
-            rows = original(self, ids, lock)
+        def increment_meanwhile(self: undo_module._Undoer, ids: list[int], *, waits: TextClause) -> object:
+            rows = original(self, ids, waits=waits)
             if not started:
                 started.append(start(record_all))
                 wait_until_blocked(repaired, "application")

@@ -149,7 +149,7 @@ def application(ops: Sequence[Op], url: str, model: Model, on_their_way: set[str
     """Records usage, as applications do; gives up what Postgres cancels to break a deadlock among applications."""
 
     def act(actor: Actor) -> None:
-        with connected(url, application_name=APPLICATION, options=UTC, prepare_threshold=None) as connection:
+        with connected(url, application_name=APPLICATION, options=UTC) as connection:
             session = Session(actor, model, connection, on_their_way)
             actor.pid = connection.info.backend_pid
             for op in ops:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from recon_pipeline.core.database_url import for_libpq
-from recon_pipeline.core.guards import Budgets
 from recon_pipeline.faces.benchmark.recorder import pgbench
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
@@ -226,6 +225,6 @@ def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: floa
 
 
 def _run(database: BillingDatabase, asked: Asked) -> None:
-    with pipeline.settings(budgets=Budgets(10**9, 1, 1, 10**9)):
+    with pipeline.settings(budgets=pipeline.NO_BUDGETS):
         ended = pipeline.run(database, asked)
     assert ended.outcome in ("clean", "not_clean"), ended

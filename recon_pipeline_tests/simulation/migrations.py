@@ -43,7 +43,7 @@ def migrator(ops: Sequence[Op], url: str, model: Model, going_on: Migrations) ->
     """Runs one migration after the other."""
 
     def act(actor: Actor) -> None:
-        with connected(url, application_name=APPLICATION, options=UTC, prepare_threshold=None) as connection:
+        with connected(url, application_name=APPLICATION, options=UTC) as connection:
             session = Session(actor, model, connection)
             actor.pid = connection.info.backend_pid
             for op in ops:

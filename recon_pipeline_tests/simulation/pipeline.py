@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 from unittest.mock import patch
@@ -30,7 +29,6 @@ from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.statements import source
 from recon_pipeline_tests.reconciliation.product import QUOTAS, SCOPE
 
 COMMIT = "commit"
@@ -64,7 +62,7 @@ class Statement:
     """A statement that is about to be executed.
 
     Attributes:
-        name: The file in `sql/` that it was made from, or how it begins.
+        name: With which the product sends it, or how it begins.
         text: What is sent; another text takes its place.
         parameters: What it binds, by name; other values take their place.
         is_another: It has another text now, without parameters.
@@ -134,6 +132,10 @@ class Ended:
     error: str = ""
     failed_checks: list[str] = field(default_factory=list)
     mismatch_count: int | None = None
+
+
+NO_BUDGETS = Budgets(10**9, 10**9, 10**9, 10**9)
+"""For those who let very much go wrong within a day."""
 
 
 @contextmanager
@@ -229,24 +231,9 @@ def steer(database: BillingDatabase, steering: Steering) -> None:
 
 
 def name_of(body: str) -> str:
-    """The file in `sql/` that a statement was made from, told by the longest piece of it that stands in the text."""
-    if body not in _names:
-        found = [name for name, piece in _pieces().items() if piece in body]
-        _names[body] = max(found, key=lambda name: len(_pieces()[name]), default=body.split("\n")[0][:40])
-    return _names[body]
-
-
-_names: dict[str, str] = {}
-_longest: dict[str, str] = {}
-
-
-def _pieces() -> dict[str, str]:
-    if not _longest:
-        for file in (resources.files("recon_pipeline") / "sql").iterdir():
-            if not file.read_text(encoding="utf-8").startswith("-- Part of"):
-                name = file.name.removesuffix(".sql")
-                _longest[name] = max(re.split(r"\{\w+\}", source(name)), key=len)
-    return _longest
+    """The name with which the product sends a statement, or how its text begins."""
+    label = re.match(r"/\* recon:(\w+) \*/", body)
+    return label[1] if label else body.split("\n")[0][:40]
 
 
 def _body(asset: Any) -> Callable[..., Any]:

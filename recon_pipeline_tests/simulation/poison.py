@@ -26,7 +26,7 @@ def poisoner(ops: Sequence[Op], url: str, model: Model) -> Callable[[Actor], Non
     """Writes one poisoned row after the other."""
 
     def act(actor: Actor) -> None:
-        with connected(url, application_name=APPLICATION, options=UTC, prepare_threshold=None) as connection:
+        with connected(url, application_name=APPLICATION, options=UTC) as connection:
             session = Session(actor, model, connection)
             actor.pid = connection.info.backend_pid
             for op in ops:

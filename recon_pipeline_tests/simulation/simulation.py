@@ -147,7 +147,7 @@ def play(
             model = Model(world.settles)
             around = Surroundings(world, model, monitor, Migrations())
             if world.has_traffic:
-                session = opened.enter_context(connected(url, options=customers.OPTIONS, prepare_threshold=None))
+                session = opened.enter_context(connected(url, options=customers.OPTIONS))
                 around.between = Customers(session, model, random.Random(plan.seed)).use  # noqa: S311
             return _Play(plan, monitor, model, around, told).play(choose)
     finally:

@@ -30,6 +30,10 @@ _ROOMY_BYTES = 4 * 2**30
 _AWKWARD_SETTINGS = {"timezone": "America/St_Johns"}
 
 
+_servers: list["PostgresServer"] = []
+"""Those that run for this process's tests."""
+
+
 class PostgresServer:
     """A server on which databases are made freely; `drop_databases` removes all that were made here."""
 
@@ -73,11 +77,20 @@ class PostgresServer:
         self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
         self._made.remove(name)
 
-    def drop_databases(self) -> None:
-        """Drop all databases made here, whoever is connected to them."""
-        for name in self._made:
-            self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-        self._made.clear()
+    def drop_databases(self, *, made_since: int | None = None) -> None:
+        """Drop the databases made here, whoever is connected to them.
+
+        Args:
+            made_since: Leave alone so many that were made first, and templates; None: drop all.
+        """
+        kept = set[str]() if made_since is None else set(self._templates.values())
+        for name in [name for name in self._made[made_since or 0 :] if name not in kept]:
+            self.drop_database(self.url(name))
+
+    @property
+    def made_count(self) -> int:
+        """How many databases were made here and are there."""
+        return len(self._made)
 
     def _execute(self, statement: sql.Composed | sql.SQL) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
@@ -89,9 +102,11 @@ def running_server(environ: Mapping[str, str]) -> Generator[PostgresServer]:
     """The server that the environment asks for."""
     if environ.get("DATABASE_URL"):
         given = PostgresServer(environ["DATABASE_URL"])
+        _servers.append(given)
         try:
             yield given
         finally:
+            _servers.remove(given)
             given.drop_databases()
         return
     major = environ.get("RECON_TEST_POSTGRES", "18")
@@ -109,9 +124,21 @@ def running_server(environ: Mapping[str, str]) -> Generator[PostgresServer]:
             stop = server.stop
         try:
             _configure(url)
-            yield PostgresServer(url)
+            own = PostgresServer(url)
+            _servers.append(own)
+            yield own
+            _servers.remove(own)
         finally:
             stop()
+
+
+@contextmanager
+def databases_dropped() -> Generator[None]:
+    """Drop what is made meanwhile on the servers that run: thousands of databases fill the memory that they are in."""
+    before = {id(server): server.made_count for server in _servers}
+    yield
+    for server in _servers:
+        server.drop_databases(made_since=before.get(id(server), server.made_count))
 
 
 @contextmanager

@@ -1,2 +1,0 @@
--- What time it is to the database.
-select clock_timestamp()

@@ -1,4 +1,0 @@
--- Forgets runs so old that Dagster has deleted them.
--- Index: recon.alert_run by end.
-delete from recon.alert_run
-where ended_at < cast(:runs_noticed_until as timestamptz) - make_interval(days => :days)

@@ -1,2 +1,0 @@
--- Part of other statements: the unique key of the log decides.
-true
