@@ -80,9 +80,10 @@ def spoil(world: World) -> None:
     world.billing.query("update billing_usage_counters set usage_count = 5 where gateway_customer_id like 'wrong%%'")
 
 
-def moments(world: World, *, every: int) -> range:
-    """Numbers of statements of a run, others in each mode, and the first ones after it had nothing to do."""
-    return range(1 + MODES.index(world.mode) % every, statement_count(world) + 8, every)
+def moments(world: World, *, every: int, first: int | None = None) -> range:
+    """Numbers of statements of a run, others in each mode or as asked for, and the first ones after its end."""
+    first = MODES.index(world.mode) if first is None else first
+    return range(1 + first % every, statement_count(world) + 8, every)
 
 
 def assert_unharmed(world: World, ended: Ended, *, at_least: str = "") -> None:
@@ -118,7 +119,7 @@ def test_a_migration_before_every_statement_of_a_run_changes_no_right_counter(wo
 
 @MIGRATED
 def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counter(world: World, migration: str) -> None:
-    for number in moments(world, every=3):
+    for number in moments(world, every=len(MIGRATIONS), first=[*MIGRATIONS].index(migration)):
         spoil(world)
         ended = world.run(between=at(number, lambda n=number: impatient(world.billing, sql_of(migration, n))))
         assert_unharmed(world, ended, at_least=f"before statement {number}:")
@@ -128,7 +129,7 @@ def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counte
 @MIGRATED
 def test_a_migration_that_a_run_waits_for_changes_no_right_counter(world: World, migration: str) -> None:
     """It is under way before a statement and is committed as soon as the run waits for it."""
-    for number in moments(world, every=5):
+    for number in moments(world, every=2 * len(MIGRATIONS), first=2 * [*MIGRATIONS].index(migration)):
         spoil(world)
         with ExitStack() as stack:
             committing = stack.enter_context(commits_once_the_run_waits(world))
@@ -193,7 +194,7 @@ def test_a_migration_that_holds_its_lock_for_long_puts_the_run_off(world: World,
 
 @pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters"])
 def test_a_migration_that_locks_at_any_statement_and_never_ends_puts_the_run_off(world: World, table: str) -> None:
-    for number in range(2, statement_count(world) + 1, 12):
+    for number in range(2, statement_count(world) + 1, 24):
         spoil(world)
         began = time.monotonic()
         with ExitStack() as stack:
@@ -218,7 +219,7 @@ def test_row_level_security_that_comes_and_goes_between_statements_changes_no_ri
     """Our role owns nothing, so rows are hidden from it while it is on: a run is refused, or sees them all."""
     switch = "alter table {table} {turn} row level security"
     with role(world.billing) as url:
-        for number in moments(world, every=5):
+        for number in moments(world, every=11):
             spoil(world)
             turn_on = at(number, lambda: impatient(world.billing, switch.format(table=table, turn="enable")))
             for turn_off in (None, number + 2):
