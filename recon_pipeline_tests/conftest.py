@@ -5,6 +5,7 @@ them.
 """
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,9 @@ _ENVIRONMENT = pytest.StashKey[Mapping[str, str]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Remember the environment pytest was started with: `postgres_server` asks it for a server."""
     config.stash[_ENVIRONMENT] = dict(os.environ)
+    # A process of pytest-xdist ignores SIGINT. Dagster treats SIGTERM like it, and all that is started from there on
+    # would outlive its end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
