@@ -103,6 +103,7 @@ def run_load(
     full: bool = False,
     without_pause: bool = False,
     with_reader: bool = False,
+    drifted: int = DRIFTED,
     clients: int = 4,
 ) -> Load:
     """Let the application record at full speed, in turns without and beside the product.
@@ -114,6 +115,7 @@ def run_load(
         full: The repairs of everything take their sums from the log itself.
         without_pause: They follow one another without a pause.
         with_reader: Also beside a session that reads.
+        drifted: Counters made wrong before each repair of everything.
         clients: Sessions of the application.
     """
     alone: list[Round] = []
@@ -126,7 +128,7 @@ def run_load(
     billing.connection.execute("vacuum analyze billing_usage_events, billing_usage_counters")
     for _ in range(rounds):
         alone.append(_record(billing.url, seconds, clients))
-        with _product(billing.url, full, 0 if without_pause else REPAIR_EVERY_SECONDS):
+        with _product(billing.url, full, 0 if without_pause else REPAIR_EVERY_SECONDS, drifted):
             beside.append(_record(billing.url, seconds, clients))
         if with_reader:
             with _reader(billing.url):
@@ -161,14 +163,14 @@ def _record(url: str, seconds: int, clients: int) -> Round:
 
 
 @contextmanager
-def _product(url: str, full: bool, every_seconds: float) -> Iterator[None]:
+def _product(url: str, full: bool, every_seconds: float, drifted: int) -> Iterator[None]:
     """The product at work in two processes, as two daemons started by mistake would be."""
     processes = multiprocessing.get_context("spawn")
     stop = processes.Event()
     ready = processes.Barrier(3)
     working = [
         processes.Process(target=_tick, args=(url, stop, ready)),
-        processes.Process(target=_repair_all, args=(url, stop, ready, full, every_seconds)),
+        processes.Process(target=_repair_all, args=(url, stop, ready, full, every_seconds, drifted)),
     ]
     for one in working:
         one.start()
@@ -209,7 +211,7 @@ def _tick(url: str, stop: Any, ready: Any) -> None:
     database.close()
 
 
-def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: float) -> None:
+def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: float, drifted: int) -> None:
     database = BillingDatabase(url, keeps_connection=True)
     choices = random.Random(os.getpid())  # noqa: S311 - not a secret
     with connected(url, autocommit=True, options="-c synchronous_commit=off") as saboteur:
@@ -217,7 +219,7 @@ def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: floa
         begins = time.monotonic()
         while not stop.wait(max(begins - time.monotonic(), 0)):
             # Each in a transaction of its own, so that nobody waits because of the saboteur.
-            for number in choices.sample(range(CUSTOMERS), DRIFTED):
+            for number in choices.sample(range(CUSTOMERS), drifted):
                 saboteur.execute(_DRIFT, (f"customer_{number:04d}",))
             _run(database, Asked(full=full))
             begins += every_seconds
