@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from recon_pipeline_tests.support.dagster import instance_in, make_dagster_tables
+from recon_pipeline_tests.support.dagster import connections_kept, instance_in, make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer, databases_dropped, running_server
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ def postgres_server(pytestconfig: pytest.Config, clean_environment: None) -> Ite
     """The session's server: `DATABASE_URL`'s, else one of `RECON_TEST_POSTGRES` (15, 16 or 18)."""
     with running_server(pytestconfig.stash[_ENVIRONMENT]) as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def connections_of_dagster(clean_environment: None) -> Iterator[None]:
+    """What this process asks of Dagster opens few connections."""
+    with connections_kept():
+        yield
 
 
 @pytest.fixture(autouse=True)

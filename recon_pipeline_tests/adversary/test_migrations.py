@@ -80,10 +80,15 @@ def spoil(world: World) -> None:
     world.billing.query("update billing_usage_counters set usage_count = 5 where gateway_customer_id like 'wrong%%'")
 
 
-def moments(world: World, *, every: int, first: int | None = None) -> range:
-    """Numbers of statements of a run, others in each mode or as asked for, and the first ones after its end."""
-    first = MODES.index(world.mode) if first is None else first
+def moments(world: World, *, every: int, first: int = 0) -> range:
+    """Numbers of statements of a run, others in each mode, and the first ones after its end."""
+    first += MODES.index(world.mode)
     return range(1 + first % every, statement_count(world) + 8, every)
+
+
+def turn_of(migration: str) -> int:
+    """Each migration comes before other statements."""
+    return 2 * [*MIGRATIONS].index(migration)
 
 
 def assert_unharmed(world: World, ended: Ended, *, at_least: str = "") -> None:
@@ -119,7 +124,7 @@ def test_a_migration_before_every_statement_of_a_run_changes_no_right_counter(wo
 
 @MIGRATED
 def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counter(world: World, migration: str) -> None:
-    for number in moments(world, every=len(MIGRATIONS), first=[*MIGRATIONS].index(migration)):
+    for number in moments(world, every=2 * len(MIGRATIONS), first=turn_of(migration)):
         spoil(world)
         ended = world.run(between=at(number, lambda n=number: impatient(world.billing, sql_of(migration, n))))
         assert_unharmed(world, ended, at_least=f"before statement {number}:")
@@ -129,7 +134,7 @@ def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counte
 @MIGRATED
 def test_a_migration_that_a_run_waits_for_changes_no_right_counter(world: World, migration: str) -> None:
     """It is under way before a statement and is committed as soon as the run waits for it."""
-    for number in moments(world, every=2 * len(MIGRATIONS), first=2 * [*MIGRATIONS].index(migration)):
+    for number in moments(world, every=4 * len(MIGRATIONS), first=turn_of(migration)):
         spoil(world)
         with ExitStack() as stack:
             committing = stack.enter_context(commits_once_the_run_waits(world))
@@ -219,7 +224,7 @@ def test_row_level_security_that_comes_and_goes_between_statements_changes_no_ri
     """Our role owns nothing, so rows are hidden from it while it is on: a run is refused, or sees them all."""
     switch = "alter table {table} {turn} row level security"
     with role(world.billing) as url:
-        for number in moments(world, every=11):
+        for number in moments(world, every=17):
             spoil(world)
             turn_on = at(number, lambda: impatient(world.billing, switch.format(table=table, turn="enable")))
             for turn_off in (None, number + 2):
@@ -266,7 +271,7 @@ ATTACH = """
 def test_a_partition_that_is_detached_and_attached_again_in_one_transaction_changes_no_right_counter(
     partitioned: World,
 ) -> None:
-    for number in moments(partitioned, every=4):
+    for number in moments(partitioned, every=7):
         spoil(partitioned)
         ended = partitioned.run(between=at(number, lambda: impatient(partitioned.billing, f"{DETACH}; {ATTACH}")))
         assert_unharmed(partitioned, ended, at_least=f"before statement {number}:")
@@ -286,7 +291,7 @@ def test_a_partition_that_is_detached_and_attached_again_in_one_transaction_chan
 )
 def test_a_partition_that_is_away_for_some_statements_lowers_no_counter(partitioned: World, later: int | None) -> None:
     """A log that shrinks is no reason to lower a counter; whether the run is clean is for it to say."""
-    for number in moments(partitioned, every=4):
+    for number in moments(partitioned, every=7):
         is_away = [False]
 
         def act(n: int, number: int = number, is_away: list[bool] = is_away) -> None:

@@ -118,8 +118,9 @@ UNSAID |= {"a period of the year 200,000"}
 
 
 @pytest.fixture
-def loose(world: World) -> World:
+def loose(ticking: World) -> World:
     """Eight customers who have used 12 and are counted so, and a right one whose id is long."""
+    world = ticking
     world.billing.connection.execute(LOOSE.encode())
     world.fill([*OTHERS, "innocent", MEDIUM[::-1]])
     world.settle_in()
@@ -168,9 +169,9 @@ def test_a_poison_row_keeps_no_other_key_from_being_repaired(loose: World, name:
 
 @pytest.mark.parametrize("name", POISONS)
 def test_a_poison_row_that_comes_before_the_first_run_keeps_no_other_key_from_being_repaired(
-    world: World, name: str
+    ticking: World, name: str
 ) -> None:
-    poison = POISONS[name]
+    poison, world = POISONS[name], ticking
     world.billing.connection.execute((LOOSE + poison.before).encode())
     world.fill([*OTHERS, "innocent", MEDIUM[::-1]])
     world.billing.connection.execute(poison.rows.encode())

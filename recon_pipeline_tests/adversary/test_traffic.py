@@ -51,7 +51,7 @@ def assert_nothing_to_say(world: World, runs: list[Ended]) -> None:
     assert world.billing.value("select count(*) from recon.counter_drift") == 0
 
 
-@pytest.mark.parametrize("keys", [1, 5, 40])
+@pytest.mark.parametrize("keys", [1, 40])
 def test_many_keys_recorded_between_every_two_statements_raise_no_alarm(world: World, keys: int) -> None:
     world.fill(CUSTOMERS)
     world.settle_in()

@@ -1,4 +1,4 @@
-"""Replay of a year: in one run or month by month, a month that failed by itself, and a tick in the middle of it."""
+"""Replay of half a year in one run or month by month, a month that failed by itself, and a tick in the middle."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, Billing, Period
 from recon_pipeline_tests.reconciliation.traffic import background, wait_until
 
-MONTHS = months_between(BillingMonth.parse("2025-01"), BillingMonth.parse("2025-12"))
+MONTHS = months_between(BillingMonth.parse("2025-03"), BillingMonth.parse("2025-08"))
 KEYS = [month.key for month in MONTHS]
 AS_ONE_RUN = [part for key in KEYS for part in ("--period", key)]
-BROKEN = MONTHS[4]
+BROKEN = MONTHS[2]
 MATCH = "counters_match_event_sums"
 SHOWN = "gateway_customer_id, period_start, kind, usage_count_before, usage_count_after"
 LOSE_THE_CONNECTION = """
@@ -34,7 +34,7 @@ LOSE_THE_CONNECTION = """
 """
 REFUSE_A_REPAIR = """
     alter table billing_usage_counters add constraint broken
-    check (gateway_customer_id <> 'lost' or period_start <> '2025-05-01Z' or usage_count < 17) not valid
+    check (gateway_customer_id <> 'lost' or period_start <> '2025-05-01Z' or usage_count < 15) not valid
 """
 
 
@@ -100,7 +100,7 @@ def replay_each(instance: DagsterInstance, months: Sequence[BillingMonth] = MONT
     return {month.key: run_of(instance, {"dagster/partition": month.key}).success for month in months}
 
 
-def test_a_year_in_one_run_and_month_by_month_give_the_same_counters_and_the_same_ledger(
+def test_half_a_year_in_one_run_and_month_by_month_give_the_same_counters_and_the_same_ledger(
     make_billing: MakeBilling, run_history: DagsterInstance
 ) -> None:
     in_one_run = make_billing()
@@ -126,7 +126,7 @@ def test_a_year_in_one_run_and_month_by_month_give_the_same_counters_and_the_sam
 def test_a_month_whose_run_failed_is_retried_alone_and_all_is_as_if_nothing_had_failed(
     make_billing: MakeBilling, run_history: DagsterInstance
 ) -> None:
-    months = MONTHS[3:6]
+    months = MONTHS[1:4]
     billing = make_billing(LOSE_THE_CONNECTION)
     expected = let_drift(billing, months)
 
@@ -185,7 +185,7 @@ class Stop:
         monkeypatch.setattr(repair._Repairer, "free_keys", stopping)
 
     def replay(self, instance: DagsterInstance) -> Any:
-        """Replay the year in this thread, with the stop in it."""
+        """Replay it all in this thread, with the stop in it."""
         self._stopped_thread = threading.get_ident()
         return run_of(instance, range_tags(MONTHS[0], MONTHS[-1]))
 

@@ -318,7 +318,7 @@ def test_whatever_an_application_does_every_tick_ends_with_the_sums_of_the_model
         run_state_machine_as_test(
             ApplicationOnThisDatabase,
             settings=settings(
-                max_examples=18,
+                max_examples=12,
                 stateful_step_count=25,
                 deadline=None,
                 database=None,

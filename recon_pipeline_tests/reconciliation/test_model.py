@@ -137,7 +137,7 @@ def run_over_both_months(billing: Billing) -> Run:
 def test_comparison_and_repair_do_what_the_model_says(make_billing: MakeBilling) -> None:
     billing = make_billing(SHAPE)
 
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(log=logs, counted=counters, subscribed=subscriptions)
     def agree(log: list[Event], counted: dict[Key, int], subscribed: set[Key]) -> None:
         write(billing, log, counted, subscribed)

@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, SensorEvaluationContext
@@ -24,6 +25,22 @@ def instance_in(home: Path) -> Generator["DagsterInstance"]:
     shutil.copy(DAGSTER_YAML, home / "dagster.yaml")
     with DagsterInstance.from_config(str(home)) as instance:
         yield instance
+
+
+@contextmanager
+def connections_kept() -> Generator[None]:
+    """Dagster keeps its connections, as it does in its webserver: else it opens some hundred of them for each run."""
+    from recon_pipeline.automation.dagster_storage import ReconPostgresStorage
+
+    build = ReconPostgresStorage.__init__
+
+    def build_and_keep(storage: ReconPostgresStorage, *arguments: Any, **options: Any) -> None:
+        build(storage, *arguments, **options)
+        for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+            part.optimize_for_webserver(statement_timeout=0, pool_recycle=3_600, max_overflow=20)
+
+    with patch.object(ReconPostgresStorage, "__init__", build_and_keep):
+        yield
 
 
 def make_dagster_tables(url: str) -> None:
