@@ -135,6 +135,11 @@ def read_cron_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...
     return tuple(filter(None, secrets.values()))
 
 
+def start_period_is_declared(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether somebody has said which month is the first that counts: what lies before is then left out on purpose."""
+    return bool(environ.get("RECON_START_PERIOD"))
+
+
 def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:
     """The first billing month, `RECON_START_PERIOD`.
 

@@ -10,6 +10,7 @@ from recon_pipeline.assets.months import BILLING_MONTHS, known_months
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.settings import start_period_is_declared
 from recon_pipeline.store import events, horizons, runs
 from recon_pipeline.store.basis import Mode, Sums
 from recon_pipeline.store.horizons import OldestTransaction
@@ -48,6 +49,7 @@ _CHECKS = [
         "events_lie_in_known_months",
         asset=_KEY,
         description="Each event's period begins in a month from RECON_START_PERIOD to the next one. "
+        "Where that is set, earlier ones are left out on purpose. "
         "No run looks at others: their counters are left as they are.",
     ),
     dg.AssetCheckSpec(
@@ -174,8 +176,13 @@ def _in_known_months(
             "(usage_type, period_start). The nightly audit looks, and so does recon reconcile --full."
         )
         return dg.AssetCheckResult(check_name=name, passed=True, severity=severity, description=told)
+    is_declared = start_period_is_declared()
     parts = (
-        (beyond.earlier_count, f"begin before RECON_START_PERIOD ({first.key}): set it to the first month that counts"),
+        (
+            beyond.earlier_count,
+            f"begin before RECON_START_PERIOD ({first.key})"
+            + (", as declared" if is_declared else ": set it to the first month that counts"),
+        ),
         (beyond.later_count, f"begin after {last.key}: find their producer by request_id, and look at its clock"),
         (beyond.never_count, "have no period_start: find their producer by request_id"),
     )
@@ -183,7 +190,7 @@ def _in_known_months(
     at_least = "" if beyond.is_exact else "At least so many; the nightly audit counts them all. "
     return dg.AssetCheckResult(
         check_name=name,
-        passed=beyond.event_count == 0,
+        passed=beyond.later_count + beyond.never_count == 0 and (beyond.earlier_count == 0 or is_declared),
         severity=severity,
         description=f"{told}. {at_least}No run looks at them, and their counters are left as they are."
         if told

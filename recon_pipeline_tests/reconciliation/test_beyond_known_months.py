@@ -65,6 +65,20 @@ def test_an_event_outside_of_the_known_months_is_counted_and_shown(
     assert result.success
 
 
+def test_events_before_a_first_month_that_somebody_declared_are_counted_and_no_warning(
+    job_billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_START_PERIOD", "2025-01")
+    add(job_billing, BEFORE)
+    job_billing.record("b", 5)
+
+    told = check(run_job())
+
+    assert told.passed
+    assert "1 events begin before RECON_START_PERIOD (2025-01), as declared" in (told.description or "")
+    assert told.metadata["count"].value == 1
+
+
 def test_events_from_the_first_month_to_the_next_one_are_known(job_billing: Billing) -> None:
     """Both sides of each boundary."""
     first, end = datetime(2025, 1, 1, tzinfo=UTC), CURRENT.next().end
