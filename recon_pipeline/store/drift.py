@@ -317,9 +317,9 @@ class _Comparing:
         marks = self._marks(months)
         plan_as_usual(self.connection)
         counters = self._execute("look_at_counters", **marks).one()
-        if counters.customers is None:
+        if counters.young is None:
             return None
-        found = self._find_suspects(marks, counters.customers, counters.period_starts, counters.period_ends)
+        found = self._find_suspects(marks, counters.young)
         if found is None:
             return None
         suspects, total = found
@@ -333,7 +333,7 @@ class _Comparing:
     def suspects_with_events(self, sums: Sums) -> _Suspects | None:
         """The keys that may differ of those with new events, and of open and drifted ones; None: look at every key."""
         months = self._verified_months(sums)
-        found = None if months is None else self._find_suspects(self._marks(months), (), (), ())
+        found = None if months is None else self._find_suspects(self._marks(months), ())
         return None if found is None else found[0]
 
     def count_counters(self) -> int:
@@ -381,12 +381,13 @@ class _Comparing:
         }
 
     def _find_suspects(
-        self, marks: dict[str, Any], customers: Sequence[str], period_starts: Sequence[str], period_ends: Sequence[str]
+        self, marks: dict[str, Any], young: Sequence[Sequence[str]]
     ) -> tuple[_Suspects, Row[Any]] | None:
+        """Of the keys that changed, those of `young` counters (customer, period's start and end) among them."""
         changed = {
-            "customers_changed": list(customers),
-            "period_starts_changed": list(period_starts),
-            "period_ends_changed": list(period_ends),
+            "customers_changed": [key[0] for key in young],
+            "period_starts_changed": [key[1] for key in young],
+            "period_ends_changed": [key[2] for key in young],
         }
         look_up_by_index(self.connection)
         horizon = str(self.position.aggregated_below)

@@ -236,7 +236,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the transaction at the mark is not looked at again",
-        (Patch("look_at_counters", "when age(xmin) <= ", "when age(xmin) < "),),
+        (Patch("look_at_counters", "(where age(xmin) <= ", "(where age(xmin) < "),),
         f"{_LOOKS}_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_is_found",
     ),
     Mutation(
