@@ -68,8 +68,9 @@ def sql_of(migration: str, n: int) -> str:
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def world(ticking: World) -> World:
     """Forty counters of 12 that are right, and four of 5 that are to be 12; the product knows the database."""
+    world = ticking
     world.fill([*RIGHT, *WRONG])
     world.settle_in()
     spoil(world)
@@ -88,7 +89,7 @@ def moments(world: World, *, every: int, first: int = 0) -> range:
 
 def turn_of(migration: str) -> int:
     """Each migration comes before other statements."""
-    return 2 * [*MIGRATIONS].index(migration)
+    return 4 * [*MIGRATIONS].index(migration)
 
 
 def assert_unharmed(world: World, ended: Ended, *, at_least: str = "") -> None:
@@ -124,7 +125,7 @@ def test_a_migration_before_every_statement_of_a_run_changes_no_right_counter(wo
 
 @MIGRATED
 def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counter(world: World, migration: str) -> None:
-    for number in moments(world, every=2 * len(MIGRATIONS), first=turn_of(migration)):
+    for number in moments(world, every=4 * len(MIGRATIONS), first=turn_of(migration)):
         spoil(world)
         ended = world.run(between=at(number, lambda n=number: impatient(world.billing, sql_of(migration, n))))
         assert_unharmed(world, ended, at_least=f"before statement {number}:")
@@ -134,7 +135,7 @@ def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counte
 @MIGRATED
 def test_a_migration_that_a_run_waits_for_changes_no_right_counter(world: World, migration: str) -> None:
     """It is under way before a statement and is committed as soon as the run waits for it."""
-    for number in moments(world, every=4 * len(MIGRATIONS), first=turn_of(migration)):
+    for number in moments(world, every=8 * len(MIGRATIONS), first=turn_of(migration)):
         spoil(world)
         with ExitStack() as stack:
             committing = stack.enter_context(commits_once_the_run_waits(world))
@@ -224,7 +225,7 @@ def test_row_level_security_that_comes_and_goes_between_statements_changes_no_ri
     """Our role owns nothing, so rows are hidden from it while it is on: a run is refused, or sees them all."""
     switch = "alter table {table} {turn} row level security"
     with role(world.billing) as url:
-        for number in moments(world, every=17):
+        for number in moments(world, every=31):
             spoil(world)
             turn_on = at(number, lambda: impatient(world.billing, switch.format(table=table, turn="enable")))
             for turn_off in (None, number + 2):
@@ -271,7 +272,7 @@ ATTACH = """
 def test_a_partition_that_is_detached_and_attached_again_in_one_transaction_changes_no_right_counter(
     partitioned: World,
 ) -> None:
-    for number in moments(partitioned, every=7):
+    for number in moments(partitioned, every=13):
         spoil(partitioned)
         ended = partitioned.run(between=at(number, lambda: impatient(partitioned.billing, f"{DETACH}; {ATTACH}")))
         assert_unharmed(partitioned, ended, at_least=f"before statement {number}:")
@@ -291,7 +292,7 @@ def test_a_partition_that_is_detached_and_attached_again_in_one_transaction_chan
 )
 def test_a_partition_that_is_away_for_some_statements_lowers_no_counter(partitioned: World, later: int | None) -> None:
     """A log that shrinks is no reason to lower a counter; whether the run is clean is for it to say."""
-    for number in moments(partitioned, every=7):
+    for number in moments(partitioned, every=13):
         is_away = [False]
 
         def act(n: int, number: int = number, is_away: list[bool] = is_away) -> None:
