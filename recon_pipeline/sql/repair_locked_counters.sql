@@ -36,9 +36,10 @@ target as (
     select
         locked.*,
         event_sum.visible is null as without_events,
+        -- The nearest value that may be right: an increment of an event in flight is never taken away before it came.
         case
-            when locked.usage_count between coalesce(event_sum.settled, 0) and coalesce(event_sum.visible, 0)
-                then locked.usage_count
+            when locked.usage_count > coalesce(event_sum.visible, 0) then coalesce(event_sum.visible, 0)
+            when locked.usage_count >= coalesce(event_sum.settled, 0) then locked.usage_count
             else coalesce(event_sum.settled, 0)
         end as right_count
     from locked

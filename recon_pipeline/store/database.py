@@ -64,6 +64,7 @@ class BillingDatabase:
             pool_pre_ping=keeps_connection,
             connect_args={
                 "application_name": "recon_pipeline",
+                "client_encoding": "utf8",  # whatever the database is stored in
                 "connect_timeout": 10,
                 "prepare_threshold": None,
                 "keepalives_idle": 30,

@@ -29,6 +29,9 @@ LOCK_TIMEOUT_MS = 500
 LONG_LOCK_TIMEOUT_MS = 1_500
 """Every fifth attempt waits longer than `deadlock_timeout` (1 s), when Postgres cancels an autovacuum in the way."""
 
+IDLE_TIMEOUT_MS = 1_750
+"""A step that has its lock and whose process is frozen or cut off lets it go after this."""
+
 LOCK_ATTEMPTS = 20
 
 ATTEMPTS_OF_ONE_STEP = 5
@@ -156,7 +159,7 @@ class _Installation:
 
     def _next(self, lock_timeout_ms: int) -> tuple[tuple[Lack, ...], Lack | None]:
         """What is lacking and the step to take, which is done already if it can be done in a transaction."""
-        with begin(self.connection, lock_timeout_ms=lock_timeout_ms):
+        with begin(self.connection, lock_timeout_ms=lock_timeout_ms, idle_timeout_ms=IDLE_TIMEOUT_MS):
             # So that of two preparations one does the step, and the other one sees it done.
             self.connection.execute(LOCK_MIGRATIONS)
             left = lacking(self.connection, request_id_is_unique=self.request_id_is_unique)

@@ -43,15 +43,17 @@ def test_a_counter_between_the_settled_and_the_visible_sum_is_in_sync(billing: B
     assert run.verify().mismatch_count == 0
 
 
-@pytest.mark.parametrize(("counted", "kind"), [(99, "under"), (0, "under"), (121, "over")])
-def test_a_counter_outside_the_band_is_repaired_to_the_settled_sum(billing: Billing, counted: int, kind: str) -> None:
+@pytest.mark.parametrize(("counted", "kind", "repaired"), [(99, "under", 100), (0, "under", 100), (121, "over", 120)])
+def test_a_counter_outside_the_band_is_repaired_to_its_nearest_end(
+    billing: Billing, counted: int, kind: str, repaired: int
+) -> None:
     run = settled_and_in_flight(billing, counted)
 
     assert run.verify().mismatch_count == 1
     assert run.compare().summary.by_kind[kind] == 1
     run.repair()
 
-    assert billing.ledger() == [("a", kind, counted, 100)]
+    assert billing.ledger() == [("a", kind, counted, repaired)]
     assert run.verify().mismatch_count == 0
 
 
@@ -125,16 +127,28 @@ def test_an_increment_that_arrives_after_the_repair_converges(billing: Billing) 
     assert mismatch_count(billing.url, settle_seconds=0) == 0
 
 
-def test_an_increment_that_an_over_repair_took_back_is_given_again_once_settled(billing: Billing) -> None:
+def test_an_increment_that_comes_after_an_over_repair_is_taken_back_by_the_next(billing: Billing) -> None:
     run = settled_and_in_flight(billing, counted=500)
     run.compare()
     run.repair()
-    assert billing.counter("a") == 100
+    assert billing.counter("a") == 120
 
-    settle(billing)
+    billing.query("update billing_usage_counters set usage_count = usage_count + 20")
     reconcile(billing.url, settle_seconds=SETTLE_SECONDS)
 
     assert billing.counter("a") == 120
+
+
+def test_where_nothing_counts_as_settled_yet_a_counter_is_never_lowered_below_what_the_log_shows(
+    billing: Billing,
+) -> None:
+    billing.add_event("a", 12)
+    billing.add_counter("a", 13)
+    run = new_run(billing.url, settle_seconds=SETTLE_SECONDS)
+    run.compare()
+    run.repair()
+
+    assert billing.ledger() == [("a", "over", 13, 12)]
 
 
 @pytest.mark.parametrize("instant", ["-infinity", "2020-01-01", "now", "2999-01-01", "infinity", None])

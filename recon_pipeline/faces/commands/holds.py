@@ -55,7 +55,8 @@ def hold(*, customers: tuple[str, ...], periods: tuple[str, ...], reason: str, u
         )
         if not count:
             err.print(f"{customer} has no counter{named}: is the name right?", style="yellow", markup=False)
-    out.print("They are reported as held. To end it before: recon release --customer " + " --customer ".join(counters))
+    ending = "recon release --customer " + " --customer ".join(counters)
+    out.print(f"They are reported as held. To end it before: {ending}", markup=False, soft_wrap=True)
     return EXIT_CLEAN
 
 

@@ -117,12 +117,14 @@ begin
     -- A key that is noted already needs no second note, as long as nobody takes that one away before we commit: so the
     -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. Nobody waits for another.
     execute format(
-        'with changed as materialized (%2$s),
-        noted as materialized (
-            select changed.*
-            from changed
-            cross join lateral (
-                select
+        'with changed as materialized (%2$s)
+        insert into recon.invalidated_key (%1$s)
+        select %1$s
+        from changed
+        -- Each is looked up by index; in a list of those that are noted it would be looked for in all of it, once the
+        -- list is too long for the memory that the application allows.
+        left join lateral (
+                select true as is_noted
                 from recon.invalidated_key as note
                 where hashtextextended(note.gateway_customer_id, 0) = hashtextextended(changed.gateway_customer_id, 0)
                     and note.period_start = changed.period_start
@@ -132,10 +134,8 @@ begin
                     and note.gateway_name = changed.gateway_name
                 limit 1
                 for key share skip locked
-            ) as note
-        )
-        insert into recon.invalidated_key (%1$s)
-        select %1$s from changed where (%1$s) not in (select %1$s from noted)',
+        ) as note on true
+        where note.is_noted is null',
         key, changed
     );
     return null;
