@@ -53,7 +53,10 @@ def postgres_server(pytestconfig: pytest.Config, clean_environment: None) -> Ite
 
 @pytest.fixture(scope="session", autouse=True)
 def connections_of_dagster(clean_environment: None) -> Iterator[None]:
-    """What this process asks of Dagster opens few connections."""
+    """What this process asks of Dagster opens few connections, and is of the months that are known by default."""
+    # They are fixed when the definitions are loaded: not by a test that happens to come first, and sets another start.
+    import recon_pipeline.definitions  # noqa: F401
+
     with connections_kept():
         yield
 

@@ -140,6 +140,11 @@ MUTATIONS = (
             ),
             Patch(
                 "repair_locked_counters",
+                "then coalesce(event_sum.visible, 0)\n",
+                "then locked.settled_sum\n",
+            ),
+            Patch(
+                "repair_locked_counters",
                 "drift.usage_limit, drift.outcome,",
                 "drift.usage_limit, drift.outcome, drift.settled_sum,",
             ),
