@@ -8,13 +8,13 @@
 -- aggregate, and how many a counter, that is not 0.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables are small.
 with changed as materialized (
-    select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted, bool_or(is_drifted) as is_drifted
+    select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted
     from (
-        select gateway_customer_id, period_start::timestamptz, period_end::timestamptz, false as is_noted, false as is_drifted
+        select gateway_customer_id, period_start::timestamptz, period_end::timestamptz, false as is_noted
         from unnest(cast(:customers_changed as text[]), cast(:period_starts_changed as text[]), cast(:period_ends_changed as text[]))
             as young (gateway_customer_id, period_start, period_end)
         union all
-        select gateway_customer_id, period_start, period_end, false, false
+        select gateway_customer_id, period_start, period_end, false
         from billing_usage_events
         where ingest_xid >= cast(:verified_below as xid8)
             -- A case, so that the planner reads them by ingest_xid alone.
@@ -28,7 +28,7 @@ with changed as materialized (
                     then true
             end
         union all
-        select gateway_customer_id, period_start, period_end, true, false
+        select gateway_customer_id, period_start, period_end, true
         from recon.invalidated_key
         where gateway_name = :gateway_name
             and usage_type = :usage_type
@@ -36,14 +36,15 @@ with changed as materialized (
             and period_start < :end
             and octet_length(gateway_customer_id) <= 1000
         union all
-        select gateway_customer_id, period_start, period_end, false, false
+        select gateway_customer_id, period_start, period_end, false
         from recon.open_key
         where gateway_name = :gateway_name
             and usage_type = :usage_type
             and period_start >= :start
             and period_start < :end
         union all
-        select gateway_customer_id, period_start, period_end, false, true
+        -- What a run has touched is asked of the log again, as a noted key is, whatever was added up.
+        select gateway_customer_id, period_start, period_end, true
         from recon.counter_drift
         where run_id = :run_id
             and gateway_name = :gateway_name
@@ -55,18 +56,17 @@ looked_at as materialized (
     select
         gateway_customer_id, period_start, period_end,
         bool_or(is_noted) as is_noted,
-        bool_or(is_drifted) as is_drifted,
         coalesce(max(counted), 0) as counted,
         coalesce(sum(aggregated), 0) as aggregated,
         coalesce(sum(recent), 0) as recent
     from (
         select
             gateway_customer_id, period_start, period_end,
-            true as is_changed, is_noted, is_drifted,
+            true as is_changed, is_noted,
             null::bigint as counted, null::numeric as aggregated, null::numeric as recent
         from changed
         union all
-        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, false, counter.usage_count, null, null
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, counter.usage_count, null, null
         from changed
         cross join lateral (
             select usage_count
@@ -79,7 +79,7 @@ looked_at as materialized (
             limit 1
         ) as counter
         union all
-        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, false, null, aggregate.usage_count, null
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, null, aggregate.usage_count, null
         from changed
         cross join lateral (
             select usage_count
@@ -93,7 +93,7 @@ looked_at as materialized (
         ) as aggregate
         union all
         select
-            countable.gateway_customer_id, countable.period_start, countable.period_end, false, false, false,
+            countable.gateway_customer_id, countable.period_start, countable.period_end, false, false,
             null, null, countable.quantity
         from ({countable_events}) as countable
         where countable.ingest_xid >= cast(:horizon as xid8)
@@ -122,9 +122,7 @@ left join (
         gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
         (aggregated + recent)::text as added_up, is_noted
     from looked_at
-    -- What a run has touched is asked of the log again, whatever was added up.
     where is_noted
-        or is_drifted
         or counted not between case when :settle_seconds > 0 then aggregated else aggregated + recent end and aggregated + recent
     limit :most_keys + 1
 ) as suspect on true

@@ -17,9 +17,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store import basis, control, horizons, ingest_xid
+from recon_pipeline.store import control, horizons, ingest_xid
 from recon_pipeline.store.aggregates import is_ours_to_write
-from recon_pipeline.store.basis import Sums
 from recon_pipeline.store.billing_tables import IS_SETTLED, BillingTables, decision
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.control import Pause, RepairsPausedError
@@ -247,12 +246,9 @@ class _Repairer:
 
     def _sum_final_events(self, tables: BillingTables, ordinal: int) -> None:
         """Sum the events of one key that are final, before anything of it is locked."""
-        # A partition without triggers of its own would let events change without a note.
-        if ingest_xid.lacking(self.connection, request_id_is_unique=tables.request_id_is_unique):
-            return
-        if basis.mode(self.connection, tables).sums is not Sums.INCREMENTS or not is_ours_to_write(
-            self.connection, tables
-        ):
+        # Nothing may be lacking: a partition without triggers of its own lets events change without a note.
+        lacking = ingest_xid.lacking(self.connection, request_id_is_unique=tables.request_id_is_unique)
+        if lacking or not is_ours_to_write(self.connection, tables):
             return
         horizon = horizons.position(self.connection, tables).oldest_transaction
         asked = {

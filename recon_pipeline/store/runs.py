@@ -73,16 +73,13 @@ _NOTE_APPROVAL = labelled(
     where run_id = :run_id
     """,
 )
-# The record of one run.
-_READ_RUN = labelled(
-    "read_run",
-    """
+_RECORDS = """
     select *, horizon::text as horizon_text,
         extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
     from recon.reconciliation_run
-    where run_id = :run_id
-    """,
-)
+"""
+# The record of one run.
+_READ_RUN = labelled("read_run", f"{_RECORDS} where run_id = :run_id")
 # Writes what became of the aggregates into the record of a run.
 # Invariant: touches no other figure of the run.
 _NOTE_AGGREGATES = labelled(
@@ -96,16 +93,7 @@ _NOTE_AGGREGATES = labelled(
     """,
 )
 # The latest runs, newest first.
-_RECENT_RUNS = labelled(
-    "recent_runs",
-    """
-    select *, horizon::text as horizon_text,
-        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
-    from recon.reconciliation_run
-    order by started_at desc
-    limit :rows
-    """,
-)
+_RECENT_RUNS = labelled("recent_runs", f"{_RECORDS} order by started_at desc limit :rows")
 # Forgets what old comparisons had found.
 # Invariant: runs and the ledger of repairs stay.
 _DELETE_OLD_DRIFT = labelled(

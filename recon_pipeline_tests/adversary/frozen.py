@@ -1,7 +1,8 @@
-"""A process that changes counters, and freezes itself at its first statement at which it holds one locked.
+"""A process that freezes itself: one that changes counters at its first statement at which it holds one locked, and
+one that prepares the log before it commits a step that alters it.
 
-Run as `python -m recon_pipeline_tests.adversary.frozen URL repair`, or with `undo RUN_ID`. It says `holding` before it
-stops itself; continued, it says how it ended.
+Run as `python -m recon_pipeline_tests.adversary.frozen URL repair`, or with `undo RUN_ID`, or `init`. It says `holding`
+before it stops itself; continued, it says how it ended.
 """
 
 import os
@@ -15,7 +16,6 @@ from sqlalchemy import Engine, event
 
 from recon_pipeline.faces.cli import main as recon
 from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline_tests.adversary.world import ANYTHING
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import Asked
 
@@ -40,22 +40,44 @@ def freeze_once_holding(url: str) -> Callable[..., None]:
     def before(*_: object) -> None:
         if not done and counters_locked(url):
             done.append(True)
-            os.write(1, f"{HOLDING}\n".encode())  # whatever a test runner makes of sys.stdout
-            os.kill(os.getpid(), signal.SIGSTOP)
+            freeze()
 
     return before
 
 
+def freeze_before_a_step_is_committed() -> None:
+    """Once, after the first statement that alters a table."""
+    sent: list[str] = []
+
+    def before_commit(_: object) -> None:
+        if sent and sent[-1].startswith("alter table"):
+            freeze()
+            sent.clear()
+
+    event.listen(Engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    event.listen(Engine, "commit", before_commit)
+
+
+def freeze() -> None:
+    """Until somebody lets it go on."""
+    os.write(1, f"{HOLDING}\n".encode())  # whatever a test runner makes of sys.stdout
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def main(url: str, what: str, run_id: str = "") -> None:
     """Do it."""
-    event.listen(Engine, "before_cursor_execute", freeze_once_holding(url))
-    event.listen(Engine, "commit", freeze_once_holding(url))
-    if what == "undo":
-        result = CliRunner().invoke(recon, ["undo", run_id, "--reason", "INC-1"], env={"DATABASE_URL": url})
+    if what == "init":
+        freeze_before_a_step_is_committed()
+    else:
+        event.listen(Engine, "before_cursor_execute", freeze_once_holding(url))
+        event.listen(Engine, "commit", freeze_once_holding(url))
+    commands = {"undo": ["undo", run_id, "--reason", "INC-1"], "init": ["init"]}
+    if what in commands:
+        result = CliRunner().invoke(recon, commands[what], env={"DATABASE_URL": url})
         said = result.output + repr(result.exception)
     else:
         database = BillingDatabase(url, keeps_connection=True)
-        with pipeline.settings(budgets=ANYTHING):
+        with pipeline.settings(budgets=pipeline.NO_BUDGETS):
             ended = pipeline.run(database, Asked())
         said = f"{ended.outcome} {ended.error}"
     print(ENDED, " ".join(said.split()), flush=True)

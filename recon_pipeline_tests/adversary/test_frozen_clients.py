@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 
 from recon_pipeline.embedded_postgres.cluster import socket_url
 from recon_pipeline_tests.adversary.frozen import ENDED, HOLDING, counters_locked
-from recon_pipeline_tests.adversary.world import World
+from recon_pipeline_tests.adversary.world import BARE_LOG, World
 from recon_pipeline_tests.commands.conftest import dagster_environment
 from recon_pipeline_tests.reconciliation.billing import customers
 from recon_pipeline_tests.reconciliation.traffic import background, wait_until
@@ -105,6 +105,20 @@ def test_an_undo_that_freezes_while_it_holds_counters_keeps_no_increment_waiting
     hold_all(drifted, monkeypatch, dagster_environment)
     with freezing(drifted.billing.url, "undo", ended.run_id, environ=dagster_environment) as process:
         longest = record_everywhere(drifted)
+        told = told_once_it_goes_on(process)
+
+    assert longest < LONGEST_WAIT_SECONDS
+    assert "idle" in told, told
+
+
+@pytest.mark.timeout(120)
+def test_a_preparation_of_the_log_that_freezes_while_it_alters_it_keeps_no_increment_waiting(
+    worlds: Callable[[str], World],
+) -> None:
+    world = worlds(BARE_LOG)
+    world.fill(CUSTOMERS)
+    with freezing(world.billing.url, "init", environ={}) as process:
+        longest = record_everywhere(world)
         told = told_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS

@@ -7,9 +7,10 @@ import pytest
 from dagster import AssetCheckSeverity
 
 from recon_pipeline.core.guards import Budgets
-from recon_pipeline_tests.adversary.world import ANYTHING, APPROVED, World, fill_by_sql
+from recon_pipeline_tests.adversary.world import APPROVED, World, fill_by_sql
 from recon_pipeline_tests.reconciliation.billing import customers
 from recon_pipeline_tests.reconciliation.product import run_job
+from recon_pipeline_tests.simulation.pipeline import NO_BUDGETS
 
 KEYS = 1_200
 FEW = Budgets(max_repairs=100, max_repair_share=1.0, max_orphan_share=1.0, max_over_quota_transitions=10**6)
@@ -143,6 +144,6 @@ def test_a_dry_run_uses_up_no_budget_and_no_approval(incremental: World) -> None
     world.settle_in()
     world.billing.query("update billing_usage_counters set usage_count = 7")
 
-    assert world.run(budgets=ANYTHING, is_dry=True).outcome == "compared"
+    assert world.run(budgets=NO_BUDGETS, is_dry=True).outcome == "compared"
     assert world.run(budgets=FEW).outcome == "blocked"
     assert world.run(budgets=FEW, approve=APPROVED).outcome == "clean"

@@ -22,8 +22,6 @@ TICK, AUDIT, BARE_LOG = "tick", "audit", "bare log"
 """How a run reads: what is new; the log itself, beside aggregates; a log that was never prepared."""
 
 MODES = (TICK, AUDIT, BARE_LOG)
-ANYTHING = Budgets(max_repairs=10**9, max_repair_share=1.0, max_orphan_share=1.0, max_over_quota_transitions=10**9)
-"""Budgets that never stand in the way: what keeps a right counter right must not be a guard."""
 
 PUT_OFF = "put off"
 """What a run says that found somebody in its way and changed nothing."""
@@ -83,7 +81,7 @@ class World:
         between: Callable[[int], object] | None = None,
         before_commit: Callable[[int], object] | None = None,
         settle_seconds: int = 0,
-        budgets: Budgets = ANYTHING,
+        budgets: Budgets = pipeline.NO_BUDGETS,
         approve: str = "",
         is_dry: bool = False,
         url: str | None = None,

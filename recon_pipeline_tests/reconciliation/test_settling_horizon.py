@@ -47,6 +47,19 @@ def test_with_settle_seconds_nothing_young_is_absorbed(incremental_billing: Bill
     assert not wrong_totals(billing)
 
 
+def test_a_horizon_that_this_server_has_not_come_to_settles_nothing(incremental_billing: Billing) -> None:
+    """It was taken on the server that this database was restored from."""
+    billing = incremental_billing
+    settling(billing).compare()
+    billing.query(
+        "update recon.reconciliation_run set horizon = (pg_current_xact_id()::text::bigint + 1000)::text::xid8"
+    )
+    pass_an_hour(billing)
+    billing.add_event("a", 5)
+
+    assert settling(billing).compare().summary.drift_count == 0
+
+
 def test_with_settle_seconds_an_event_whose_increment_is_still_to_come_is_in_sync(incremental_billing: Billing) -> None:
     billing = incremental_billing
     billing.record("a", 10)

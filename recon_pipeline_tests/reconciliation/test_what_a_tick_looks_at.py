@@ -19,6 +19,7 @@ ORPHAN = (
     "from billing_usage_counters limit 1"
 )
 DELETE = f"delete from billing_usage_counters {OF.format('c')}"
+SET_MAY = f"update {{}} set usage_count = {{}} {OF.format('a')} and period_start < '2025-05-15'"
 IN_SYNC: tuple[Look, set[tuple[Any, ...]]] = (Look.CHANGED_KEYS, set())
 
 
@@ -345,6 +346,18 @@ def test_a_key_that_the_comparison_missed_is_found_by_the_final_check(verified: 
     run = new_run(verified.url, **BOTH)
     run.compare()
     verified.query("delete from recon.counter_drift")
+
+    assert run.verify().mismatch_count == 1
+
+
+def test_what_a_run_found_drifted_is_asked_of_the_log_again_though_its_counter_fits_an_aggregate_that_is_wrong(
+    verified: Billing,
+) -> None:
+    """What a repair would leave that had believed the aggregate."""
+    change(verified, SET_MAY.format("billing_usage_counters", 7))
+    run = new_run(verified.url, **BOTH)
+    assert run.compare().summary.drift_count == 1
+    change(verified, SET_MAY.format("recon.usage_aggregate", 5), SET_MAY.format("billing_usage_counters", 5))
 
     assert run.verify().mismatch_count == 1
 
