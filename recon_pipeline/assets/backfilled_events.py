@@ -54,7 +54,7 @@ class Backfill(dg.Config):
 
     source: list[str] = Field(
         default=[],
-        description="Files, globs, folders or URLs (CSV, NDJSON, Parquet; gzip or zstd), table:NAME or query:SELECT … "
+        description="Files, globs, folders or URLs (CSV, NDJSON, Parquet; gzip or zstd), table:NAME or query:SELECT... "
         "of the billing database. Empty: nothing is inserted, and the steps that follow are a replay.",
     )
     mapping: dict[str, Any] = Field(

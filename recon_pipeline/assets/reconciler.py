@@ -134,6 +134,10 @@ class Reconciler(dg.ConfigurableResource[Any]):
 
     _database: BillingDatabase | None = PrivateAttr(default=None)
 
+    def read_settings(self) -> Settings:
+        """What the environment says, at each step anew."""
+        return read_settings()
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connection that the steps of the run shared."""
         if self._database is not None:
@@ -147,7 +151,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
             dg.Failure: With the words of the error.
         """
         dagster_run = context.run
-        settings = read_settings()
+        settings = self.read_settings()
         first, last = months_of_run(dict(dagster_run.tags))
         if self._database is None:
             self._database = open_database(settings, keeps_connection=True)

@@ -146,7 +146,7 @@ def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResu
         return dg.AssetCheckResult(check_name="horizon_advances", passed=True, severity=dg.AssetCheckSeverity.WARN)
     if oldest.prepared_as is not None:
         who = f"the prepared transaction {oldest.prepared_as!r}"
-        mend = "Commit it or roll it back: commit prepared …; or rollback prepared …;"
+        mend = "Commit it or roll it back: commit prepared ...; or rollback prepared ...;"
     elif oldest.pid is not None:
         who = (
             f"backend {oldest.pid} ({oldest.application or 'without a name'}, role {oldest.role}, "

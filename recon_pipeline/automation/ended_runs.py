@@ -96,7 +96,7 @@ def _sample(table: dg.TableMetadataValue) -> Iterator[str]:
         values = ((column.name, record.data.get(column.name)) for column in table.schema.columns)
         yield "  " + ", ".join(f"{name} {value}" for name, value in values if value not in (None, ""))[:LONGEST_ROW]
     if len(table.records) > ROWS_SHOWN:
-        yield f"  … the first {ROWS_SHOWN}; the check's page shows {len(table.records)}"
+        yield f"  ... the first {ROWS_SHOWN}; the check's page shows {len(table.records)}"
 
 
 def _failure(instance: dg.DagsterInstance, run_id: str) -> str:

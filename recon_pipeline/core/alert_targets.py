@@ -11,7 +11,7 @@ from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.errors import ConfigurationError
 
 _EXAMPLE = (
-    'Set it like RECON_ALERT_URLS="error=pagerduty://… slack://…", addresses of Apprise with spaces between them.'
+    'Set it like RECON_ALERT_URLS="error=pagerduty://... slack://...", addresses of Apprise with spaces between them.'
 )
 _ENTRY = re.compile(r"(?:(?P<severity>[a-zA-Z]+)=)?(?P<url>(?P<kind>[a-zA-Z][a-zA-Z0-9+.-]*)://\S+)")
 
@@ -53,7 +53,7 @@ def parse_alert_urls(text: str) -> tuple[AlertTarget, ...]:
     for place, entry in enumerate(text.split(), start=1):
         match = _ENTRY.fullmatch(entry)
         if match is None:
-            raise ConfigurationError(f"RECON_ALERT_URLS: entry {place} is no address like kind://….", mend=_EXAMPLE)
+            raise ConfigurationError(f"RECON_ALERT_URLS: entry {place} is no address like kind://....", mend=_EXAMPLE)
         severity = match["severity"]
         if severity is not None and severity.lower() not in set(Severity):
             raise ConfigurationError(

@@ -311,16 +311,20 @@ def _failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[Fa
 
 
 def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
-    """Why the run failed, in the words of the step that did."""
+    """Why the run failed, in the words of the step that did, or of Dagster where none had begun."""
+    mend = f"Look at run {result.run_id} in the UI (recon dev)."
     for event in result.all_events:
         if event.is_step_failure:
             told, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
             said = (told and told.description) or (error and error.message) or "no reason was given"
             return ReconError.told_as(said) or ReconError(
-                f"Run {result.run_id} failed in {event.step_key}: {said.strip()}",
-                changed=REPAIRS_STAY,
-                mend=f"Look at run {result.run_id} in the UI (recon dev).",
+                f"Run {result.run_id} failed in {event.step_key}: {said.strip()}", changed=REPAIRS_STAY, mend=mend
             )
+    for event in result.all_events:
+        if event.is_run_failure:
+            error = event.job_failure_data.error
+            said = (error and error.message) or event.message or "no reason was given"
+            return ReconError(f"Run {result.run_id} failed: {said.strip()}", changed=REPAIRS_STAY, mend=mend)
     return None
 
 

@@ -55,7 +55,7 @@ def find_files(source: str) -> tuple[SourceFile, ...]:
             raise ConfigurationError(
                 f"{shown} begins with {protocol}://, which nothing here opens.",
                 changed=NOTHING_INSERTED,
-                mend="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT …",
+                mend="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT ...",
             )
         filesystem, path = fsspec.core.url_to_fs(source)
         if _GLOB & set(path):

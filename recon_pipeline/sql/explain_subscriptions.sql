@@ -2,8 +2,8 @@
 -- Index: billing_subscriptions by customer, where there is one.
 select
     status::text as status,
-    current_period_start,
-    current_period_end,
+    coalesce((current_period_start at time zone 'UTC')::date::text, 'no date') as first_day, -- as text, whatever its year
+    coalesce((current_period_end at time zone 'UTC')::date::text, 'no date') as last_day,
     status::text in ('active', 'trialing')
         and current_period_start <= :period_start
         and current_period_end >= :period_end as covers

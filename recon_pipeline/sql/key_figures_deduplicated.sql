@@ -20,17 +20,7 @@ from (
         0 as invalid_count,
         0 as outside_period_count
     from ({countable_events}) as event
-    where (
-            not :every_key
-            or (
-                event.gateway_name = :gateway_name
-                and event.usage_type = :usage_type
-                and event.period_start >= :start
-                and event.period_start < :end
-                and (:every_customer or event.gateway_customer_id = any(:customers))
-            )
-        )
-        and {which_events}
+    where {which_events}
     group by 1, 2, 3
     union all
     select

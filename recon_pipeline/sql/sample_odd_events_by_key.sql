@@ -1,5 +1,6 @@
 -- A few events that a person should look at: invalid ones (never summed) or ones outside their period (summed).
--- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. Of the events below the horizon those of a few keys are looked at, not all.
+-- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. Of the events below the horizon those of a few keys are looked at that
+-- have not very many: an audit samples from all.
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
 select
     event.id::text as event_id,
@@ -21,6 +22,7 @@ from (
             and (:every_customer or gateway_customer_id = any(:customers))
             and (invalid_count > 0 or outside_period_count > 0)
             and case when :invalid then invalid_count else outside_period_count end > 0
+            and event_count + invalid_count + dedupe_count <= :most_events_sampled
         order by period_start desc
         limit :sample_rows
     ) as key
@@ -29,8 +31,13 @@ from (
         from billing_usage_events
         where gateway_customer_id = key.gateway_customer_id
         union all
+        -- No index finds the events that belong to no key: they are looked for among the newest ones.
         select *
-        from billing_usage_events
+        from (
+            (select * from billing_usage_events where ingest_xid is not null order by ingest_xid desc limit :most_events_sampled)
+            union all
+            (select * from billing_usage_events where ingest_xid is null limit :most_events_sampled)
+        ) as newest
         where key.gateway_customer_id = ''
             and (octet_length(gateway_customer_id) <= 1000 and period_end is not null) is not true
     ) as event

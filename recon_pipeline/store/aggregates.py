@@ -16,7 +16,7 @@ from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store import horizons, ingest_xid
 from recon_pipeline.store.basis import prepared_catalog
-from recon_pipeline.store.billing_tables import ANY_EVENT, BillingTables
+from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import look_up_by_index, sum_by_hash
 from recon_pipeline.store.statements import Part, statement
@@ -228,8 +228,8 @@ class _Advancing:
     def _absorb(self, usage: MeteredUsage, partitions: Sequence[str]) -> dict[str, int]:
         """Add the events between two horizons to months that are built; returns how many by month."""
         look_up_by_index(self.connection)
-        parts = self.tables.parts | {"key_figures": self.tables.parts["key_figures"], "which_events": "since_horizon"}
-        more = _span(partitions) | {"partitions": list(partitions), "since": str(self.since), "every_key": True}
+        parts = self.tables.parts | {"which_events": "since_horizon"}
+        more = _span(partitions) | {"partitions": list(partitions), "since": str(self.since)}
         rows = self._execute(usage, "add_to_aggregates", parts, horizon=str(self.horizon), **more).all()
         return {row.partition: row.events for row in rows}
 
@@ -288,7 +288,7 @@ def _put_extent(
 ) -> Any:
     """Put what the log says of an extent, below a horizon or all of it, into the aggregates; returns what differed."""
     sum_by_hash(connection)
-    parts = tables.parts | {"which_events": ANY_EVENT if horizon is None else "below_horizon"}
+    parts = tables.parts | {"which_events": "in_extent" if horizon is None else "below_horizon"}
     asked = {
         "every_key": True,
         "opens_differing": opens_differing,

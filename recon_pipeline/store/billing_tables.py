@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from recon_pipeline.core.errors import UntrustworthyLogError
+from recon_pipeline.core.errors import PutOffError, UntrustworthyLogError
 from recon_pipeline.store.database import (
     IDLE_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
@@ -22,7 +22,7 @@ from recon_pipeline.store.database import (
     begin,
 )
 from recon_pipeline.store.schema_version import SCHEMA_VERSION, require_version
-from recon_pipeline.store.statements import Part, statement
+from recon_pipeline.store.statements import Part, labelled, statement
 
 EVENTS = "billing_usage_events"
 COUNTERS = "billing_usage_counters"
@@ -72,8 +72,23 @@ _NO_KEY_IS_KNOWN = text(
 )
 """No key is known to be subscribed, as there is no table billing_subscriptions; the statement around it says so."""
 
-ANY_EVENT = text("true")
-"""Every event there is, for a log without transaction ids."""
+# A partition that was attached after the snapshot of the transaction, or null.
+# Invariant: the catalog is read at the snapshot; pg_partition_tree sees what is attached now, as do all statements
+# that read the table.
+_ATTACHED_SINCE_SNAPSHOT = labelled(
+    "attached_since_snapshot",
+    """
+    with recursive part as (
+        select to_regclass(name)::oid as relid from unnest(cast(:tables as text[])) as name
+        union all
+        select inherited.inhrelid from part join pg_inherits as inherited on inherited.inhparent = part.relid
+    )
+    select min(tree.relid::text)
+    from unnest(cast(:tables as text[])) as name
+    cross join lateral pg_partition_tree(to_regclass(name)) as tree
+    where tree.relid not in (select relid from part where relid is not null)
+    """,
+)
 
 IS_SETTLED = text(
     "(age(countable.event_xid) < 0 or age(countable.event_xid) > age(cast(cast(:settled_below as xid8) as xid)))"
@@ -186,6 +201,7 @@ class BillingTables:
             "key_figures": f"key_figures{kind}",
             "came_before": "came_before_by_transaction" if self.has_ingest_xid else _CAME_BEFORE_BY_AGE,
             "judged_events": "judged_events",
+            "in_extent": "in_extent",
             "valid_event": "valid_event",
             "kept_name": "kept_name",
         }
@@ -335,7 +351,7 @@ def decision(
 
     Raises:
         UntrustworthyLogError: With the cause and its fix.
-        PutOffError: Somebody holds one of the tables.
+        PutOffError: Somebody holds one of the tables, or attached a partition since the snapshot.
     """
     known: BillingTables | None = connection.info.get(BillingTables)
     if known is None:  # which tables there are is to be known before they can be locked
@@ -350,6 +366,18 @@ def decision(
         idle_timeout_ms=idle_timeout_ms,
     ):
         yield require_trustworthy(connection)
+        if isolation == "REPEATABLE READ":
+            _require_no_new_partition(connection)
+
+
+def _require_no_new_partition(connection: Connection) -> None:
+    """Refuse what was read if a partition came since the snapshot: its rows were seen, its increments were not."""
+    attached = connection.execute(_ATTACHED_SINCE_SNAPSHOT, {"tables": [EVENTS, COUNTERS]}).scalar_one()
+    if attached is not None:
+        raise PutOffError(
+            f"The run was put off: partition {attached} was attached while it read.",
+            mend="Nothing, the next run tries again.",
+        )
 
 
 def _look_up(connection: Connection, catalog_version: str) -> BillingTables:

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store import horizons
 from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import ANY_EVENT, BillingTables
+from recon_pipeline.store.billing_tables import BillingTables
 from recon_pipeline.store.comparison import Reconciliation
 from recon_pipeline.store.database import look_up_by_index, plan_as_usual, sum_by_hash
 from recon_pipeline.store.horizons import Month
 from recon_pipeline.store.statements import statement
 
-_BEYOND_HORIZON = text("event.ingest_xid >= cast(:horizon as xid8)")
-"""The events that the aggregates do not hold yet, by the index on ingest_xid."""
+MOST_EVENTS_SAMPLED = 10_000
+"""A key with more events gives no sample of odd ones in a tick, which would read them all."""
 
 MOST_BEYOND = 1_000
 """Events outside of the known months that a tick looks at, of each kind: a log may be much older than the first one."""
@@ -129,12 +129,12 @@ def measure(
             asked = {"since": since, "request_id_is_unique": tables.request_id_is_unique}
             sum_by_hash(connection)
             row = connection.execute(
-                statement("measure_events", **tables.parts, which_events=ANY_EVENT), parameters | asked
+                statement("measure_events", **tables.parts, which_events="in_extent"), parameters | asked
             ).one()
         else:
             look_up_by_index(connection)
             row = connection.execute(
-                statement("measure_increment", **tables.parts, which_events=_BEYOND_HORIZON),
+                statement("measure_increment", **tables.parts, which_events="beyond_horizon"),
                 parameters | {"horizon": str(known.horizon)},
             ).one()
         totals = [total + figure for total, figure in zip(totals, row, strict=True)]
@@ -171,7 +171,7 @@ def sample_odd(
             rows = connection.execute(statement("sample_odd_events", **tables.parts), parameters)
         else:
             look_up_by_index(connection)
-            parameters |= {"horizon": str(known.horizon)}
+            parameters |= {"horizon": str(known.horizon), "most_events_sampled": MOST_EVENTS_SAMPLED}
             rows = connection.execute(statement("sample_odd_events_by_key", **tables.parts), parameters)
         found.extend(OddEvent(**row) for row in rows.mappings())
     return tuple(found)

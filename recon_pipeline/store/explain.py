@@ -221,9 +221,7 @@ def _limit(
     if not found:
         return Limit(quota.free, f"free: there is no subscription of {usage.gateway_name} for this customer")
     newest = found[0]
-    told = (
-        f"subscription {newest.status}, {newest.current_period_start:%Y-%m-%d} to {newest.current_period_end:%Y-%m-%d}"
-    )
+    told = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
     if newest.covers:
         return Limit(quota.paid, f"paid: {told}")
     return Limit(quota.free, f"free: no active or trialing subscription covers the period; the latest is {told}")

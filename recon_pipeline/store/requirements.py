@@ -177,11 +177,16 @@ def _events(events: Table, left: Sequence[Lack], server: Server) -> Iterator[Fin
 
 
 def _increments(left: Sequence[Lack], connection: Connection, events: Table) -> Iterator[Finding]:
-    """Which mode runs will be in, and why; full is slower and just as right."""
+    """Which mode runs will be in, and why; full is slower, and does not repair keys with very many events."""
     in_the_way = [lack for lack in left if lack.rules_out_increments]
     others = [lack for lack in left if not lack.rules_out_increments]
     yield (
-        noted("mode", f"full, every run reads the whole log: {_sentences(in_the_way)}", _mend(in_the_way))
+        noted(
+            "mode",
+            "full, every run reads the whole log, and keys with very many events are not repaired: "
+            f"{_sentences(in_the_way)}",
+            _mend(in_the_way),
+        )
         if in_the_way
         else passed("mode", "incremental: a run reads what is new in the log")
     )

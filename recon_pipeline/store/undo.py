@@ -226,7 +226,7 @@ def require_lasting(found: Undoable) -> None:
         f"The next run would make {found.not_held:,} of these {found.undoable:,} repairs again: "
         f"repairs are not paused, and not held are {some}.",
         changed=NOTHING_CHANGED,
-        mend=f'recon pause --reason "…", or recon hold {holds} --reason "…" --until 3d; then this again.',
+        mend=f'recon pause --reason "...", or recon hold {holds} --reason "..." --until 3d; then this again.',
     )
 
 

@@ -77,8 +77,7 @@ def main(url: str, what: str, run_id: str = "") -> None:
         said = result.output + repr(result.exception)
     else:
         database = BillingDatabase(url, keeps_connection=True)
-        with pipeline.settings(budgets=pipeline.NO_BUDGETS):
-            ended = pipeline.run(database, Asked())
+        ended = pipeline.run(database, Asked())
         said = f"{ended.outcome} {ended.error}"
     print(ENDED, " ".join(said.split()), flush=True)
 

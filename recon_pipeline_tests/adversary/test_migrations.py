@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from recon_pipeline_tests.adversary.world import (
+    APPROVED,
     BARE_LOG,
     MODES,
     PUT_OFF,
@@ -308,3 +309,24 @@ def test_a_partition_that_is_away_for_some_statements_lowers_no_counter(partitio
         assert set(partitioned.billing.counters().values()) == {12}, told
         assert partitioned.repaired() == [], told
     assert_mends_itself(partitioned)
+
+
+def test_a_partition_that_is_attached_together_with_its_increments_is_not_reported_as_drift(partitioned: World) -> None:
+    """A partition is seen as soon as it is attached, by an older snapshot too, which sees no increment of then."""
+    arrive = f"{ATTACH}; update billing_usage_counters set usage_count = 12"
+    leave = f"{DETACH}; update billing_usage_counters set usage_count = 6"
+    is_away = [False]
+
+    def attach() -> None:
+        is_away[0] = not impatient(partitioned.billing, arrive)
+
+    for number in moments(partitioned, every=5):
+        if not is_away[0]:
+            partitioned.billing.query(leave)
+            is_away[0] = True
+        ended = partitioned.run(between=at(number, attach), approve=APPROVED)
+        drifted = partitioned.billing.query("select * from recon.counter_drift where run_id = %s", ended.run_id)
+        told = f"before statement {number}: {ended}"
+        assert drifted == [], told
+        assert ended.outcome == "clean" or PUT_OFF in ended.error, told
+    assert partitioned.repaired() == []

@@ -105,10 +105,15 @@ class World:
             between_statements(own, between)
         if before_commit is not None:
             before_commits(own, before_commit)
-        asked = Asked(full=self.mode == AUDIT, approve_reason=approve, is_dry=is_dry)
+        asked = Asked(
+            full=self.mode == AUDIT,
+            approve_reason=approve,
+            is_dry=is_dry,
+            settle_seconds=settle_seconds,
+            budgets=budgets,
+        )
         try:
-            with pipeline.settings(settle_seconds=settle_seconds, budgets=budgets):
-                return pipeline.run(own, asked)
+            return pipeline.run(own, asked)
         finally:
             if database is None:
                 own.close()

@@ -87,14 +87,15 @@ def run_history(orchestrated: None) -> Iterator[DagsterInstance]:
 def make_billing(
     postgres_server: PostgresServer, orchestrated: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeBilling]:
-    """`make_billing(sql="", template="prepared")` gives a fresh database that DATABASE_URL then names."""
+    """`make_billing(sql="", template="prepared", encoding=None)` gives a database that DATABASE_URL then names."""
     fill = {"prepared": migrate, "prepared_full": migrate_without_ingest_xid, "billing": make_billing_tables}
     with ExitStack() as opened:
 
-        def make(statements: str = "", *, template: str | None = "prepared") -> Billing:
-            url = postgres_server.create_database(
-                postgres_server.template(template, fill[template]) if template else None
-            )
+        def make(statements: str = "", *, template: str | None = "prepared", encoding: str | None = None) -> Billing:
+            made = postgres_server.template(template, fill[template]) if template and not encoding else None
+            url = postgres_server.create_database(made, encoding=encoding)
+            if template and encoding:
+                fill[template](url)
             monkeypatch.setenv("DATABASE_URL", url)
             connection = opened.enter_context(connected(url, autocommit=True))
             connection.execute(statements.encode())

@@ -17,7 +17,7 @@ from recon_pipeline.automation.jobs import KEEP_ALERTS_DAYS
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs
-from recon_pipeline_tests.commands.conftest import recon
+from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.commands.modes import finding
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
@@ -108,6 +108,23 @@ def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_its_end_i
     evaluate(dagster_instance)
     assert hook.titles[1:] == ["[recon error] RESOLVED: drift_is_within_budgets"]
     assert hook.received[1]["type"] == "success"
+
+
+def test_a_database_that_holds_latin_letters_only_is_told_of_like_any_other(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = make_billing(encoding="LATIN1")
+    monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
+    evaluate(dagster_instance)
+    for number in range(ROWS_SHOWN + 1):
+        watched.add_event(f"caf\u00e9 {number}", 1, event_timestamp=IN_MAY)
+    monkeypatch.setenv("RECON_MAX_REPAIRS", "1")
+
+    assert recon(*A_RUN).exit_code == 3
+    evaluate(dagster_instance)
+
+    (told,) = hook.received
+    assert "caf\u00e9" in told["message"]
 
 
 def test_a_run_goes_on_and_its_failure_is_told_with_its_link_while_the_webserver_is_down(

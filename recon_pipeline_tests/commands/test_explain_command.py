@@ -90,6 +90,21 @@ def test_a_person_is_told_the_same_in_words(denied: Billing, orchestrated: None)
         assert sentence in told.said
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "told"),
+    [
+        ("2025-05-01", "infinity", "2025-05-01 to infinity"),
+        ("-infinity", "20000-01-01", "-infinity to 20000-01-01"),
+    ],
+)
+def test_a_subscription_of_any_dates_is_explained(
+    denied: Billing, orchestrated: None, start: str, end: str, told: str
+) -> None:
+    denied.query("update billing_subscriptions set current_period_start = %s, current_period_end = %s", start, end)
+
+    assert told in recon("explain", "--customer", CUSTOMER).said
+
+
 def test_the_report_is_one_file_that_loads_nothing_and_quotes_every_name(
     denied: Billing, orchestrated: None, tmp_path: Path
 ) -> None:

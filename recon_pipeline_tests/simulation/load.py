@@ -227,6 +227,5 @@ def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: floa
 
 
 def _run(database: BillingDatabase, asked: Asked) -> None:
-    with pipeline.settings(budgets=pipeline.NO_BUDGETS):
-        ended = pipeline.run(database, asked)
+    ended = pipeline.run(database, asked)
     assert ended.outcome in ("clean", "not_clean"), ended

@@ -5,19 +5,17 @@ a blocking check stops in Dagster is stopped here.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
-from unittest.mock import patch
 from uuid import uuid4
 
 import dagster as dg
+from pydantic import PrivateAttr
 from sqlalchemy import Connection, ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.assets import reconciler as reconciler_module
 from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciler import Reconciler, close_record
@@ -36,6 +34,10 @@ _ASSETS = (usage_events, usage_aggregates, counter_drift)
 _REPAIR = (repaired_counters, counters_match_event_sums)
 
 
+NO_BUDGETS = Budgets(10**9, 10**9, 10**9, 10**9)
+"""For those who let very much go wrong within a day."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a run is asked to do.
@@ -47,6 +49,8 @@ class Asked:
         full: From the log itself, with an audit of the aggregates.
         is_dry: Compare only.
         approve_reason: Lets it repair beyond the budgets.
+        settle_seconds: As the environment would say.
+        budgets: As the environment would say.
     """
 
     first: str = "2024-02"
@@ -55,6 +59,18 @@ class Asked:
     full: bool = False
     is_dry: bool = False
     approve_reason: str = ""
+    settle_seconds: int = 0
+    budgets: Budgets = NO_BUDGETS
+
+
+class _Reconciler(Reconciler):
+    """One that reads no environment, so that several may run at once."""
+
+    _settings: Settings = PrivateAttr()
+
+    def read_settings(self) -> Settings:
+        """Those that it was given."""
+        return self._settings
 
 
 @dataclass
@@ -134,25 +150,6 @@ class Ended:
     mismatch_count: int | None = None
 
 
-NO_BUDGETS = Budgets(10**9, 10**9, 10**9, 10**9)
-"""For those who let very much go wrong within a day."""
-
-
-@contextmanager
-def settings(*, settle_seconds: int = 0, budgets: Budgets | None = None) -> Iterator[None]:
-    """What the environment would say."""
-    said = Settings(
-        database_url=None,
-        scope=SCOPE,
-        start_period=BillingMonth(2024, 1),
-        settle_seconds=settle_seconds,
-        quotas=QUOTAS,
-        budgets=budgets or Budgets(),
-    )
-    with patch.object(reconciler_module, "read_settings", lambda: said):
-        yield
-
-
 def run(
     database: BillingDatabase,
     asked: Asked,
@@ -170,8 +167,16 @@ def run(
     """
     ended = Ended(str(uuid4()))
     told(ended.run_id)
-    reconciler = Reconciler(customers=list(asked.customers), full=asked.full, approve_reason=asked.approve_reason)
+    reconciler = _Reconciler(customers=list(asked.customers), full=asked.full, approve_reason=asked.approve_reason)
     reconciler._database = database
+    reconciler._settings = Settings(
+        database_url=None,
+        scope=SCOPE,
+        start_period=BillingMonth(2024, 1),
+        settle_seconds=asked.settle_seconds,
+        quotas=QUOTAS,
+        budgets=asked.budgets,
+    )
     context = SimpleNamespace(
         run=SimpleNamespace(
             run_id=ended.run_id, tags=range_tags(BillingMonth.parse(asked.first), BillingMonth.parse(asked.last))

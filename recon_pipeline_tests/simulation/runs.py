@@ -5,7 +5,7 @@ Knows of the product what any of its versions has: assets, transactions, time li
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -13,11 +13,12 @@ from psycopg import errors
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.simulation import pipeline
-from recon_pipeline_tests.simulation.actors import COUNT_NOW
+from recon_pipeline_tests.simulation.actors import COUNT_NOW, SETTLE_SECONDS
 from recon_pipeline_tests.simulation.migrations import Migrations
 from recon_pipeline_tests.simulation.model import Drifted, Key, Model, ViolationError
 from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked, Ended, Statement
@@ -66,6 +67,12 @@ class Surroundings:
     monitor: Billing
     migrations: Migrations
     between: Callable[[], object] = lambda: None
+
+    def asked(self, ask: Asked) -> Asked:
+        """The same, with what the environment says in this world."""
+        # Shares are no part of it: where so few keys are, many of them are wrong.
+        budgets = Budgets(self.world.max_repairs, 1, 1, 10**9)
+        return replace(ask, settle_seconds=SETTLE_SECONDS if self.world.settles else 0, budgets=budgets)
 
 
 @dataclass
@@ -305,7 +312,7 @@ class Reconciler:
             database = BillingDatabase(self.url, keeps_connection=True)
             pipeline.steer(database, run)
             try:
-                ended = pipeline.run(database, extent, told=run.begins, entering=run.enters)
+                ended = pipeline.run(database, self.around.asked(extent), told=run.begins, entering=run.enters)
             finally:
                 database.close()
             self.ended.append(ended)

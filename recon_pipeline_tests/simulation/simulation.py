@@ -12,12 +12,11 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from recon_pipeline.core.guards import Budgets
 from recon_pipeline.store import repair as repair_module
 from recon_pipeline.store.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.simulation import customers, pipeline, worlds
-from recon_pipeline_tests.simulation.actors import SETTLE_SECONDS, application, clock, let_an_hour_pass
+from recon_pipeline_tests.simulation.actors import application, clock, let_an_hour_pass
 from recon_pipeline_tests.simulation.customers import Customers
 from recon_pipeline_tests.simulation.migrations import Migrations, migrator
 from recon_pipeline_tests.simulation.model import Drifted, Key, Model, Repair, ViolationError
@@ -140,10 +139,6 @@ def play(
         with ExitStack() as opened:
             monitor = Billing(url, opened.enter_context(connected(url, autocommit=True, options="-c timezone=UTC")))
             opened.enter_context(_steady())
-            # Shares are no part of it: where so few keys are, many of them are wrong.
-            budgets = Budgets(world.max_repairs, 1, 1, 10**9)
-            settle_seconds = SETTLE_SECONDS if world.settles else 0
-            opened.enter_context(pipeline.settings(settle_seconds=settle_seconds, budgets=budgets))
             model = Model(world.settles)
             around = Surroundings(world, model, monitor, Migrations())
             if world.has_traffic:
@@ -306,7 +301,7 @@ class _Play:
     def _run(self, ask: Asked) -> pipeline.Ended:
         database = BillingDatabase(self._url_of_product, keeps_connection=True)
         try:
-            return pipeline.run(database, ask)
+            return pipeline.run(database, self.around.asked(ask))
         finally:
             database.close()
 

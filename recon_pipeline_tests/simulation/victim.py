@@ -52,8 +52,7 @@ def run(url: str, nth: int, mode: str) -> None:
     repair.CHUNK_KEYS = CHUNK_KEYS
     database, deadly = BillingDatabase(url, keeps_connection=True), Deadly(nth)
     pipeline.steer(database, deadly)
-    with pipeline.settings(budgets=pipeline.NO_BUDGETS):
-        ended = pipeline.run(database, Asked(full=mode == "full", approve_reason="a test"))
+    ended = pipeline.run(database, Asked(full=mode == "full", approve_reason="a test"))
     print(ENDED, ended.outcome, deadly.boundaries, flush=True)
 
 

@@ -49,8 +49,12 @@ class PostgresServer:
         """The plain URL of a database."""
         return urlsplit(self._url)._replace(path=f"/{database}").geturl()
 
-    def create_database(self, template: str | None = None) -> str:
+    def create_database(self, template: str | None = None, *, encoding: str | None = None) -> str:
         """Make a database, empty or a copy of the template that `template()` returned.
+
+        Args:
+            template: What `template()` returned.
+            encoding: Another one than the server's.
 
         Returns:
             Its plain URL.
@@ -59,6 +63,9 @@ class PostgresServer:
         statement = sql.SQL("create database {}").format(sql.Identifier(name))
         if template is not None:
             statement += sql.SQL(" template {}").format(sql.Identifier(template))
+        if encoding is not None:
+            options = " template template0 encoding {} lc_collate 'C' lc_ctype 'C'"
+            statement += sql.SQL(options).format(sql.Literal(encoding))
         self._execute(statement)
         self._made.append(name)
         return self.url(name)

@@ -30,7 +30,7 @@ class UnreadableValueError(ValueError):
 def shown(value: Any) -> str:
     """A value for a person: what it is, not too much of it."""
     text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def instant_reader(field: InstantField) -> InstantReader:

@@ -48,7 +48,7 @@ class TextField(_Field):
     @model_validator(mode="after")
     def _one_of_both(self) -> "TextField":
         if (self.column is None) == (self.value is None):
-            raise ValueError("give the name of a column, or {value: …} for a constant, and not both")
+            raise ValueError("give the name of a column, or {value: ...} for a constant, and not both")
         return self
 
 
@@ -63,7 +63,7 @@ class QuantityField(_Field):
     @model_validator(mode="after")
     def _one_of_both(self) -> "QuantityField":
         if (self.column is None) == (self.value is None):
-            raise ValueError("give the name of a column, or {value: …} for a constant, and not both")
+            raise ValueError("give the name of a column, or {value: ...} for a constant, and not both")
         if self.value is not None and self.has_unit:
             raise ValueError("a constant takes no multiply, divide or round")
         return self

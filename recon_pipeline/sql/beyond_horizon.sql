@@ -1,0 +1,4 @@
+-- Part of other statements: the events of an extent that are not below the horizon.
+-- Index: ingest_xid, as for those between two horizons.
+event.ingest_xid >= cast(:horizon as xid8)
+and case when {in_extent} then true end

@@ -1,0 +1,7 @@
+-- Part of other statements: the events of an extent.
+-- Index: (usage_type, period_start, period_end) for a few months, a sequential scan for all of them.
+event.gateway_name = :gateway_name
+and event.usage_type = :usage_type
+and event.period_start >= :start
+and event.period_start < :end
+and (:every_customer or event.gateway_customer_id = any(:customers))
