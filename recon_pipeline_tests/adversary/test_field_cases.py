@@ -91,6 +91,12 @@ def assert_mends(world: World) -> None:
     assert len(world.repaired()) == repaired
 
 
+@pytest.fixture
+def world(ticking: World) -> World:
+    """An audit reads the log as a run does that knows nothing else."""
+    return ticking
+
+
 def test_counters_that_a_trigger_counts_again_at_each_retried_upsert_go_back_to_the_log(world: World) -> None:
     """A row trigger before an insert fires also for a row that then becomes an update."""
     world.billing.query(COUNTED_BY_TRIGGER)

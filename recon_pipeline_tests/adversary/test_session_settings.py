@@ -1,7 +1,8 @@
-"""A tick costs what changed: its statements run without JIT, whose compilation costs more than all they do."""
+"""What a database or a role sets for its sessions changes neither what a run does nor what it costs."""
 
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, event
 
 from recon_pipeline.store.database import BillingDatabase
@@ -31,3 +32,29 @@ def test_every_statement_that_reads_a_table_runs_without_jit_whatever_the_server
         database.close()
 
     assert compiled == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "standard_conforming_strings = off",
+        "quote_all_identifiers = on",
+        "extra_float_digits = -15",
+        "bytea_output = escape",
+        "intervalstyle = sql_standard",
+        "datestyle = 'German, DMY'",
+        "timezone = 'Pacific/Chatham'",
+        "default_transaction_isolation = serializable",
+        "xmloption = document",
+    ],
+)
+def test_a_run_does_the_same_whatever_a_role_sets_for_its_sessions(incremental: World, setting: str) -> None:
+    world = incremental
+    name = world.billing.value("select current_database()")
+    world.fill(customers(5))
+    world.settle_in()
+    world.billing.query(f'alter database "{name}" set {setting}')
+    world.billing.set_counter("customer_0000", 5)
+
+    assert (world.run().outcome, world.repaired()) == ("clean", [("customer_0000", 5, 12)])
+    assert world.run().outcome == "clean"
