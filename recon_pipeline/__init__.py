@@ -6,5 +6,5 @@ The data flow, which is also the order of the files in `assets/`:
        │ checks        │ checks            │ blocking guards   │ counters match event sums
 
 Import rule, one way only: `core` (pure) ◀ `settings` ◀ `store` (all SQL) ◀ `assets` ◀ `automation` ◀ `definitions`
-◀ `faces`. Statements live one to a file in `sql/`. `definitions.py` is the table of contents.
+◀ `faces`. Statements lie beside the modules that send them. `definitions.py` is the table of contents.
 """

@@ -107,6 +107,6 @@ def dagster_instance(
 
 
 def _make_billing_tables(url: str) -> None:
-    statements = (resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes()
+    statements = (resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statements)

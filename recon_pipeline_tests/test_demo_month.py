@@ -130,7 +130,7 @@ def another_billing_database_url(create_database: Callable[..., str]) -> str:
     """A second fresh database that holds the billing tables."""
     url = create_database()
     with psycopg.connect(url) as connection:
-        connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
+        connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
     return url
 
 

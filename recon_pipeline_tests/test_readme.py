@@ -13,7 +13,7 @@ from recon_pipeline import settings
 from recon_pipeline.core.backfill.mapping import parse_mapping, parse_mapping_text
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.cli import main
-from recon_pipeline.store.statements import source
+from recon_pipeline.store.postgres.statements import source
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, beyond, breaches
-from recon_pipeline.store import drift, runs
-from recon_pipeline.store.runs import RunRecord
+from recon_pipeline.store.counters import compare
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunRecord
 
 # In the UI, which drops what is in <>.
 _APPROVE = 'recon reconcile --approve "your reason", or approve_reason in the launchpad.'
 
 
-def judge(step: Step, found: drift.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
+def judge(step: Step, found: compare.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
     """The budgets that repairing what was found would exceed, and why it may not be done, if so.
 
     An approval that is needed is recorded.
@@ -27,7 +28,7 @@ def judge(step: Step, found: drift.Comparison) -> tuple[tuple[Breach, ...], Bloc
     return exceeded, _refusal(step, exceeded) if exceeded else None
 
 
-def _exceeded_budgets(step: Step, found: drift.Comparison) -> tuple[Breach, ...]:
+def _exceeded_budgets(step: Step, found: compare.Comparison) -> tuple[Breach, ...]:
     if not found.summary.repairs:
         return ()
     with step.database.transaction() as connection:

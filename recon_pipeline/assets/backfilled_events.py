@@ -25,15 +25,15 @@ from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.periods import BillingMonth, require_known
 from recon_pipeline.sources.files import shown_source
 from recon_pipeline.sources.rows import CHUNK_ROWS, read_files
-from recon_pipeline.store import backfill, batches
-from recon_pipeline.store.batches import Batch, NotTaken
-from recon_pipeline.store.dry_run import PlanQuestion
-from recon_pipeline.store.exports import is_in_database, read_export
+from recon_pipeline.store.backfill import batches, load
+from recon_pipeline.store.backfill.batches import Batch, NotTaken
+from recon_pipeline.store.backfill.dry_run import PlanQuestion
+from recon_pipeline.store.backfill.exports import is_in_database, read_export
 
 ROWS_SHOWN = 20
 _KEY = dg.AssetKey("backfilled_events")
 
-on_progress: ContextVar[backfill.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
+on_progress: ContextVar[load.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
 """Who is told how far the reading is: the command's progress bar, where a command started the run."""
 
 
@@ -105,27 +105,27 @@ def backfilled_events(
         order, pieces, shape = _prepared(step, config)
         if config.dry_run:
             question = PlanQuestion(step.settings.scope, step.settings.quotas)
-            batch, plan = backfill.look(step.database, order, shape, pieces, on_progress.get(), question)
+            batch, plan = load.look(step.database, order, shape, pieces, on_progress.get(), question)
             told = json.loads(json.dumps(asdict(plan), default=str))
             figures = {**_figures(batch), "plan": dg.MetadataValue.json(told)}
             context.log_event(dg.AssetObservation(_KEY, metadata=figures))
             yield _adds_up(batch)
             yield _taken(batch, _not_taken(step, batch))
             return
-        batch = backfill.run(step.database, order, shape, pieces, on_progress.get())
+        batch = load.run(step.database, order, shape, pieces, on_progress.get())
         checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
         yield dg.MaterializeResult(metadata=_figures(batch), check_results=checks)
 
 
-def _prepared(step: Step, config: Backfill) -> tuple[backfill.Order, Iterator[Readings], backfill.LogShape]:
+def _prepared(step: Step, config: Backfill) -> tuple[load.Order, Iterator[Readings], load.LogShape]:
     spec = parse_mapping(config.mapping) if config.mapping else None
     asked = frozenset(map(BillingMonth.parse, config.periods)) or None
     first, current = known_months()
     require_known(sorted(asked or ()), first=first, current=current)
     with step.database.transaction() as connection:
-        shape = backfill.require_insertable(connection, dry_run=config.dry_run)
+        shape = load.require_insertable(connection, dry_run=config.dry_run)
     batch_id = str(uuid.uuid4())
-    order = backfill.Order(
+    order = load.Order(
         batch_id=batch_id,
         run_id=step.run.run_id,
         sources=tuple(map(shown_source, config.source)),

@@ -8,7 +8,7 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
-from recon_pipeline.store import drift
+from recon_pipeline.store.counters import compare
 
 _KEY = dg.AssetKey("counter_drift")
 
@@ -43,7 +43,7 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
     with reconciler.step(context) as step:
         found, tables = step.compare()
         with step.database.transaction() as connection:
-            drifted = drift.sample(connection, step.run.run_id)
+            drifted = compare.sample(connection, step.run.run_id)
         summary = found.summary
         return dg.MaterializeResult(
             metadata={
@@ -56,8 +56,8 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
                 "usage_excess": summary.usage_excess,
                 "counters_scanned": summary.counters_scanned,
                 "keys_compared": summary.keys_compared,
-                **sample("sample", drifted, drift.DriftedKey),
-                **sample("by_month", found.cells, drift.DriftCell),
+                **sample("sample", drifted, compare.DriftedKey),
+                **sample("by_month", found.cells, compare.DriftCell),
             },
             check_results=[
                 _within_budgets(step, found, drifted),
@@ -74,7 +74,9 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
         )
 
 
-def _within_budgets(step: Step, found: drift.Comparison, drifted: tuple[drift.DriftedKey, ...]) -> dg.AssetCheckResult:
+def _within_budgets(
+    step: Step, found: compare.Comparison, drifted: tuple[compare.DriftedKey, ...]
+) -> dg.AssetCheckResult:
     exceeded, blocked = approval.judge(step, found)
     if blocked is not None:
         step.finish("blocked", error=str(blocked))
@@ -86,7 +88,7 @@ def _within_budgets(step: Step, found: drift.Comparison, drifted: tuple[drift.Dr
         metadata={
             "months": step.months,
             "drift_count": found.summary.drift_count,
-            **sample("would_repair", drifted, drift.DriftedKey),
+            **sample("would_repair", drifted, compare.DriftedKey),
             **{f"{breach.variable} allows": breach.allowed for breach in exceeded},
             **{f"{breach.variable} used in the last 24 hours": breach.earlier for breach in exceeded if breach.earlier},
         },

@@ -18,12 +18,15 @@ from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
-from recon_pipeline.store import basis, drift, events, repair, runs
-from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import BillingTables, decision
-from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase, Isolation, begin
-from recon_pipeline.store.runs import RunStart
+from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.counters.compare import Comparison
+from recon_pipeline.store.log.billing_tables import BillingTables, decision
+from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunStart
+from recon_pipeline.store.sums import quality, strategy
+from recon_pipeline.store.sums.run import Reconciliation
+from recon_pipeline.store.sums.strategy import Mode, Sums
 
 _OUTCOMES: dict[type[ReconError], str] = {BlockedError: "blocked", PutOffError: "put_off"}
 _METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
@@ -53,7 +56,7 @@ class Step:
         """Open the record of the run, or find it open; its first step decides how event sums are taken."""
         record = runs.read(connection, self.run.run_id)
         if record is None:
-            mode = basis.mode(connection, tables, is_asked_for_full=self.full)
+            mode = strategy.mode(connection, tables, is_asked_for_full=self.full)
         else:
             mode = Mode(Sums(record.mode), record.mode_reason)
         return mode, runs.start(connection, self.run, mode=mode.sums, reason=mode.reason)
@@ -64,30 +67,30 @@ class Step:
         with self.database.connection() as connection, decision(connection, isolation) as tables:
             yield connection, tables
 
-    def compare(self) -> tuple[drift.Comparison, BillingTables]:
+    def compare(self) -> tuple[Comparison, BillingTables]:
         """Compare counters with the log at one snapshot, and keep what differs under this run."""
         with self.decision("READ COMMITTED") as (connection, tables):
             mode, _ = self.open(connection, tables)
         with self.decision() as (connection, tables):
-            compared = drift.compare(connection, self.run, tables, sums=mode.sums)
-            found = drift.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
+            compared = compare.compare(connection, self.run, tables, sums=mode.sums)
+            found = compare.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, self.run.run_id, found.summary)
             runs.note_compared(connection, self.run.run_id, compared)
         return found, tables
 
-    def compared(self) -> tuple[drift.Comparison, BillingTables]:
+    def compared(self) -> tuple[Comparison, BillingTables]:
         """What this run's comparison found; compares now if no step of this run did."""
         with self.decision("READ COMMITTED") as (connection, tables):
             record = runs.read(connection, self.run.run_id)
             if record is not None and record.counters_scanned is not None:
-                found = drift.summarize(connection, self.run.run_id, counters_scanned=record.counters_scanned)
+                found = compare.summarize(connection, self.run.run_id, counters_scanned=record.counters_scanned)
                 return found, tables
         return self.compare()
 
     def lost_log(self) -> BlockedError | None:
         """The refusal where a metered usage has counters that are not 0 and not one visible event, else None."""
         with self.decision("READ COMMITTED") as (connection, tables):
-            invisible = events.invisible_usages(connection, self.run, tables)
+            invisible = quality.invisible_usages(connection, self.run, tables)
         if not invisible:
             return None
         return BlockedError(

@@ -7,8 +7,9 @@ from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store import drift, repair, runs, schedule
-from recon_pipeline.store.billing_tables import decision
+from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.records import runs, schedule
 
 
 @dg.asset(
@@ -37,8 +38,8 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
             )
         with step.database.transaction() as connection:
             runs.note_repairs(connection, step.run.run_id, outcome)
-            left = drift.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held"))
-            done = drift.sample(connection, step.run.run_id, outcomes=("repaired",))
+            left = compare.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held"))
+            done = compare.sample(connection, step.run.run_id, outcomes=("repaired",))
         return dg.MaterializeResult(
             metadata={
                 "months": step.months,
@@ -50,8 +51,8 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
                 "reconcile_failures": outcome.failed,
                 "over_quota_transitions": outcome.over_quota_transitions,
                 "under_quota_transitions": outcome.under_quota_transitions,
-                **sample("repaired", done, drift.DriftedKey),
-                **sample("not_repaired", left, drift.DriftedKey),
+                **sample("repaired", done, compare.DriftedKey),
+                **sample("not_repaired", left, compare.DriftedKey),
             }
         )
 
@@ -71,7 +72,7 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
             compared_below = runs.compared_below(connection, step.run.run_id)
             record = runs.read(connection, step.run.run_id)
         with step.decision() as (connection, tables):
-            answer = drift.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)
+            answer = compare.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)
         with step.database.transaction() as connection:
             schedule.note_verified(connection, step.run, tables, answer)
         paused = record.paused_reason if record else None
@@ -89,12 +90,12 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
                 **({"paused": paused} if paused else {}),
                 "months": step.months,
                 "customers": ", ".join(step.run.extent.customers or ("all",)),
-                **sample("sample", answer.sample, drift.Mismatch),
+                **sample("sample", answer.sample, compare.Mismatch),
             },
         )
 
 
-def _told(answer: drift.Verification, months: str, paused: str | None) -> str:
+def _told(answer: compare.Verification, months: str, paused: str | None) -> str:
     if answer.mismatch_count == 0:
         return f"All counters of {months} equal their event sums."
     parts: list[str] = []

@@ -8,10 +8,11 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
-from recon_pipeline.store import aggregates, basis, events, runs
-from recon_pipeline.store.aggregates import Advance, Audit, StoredFromLog
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.events import Known
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.sums import aggregates, quality, strategy
+from recon_pipeline.store.sums.aggregates import Advance, Audit, StoredFromLog
+from recon_pipeline.store.sums.quality import Known
+from recon_pipeline.store.sums.strategy import Sums
 
 _KEY = dg.AssetKey("usage_aggregates")
 _SUMS_FIT = dg.AssetCheckSpec(
@@ -53,14 +54,14 @@ def usage_aggregates(
     with reconciler.step(context) as step:
         with step.decision("READ COMMITTED") as (connection, tables):
             mode, _ = step.open(connection, tables)
-            can_advance = mode.sums is Sums.INCREMENTS or basis.mode(connection, tables).sums is Sums.INCREMENTS
+            can_advance = mode.sums is Sums.INCREMENTS or strategy.mode(connection, tables).sums is Sums.INCREMENTS
         advance = _advance(step) if can_advance else Advance()
         stored = None if can_advance else _store_from_log(step)
         if can_advance and mode.sums is Sums.LOG:
             yield _audit(step)
         with step.database.transaction() as connection:
             count, oversized = aggregates.oversized(connection, step.run, tables, months_tell=can_advance)
-            known = events.known(connection, step.run, tables) if can_advance else None
+            known = quality.known(connection, step.run, tables) if can_advance else None
         yield dg.MaterializeResult(
             asset_key=_KEY,
             metadata={

@@ -11,9 +11,10 @@ from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import start_period_is_declared
-from recon_pipeline.store import events, horizons, runs
-from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.horizons import OldestTransaction
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.sums import horizons, quality
+from recon_pipeline.store.sums.horizons import OldestTransaction
+from recon_pipeline.store.sums.strategy import Mode, Sums
 
 _KEY = dg.AssetKey("usage_events")
 
@@ -78,18 +79,18 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
     with reconciler.step(context) as step:
         with step.decision() as (connection, tables):
             mode, start = step.open(connection, tables)
-            known = events.known(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
-            quality = events.measure(connection, step.run, tables, known, since=start.previous_started_at)
-            runs.note_events(connection, step.run.run_id, quality)
+            known = quality.known(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
+            measured = quality.measure(connection, step.run, tables, known, since=start.previous_started_at)
+            runs.note_events(connection, step.run.run_id, measured)
             odd = {
-                invalid: events.sample_odd(connection, step.run, tables, known, invalid=invalid)
-                for invalid, count in ((True, quality.invalid_count), (False, quality.outside_period_count))
+                invalid: quality.sample_odd(connection, step.run, tables, known, invalid=invalid)
+                for invalid, count in ((True, measured.invalid_count), (False, measured.outside_period_count))
                 if count
             }
             oldest = horizons.oldest_transaction(connection)
             first, current = known_months()
             known_until = current.next()  # whose events may come a little early
-            beyond = events.beyond_months(connection, step.run, tables, first=first, last=known_until, sums=mode.sums)
+            beyond = quality.beyond_months(connection, step.run, tables, first=first, last=known_until, sums=mode.sums)
         yield dg.MaterializeResult(
             metadata={
                 "months": step.months,
@@ -97,31 +98,31 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                 **({"mode_reason": mode.reason} if mode.reason else {}),
                 "horizon_lag_seconds": round(oldest.seconds or 0) if oldest else 0,
                 "horizon": start.horizon,
-                "events_scanned": quality.events_scanned,
-                "new_events": quality.new_count,
-                "invalid_events": quality.invalid_count,
-                "dedupe_count": quality.dedupe_count,
-                "outside_period_events": quality.outside_period_count,
+                "events_scanned": measured.events_scanned,
+                "new_events": measured.new_count,
+                "invalid_events": measured.invalid_count,
+                "dedupe_count": measured.dedupe_count,
+                "outside_period_events": measured.outside_period_count,
             },
             check_results=[
                 _visible(step),
                 _warning(
                     "events_are_valid",
-                    quality.invalid_count,
+                    measured.invalid_count,
                     "events are invalid and were not summed. Find their producer by request_id; "
                     "the log itself is never changed.",
                     odd.get(True, ()),
                 ),
                 _warning(
                     "request_ids_are_unique",
-                    quality.dedupe_count,
+                    measured.dedupe_count,
                     "events repeat a request id and were not summed. A unique index on "
                     "(gateway_name, request_id) keeps them out.",
                     (),
                 ),
                 _warning(
                     "events_lie_in_their_period",
-                    quality.outside_period_count,
+                    measured.outside_period_count,
                     "events were billed in a period that does not hold their timestamp. They are summed; "
                     "look at the clock and the period choice of their producer.",
                     odd.get(False, ()),
@@ -167,7 +168,7 @@ def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResu
 
 
 def _in_known_months(
-    beyond: events.BeyondMonths | None, first: BillingMonth, last: BillingMonth
+    beyond: quality.BeyondMonths | None, first: BillingMonth, last: BillingMonth
 ) -> dg.AssetCheckResult:
     name, severity = "events_lie_in_known_months", dg.AssetCheckSeverity.WARN
     if beyond is None:
@@ -195,15 +196,15 @@ def _in_known_months(
         description=f"{told}. {at_least}No run looks at them, and their counters are left as they are."
         if told
         else None,
-        metadata={"count": beyond.event_count, **sample("sample", beyond.sample, events.OddEvent)},
+        metadata={"count": beyond.event_count, **sample("sample", beyond.sample, quality.OddEvent)},
     )
 
 
-def _warning(name: str, count: int, sentence: str, odd: tuple[events.OddEvent, ...]) -> dg.AssetCheckResult:
+def _warning(name: str, count: int, sentence: str, odd: tuple[quality.OddEvent, ...]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         passed=count == 0,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{count:,} {sentence}" if count else None,
-        metadata={"count": count, **sample("sample", odd, events.OddEvent)},
+        metadata={"count": count, **sample("sample", odd, quality.OddEvent)},
     )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store import alerts
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import alerts
 
 DELIVERY_SECONDS = 25.0
 """In one evaluation of the sensor, which Dagster gives up after 60."""

@@ -19,8 +19,8 @@ from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import Alerting, read_alerting, read_settings
-from recon_pipeline.store import alerts as store
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import alerts as store
 
 EVERY_SECONDS = 30
 

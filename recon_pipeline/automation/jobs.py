@@ -13,7 +13,7 @@ from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store import alerts, runs
+from recon_pipeline.store.records import alerts, runs
 
 LANE_TAG = "recon/lane"
 """Runs of one lane never overlap (`dagster.yaml`): ticks among themselves, audits among themselves."""

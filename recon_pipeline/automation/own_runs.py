@@ -17,7 +17,7 @@ from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from sqlalchemy import Connection
 
-from recon_pipeline.store.database import identity
+from recon_pipeline.store.postgres.database import identity
 
 DATABASE_TAG = "recon/database"
 MATERIALIZED_IN_THE_UI = IMPLICIT_ASSET_JOB_NAME

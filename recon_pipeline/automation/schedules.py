@@ -12,9 +12,9 @@ from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import RECENT_DAYS, read_settings
-from recon_pipeline.store import basis
-from recon_pipeline.store.billing_tables import decision
-from recon_pipeline.store.schedule import months_to_reconcile
+from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.records.schedule import months_to_reconcile
+from recon_pipeline.store.sums import strategy
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -47,7 +47,7 @@ def reconcile_every_5_minutes(
             if unfinished:
                 yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
                 return
-            sums = basis.mode(connection, tables).sums
+            sums = strategy.mode(connection, tables).sums
             extent = Extent(settings.scope, first, last)
             months = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums)
     except PutOffError as put_off:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from recon_pipeline.assets.reconciler import close_record, open_database
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store import batches
+from recon_pipeline.store.backfill import batches
 
 _ENDED_WITHOUT_SAYING = (
     "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is untouched."

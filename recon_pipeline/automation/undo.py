@@ -9,9 +9,9 @@ from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation.jobs import LANE_TAG
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store import undo
-from recon_pipeline.store.database import begin
-from recon_pipeline.store.undo import Undo, UndoRecord
+from recon_pipeline.store.counters import undo
+from recon_pipeline.store.counters.undo import Undo, UndoRecord
+from recon_pipeline.store.postgres.database import begin
 
 
 class UndoConfig(dg.Config):

@@ -17,7 +17,7 @@ from recon_pipeline.faces import reconcile as reconcile_face
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.orchestrator import Backfilled, BackfillRequest, backfill, open_instance
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.exports import is_in_database
+from recon_pipeline.store.backfill.exports import is_in_database
 
 CUSTOMERS_SHOWN = 10
 

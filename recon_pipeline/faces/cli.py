@@ -70,7 +70,7 @@ def dev(*, port: int | None) -> int:
 def init(*, with_billing_tables: bool, without_ingest_xid: bool, print_only: bool) -> int:
     """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid."""
     from recon_pipeline.faces.init import prepare, printed
-    from recon_pipeline.store.database import BillingDatabase
+    from recon_pipeline.store.postgres.database import BillingDatabase
 
     if print_only:
         click.echo(printed(with_billing_tables=with_billing_tables, with_ingest_xid=not without_ingest_xid))

@@ -24,8 +24,8 @@ from recon_pipeline.faces.demo import Story, play_the_month
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile
 from recon_pipeline.settings import Settings, read_settings
-from recon_pipeline.store import drift
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import compare
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,10 +70,10 @@ def demonstrate(*, events: int, customers: int, seed: int, as_json: bool) -> int
         with err.status("Running the job reconcile …"):
             repaired = reconcile(settings, instance, request)
         with database.transaction() as connection:
-            found = drift.summarize(
+            found = compare.summarize(
                 connection, repaired.record.run_id, counters_scanned=repaired.record.counters_scanned or 0
             )
-            sample = drift.sample(connection, repaired.record.run_id)
+            sample = compare.sample(connection, repaired.record.run_id)
         with err.status("Comparing once more …"):
             after = reconcile(settings, instance, Request(request.first, request.last, dry_run=True))
     told = repaired.record.drift_count == story.drift_count
@@ -126,7 +126,7 @@ def _months(url: str) -> tuple[BillingMonth, BillingMonth]:
     return BillingMonth.containing(first), BillingMonth.containing(last)
 
 
-def _drift_table(comparison: drift.Comparison) -> "pd.DataFrame":
+def _drift_table(comparison: compare.Comparison) -> "pd.DataFrame":
     """Drifted keys by month (rows) and kind (columns), with totals."""
     import pandas as pd
 
@@ -142,8 +142,8 @@ def _drift_table(comparison: drift.Comparison) -> "pd.DataFrame":
 
 def _tell(
     story: Story,
-    found: drift.Comparison,
-    sample: tuple[drift.DriftedKey, ...],
+    found: compare.Comparison,
+    sample: tuple[compare.DriftedKey, ...],
     repaired: Reconciled,
     after: Reconciled,
     settings: Settings,

@@ -12,8 +12,8 @@ from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.settings import Settings, read_alerting
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.requirements import check_database
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records.requirements import check_database
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

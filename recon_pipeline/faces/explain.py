@@ -17,9 +17,9 @@ from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from recon_pipeline.store.control import Pause
-    from recon_pipeline.store.explain import Explanation, Key
-    from recon_pipeline.store.holds import Hold
+    from recon_pipeline.store.counters.holds import Hold
+    from recon_pipeline.store.counters.pause import Pause
+    from recon_pipeline.store.records.explain import Explanation, Key
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ def gather(settings: Settings, customer: str, month: BillingMonth | None) -> Exp
     """
     from recon_pipeline.assets.months import known_months
     from recon_pipeline.assets.reconciler import open_database
-    from recon_pipeline.store import control, holds
-    from recon_pipeline.store import explain as store
-    from recon_pipeline.store.billing_tables import require_trustworthy
+    from recon_pipeline.store.counters import holds
+    from recon_pipeline.store.counters.pause import now, read_pause
+    from recon_pipeline.store.log.billing_tables import require_trustworthy
+    from recon_pipeline.store.records import explain as store
 
     first, last = (month, month) if month else known_months()
     database = open_database(settings)
@@ -72,12 +73,12 @@ def gather(settings: Settings, customer: str, month: BillingMonth | None) -> Exp
         wanted = keys[: store.KEYS_EXPLAINED] if month else keys[:1]
         return Explained(
             customer=customer,
-            asked_at=control.now(connection),
+            asked_at=now(connection),
             database=database.name,
             keys=keys,
             explanations=tuple(store.explain(connection, customer, key, tables, settings.quotas) for key in wanted),
             holds=tuple(one for one in holds.open_holds(connection) if one.gateway_customer_id == customer),
-            pause=control.read_pause(connection),
+            pause=read_pause(connection),
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces import explain as face
-from recon_pipeline.store.explain import Explanation
+from recon_pipeline.store.records.explain import Explanation
 
 
 def require_writable(path: Path) -> None:

@@ -1,14 +1,13 @@
 """The command `recon init`: prepares a database, or prints what would be run for a person to run instead."""
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store import ingest_xid, migrate
-from recon_pipeline.store.billing_tables import (
+from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log.billing_tables import (
     EVENTS,
     REQUEST_KEY,
     Server,
@@ -19,10 +18,12 @@ from recon_pipeline.store.billing_tables import (
     unsound_kind,
     wrong_columns,
 )
-from recon_pipeline.store.database import BillingDatabase, begin
-from recon_pipeline.store.failures import LOCK_NOT_HAD, sqlstate
-from recon_pipeline.store.ingest_xid import Need
-from recon_pipeline.store.schema_version import SCHEMA_VERSION
+from recon_pipeline.store.log.ingest_xid import Need
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, sqlstate
+from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
+from recon_pipeline.store.postgres.statements import as_written
+from recon_pipeline.store.records import migrate
 
 _MAY_NOT = "42501"  # insufficient_privilege
 _INCREMENTAL = "Runs will be incremental: they read what is new in the log."
@@ -148,13 +149,12 @@ def _listed(statements: Sequence[str]) -> str:
 
 def printed(*, with_billing_tables: bool, with_ingest_xid: bool = True) -> str:
     """The SQL for a person to run: role, billing tables if asked for, schema `recon`, what the log needs."""
-    sql = resources.files("recon_pipeline") / "sql"
     parts = [
-        (sql / "billing_tables.sql").read_text(encoding="utf-8") if with_billing_tables else "",
-        (sql / "grants.sql").read_text(encoding="utf-8"),
+        as_written("billing_tables") if with_billing_tables else "",
+        as_written("grants"),
         "-- The rest belongs to that role.\nset role recon_pipeline;",
         migrate.upgrade_sql(),
         "reset role;",
-        (sql / "ingest_xid.sql").read_text(encoding="utf-8") if with_ingest_xid else "",
+        as_written("ingest_xid") if with_ingest_xid else "",
     ]
     return "\n".join(part for part in parts if part)

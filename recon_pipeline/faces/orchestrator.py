@@ -20,14 +20,14 @@ from recon_pipeline.core.errors import (
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import runs
-from recon_pipeline.store.batches import Batch
-from recon_pipeline.store.runs import RunRecord
+from recon_pipeline.store.backfill.batches import Batch
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunRecord
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from recon_pipeline.store.database import BillingDatabase
+    from recon_pipeline.store.postgres.database import BillingDatabase
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def require_storage() -> None:
         OrchestratorUnreachableError: It cannot.
     """
     from recon_pipeline.automation.dagster_url import dagster_url
-    from recon_pipeline.store.database import BillingDatabase
+    from recon_pipeline.store.postgres.database import BillingDatabase
 
     try:
         with BillingDatabase(dagster_url()).connection(any_schema_version=True):
@@ -193,7 +193,7 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
     from recon_pipeline.assets.reconciler import close_record, open_database
     from recon_pipeline.automation.jobs import PIPELINE, backfill_usage_events
     from recon_pipeline.definitions import defs
-    from recon_pipeline.store import batches
+    from recon_pipeline.store.backfill import batches
 
     quietly()
     user = user_name()

@@ -210,12 +210,12 @@ def months_of_a_tick(settings: Settings) -> tuple[BillingMonth, ...]:
     """
     from recon_pipeline.assets.months import known_months
     from recon_pipeline.assets.reconciler import open_database
-    from recon_pipeline.store import basis
-    from recon_pipeline.store.billing_tables import decision
-    from recon_pipeline.store.schedule import months_to_reconcile
+    from recon_pipeline.store.log.billing_tables import decision
+    from recon_pipeline.store.records.schedule import months_to_reconcile
+    from recon_pipeline.store.sums import strategy
 
     first, current = known_months()
     with open_database(settings).connection() as connection, decision(connection) as tables:
-        sums = basis.mode(connection, tables).sums
+        sums = strategy.mode(connection, tables).sums
         extent = Extent(settings.scope, first, current)
         return (*months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums), current)

@@ -9,13 +9,15 @@ from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
-from recon_pipeline.store import alerts, basis, control, holds, runs
-from recon_pipeline.store.alerts import Undelivered
-from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import require_trustworthy
-from recon_pipeline.store.control import Pause
-from recon_pipeline.store.holds import Hold
-from recon_pipeline.store.runs import RunRecord
+from recon_pipeline.store.counters import holds
+from recon_pipeline.store.counters.holds import Hold
+from recon_pipeline.store.counters.pause import Pause, read_pause
+from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.records import alerts, runs
+from recon_pipeline.store.records.alerts import Undelivered
+from recon_pipeline.store.records.runs import RunRecord
+from recon_pipeline.store.sums import strategy
+from recon_pipeline.store.sums.strategy import Mode, Sums
 
 RUNS_SHOWN = 10
 HOLDS_SHOWN = 5
@@ -61,8 +63,8 @@ def read_status(settings: Settings) -> Status:
     """
     database = open_database(settings)
     with database.transaction() as connection:
-        mode = basis.mode(connection, require_trustworthy(connection))
-        pause, held = control.read_pause(connection), holds.open_holds(connection)
+        mode = strategy.mode(connection, require_trustworthy(connection))
+        pause, held = read_pause(connection), holds.open_holds(connection)
         latest = runs.recent(connection, rows=RUNS_SHOWN)
         failing, undelivered = alerts.alarms(connection), alerts.undelivered(connection)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, event
 
 from recon_pipeline.faces.cli import main as recon
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import Asked
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from unittest.mock import patch
 
-from recon_pipeline.store import repair
+from recon_pipeline.store.counters import repair
 from recon_pipeline_tests.adversary.world import TICK, World
 from recon_pipeline_tests.reconciliation.conftest import install_increments
 from recon_pipeline_tests.reconciliation.test_heavy_keys import _MANY_EVENTS, _meanwhile

@@ -11,7 +11,7 @@ from psycopg import sql
 from sqlalchemy import event
 
 from recon_pipeline.core.guards import Budgets
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
 from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
 from recon_pipeline_tests.simulation import pipeline

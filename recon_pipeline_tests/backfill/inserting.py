@@ -13,9 +13,9 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import parse_scope
 from recon_pipeline.sources import rows
 from recon_pipeline.sources.rows import read_files
-from recon_pipeline.store import backfill
-from recon_pipeline.store.batches import Batch
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.backfill import load
+from recon_pipeline.store.backfill.batches import Batch
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 SCOPE = parse_scope("stripe:remote_commands")
 SPEC = {
@@ -32,7 +32,7 @@ def insert_file(url: str, path: str, on_progress: Callable[[int], object] = lamb
     """Insert one file."""
     database, batch_id, spec = BillingDatabase(url), str(uuid.uuid4()), parse_mapping(SPEC)
     with database.transaction() as connection:
-        shape = backfill.require_insertable(connection, dry_run=False)
+        shape = load.require_insertable(connection, dry_run=False)
     pieces = read_rows(
         read_files([path], encoding=spec.encoding, delimiter=None),
         spec,
@@ -41,8 +41,8 @@ def insert_file(url: str, path: str, on_progress: Callable[[int], object] = lamb
         scope=SCOPE,
     )
     fence = Fence(BillingMonth(2025, 1), BillingMonth(2025, 12))
-    order = backfill.Order(batch_id, "run", (path,), SPEC, None, fence, "tests")
-    return backfill.run(database, order, shape, pieces, lambda rows_read, _: on_progress(rows_read))
+    order = load.Order(batch_id, "run", (path,), SPEC, None, fence, "tests")
+    return load.run(database, order, shape, pieces, lambda rows_read, _: on_progress(rows_read))
 
 
 def _die_after(rows_wanted: int) -> Callable[[int], object]:

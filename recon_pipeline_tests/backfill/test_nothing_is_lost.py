@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill import inserting
 from recon_pipeline_tests.backfill.inserting import insert_file
 from recon_pipeline_tests.reconciliation.billing import Billing, connected

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.database import BillingDatabase, begin, look_up_each_by_index
-from recon_pipeline.store.dry_run import INDEX_STAGED_EVENTS
-from recon_pipeline.store.insertion import DIFFERING
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.backfill.dry_run import INDEX_STAGED_EVENTS
+from recon_pipeline.store.backfill.insertion import DIFFERING
+from recon_pipeline.store.postgres.database import BillingDatabase, begin, look_up_each_by_index
+from recon_pipeline.store.postgres.statements import statement
 
 EVENTS = 20_000
 FILL = f"""

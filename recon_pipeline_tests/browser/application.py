@@ -8,8 +8,8 @@ import psycopg
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.demo import Story, play_the_month
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.migrate import upgrade
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records.migrate import upgrade
 
 _KEY = "gateway_name, gateway_customer_id, usage_type, period_start, period_end"
 
@@ -58,7 +58,7 @@ class Application:
     def install(cls, url: str) -> "Application":
         """Create the application's tables and the product's in an empty database."""
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
+            connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
         with BillingDatabase(url).connection(any_schema_version=True) as connection:
             upgrade(connection)
         return cls(url)

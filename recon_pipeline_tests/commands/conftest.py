@@ -23,7 +23,7 @@ from psycopg import sql
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
 from recon_pipeline.faces.cli import main
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML, make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
@@ -194,7 +194,7 @@ def beating_daemon(instance: DagsterInstance, *, at: datetime | None = None) -> 
 def make_billing_tables(url: str) -> None:
     """Create the application's tables and recorder."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
+        connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
 
 
 def migrate(url: str) -> None:

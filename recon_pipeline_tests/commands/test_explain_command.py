@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recon_pipeline.store.explain import KEYS_EXPLAINED, KEYS_SHOWN, ROWS_SHOWN
+from recon_pipeline.store.records.explain import KEYS_EXPLAINED, KEYS_SHOWN, ROWS_SHOWN
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing, in_month
 

@@ -12,8 +12,8 @@ from psycopg.errors import OperationalError
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store import ingest_xid
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.commands.modes import XID_INDEXES, finding, is_incremental, mode, run_may, xid_indexes
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, customers

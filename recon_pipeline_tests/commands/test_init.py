@@ -10,10 +10,11 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store import database, migrate
-from recon_pipeline.store.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.schema_version import SCHEMA_VERSION
+from recon_pipeline.store.log.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS
+from recon_pipeline.store.postgres import database
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
+from recon_pipeline.store.records import migrate
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, make_billing_tables, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 

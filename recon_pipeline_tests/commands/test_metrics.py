@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from recon_pipeline.faces.serve import health
 from recon_pipeline.faces.serve.health import RecentFigures, health_routes
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.serving import Caller, serving_here

@@ -24,7 +24,7 @@ from recon_pipeline.automation.sensors import run_canceled, run_failed, run_succ
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.support.dagster import OTHER_LOCATION, OUR_LOCATION, run_in_location, sensor_context

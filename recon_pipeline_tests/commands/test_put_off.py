@@ -10,8 +10,9 @@ from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.faces.serve.app import CRON_PATH, create_app
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store import figures, repair
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import repair
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import metrics
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.support.dagster import sensor_context
@@ -119,7 +120,7 @@ def test_a_run_that_is_put_off_raises_no_alarm_and_stands_in_the_totals(
     assert drifted.value("select count(*) from recon.alert_run") == 1, "it was noticed"
     assert drifted.value("select count(*) from recon.alert_state where subject = 'reconcile_runs'") == 0
     with database.transaction() as connection:
-        known = figures.read(connection)
+        known = metrics.read(connection)
     (totals,) = known.totals
     assert (totals.outcome, totals.runs, totals.reconcile_failures) == ("put_off", 1, 0)
     assert known.latest is None, "it has no figures, so it hides none"

@@ -10,7 +10,7 @@ from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus, bui
 from recon_pipeline.automation.sensors import run_failed
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
-from recon_pipeline.store import repair
+from recon_pipeline.store.counters import repair
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, GATEWAY, USAGE, Billing, Period, connected
 

@@ -14,10 +14,11 @@ from sqlalchemy import event
 
 from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.faces.serve.health import health_routes
-from recon_pipeline.store import migrate, repair
-from recon_pipeline.store.billing_tables import decision
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.schema_version import SCHEMA_VERSION
+from recon_pipeline.store.counters import repair
+from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
+from recon_pipeline.store.records import migrate
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import new_run, run_job

@@ -21,7 +21,7 @@ from recon_pipeline.faces.serve.app import BAD_TOKENS_PER_MINUTE, BODY_BYTES, cr
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.faces.serve.server import HEAD_BYTES, HEAD_SECONDS
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import migrate, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period, connected
 from recon_pipeline_tests.support.postgres import PostgresServer

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.settings import read_alerting, read_cron_secrets, read_settings
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 PASSWORD = "hunter2secret"
 VARIABLES = (

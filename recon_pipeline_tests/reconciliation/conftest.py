@@ -15,10 +15,10 @@ import pytest
 from psycopg import sql
 
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
-from recon_pipeline.store.billing_tables import EVENTS, REQUEST_KEY, describe_table, has_unique_key
-from recon_pipeline.store.database import BillingDatabase, begin
-from recon_pipeline.store.ingest_xid import install
-from recon_pipeline.store.migrate import upgrade
+from recon_pipeline.store.log.billing_tables import EVENTS, REQUEST_KEY, describe_table, has_unique_key
+from recon_pipeline.store.log.ingest_xid import install
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.records.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
 
@@ -81,7 +81,7 @@ def _migrate(url: str) -> None:
 def make_tables(url: str) -> None:
     """The application's tables as the product itself would make them, and the product's schema."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute((resources.files("recon_pipeline") / "sql" / "billing_tables.sql").read_bytes())
+        connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
     with BillingDatabase(url).connection(any_schema_version=True) as connection:
         upgrade(connection)
 

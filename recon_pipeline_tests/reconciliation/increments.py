@@ -7,11 +7,12 @@ from unittest.mock import patch
 
 from sqlalchemy import TextClause, text
 
-from recon_pipeline.store import aggregates, drift, horizons
-from recon_pipeline.store.aggregates import Advance
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.drift import Look
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.counters import compare
+from recon_pipeline.store.counters.compare import Look
+from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.sums import aggregates, horizons
+from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import SCOPE, Run, new_run
 from recon_pipeline_tests.reconciliation.traffic import wait_until
@@ -185,8 +186,8 @@ def compared(url: str, *, sums: Sums = Sums.INCREMENTS, **question: Any) -> tupl
     """What a comparison would look at now, and the drift that it would find; nothing is absorbed."""
     run = new_run(url, **question)
     with run.decision("REPEATABLE READ") as (connection, tables):
-        looks = drift.compare(connection, run.question, tables, sums=sums).looks
-        found = drift.sample(connection, run.question.run_id)
+        looks = compare.compare(connection, run.question, tables, sums=sums).looks
+        found = compare.sample(connection, run.question.run_id)
     return looks[0], {
         (row.gateway_customer_id, row.period_start, row.kind, row.usage_count, row.event_sum) for row in found
     }

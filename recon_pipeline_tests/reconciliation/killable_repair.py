@@ -6,7 +6,7 @@ Run as `python -m recon_pipeline_tests.reconciliation.killable_repair URL MOMENT
 import sys
 from typing import Any
 
-from recon_pipeline.store import repair
+from recon_pipeline.store.counters import repair
 from recon_pipeline_tests.reconciliation.product import new_run
 
 BETWEEN_CHUNKS, INSIDE_A_CHUNK = "between chunks", "inside a chunk"

@@ -12,14 +12,18 @@ from sqlalchemy import Connection, TextClause, event
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
-from recon_pipeline.store import aggregates, basis, control, drift, repair, runs, schedule
-from recon_pipeline.store.aggregates import Advance
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.billing_tables import IS_SETTLED, BillingTables, decision, require_trustworthy
-from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase, Isolation
-from recon_pipeline.store.repair import RepairOutcome
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.counters.compare import Comparison, Verification
+from recon_pipeline.store.counters.pause import ENTER_CHUNK
+from recon_pipeline.store.counters.repair import RepairOutcome
+from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables, decision, require_trustworthy
+from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
+from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.records import runs, schedule
+from recon_pipeline.store.sums import aggregates, strategy
+from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums.run import Reconciliation
+from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE
 
 if TYPE_CHECKING:
@@ -36,17 +40,17 @@ class Run:
 
     database: BillingDatabase
     question: Reconciliation
-    found: list[drift.Comparison] = field(default_factory=list)
+    found: list[Comparison] = field(default_factory=list)
 
-    def compare(self) -> drift.Comparison:
+    def compare(self) -> Comparison:
         """Add to the aggregates what is new, compare at one snapshot and store what differs."""
         self.aggregate()
         with self.decision() as (connection, tables):
-            sums = basis.mode(connection, tables).sums
+            sums = strategy.mode(connection, tables).sums
             runs.start(connection, self.question, mode=sums)
         with self.decision("REPEATABLE READ") as (connection, tables):
-            compared = drift.compare(connection, self.question, tables, sums=sums)
-            comparison = drift.summarize(connection, self.question.run_id, counters_scanned=compared.counters_scanned)
+            compared = compare.compare(connection, self.question, tables, sums=sums)
+            comparison = compare.summarize(connection, self.question.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, self.question.run_id, comparison.summary)
             runs.note_compared(connection, self.question.run_id, compared)
         self.found.append(comparison)
@@ -82,15 +86,15 @@ class Run:
             runs.note_repairs(connection, self.question.run_id, outcome)
         return outcome
 
-    def verify(self) -> drift.Verification:
+    def verify(self) -> Verification:
         """Ask afresh whether counters and log match."""
         with self.decision() as (connection, tables):
-            sums = basis.mode(connection, tables).sums
+            sums = strategy.mode(connection, tables).sums
             below = runs.compared_below(connection, self.question.run_id)
         with self.decision("REPEATABLE READ") as (connection, tables):
-            return drift.verify(connection, self.question, tables, sums=sums, compared_below=below)
+            return compare.verify(connection, self.question, tables, sums=sums, compared_below=below)
 
-    def note_verified(self, answer: drift.Verification) -> None:
+    def note_verified(self, answer: Verification) -> None:
         """Remember what matched, so that the next run looks only at what changed since."""
         with self.decision() as (connection, tables):
             schedule.note_verified(connection, self.question, tables, answer)
@@ -98,7 +102,7 @@ class Run:
     def aggregate(self) -> Advance | None:
         """Add what is new to the aggregates; nothing where the log cannot be read in increments."""
         with self.decision() as (connection, tables):
-            if basis.mode(connection, tables).sums is Sums.LOG:
+            if strategy.mode(connection, tables).sums is Sums.LOG:
                 return None
             return aggregates.advance(connection, self.question, tables)
 
@@ -154,7 +158,7 @@ def _patient(*, is_hooked: bool) -> Iterator[None]:
 
 def _clause(name: str, parts: Mapping[str, str]) -> TextClause:
     if name == "enter_chunk":
-        return control.ENTER_CHUNK
+        return ENTER_CHUNK
     return statement(name, **(parts if name == "repair_locked_counters" else {}))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recon_pipeline.store import runs
+from recon_pipeline.store.records import runs
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE, Billing
 from recon_pipeline_tests.reconciliation.increments import (
     advance,

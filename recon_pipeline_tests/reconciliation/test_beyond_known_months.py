@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store import events
+from recon_pipeline.store.sums import quality
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE, Billing, Period
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
 from recon_pipeline_tests.reconciliation.product import JobResult, run_job
@@ -110,7 +110,7 @@ def test_a_tick_looks_at_so_many_and_the_audit_counts_them_all(
 ) -> None:
     """A log may be much older than the first known month: what a tick costs must not depend on it."""
     install_increments(job_billing.url)
-    monkeypatch.setattr(events, "MOST_BEYOND", 3)
+    monkeypatch.setattr(quality, "MOST_BEYOND", 3)
     for _ in range(events_beyond):
         add(job_billing, BEFORE)
     run_job()  # builds the aggregates
@@ -130,7 +130,7 @@ def test_others_in_great_number_do_not_make_a_tick_read_them_all(
     job_billing: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_increments(job_billing.url)
-    monkeypatch.setattr(events, "MOST_BEYOND", 3)
+    monkeypatch.setattr(quality, "MOST_BEYOND", 3)
     for _ in range(5):
         add(job_billing, ("2024-12-01 00:00Z", "2025-01-01 00:00Z"), gateway="other")
     add(job_billing, ("2024-11-01 00:00Z", "2024-12-01 00:00Z"))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from recon_pipeline.core.guards import SHARE_FLOOR_KEYS, Budgets, DriftSummary, Today, breaches
-from recon_pipeline.store import repair, undo
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import repair, undo
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, customers
 from recon_pipeline_tests.reconciliation.product import run_job
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from recon_pipeline.store.statements import source
+from recon_pipeline.store.postgres.statements import source
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import new_run
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recon_pipeline.store import repair as repair_module
+from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked

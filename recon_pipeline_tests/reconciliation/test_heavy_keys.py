@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import pytest
 
-from recon_pipeline.store import repair
+from recon_pipeline.store.counters import repair
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import Run, new_run
 

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store import holds
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.control import now
-from recon_pipeline.store.database import BillingDatabase, begin
-from recon_pipeline.store.holds import Hold
-from recon_pipeline.store.schedule import months_to_reconcile
+from recon_pipeline.store.counters import holds
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.counters.holds import Hold
+from recon_pipeline.store.counters.pause import now
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.records.schedule import months_to_reconcile
+from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until, wait_until_blocked

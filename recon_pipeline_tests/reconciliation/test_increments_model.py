@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from recon_pipeline.core.periods import contiguous_ranges
-from recon_pipeline.store import aggregates, basis, billing_tables
-from recon_pipeline.store.aggregates import Audit
-from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.schedule import months_to_reconcile
+from recon_pipeline.store.log import billing_tables
+from recon_pipeline.store.records.schedule import months_to_reconcile
+from recon_pipeline.store.sums import aggregates, strategy
+from recon_pipeline.store.sums.aggregates import Audit
+from recon_pipeline.store.sums.strategy import Mode, Sums
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, Period, in_month
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.increments import compared, event_sums_by_key, tick, wrong_totals
@@ -314,7 +315,7 @@ def test_whatever_an_application_does_every_tick_ends_with_the_sums_of_the_model
         tables = new_run(billing.url).tables()
         # The tables keep their shape, and to look at it takes as long as all the rest of a tick.
         opened.enter_context(patch.object(billing_tables, "require_trustworthy", return_value=tables))
-        opened.enter_context(patch.object(basis, "mode", return_value=Mode(Sums.INCREMENTS)))
+        opened.enter_context(patch.object(strategy, "mode", return_value=Mode(Sums.INCREMENTS)))
         run_state_machine_as_test(
             ApplicationOnThisDatabase,
             settings=settings(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from recon_pipeline.core.errors import DatabaseUnreachableError
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store import runs
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import runs
 from recon_pipeline_tests.reconciliation import killable_repair
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from recon_pipeline.store import events
+from recon_pipeline.store.sums import quality
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
@@ -19,18 +19,18 @@ NO_CHECKS = """
 NUMERIC = NO_CHECKS + "alter table billing_usage_events alter quantity type numeric;"
 
 
-def quality(billing: Billing, **question: Any) -> events.LogQuality:
+def measured(billing: Billing, **question: Any) -> quality.LogQuality:
     run = new_run(billing.url, **question)
     with run.decision("REPEATABLE READ") as (connection, tables):
-        known = events.known(connection, run.question, tables)
-        return events.measure(connection, run.question, tables, known, since=None)
+        known = quality.known(connection, run.question, tables)
+        return quality.measure(connection, run.question, tables, known, since=None)
 
 
-def odd(billing: Billing, *, invalid: bool) -> tuple[events.OddEvent, ...]:
+def odd(billing: Billing, *, invalid: bool) -> tuple[quality.OddEvent, ...]:
     run = new_run(billing.url)
     with run.decision("REPEATABLE READ") as (connection, tables):
-        known = events.known(connection, run.question, tables)
-        return events.sample_odd(connection, run.question, tables, known, invalid=invalid)
+        known = quality.known(connection, run.question, tables)
+        return quality.sample_odd(connection, run.question, tables, known, invalid=invalid)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_an_invalid_quantity_is_counted_and_sampled_but_never_summed(
 
     assert billing.counters() == {"a": 10}
     assert mismatch_count(billing.url) == 0
-    found = quality(billing)
+    found = measured(billing)
     assert (found.events_scanned, found.invalid_count, found.dedupe_count) == (2, 1, 0)
     assert [event.request_id for event in odd(billing, invalid=True)] == ["odd one"]
 
@@ -66,7 +66,7 @@ def test_a_reversed_or_empty_period_is_counted_and_never_summed(
 
     assert run.compare().summary.drift_count == 0
     assert run.verify().mismatch_count == 0
-    assert quality(billing, last="2025-06").invalid_count == 1
+    assert measured(billing, last="2025-06").invalid_count == 1
 
 
 def test_an_event_of_no_customer_is_counted_and_sampled_but_stops_nothing(make_billing: MakeBilling) -> None:
@@ -78,7 +78,7 @@ def test_an_event_of_no_customer_is_counted_and_sampled_but_stops_nothing(make_b
 
     assert billing.counters() == {"a": 10}
     assert mismatch_count(billing.url) == 0
-    assert quality(billing).invalid_count == 1
+    assert measured(billing).invalid_count == 1
     assert [event.request_id for event in odd(billing, invalid=True)] == ["nobody's"]
 
 
@@ -95,7 +95,7 @@ def test_a_customer_whose_name_is_longer_than_1000_bytes_is_reported_and_left_al
         assert reconcile(billing.url).failed == 0
         assert billing.counters() == {"a": 10 * number, customer: 7}
         assert mismatch_count(billing.url) == 0
-        assert quality(billing).invalid_count == 1
+        assert measured(billing).invalid_count == 1
         assert [event.request_id for event in odd(billing, invalid=True)] == ["long"]
         billing.add_event("a", 10)
     billing.query("update billing_usage_events set quantity = 6 where request_id = 'long'")
@@ -104,7 +104,7 @@ def test_a_customer_whose_name_is_longer_than_1000_bytes_is_reported_and_left_al
     reconcile(billing.url)
 
     assert billing.counters() == {"a": 30, customer: 7}
-    assert quality(billing).invalid_count == 0
+    assert measured(billing).invalid_count == 0
 
 
 def test_an_event_whose_period_has_no_end_is_reported_and_stops_nothing(make_billing: MakeBilling) -> None:
@@ -117,7 +117,7 @@ def test_an_event_whose_period_has_no_end_is_reported_and_stops_nothing(make_bil
         assert reconcile(billing.url).failed == 0
         assert billing.counters() == {"a": 10 * number}
         assert mismatch_count(billing.url) == 0
-        assert quality(billing).invalid_count == 1
+        assert measured(billing).invalid_count == 1
         assert [event.request_id for event in odd(billing, invalid=True)] == ["endless"]
         billing.add_event("a", 10)
     billing.query("update billing_usage_events set period_end = %s where request_id = 'endless'", MAY[1])
@@ -125,7 +125,7 @@ def test_an_event_whose_period_has_no_end_is_reported_and_stops_nothing(make_bil
     reconcile(billing.url)
 
     assert billing.counters() == {"a": 35}
-    assert quality(billing).invalid_count == 0
+    assert measured(billing).invalid_count == 0
 
 
 def test_events_that_belong_to_no_key_are_counted_exactly_when_some_of_them_go(make_billing: MakeBilling) -> None:
@@ -137,19 +137,19 @@ def test_events_that_belong_to_no_key_are_counted_exactly_when_some_of_them_go(m
         billing.add_event(customer, 5, request_id=f"odd-{number}")
     billing.query("update billing_usage_events set period_end = null where gateway_customer_id = 'b'")
     reconcile(billing.url)
-    assert quality(billing).invalid_count == 5
+    assert measured(billing).invalid_count == 5
 
     for left, gone in ((4, "odd-0"), (3, "odd-2"), (3, "odd-4"), (2, "odd-5")):
         billing.query("delete from billing_usage_events where request_id = %s", gone)
         reconcile(billing.url)
-        assert quality(billing).invalid_count == left
+        assert measured(billing).invalid_count == left
         assert len(odd(billing, invalid=True)) == left
     assert billing.counters() == {"": 0}
     billing.query(
         "update billing_usage_events set gateway_customer_id = 'c', request_id = 'c' where request_id = 'odd-1'"
     )
     reconcile(billing.url)
-    assert quality(billing).invalid_count == 1
+    assert measured(billing).invalid_count == 1
     assert billing.counters() == {"": 0, "c": 5}
 
 
@@ -173,7 +173,7 @@ def test_an_invalid_event_is_not_the_first_of_its_request_id(make_billing: MakeB
     reconcile(billing.url)
 
     assert billing.counters() == {"a": 7}
-    found = quality(billing)
+    found = measured(billing)
     assert (found.invalid_count, found.dedupe_count) == (1, 0)
 
 
@@ -196,7 +196,7 @@ def test_an_event_outside_its_period_is_summed_and_reported(
 
     assert billing.counters() == {"a": 10}
     assert billing.counters(period=JUNE) == {}
-    assert quality(billing).outside_period_count == outside
+    assert measured(billing).outside_period_count == outside
     assert len(odd(billing, invalid=False)) == outside
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from recon_pipeline.store import repair
+from recon_pipeline.store.counters import repair
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import reconcile, run_job
@@ -138,8 +138,8 @@ def least_privileged(billing: Billing) -> Iterator[str]:
 def test_the_whole_pipeline_works_for_the_least_privileged_role_and_leaves_the_log_as_it_was(
     billing: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recon_pipeline.store.database import BillingDatabase
-    from recon_pipeline.store.migrate import upgrade
+    from recon_pipeline.store.postgres.database import BillingDatabase
+    from recon_pipeline.store.records.migrate import upgrade
 
     let_every_kind_drift(billing)
     billing.subscribe("over")
@@ -164,8 +164,8 @@ def test_the_whole_pipeline_works_for_the_least_privileged_role_and_leaves_the_l
 def test_a_ledger_of_the_version_before_is_kept_and_added_to(billing: Billing) -> None:
     from alembic import command
 
-    from recon_pipeline.store import migrate
-    from recon_pipeline.store.database import BillingDatabase, begin
+    from recon_pipeline.store.postgres.database import BillingDatabase, begin
+    from recon_pipeline.store.records import migrate
 
     billing.query("drop schema recon cascade")
     billing.query("create schema recon")

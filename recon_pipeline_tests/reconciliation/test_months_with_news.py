@@ -7,8 +7,8 @@ import pytest
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.schedule import months_to_reconcile
+from recon_pipeline.store.records.schedule import months_to_reconcile
+from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, Period
 from recon_pipeline_tests.reconciliation.increments import advance, tick
 from recon_pipeline_tests.reconciliation.product import new_run

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, MAY, Billing, customers
 from recon_pipeline_tests.reconciliation.product import Run, mismatch_count, new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import (

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from threading import Barrier
 from typing import Any
 
-from recon_pipeline.store.repair import RepairOutcome
+from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, Billing, customers
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import background, writers

@@ -5,10 +5,9 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from recon_pipeline.store import control
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store.control import Pause
-from recon_pipeline.store.database import BillingDatabase, begin
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.counters.pause import Pause, now, pause_repairs, read_pause, resume_repairs
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until, wait_until_blocked
@@ -31,18 +30,18 @@ def pause(billing: Billing, *, lasts: timedelta | None = None) -> Pause | None:
     """Pause repairs as `recon pause` does; returns the pause that was in force."""
     with BillingDatabase(billing.url).connection() as connection:
         with begin(connection):
-            until = control.now(connection) + lasts if lasts is not None else None
-        return control.pause(connection, reason="INC-1: restoring", paused_by="ada", until=until)
+            until = now(connection) + lasts if lasts is not None else None
+        return pause_repairs(connection, reason="INC-1: restoring", paused_by="ada", until=until)
 
 
 def resume(billing: Billing) -> Pause | None:
     with BillingDatabase(billing.url).connection() as connection:
-        return control.resume(connection, reason=None, resumed_by="ada")
+        return resume_repairs(connection, reason=None, resumed_by="ada")
 
 
 def in_force(billing: Billing) -> Pause | None:
     with BillingDatabase(billing.url).transaction() as connection:
-        return control.read_pause(connection)
+        return read_pause(connection)
 
 
 def repaired(billing: Billing) -> int:

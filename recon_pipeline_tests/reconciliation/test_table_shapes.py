@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recon_pipeline.store import events
+from recon_pipeline.store.sums import quality
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
@@ -40,7 +40,7 @@ WITHOUT_UNIQUE = pytest.mark.parametrize("shape", [NO_UNIQUE, NO_UNIQUE + INDEXE
 def duplicates(billing: Billing, *, first: str = "2025-05", last: str = "2025-05") -> int:
     run = new_run(billing.url, first=first, last=last)
     with run.decision("REPEATABLE READ") as (connection, tables):
-        return events.measure(connection, run.question, tables, None, since=None).dedupe_count
+        return quality.measure(connection, run.question, tables, None, since=None).dedupe_count
 
 
 @WITHOUT_UNIQUE

@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import TextClause
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store import control, holds
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store import undo as undo_module
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.undo import Undo, UndoRecord, take_back
+from recon_pipeline.store.counters import holds
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.counters import undo as undo_module
+from recon_pipeline.store.counters.pause import pause_repairs, resume_repairs
+from recon_pipeline.store.counters.undo import Undo, UndoRecord, take_back
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, BIGINT_MAX, Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import background, wait_until_blocked, writers
@@ -37,12 +38,12 @@ def repaired(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
 
 def pause(billing: Billing) -> None:
     with BillingDatabase(billing.url).connection() as connection:
-        control.pause(connection, reason="INC-1", paused_by="ada", until=None)
+        pause_repairs(connection, reason="INC-1", paused_by="ada", until=None)
 
 
 def resume(billing: Billing) -> None:
     with BillingDatabase(billing.url).connection() as connection:
-        control.resume(connection, reason=None, resumed_by="ada")
+        resume_repairs(connection, reason=None, resumed_by="ada")
 
 
 def hold(billing: Billing, *names: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError, UntrustworthyLogError
 from recon_pipeline.core.findings import Verdict
-from recon_pipeline.store.billing_tables import decision, require_trustworthy
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.requirements import check_database
+from recon_pipeline.store.log.billing_tables import decision, require_trustworthy
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records.requirements import check_database
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, PrivateServer
 from recon_pipeline_tests.reconciliation.increments import tick

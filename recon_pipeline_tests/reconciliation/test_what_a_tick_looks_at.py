@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from recon_pipeline.store.basis import Sums
-from recon_pipeline.store.drift import Look
+from recon_pipeline.store.counters.compare import Look
+from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import install_increments
 from recon_pipeline_tests.reconciliation.increments import advance, aggregated, compared, tick

@@ -24,7 +24,7 @@ from typing import Any
 
 from recon_pipeline.core.database_url import for_libpq
 from recon_pipeline.faces.benchmark.recorder import pgbench
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import Asked

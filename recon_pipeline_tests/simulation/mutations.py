@@ -14,7 +14,7 @@ from functools import reduce
 from types import CodeType, FunctionType
 from unittest.mock import patch
 
-from recon_pipeline.store import statements
+from recon_pipeline.store.postgres import statements
 from recon_pipeline_tests.simulation.scenes import Scene
 
 
@@ -27,7 +27,7 @@ class Patch:
     """A replacement in one place.
 
     Attributes:
-        where: A file in `sql/`, or `module:qualified.name` of a function.
+        where: The name of a statement, or `module:qualified.name` of a function.
         old: What is there, once or more.
         new: What takes its place.
     """
@@ -73,9 +73,9 @@ def mutated(mutation: Mutation) -> Iterator[None]:
     in_code = [one for one in mutation.patches if ":" in one.where]
     original = statements.source
 
-    def source(name: str) -> str:
+    def source(name: str, package: str = statements.STORE) -> str:
         fitting = [one for one in in_sql if one.where == name]
-        return reduce(lambda text, one: one.applied_to(text), fitting, original(name))
+        return reduce(lambda text, one: one.applied_to(text), fitting, original(name, package))
 
     for one in in_sql:
         source(one.where)
@@ -105,10 +105,10 @@ def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:
     return function, original
 
 
-_ADVANCING = "recon_pipeline.store.aggregates:_Advancing"
-_REBUILD = "recon_pipeline.store.aggregates:_reason_to_rebuild"
-_REPAIRER = "recon_pipeline.store.repair:_Repairer"
-_TABLES = "recon_pipeline.store.billing_tables"
+_ADVANCING = "recon_pipeline.store.sums.aggregates:_Advancing"
+_REBUILD = "recon_pipeline.store.sums.aggregates:_reason_to_rebuild"
+_REPAIRER = "recon_pipeline.store.counters.repair:_Repairer"
+_TABLES = "recon_pipeline.store.log.billing_tables"
 _BREACHES = "recon_pipeline.core.guards:breaches"
 _COMMIT = "self.connection.connection.dbapi_connection.commit()"
 _TESTS = "recon_pipeline_tests/reconciliation"
@@ -221,7 +221,7 @@ MUTATIONS = (
         "a deleted counter leaves no trace",
         (
             Patch(
-                "recon_pipeline.store.drift:_Comparing.changed_since_verified",
+                "recon_pipeline.store.counters.compare:_Comparing.changed_since_verified",
                 "if unchanged_counters == unchanged_sums else None",
                 "",
             ),
@@ -232,7 +232,7 @@ MUTATIONS = (
         "the last check believes the comparison",
         (
             Patch(
-                "recon_pipeline.store.drift:_Comparing.find_mismatches",
+                "recon_pipeline.store.counters.compare:_Comparing.find_mismatches",
                 "if suspects is not None and not len(suspects):",
                 "if True:",
             ),

@@ -26,7 +26,7 @@ from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.product import QUOTAS, SCOPE
 
 COMMIT = "commit"

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.actors import COUNT_NOW, SETTLE_SECONDS

@@ -12,8 +12,8 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.simulation import customers, pipeline, worlds
 from recon_pipeline_tests.simulation.actors import application, clock, let_an_hour_pass

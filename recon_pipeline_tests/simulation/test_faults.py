@@ -19,8 +19,8 @@ import time_machine
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store import repair as repair_module
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected, customers
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store import repair
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.counters import repair
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked
 

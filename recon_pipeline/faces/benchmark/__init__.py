@@ -29,8 +29,8 @@ from recon_pipeline.faces.benchmark.report import (
     show_whole,
 )
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
-from recon_pipeline.store.billing_tables import describe_server
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.log.billing_tables import describe_server
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 __all__ = ["BenchmarkReport", "run_benchmark"]
 

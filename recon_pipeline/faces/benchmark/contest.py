@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from recon_pipeline.faces.benchmark.product import LAST_MONTH, Product, Timing
 from recon_pipeline.faces.benchmark.scratch import execute_outside_transaction
-from recon_pipeline.store.database import WORK_MEM, BillingDatabase
-from recon_pipeline.store.statements import statement
+from recon_pipeline.faces.benchmark.statements import statement
+from recon_pipeline.store.postgres.database import WORK_MEM, BillingDatabase
 
 GROUP_BY = "GROUP BY alone"
 GROUP_BY_TUNED = f"GROUP BY alone, work_mem {WORK_MEM}"
@@ -52,10 +52,10 @@ class Contest:
 
     def read(self) -> None:
         """One turn of everything that reads the whole log."""
-        self.by_hand(GROUP_BY, "benchmark_group_by")
-        self.by_hand(GROUP_BY_TUNED, "benchmark_group_by", work_mem=WORK_MEM)
-        self.by_hand(FULL_JOIN, "benchmark_full_join")
-        self.by_hand(FULL_JOIN_TUNED, "benchmark_full_join", work_mem=WORK_MEM)
+        self.by_hand(GROUP_BY, "group_by")
+        self.by_hand(GROUP_BY_TUNED, "group_by", work_mem=WORK_MEM)
+        self.by_hand(FULL_JOIN, "full_join")
+        self.by_hand(FULL_JOIN_TUNED, "full_join", work_mem=WORK_MEM)
         self.product(DETECT, self.contestant.detect)
         self.product(VERIFY, self.contestant.verify)
         execute_outside_transaction(
@@ -68,13 +68,11 @@ class Contest:
     def tick(self) -> None:
         """One turn of ticks beside the full join: some new events and drift, then nothing new."""
         self.pool.submit(self.contestant.tick).result()  # takes in what came before, so that the next tick does not
-        self.by_hand(FULL_JOIN, "benchmark_full_join")
-        self.by_hand(FULL_JOIN_TUNED, "benchmark_full_join", work_mem=WORK_MEM)
+        self.by_hand(FULL_JOIN, "full_join")
+        self.by_hand(FULL_JOIN_TUNED, "full_join", work_mem=WORK_MEM)
         self.seed += 1
-        self._prepare(
-            "benchmark_record", keys=TICK_EVENTS, seed=self.seed, last_start=LAST_MONTH.start, name="recording events"
-        )
-        self._prepare("benchmark_drift_some", keys=TICK_DRIFTED, seed=self.seed, name="making counters drift")
+        self._prepare("record", keys=TICK_EVENTS, seed=self.seed, last_start=LAST_MONTH.start, name="recording events")
+        self._prepare("drift_some", keys=TICK_DRIFTED, seed=self.seed, name="making counters drift")
         seen = self.product(TICK, self.contestant.tick).process_seconds
         self.times[TICK_PROCESS].append(seen)
         self.pool.submit(self.contestant.tick).result()  # the repairs themselves were changes, which this one verifies
@@ -83,14 +81,14 @@ class Contest:
     def burst(self, keys: int) -> None:
         """One turn of a burst: ten new events for each of so many keys."""
         self.seed += 1
-        self._prepare("benchmark_burst", keys=keys, seed=self.seed, name="writing a burst")
+        self._prepare("burst", keys=keys, seed=self.seed, name="writing a burst")
         self.burst_events = self.product(BURST, self.contestant.advance).count
 
     def write(self) -> None:
         """One turn of everything that repairs: each finds every counter drifted."""
         for name, work_mem in ((UPDATE, None), (UPDATE_TUNED, WORK_MEM)):
             self._drift()
-            self.by_hand(name, "benchmark_unsafe_update", work_mem=work_mem)
+            self.by_hand(name, "unsafe_update", work_mem=work_mem)
         self._drift()
         self.repairs.append(self.product(REPAIR, self.contestant.repair))
 
@@ -113,7 +111,7 @@ class Contest:
         return timing
 
     def _drift(self) -> None:
-        self._prepare("benchmark_drift_every_counter", name="making every counter drift")
+        self._prepare("drift_every_counter", name="making every counter drift")
         # Every contestant finds the table as vacuum leaves it, not as the one before it did.
         execute_outside_transaction(self.database, "vacuum analyze billing_usage_counters")
 

@@ -28,9 +28,9 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.benchmark.product import peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import BackfillReport, Bar, Measurement, show_backfill
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
-from recon_pipeline.store.billing_tables import describe_server
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.statements import source, statement
+from recon_pipeline.faces.benchmark.statements import source, statement
+from recon_pipeline.store.log.billing_tables import describe_server
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 BY_HAND, BY_HAND_AGAIN = "by hand, new rows", "by hand, duplicates"
 COMMAND, COMMAND_AGAIN = "recon backfill-events, new rows", "recon backfill-events, duplicates"
@@ -139,11 +139,11 @@ def _export(
 
     export = _Export(folder / "late.csv", folder / "late.parquet")
     with database.transaction() as connection:
-        connection.execute(statement("benchmark_uniform"))
-        connection.execute(statement("benchmark_create_late_events"))
+        connection.execute(statement("uniform"))
+        connection.execute(statement("create_late_events"))
         made_up = {"rows": rows, "customers": customers, "seed": seed, "first_start": first.start}
-        connection.execute(statement("benchmark_fill_late_events"), made_up)
-        with _cursor(connection) as cursor, cursor.copy(source("benchmark_export_late_events")) as copy:
+        connection.execute(statement("fill_late_events"), made_up)
+        with _cursor(connection) as cursor, cursor.copy(source("export_late_events")) as copy:
             export.csv.write_bytes(b"")
             with export.csv.open("ab") as file:
                 file.writelines(copy)
@@ -159,15 +159,15 @@ def _insert_by_hand(database: BillingDatabase, csv: Path, expected: int) -> floa
     """As one would in psql, with the server's settings; the commit counts."""
     began = time.perf_counter()
     with database.connection() as connection, connection.begin():
-        connection.execute(statement("benchmark_create_late_events"))
+        connection.execute(statement("create_late_events"))
         with (
             csv.open("rb") as file,
             _cursor(connection) as cursor,
-            cursor.copy(source("benchmark_copy_late_events")) as copy,
+            cursor.copy(source("copy_late_events")) as copy,
         ):
             while block := file.read(_BLOCK_BYTES):
                 copy.write(block)
-        inserted = connection.execute(statement("benchmark_insert_late_events")).rowcount
+        inserted = connection.execute(statement("insert_late_events")).rowcount
     seconds = time.perf_counter() - began
     _require_inserted(BY_HAND, inserted, expected)
     return seconds

@@ -18,13 +18,15 @@ import psutil
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import parse_quotas
 from recon_pipeline.core.scope import Extent, parse_scope
+from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
-from recon_pipeline.store import aggregates, basis, drift, events, horizons, repair, runs, schedule
-from recon_pipeline.store.basis import Mode, Sums
-from recon_pipeline.store.billing_tables import decision
-from recon_pipeline.store.comparison import Reconciliation
-from recon_pipeline.store.database import BillingDatabase, begin
-from recon_pipeline.store.statements import statement
+from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.records import runs, schedule
+from recon_pipeline.store.sums import aggregates, horizons, quality, strategy
+from recon_pipeline.store.sums.run import Reconciliation
+from recon_pipeline.store.sums.strategy import Mode, Sums
 
 FIRST_MONTH = BillingMonth(2026, 1)
 LAST_MONTH = BillingMonth(2026, 6)
@@ -137,9 +139,9 @@ def reconciliation(run_id: str) -> Reconciliation:
 def _server_seconds(database: BillingDatabase) -> float:
     """How long the server has been at work for all sessions of this database, what this one did until now included."""
     with database.transaction() as connection:
-        connection.execute(statement("benchmark_server_time"))  # what it flushes, the next one reads
+        connection.execute(statement("server_time"))  # what it flushes, the next one reads
     with database.transaction() as connection:
-        return connection.execute(statement("benchmark_server_time")).one().active_time / 1_000
+        return connection.execute(statement("server_time")).one().active_time / 1_000
 
 
 def _new_run() -> Reconciliation:
@@ -163,10 +165,10 @@ def _tick(database: BillingDatabase, mode: Mode) -> tuple[int, int]:
 def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) -> None:
     with database.connection() as connection, decision(connection, "REPEATABLE READ") as tables:
         if mode.sums is Sums.INCREMENTS:
-            mode = basis.mode(connection, tables)
+            mode = strategy.mode(connection, tables)
         since = runs.start(connection, run, mode=mode.sums, reason=mode.reason).previous_started_at
-        known = events.known(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
-        runs.note_events(connection, run.run_id, events.measure(connection, run, tables, known, since=since))
+        known = quality.known(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
+        runs.note_events(connection, run.run_id, quality.measure(connection, run, tables, known, since=since))
         horizons.oldest_transaction(connection)
 
 
@@ -183,8 +185,8 @@ def _compare(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
         with decision(connection):
             runs.start(connection, run, mode=mode.sums)
         with decision(connection, "REPEATABLE READ") as tables:
-            compared = drift.compare(connection, run, tables, sums=mode.sums)
-            found = drift.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
+            compared = compare.compare(connection, run, tables, sums=mode.sums)
+            found = compare.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
             runs.note_drift(connection, run.run_id, found.summary)
             runs.note_compared(connection, run.run_id, compared)
             return found.summary.drift_count
@@ -195,7 +197,7 @@ def _verify(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
         with decision(connection):
             below = runs.compared_below(connection, run.run_id)
         with decision(connection, "REPEATABLE READ") as tables:
-            answer = drift.verify(connection, run, tables, sums=mode.sums, compared_below=below)
+            answer = compare.verify(connection, run, tables, sums=mode.sums, compared_below=below)
         with begin(connection):
             schedule.note_verified(connection, run, tables, answer)
             runs.finish(connection, run.run_id, "clean", mismatch_count=answer.mismatch_count)

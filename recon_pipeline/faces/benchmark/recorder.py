@@ -11,7 +11,7 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.embedded_postgres.binaries import binaries_folder
 from recon_pipeline.faces.benchmark.report import Measurement
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
-from recon_pipeline.store.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 WITH, WITHOUT = "recorder with ingest_xid", "recorder without ingest_xid"
 

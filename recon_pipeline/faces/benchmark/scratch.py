@@ -10,9 +10,10 @@ from sqlalchemy import make_url, text
 from recon_pipeline import embedded_postgres
 from recon_pipeline.core.database_url import for_psycopg
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH
-from recon_pipeline.store import ingest_xid, migrate
-from recon_pipeline.store.database import BillingDatabase, begin
-from recon_pipeline.store.statements import statement
+from recon_pipeline.faces.benchmark.statements import statement
+from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.records import migrate
 
 _FILLING_TIMEOUT_MS = 2 * 60 * 60 * 1_000
 
@@ -47,13 +48,13 @@ def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, wi
     with database.connection(any_schema_version=True) as connection:
         migrate.upgrade(connection, with_billing_tables=True)
         with begin(connection, statement_timeout_ms=_FILLING_TIMEOUT_MS):
-            connection.execute(statement("benchmark_bare_log"))
-            connection.execute(statement("benchmark_uniform"))
+            connection.execute(statement("bare_log"))
+            connection.execute(statement("uniform"))
             parameters = {"events": events, "counters": counters, "seed": seed, "first_start": FIRST_MONTH.start}
-            connection.execute(statement("benchmark_fill_events"), parameters)
-            connection.execute(statement("benchmark_index_log"))
-            connection.execute(statement("benchmark_fill_counters"))
-            connection.execute(statement("benchmark_fill_subscriptions"))
+            connection.execute(statement("fill_events"), parameters)
+            connection.execute(statement("index_log"))
+            connection.execute(statement("fill_counters"))
+            connection.execute(statement("fill_subscriptions"))
         if with_ingest_xid:
             ingest_xid.install(connection, request_id_is_unique=True)
     execute_outside_transaction(database, "vacuum analyze")

@@ -29,15 +29,16 @@ def hold(*, customers: tuple[str, ...], periods: tuple[str, ...], reason: str, u
     Without --period: of every billing month. Returns when no repair is at work on them any more.
     """
     from recon_pipeline.faces.orchestrator import user_name
-    from recon_pipeline.store import control, holds
-    from recon_pipeline.store.database import begin
+    from recon_pipeline.store.counters import holds
+    from recon_pipeline.store.counters.pause import now
+    from recon_pipeline.store.postgres.database import begin
 
     require_text("--customer", customers, example="cus_123")
     require_text("--reason", [reason], example='"TICKET-9: disputed"')
     months = [BillingMonth.parse(period) for period in periods]
     with billing_connection() as connection:
         with begin(connection):
-            ends = parse_until(until, now=control.now(connection))
+            ends = parse_until(until, now=now(connection))
         holds.hold(connection, customers, months, reason=reason, held_by=user_name(), until=ends)
         with begin(connection):
             in_force = [one for one in holds.open_holds(connection) if one.gateway_customer_id in customers]
@@ -72,7 +73,7 @@ def release(*, customers: tuple[str, ...], periods: tuple[str, ...], reason: str
     Without --period every hold on the customer ends; with it the hold on that month alone.
     """
     from recon_pipeline.faces.orchestrator import user_name
-    from recon_pipeline.store import holds
+    from recon_pipeline.store.counters import holds
 
     require_text("--customer", customers, example="cus_123")
     require_text("--reason", [reason], example='"TICKET-9: settled"')

@@ -20,17 +20,17 @@ def pause(*, reason: str, until: str | None, as_json: bool) -> int:
     The schedule, the HTTP endpoint and backfills obey. Returns when no repair is at work any more.
     """
     from recon_pipeline.faces.orchestrator import user_name
-    from recon_pipeline.store import control
-    from recon_pipeline.store.database import begin
+    from recon_pipeline.store.counters.pause import now, pause_repairs, read_pause
+    from recon_pipeline.store.postgres.database import begin
 
     require_text("--reason", [reason], example='"INC-1234: the log is being restored"')
     with billing_connection() as connection:
         with begin(connection):
-            now = control.now(connection)
+            now = now(connection)
         ends = parse_until(until, now=now) if until is not None else None
-        before = control.pause(connection, reason=reason, paused_by=user_name(), until=ends)
+        before = pause_repairs(connection, reason=reason, paused_by=user_name(), until=ends)
         with begin(connection):
-            paused = control.read_pause(connection)
+            paused = read_pause(connection)
     leave_trace(f"Repairs were paused {paused}", reason=reason)
     if as_json:
         show_json(
@@ -53,11 +53,11 @@ def pause(*, reason: str, until: str | None, as_json: bool) -> int:
 def resume(*, reason: str | None, as_json: bool) -> int:
     """Let repairs go on after a pause; the next run repairs what it finds."""
     from recon_pipeline.faces.orchestrator import user_name
-    from recon_pipeline.store import control
+    from recon_pipeline.store.counters.pause import resume_repairs
 
     require_text("--reason", [reason], example='"INC-1234: the log is whole again"')
     with billing_connection() as connection:
-        ended = control.resume(connection, reason=reason, resumed_by=user_name())
+        ended = resume_repairs(connection, reason=reason, resumed_by=user_name())
     if ended is not None:
         leave_trace(f"Repairs were resumed by {user_name()}", reason=reason or "")
     if as_json:

@@ -12,7 +12,7 @@ from recon_pipeline.faces.commands.common import billing_connection, require_tex
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, json_option, out, show_json, telling_errors
 
 if TYPE_CHECKING:
-    from recon_pipeline.store.undo import Undo, Undoable, UndoRecord
+    from recon_pipeline.store.counters.undo import Undo, Undoable, UndoRecord
 
 
 @click.command(epilog='Example: recon undo 4f1c9a02 --customer cus_123 --reason "INC-1234: the log was short"')
@@ -30,8 +30,8 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
     """
     from recon_pipeline.automation.own_runs import own_tag
     from recon_pipeline.faces.orchestrator import user_name
-    from recon_pipeline.store import undo as store
-    from recon_pipeline.store.database import begin
+    from recon_pipeline.store.counters import undo as store
+    from recon_pipeline.store.postgres.database import begin
 
     require_text("--customer", customers, example="cus_123")
     require_text("--reason", [reason], example='"INC-1234: the log was short"')

@@ -1,8 +1,8 @@
-"""The demo's SQL, which lies beside the product's in files named `demo_*.sql`, as psycopg takes it."""
+"""The demo's statements, which lie beside it, as psycopg takes them."""
 
-from recon_pipeline.store.statements import source
+from recon_pipeline.store.postgres.statements import source
 
 
 def statement(name: str) -> bytes:
-    """The text of `sql/demo_<name>.sql`, with psycopg's named parameters."""
-    return source(f"demo_{name}").encode()
+    """The text of `<name>.sql`, with psycopg's named parameters."""
+    return source(name, __package__ or "").encode()

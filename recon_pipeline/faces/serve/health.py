@@ -23,8 +23,9 @@ from recon_pipeline.core.errors import ReconError, SchemaVersionError
 from recon_pipeline.faces.orchestrator import require_storage
 from recon_pipeline.faces.serve.answers import Health, Problem
 from recon_pipeline.faces.serve.metrics import ReconCollector
-from recon_pipeline.store import alerts, control, figures
-from recon_pipeline.store.database import BillingDatabase, begin
+from recon_pipeline.store.counters.pause import read_pause
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.records import alerts, metrics
 
 STATEMENT_SECONDS = 5
 METRICS_SECONDS = 5.0
@@ -40,9 +41,9 @@ class RecentFigures:
         self._clock = clock
         self._lock = threading.Lock()
         self._asked_at = -math.inf
-        self._answer: figures.Figures | ReconError
+        self._answer: metrics.Figures | ReconError
 
-    def __call__(self) -> figures.Figures:
+    def __call__(self) -> metrics.Figures:
         """The figures.
 
         Raises:
@@ -56,10 +57,10 @@ class RecentFigures:
                 raise self._answer
             return self._answer
 
-    def _ask(self) -> figures.Figures | ReconError:
+    def _ask(self) -> metrics.Figures | ReconError:
         try:
             with _brief(self._database) as connection:
-                return figures.read(connection)
+                return metrics.read(connection)
         except ReconError as error:
             return error
 
@@ -134,7 +135,7 @@ def _unready(database: BillingDatabase) -> list[str]:
 def _overdue(database: BillingDatabase) -> list[str]:
     try:
         with _brief(database) as connection:
-            if control.read_pause(connection) is not None:
+            if read_pause(connection) is not None:
                 return []
             last = alerts.last_success(connection)
     except ReconError as error:

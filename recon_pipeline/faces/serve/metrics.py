@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from recon_pipeline.store.figures import Figures, RunTotals
+from recon_pipeline.store.records.metrics import Figures, RunTotals
 
 OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "put_off", "failed")
 _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (

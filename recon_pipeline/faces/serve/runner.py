@@ -18,8 +18,8 @@ from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile, require_storage
 from recon_pipeline.faces.reconcile import as_json, months_of_a_tick
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.database import BillingDatabase
-from recon_pipeline.store.serve_lock import serve_lock
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records.serve_lock import serve_lock
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

@@ -1,0 +1,15 @@
+"""The benchmark's statements, which lie beside it."""
+
+from sqlalchemy import TextClause
+
+from recon_pipeline.store.postgres import statements
+
+
+def statement(name: str) -> TextClause:
+    """The statement `<name>.sql`."""
+    return statements.statement(name, package=__package__ or "")
+
+
+def source(name: str) -> str:
+    """Its text, for COPY."""
+    return statements.source(name, __package__ or "")

@@ -1,0 +1,1 @@
+"""Late events: read, judged, inserted once, and accounted for in batches."""

@@ -1,0 +1,155 @@
+"""What a backfill would do, found out without inserting an event.
+
+Invariant: one transaction with a temporary table; no row of the application's is written or locked. What only the log
+itself can refuse (a trigger, a check, another foreign key than the customer's) is not found here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.quotas import Quota
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.backfill import batches
+from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
+from recon_pipeline.store.backfill.insertion import DIFFERING, Chunk, refused_rows
+from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
+from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_as_usual
+from recon_pipeline.store.postgres.statements import labelled, statement
+
+# Lets the planner know how much a dry run looks at: a guess can make it loop over all of one for each of the other.
+_ANALYZE_PLANNED_EVENTS = labelled("analyze_planned_events", "analyze pg_temp.planned_event")
+# Finds the first event of a request id, in a source that is looked at as a whole.
+INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
+
+
+_OUTCOMES = ("inserted", "duplicate", "conflict")
+_OVER_QUOTA = (
+    "gateway_customer_id",
+    "period_start",
+    "period_end",
+    "usage_count",
+    "usage_count_after",
+    "usage_limit",
+)
+
+
+@dataclass(frozen=True)
+class PlanQuestion:
+    """What to tell of the plan.
+
+    Attributes:
+        scope: The metered usages.
+        quotas: Limits by usage type.
+        rows: The most customers of each kind.
+    """
+
+    scope: tuple[MeteredUsage, ...]
+    quotas: Mapping[str, Quota]
+    rows: int = 100
+
+
+@dataclass(frozen=True)
+class PlannedMonth:
+    """What would become of the events of a billing month; `outcome` is inserted, duplicate or conflict."""
+
+    partition: str
+    outcome: str
+    events: int
+    units: Decimal
+    customers: int
+
+
+@dataclass(frozen=True)
+class PlannedCustomer:
+    """What a customer would get in a billing month."""
+
+    usage_type: str
+    gateway_customer_id: str
+    partition: str
+    events: int
+    units: Decimal
+
+
+@dataclass(frozen=True)
+class OverQuota:
+    """A customer who would reach or pass the limit; counters as they are now."""
+
+    usage_type: str
+    gateway_customer_id: str
+    period_start: datetime
+    period_end: datetime
+    usage_count: int
+    usage_count_after: Decimal
+    usage_limit: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen.
+
+    Attributes:
+        months: By billing month and outcome.
+        customers: Those who would get the most, in order.
+        over_quota: Those who would go over their limit.
+        over_quota_transitions: How many there are in all.
+    """
+
+    months: tuple[PlannedMonth, ...]
+    customers: tuple[PlannedCustomer, ...]
+    over_quota: tuple[OverQuota, ...]
+    over_quota_transitions: int
+
+
+class DryRun:
+    """Rows that are looked at as a whole, in a transaction of the caller's."""
+
+    def __init__(self, connection: Connection, batch_id: str, tables: BillingTables) -> None:
+        self._connection = connection
+        self._batch_id = batch_id
+        self._tables = tables
+        self._rejected = 0
+        connection.execute(statement("create_staged_events"))
+
+    def take(self, chunk: Chunk) -> None:
+        """Look at some more rows."""
+        copy_lines_in(self._connection, COPY_STAGED_EVENTS, chunk.lines)
+        refused = refused_rows(self._batch_id, chunk)
+        if refused:
+            copy_in(self._connection, COPY_REJECTED_EVENTS, refused)
+        self._rejected += len(refused)
+
+    def plan(self, question: PlanQuestion) -> Plan:
+        """What would become of all of them; counted in the record of the batch."""
+        connection = self._connection
+        connection.execute(INDEX_STAGED_EVENTS)
+        look_up_each_by_index(connection)
+        connection.execute(statement("plan_staged_events", **DIFFERING))
+        plan_as_usual(connection)
+        connection.execute(_ANALYZE_PLANNED_EVENTS)
+        rows = connection.execute(statement("planned_by_month")).mappings()
+        months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
+        total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
+        taken = frozenset(one.partition for one in months if one.outcome != "conflict")
+        batches.count(connection, self._batch_id, Tally(**total, rejected=self._rejected, partitions=taken))
+        customers: list[PlannedCustomer] = []
+        over_quota: list[OverQuota] = []
+        over_quota_count = 0
+        for usage in question.scope:
+            asked = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "rows": question.rows}
+            found = connection.execute(statement("units_by_customer"), asked).mappings()
+            customers += [PlannedCustomer(usage_type=usage.usage_type, **row) for row in found]
+            quota = question.quotas.get(usage.usage_type)
+            if quota is None or not self._tables.has_subscriptions:
+                continue
+            limits = {"limit_free": quota.free, "limit_paid": quota.paid}
+            counted = statement("over_quota_by_staged", **self._tables.limit_parts)
+            rows = connection.execute(counted, asked | limits).mappings().all()
+            over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
+            over_quota_count += rows[0]["total"] if rows else 0
+        return Plan(months, tuple(customers), tuple(over_quota), over_quota_count)

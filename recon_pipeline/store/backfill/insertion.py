@@ -1,0 +1,243 @@
+"""Inserts late events into the log, and finds out what became of each.
+
+Invariant: a request id that is there already stays as it is; each chunk with its figures and its refused rows is one
+short transaction. So a crash leaves whole chunks, and running again inserts nothing twice. Where the log has a unique
+key on request ids, that key promises it, also against the application at the same moment; else a lock keeps backfills
+apart, and an event that the application commits in that very moment can be in the log twice, and is counted once.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from recon_pipeline.core.backfill.columns import Row as SourceRow
+from recon_pipeline.core.backfill.columns import Unreadable
+from recon_pipeline.core.backfill.placement import Fence, placed
+from recon_pipeline.core.backfill.reading import Readings
+from recon_pipeline.core.backfill.rows import Period, Reading, row_as_text
+from recon_pipeline.store.backfill import batches
+from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
+from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, staged_lines
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
+from recon_pipeline.store.postgres.database import begin, look_up_each_by_index
+from recon_pipeline.store.postgres.errors import is_lock_not_had, sqlstate
+from recon_pipeline.store.postgres.statements import labelled, statement
+
+# Has deferred constraints of the log checked where its rows are inserted, so that each row's refusal is known.
+# Invariant: ends with the transaction.
+_IMMEDIATE_CONSTRAINTS = labelled("immediate_constraints", "set constraints all immediate")
+# Lets one chunk of one backfill in at a time.
+# Invariant: ends with the transaction. Where request ids are not unique by constraint, it keeps two backfills from
+# inserting one request twice; elsewhere it keeps them from waiting for each other's rows.
+_LOCK_BACKFILLS = labelled(
+    "lock_backfills",
+    """
+    select pg_advisory_xact_lock(hashtextextended('recon_pipeline backfill', 0))
+    """,
+)
+# Which customers a foreign key of the log would refuse, and the table that lacks them.
+_UNKNOWN_CUSTOMERS = labelled(
+    "unknown_customers",
+    """
+    select customer, referenced from recon.unknown_customers(cast(:customers as text[]))
+    """,
+)
+
+
+LOCK_ATTEMPTS = 8
+
+CHUNK_IDLE_TIMEOUT_MS = 4_000
+"""An application that inserts the same request id waits for the chunk: no longer than this if our process is frozen."""
+
+_KNOWN_CUSTOMERS = 200_000
+_FAULTS_OF_A_ROW = ("22", "23", "54", "P0001")
+"""SQLSTATEs that speak of one row: data exception, integrity constraint, program limit, raised by a trigger."""
+
+_DECIDED_BY_THE_KEY = text("true")
+"""Whether a staged event is new, where the log has a unique key of request ids."""
+
+DIFFERING = {"differing_from_staged": "differing_from_staged", "event_that_stays": "event_that_stays"}
+_JUDGED = {"judged": "judged_staged_events", **DIFFERING}
+_OUTCOMES = ("inserted", "duplicate", "conflict", "refused")
+_STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stays as it is"
+_REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
+
+
+class Judge:
+    """What readings need from the database before they are events: their period, and whether the customer is known."""
+
+    def __init__(self, tables: BillingTables, fence: Fence) -> None:
+        self._tables = tables
+        self._fence = fence
+        self._known: set[str] = set()
+
+    def judged(self, connection: Connection, readings: Sequence[Reading]) -> Sequence[Reading]:
+        """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
+        subscribed = self._subscribed(connection, readings)
+        unknown = self._unknown(connection, readings)
+        found = placed(readings, subscribed, self._fence)
+        if not unknown:
+            return found
+        return [
+            reading._replace(reasons=(*reading.reasons, unknown[reading.gateway_customer_id]))
+            if reading.gateway_customer_id in unknown
+            else reading
+            for reading in found
+        ]
+
+    def _subscribed(
+        self, connection: Connection, readings: Sequence[Reading]
+    ) -> Mapping[tuple[str, str], Sequence[Period]]:
+        without = {reading.gateway_customer_id for reading in readings if reading.period is None} - {None}
+        if not (self._tables.has_subscriptions and without):
+            return {}
+        periods: dict[tuple[str, str], list[Period]] = {}
+        for row in connection.execute(statement("subscribed_periods"), {"customers": list(without)}):
+            key = (row.gateway_name, row.gateway_customer_id)
+            periods.setdefault(key, []).append((row.current_period_start, row.current_period_end))
+        return periods
+
+    def _unknown(self, connection: Connection, readings: Sequence[Reading]) -> dict[str | None, str]:
+        asked = {reading.gateway_customer_id for reading in readings if reading.gateway_customer_id} - self._known
+        if not asked:
+            return {}
+        rows = connection.execute(_UNKNOWN_CUSTOMERS, {"customers": list(asked)})
+        unknown: dict[str | None, str] = {
+            row.customer: f"{row.referenced} has no customer {row.customer!r}" for row in rows
+        }
+        if len(self._known) > _KNOWN_CUSTOMERS:
+            self._known.clear()
+        self._known |= {customer for customer in asked if customer not in unknown}
+        return unknown
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that are inserted together.
+
+    Attributes:
+        first_ordinal: The number of the first row within the batch.
+        source: Its name for a person.
+        rows: As they were read.
+        readings: Of each row; judged.
+        done: Share of the whole that is read with them, 0 to 1, or None where that is unknown.
+        events: How many of them are events.
+        lines: The events, as COPY takes them; made where rows are read, so that nothing but sending is left to do.
+    """
+
+    first_ordinal: int
+    source: str
+    rows: Sequence[SourceRow | Unreadable]
+    readings: Sequence[Reading]
+    done: float | None
+    events: int
+    lines: str
+
+    @classmethod
+    def of(cls, first_ordinal: int, piece: Readings, judged: Sequence[Reading]) -> "Chunk":
+        """The chunk of these readings."""
+        lines = [*staged_lines(first_ordinal, judged)]
+        return cls(first_ordinal, piece.source, piece.rows, judged, piece.done, len(lines), "".join(lines))
+
+
+def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
+    """Insert the events of a chunk, keep the rows that are none, and count both, in one transaction.
+
+    Args:
+        connection: Not in a transaction.
+        batch_id: Whose record counts them.
+        tables: How the log is made.
+        chunk: What to insert.
+
+    Raises:
+        DBAPIError: A lock was not had in `LOCK_ATTEMPTS` attempts, or no row is what is wrong; nothing was inserted.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception(is_lock_not_had),
+        stop=stop_after_attempt(LOCK_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.1, max=3),
+        reraise=True,
+    )
+    return attempts(_insert_once, connection, batch_id, tables, chunk)
+
+
+def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
+    with begin(connection, idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS):
+        connection.execute(_LOCK_BACKFILLS)
+        connection.execute(_IMMEDIATE_CONSTRAINTS)
+        look_up_each_by_index(connection)
+        connection.execute(statement("create_staged_events"))
+        copy_lines_in(connection, COPY_STAGED_EVENTS, chunk.lines)
+        counted = _insert_staged(connection, tables)
+        if sum(row.events for row in counted) != chunk.events:
+            counted = connection.execute(statement("count_staged_events", **_JUDGED)).all()
+        tally = _keep_outcomes(connection, batch_id, chunk, counted)
+        batches.count(connection, batch_id, tally)
+    return tally
+
+
+def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Row[Any]]:
+    """Insert what is new, and count what has certainly become of staged events; where one was refused, of none."""
+    try:
+        with connection.begin_nested():
+            return connection.execute(statement("insert_staged_events", **DIFFERING)).all()
+    except DBAPIError as error:
+        if not sqlstate(error).startswith(_FAULTS_OF_A_ROW):
+            raise
+    is_new = _DECIDED_BY_THE_KEY if tables.request_id_is_unique else "staged_is_absent"
+    connection.execute(statement("insert_staged_events_singly", staged_is_new=is_new))
+    return ()
+
+
+def _keep_outcomes(connection: Connection, batch_id: str, chunk: Chunk, counted: Sequence[Row[Any]]) -> Tally:
+    """Keep the rows that are not in the log, and count all."""
+    figures = {outcome: sum(row.events for row in counted if row.outcome == outcome) for outcome in _OUTCOMES}
+    refused = refused_rows(batch_id, chunk)
+    if figures["conflict"] or figures["refused"]:
+        for row in connection.execute(statement("staged_events_not_taken", **_JUDGED)):
+            index = int(row.ordinal) - chunk.first_ordinal
+            if row.outcome == "conflict":
+                told = _STAYS_AS_IT_WAS.format(", ".join(row.differing))
+                refused.append(_not_taken(batch_id, chunk, index, "conflict", (told,), row.stays))
+            else:
+                reasons = (f"the log refused it: {row.refusal}" if row.refusal else _REFUSED_SILENTLY,)
+                refused.append(_not_taken(batch_id, chunk, index, "rejected", reasons))
+    if refused:
+        copy_in(connection, COPY_REJECTED_EVENTS, refused)
+    return Tally(
+        inserted=figures["inserted"],
+        duplicate=figures["duplicate"],
+        conflict=figures["conflict"],
+        rejected=len(chunk.readings) - figures["inserted"] - figures["duplicate"] - figures["conflict"],
+        partitions=frozenset(row.partition for row in counted if row.outcome in ("inserted", "duplicate")),
+    )
+
+
+def refused_rows(batch_id: str, chunk: Chunk) -> list[tuple[Any, ...]]:
+    """The rows that are no events, as they are kept."""
+    return [
+        _not_taken(batch_id, chunk, index, "rejected", reading.reasons)
+        for index, reading in enumerate(chunk.readings)
+        if reading.reasons
+    ]
+
+
+def _not_taken(
+    batch_id: str,
+    chunk: Chunk,
+    index: int,
+    kind: str,
+    reasons: Sequence[str],
+    stays: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    return (
+        batch_id, chunk.first_ordinal + index, kind, storable(chunk.source), chunk.readings[index].line,
+        [storable(reason) for reason in reasons], row_as_text(chunk.rows[index]),
+        json.dumps(stays, default=str) if stays is not None else None,
+    )  # fmt: skip

@@ -1,0 +1,216 @@
+"""A backfill from its first row to its last: what the log must allow, chunk after chunk, and the record of the batch.
+
+Invariant: whatever ends it, the record of the batch says what became of every row that was read.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
+from recon_pipeline.core.backfill.placement import Fence
+from recon_pipeline.core.backfill.quantities import QuantityRange
+from recon_pipeline.core.backfill.reading import Readings
+from recon_pipeline.core.errors import ReconError, StatementFailedError
+from recon_pipeline.store.backfill import batches
+from recon_pipeline.store.backfill.batches import Batch
+from recon_pipeline.store.backfill.dry_run import DryRun, Plan, PlanQuestion
+from recon_pipeline.store.backfill.insertion import Chunk, Judge, insert
+from recon_pipeline.store.backfill.read_ahead import ahead
+from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.log.ingest_xid import Need
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.statements import statement
+
+OnProgress = Callable[[int, float | None], object]
+"""Called with the rows read so far and the share of the whole, after each chunk."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a backfill.
+
+    Attributes:
+        batch_id: A new UUID.
+        run_id: Of Dagster's run.
+        sources: Their names, as they may be shown.
+        mapping: As given; empty for none.
+        periods: Asked months by key, or None.
+        fence: The months that may be written.
+        started_by: Who.
+    """
+
+    batch_id: str
+    run_id: str
+    sources: tuple[str, ...]
+    mapping: Mapping[str, Any]
+    periods: tuple[str, ...] | None
+    fence: Fence
+    started_by: str
+
+
+@dataclass(frozen=True)
+class LogShape:
+    """How the log is made, as far as inserting depends on it."""
+
+    tables: BillingTables
+    quantity_range: QuantityRange
+
+
+def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
+    """Look at the log, and refuse what a backfill cannot work with.
+
+    Raises:
+        ReconError: With the cause and its mend.
+    """
+    tables = require_trustworthy(connection)
+    found = connection.execute(statement("backfill_requirements")).one()
+    if not found.can_insert and not dry_run:
+        raise StatementFailedError(
+            f"Role {found.role} may not insert into {found.log}; only a backfill needs that.",
+            changed=NOTHING_INSERTED,
+            mend=f"grant insert on {found.log} to {found.role};",
+        )
+    if not found.can_stage:
+        raise StatementFailedError(
+            f"Role {found.role} may not create temporary tables in {found.database}, where rows wait to be inserted.",
+            changed=NOTHING_INSERTED,
+            mend=f"grant temporary on database {found.database} to {found.role};",
+        )
+    if found.metadata_type != "jsonb":
+        raise ReconError(
+            f"{found.log}.metadata is {found.metadata_type or 'missing'}, not jsonb: an event cannot name its batch.",
+            changed=NOTHING_INSERTED,
+            mend=f"alter table {found.log} add column metadata jsonb default '{{}}';",
+        )
+    if not tables.request_id_is_unique:
+        lacks = ingest_xid.lacking(connection, request_id_is_unique=False)
+        unindexed = [lack for lack in lacks if lack.kind is Need.ADVISED]
+        if unindexed:
+            raise ReconError(
+                f"{unindexed[0].lacks}: to tell whether a row is there already, the whole log would have to be read.",
+                changed=NOTHING_INSERTED,
+                mend=" ".join(f"{lack.statement};" for lack in unindexed),
+            )
+    return LogShape(tables, QuantityRange.of(found.quantity_type))
+
+
+def run(
+    database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings], on_progress: OnProgress
+) -> Batch:
+    """Insert all rows.
+
+    Raises:
+        ReconError: A source or the database failed in the middle; the record of the batch is closed with it, and it
+            says what became of the rows before.
+    """
+
+    def take(connection: Connection, chunk: Chunk) -> None:
+        insert(connection, order.batch_id, shape.tables, chunk)
+
+    _open(database, order, dry_run=False)
+    with _closing(database, order), database.connection() as connection:
+        _work_through(connection, _judged(database, order, shape, pieces), take, on_progress)
+    return _closed(database, order)
+
+
+def look(
+    database: BillingDatabase,
+    order: Order,
+    shape: LogShape,
+    pieces: Iterator[Readings],
+    on_progress: OnProgress,
+    question: PlanQuestion,
+) -> tuple[Batch, Plan]:
+    """Find out what would become of all rows, and insert none.
+
+    Raises:
+        ReconError: As `run`.
+    """
+    _open(database, order, dry_run=True)
+    with _closing(database, order), database.transaction() as connection:
+        dry_run = DryRun(connection, order.batch_id, shape.tables)
+
+        def take(_: Connection, chunk: Chunk) -> None:
+            dry_run.take(chunk)
+
+        _work_through(connection, _judged(database, order, shape, pieces), take, on_progress)
+        plan = dry_run.plan(question)
+    return _closed(database, order), plan
+
+
+def _judged(database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings]) -> Iterator[Chunk]:
+    """The rows, judged and ready to be sent; on a connection of its own, since it works ahead."""
+    judge = Judge(shape.tables, order.fence)
+    first_ordinal = 0
+    with database.connection() as connection:
+        for piece in pieces:
+            with begin(connection):
+                judged = judge.judged(connection, piece.readings)
+            yield Chunk.of(first_ordinal, piece, judged)
+            first_ordinal += len(judged)
+
+
+def _work_through(
+    connection: Connection,
+    chunks: Iterator[Chunk],
+    take: Callable[[Connection, Chunk], object],
+    on_progress: OnProgress,
+) -> None:
+    rows_read = 0
+    with closing(ahead(chunks)) as read:
+        for chunk in read:
+            take(connection, chunk)
+            rows_read += len(chunk.readings)
+            on_progress(rows_read, chunk.done)
+    if rows_read == 0:
+        raise ReconError(
+            "The source holds not one row.", changed=NOTHING_INSERTED, mend="Look at the export, and at its path."
+        )
+
+
+def _open(database: BillingDatabase, order: Order, *, dry_run: bool) -> None:
+    with database.transaction() as connection:
+        batches.start(
+            connection,
+            batch_id=order.batch_id,
+            run_id=order.run_id,
+            sources=order.sources,
+            mapping=order.mapping,
+            periods=order.periods,
+            dry_run=dry_run,
+            started_by=order.started_by,
+        )
+
+
+def _closed(database: BillingDatabase, order: Order) -> Batch:
+    with database.transaction() as connection:
+        batches.finish(connection, order.batch_id)
+        return batches.named(connection, order.batch_id)
+
+
+@contextmanager
+def _closing(database: BillingDatabase, order: Order) -> Generator[None]:
+    """Close the record of a batch that fails, and let the error say what became of the rows before."""
+    try:
+        yield
+    except ReconError as error:
+        with database.transaction() as connection:
+            batches.finish(connection, order.batch_id, error=error.what)
+            batch = batches.named(connection, order.batch_id)
+        raise type(error)(error.what, changed=_what_is_done(batch), mend=error.mend) from error
+
+
+def _what_is_done(batch: Batch) -> str:
+    if batch.dry_run or batch.rows_read == 0:
+        return NOTHING_INSERTED
+    return (
+        f"Of {batch.rows_read:,} rows that were read before, {batch.inserted:,} were inserted, {batch.duplicate:,} "
+        f"were there already, {batch.conflict:,} are in conflict and {batch.rejected:,} were rejected "
+        f"(batch {batch.batch_id}). No counter was changed; running this again inserts nothing twice, "
+        "and the next tick counts what is inserted."
+    )

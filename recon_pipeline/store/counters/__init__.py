@@ -1,0 +1,1 @@
+"""Counters: compared, repaired, taken back, paused, held."""

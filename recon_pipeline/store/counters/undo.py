@@ -1,0 +1,352 @@
+"""Takes the repairs of a run back, while the application goes on counting.
+
+Invariant: for each key, counter = increments by the application + sum of the ledger's deltas, before and after. Under
+the counter's lock what the repair added is taken off again, as a further row of the ledger; increments since the repair
+stay. Each repair is taken back once (the ledger refuses a second row for it); taking back what was taken back is the
+same again, for the run that did it. No counter falls below 0.
+
+Knows nothing of events: whether the repair was right is a person's to say. Unless repairs are paused or the customer is
+held, the next run would make it again, so that is refused.
+"""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
+
+from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
+from recon_pipeline.store.counters.pause import Pause, read_pause
+from recon_pipeline.store.counters.repair import (
+    CHUNK_IDLE_TIMEOUT_MS,
+    CHUNK_LOCK_TIMEOUT_MS,
+    CHUNK_STATEMENT_TIMEOUT_MS,
+    LOCK_TIMEOUT_MS,
+)
+from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
+from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.sums.run import SAMPLE_ROWS
+
+# The record of repairs that were taken back in a run.
+_READ_UNDO = labelled("read_undo", "select * from recon.undo where run_id = :run_id")
+# One row of the ledger as a person is told of it.
+_DESCRIBE_REPAIR = labelled(
+    "describe_repair",
+    """
+    select gateway_customer_id, period_start::text as period_start, usage_delta::text as usage_delta
+    from recon.counter_repair
+    where id = :id
+    """,
+)
+# Opens the record of repairs being taken back.
+# Invariant: one row for each run of Dagster's; a retried step finds it open.
+_START_UNDO = labelled(
+    "start_undo",
+    """
+    insert into recon.undo (run_id, undone_run_id, customers, reason, requested_by)
+    values (:run_id, :undone_run_id, :customers, :reason, :requested_by)
+    on conflict (run_id) do nothing
+    """,
+)
+# The runs whose id begins with what a person typed; runs that repaired and runs that took repairs back.
+# Invariant: at most a few rows, to tell one run from several.
+_FIND_RUNS = labelled(
+    "find_runs",
+    """
+    select run_id
+    from (select run_id from recon.reconciliation_run union select run_id from recon.undo) as run
+    where starts_with(run_id, :prefix)
+    order by run_id
+    limit 5
+    """,
+)
+
+
+_NEVER, _LOCK_TIMEOUT = text("skip locked"), text("")
+"""How long a statement waits for a counter that somebody else has locked."""
+
+CHUNK_ROWS = 500
+"""Most counters that are locked at once: some 0.1 s."""
+
+_BEYOND_EVERY_ID = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What a person asks to be taken back.
+
+    Attributes:
+        run_id: Of the run that takes back.
+        undone_run_id: Whose repairs.
+        customers: Only these, or all if empty.
+        reason: Why.
+        requested_by: Who.
+    """
+
+    run_id: str
+    undone_run_id: str
+    customers: tuple[str, ...]
+    reason: str
+    requested_by: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What every statement binds."""
+        return {
+            "run_id": self.run_id,
+            "undone_run_id": self.undone_run_id,
+            "every_customer": not self.customers,
+            "customers": list(self.customers),
+        }
+
+
+@dataclass(frozen=True)
+class Undoable:
+    """What there is to take back.
+
+    Attributes:
+        undoable: Repairs.
+        already_undone: Repairs that were taken back before.
+        usage_delta: Units that they added to counters, in all.
+        not_held: Those among the first whose key is not held.
+        not_held_customers: A few of their customers.
+        pause: Of repairs, if they are paused.
+    """
+
+    undoable: int
+    already_undone: int
+    usage_delta: int
+    not_held: int
+    not_held_customers: tuple[str, ...]
+    pause: Pause | None
+
+
+@dataclass(frozen=True)
+class NotUndone:
+    """One repair that was not taken back, for a person; numbers as text.
+
+    Attributes:
+        usage_count: The counter as it is.
+        usage_delta: What the repair had added.
+        outcome: `below_zero`, `without_counter`, `deferred` or `failed`.
+        error: What Postgres said, or ''.
+    """
+
+    gateway_customer_id: str
+    period_start: str
+    usage_count: str | None
+    usage_delta: str
+    outcome: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class UndoRecord:
+    """How taking back ended, in repairs; figures are None while it runs.
+
+    Attributes:
+        undone: Taken back.
+        already_undone: Taken back before.
+        below_zero: The counter is lower than what the repair added.
+        without_counter: The counter was deleted since.
+        deferred: Somebody holds the counter locked.
+        failed: Postgres refused.
+        not_undone: At most `SAMPLE_ROWS` of the last four, as JSON objects.
+    """
+
+    run_id: str
+    undone_run_id: str
+    customers: list[str] | None
+    reason: str
+    requested_by: str
+    started_at: datetime
+    finished_at: datetime | None
+    undone: int | None
+    already_undone: int | None
+    below_zero: int | None
+    without_counter: int | None
+    deferred: int | None
+    failed: int | None
+    not_undone: list[dict[str, Any]] | None
+
+    @property
+    def left(self) -> int:
+        """Repairs that should have been taken back and were not."""
+        return sum(figure or 0 for figure in (self.below_zero, self.without_counter, self.deferred, self.failed))
+
+
+def find_run(connection: Connection, prefix: str) -> str:
+    """The run whose id begins with this.
+
+    Raises:
+        ConfigurationError: There is none, or more than one.
+    """
+    found = list(connection.execute(_FIND_RUNS, {"prefix": prefix}).scalars()) if prefix else []
+    if len(found) == 1:
+        return found[0]
+    raise ConfigurationError(
+        f"{prefix!r} is the beginning of several runs: {', '.join(found)}."
+        if found
+        else f"There is no run whose id begins with {prefix!r}.",
+        mend="Take the id from recon status --json, or from the run's page in the UI.",
+    )
+
+
+def undoable(connection: Connection, undo: Undo) -> Undoable:
+    """What there is to take back, and whether the next run would make it again."""
+    row = connection.execute(statement("count_undoable"), undo.parameters).one()
+    return Undoable(
+        row.undoable,
+        row.already_undone,
+        int(row.usage_delta),
+        row.not_held,
+        tuple(row.not_held_customers),
+        read_pause(connection),
+    )
+
+
+def require_lasting(found: Undoable) -> None:
+    """Refuse to take back what the next run would simply make again.
+
+    Raises:
+        ReconError: Repairs are not paused, and not every customer is held.
+    """
+    if found.pause is not None or not found.not_held:
+        return
+    others = " and others" if found.not_held > len(found.not_held_customers) else ""
+    some = ", ".join(found.not_held_customers) + others
+    holds = " ".join(f"--customer {shlex.quote(customer)}" for customer in found.not_held_customers)
+    raise ReconError(
+        f"The next run would make {found.not_held:,} of these {found.undoable:,} repairs again: "
+        f"repairs are not paused, and not held are {some}.",
+        changed=NOTHING_CHANGED,
+        mend=f'recon pause --reason "...", or recon hold {holds} --reason "..." --until 3d; then this again.',
+    )
+
+
+def take_back(connection: Connection, undo: Undo) -> UndoRecord:
+    """Take repairs back, chunk after chunk.
+
+    Args:
+        connection: Not in a transaction.
+        undo: What is asked.
+
+    Raises:
+        ReconError: The next run would make them again; nothing was changed.
+        DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
+    """
+    with begin(connection):
+        found = undoable(connection, undo)
+        require_lasting(found)
+        record = {"customers": list(undo.customers) or None, "reason": undo.reason, "requested_by": undo.requested_by}
+        connection.execute(_START_UNDO, undo.parameters | record)
+    undoer = _Undoer(connection, undo, Counter({"already_undone": found.already_undone}), [])
+    undoer.run()
+    with begin(connection):
+        figures = {field.name: undoer.outcomes[field.name] for field in fields(UndoRecord)}
+        sample = json.dumps([asdict(one) for one in undoer.sample])
+        row = connection.execute(statement("finish_undo"), figures | {"run_id": undo.run_id, "not_undone": sample})
+        return UndoRecord(**row.mappings().one())
+
+
+def read(connection: Connection, run_id: str) -> UndoRecord | None:
+    """The record of a run that took repairs back, or None if it never opened one."""
+    row = connection.execute(_READ_UNDO, {"run_id": run_id}).mappings().one_or_none()
+    return None if row is None else UndoRecord(**row)
+
+
+@dataclass(frozen=True)
+class _Undoer:
+    connection: Connection
+    undo: Undo
+    outcomes: Counter[str]
+    sample: list[NotUndone]
+
+    def run(self) -> None:
+        """Every repair once; those that could not be had at the first go one by one at the end."""
+        before, later = _BEYOND_EVERY_ID, list[int]()
+        while True:
+            with begin(self.connection):
+                rows = self.connection.execute(
+                    statement("next_to_undo"), self.undo.parameters | {"before": before, "rows": CHUNK_ROWS}
+                ).all()
+            if not rows:
+                break
+            later += [row.id for row in rows if not row.is_first_of_key]
+            later += self._chunk([row.id for row in rows if row.is_first_of_key])
+            before = rows[-1].id
+        for repair_id in later:
+            self._one(repair_id)
+
+    def _chunk(self, ids: Sequence[int]) -> list[int]:
+        """Take back what nobody holds; returns what is to be tried again by itself."""
+        try:
+            with self._begin(CHUNK_LOCK_TIMEOUT_MS):
+                rows = self._lock_and_undo(ids, waits=_NEVER)
+        except DBAPIError as error:
+            if is_connection_lost(error):
+                raise
+            return list(ids)
+        self._note(rows)
+        return sorted(set(ids) - {row.repair_id for row in rows}, reverse=True)
+
+    def _one(self, repair_id: int) -> None:
+        """Take one repair back, waiting for its counter while holding none."""
+        try:
+            with self._begin(LOCK_TIMEOUT_MS):
+                rows = self._lock_and_undo([repair_id], waits=_LOCK_TIMEOUT)
+        except DBAPIError as error:
+            if is_connection_lost(error):
+                raise
+            self._refused(
+                repair_id, "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed", error=first_line(error)
+            )
+            return
+        if rows:
+            self._note(rows)
+        else:
+            self._refused(repair_id, "without_counter")
+
+    def _begin(self, lock_timeout_ms: int) -> Any:
+        return begin(
+            self.connection,
+            lock_timeout_ms=lock_timeout_ms,
+            statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
+            idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
+        )
+
+    def _lock_and_undo(self, ids: Sequence[int], *, waits: TextClause) -> Sequence[Any]:
+        locked = self.connection.execute(statement("lock_repaired_counters", waits=waits), {"ids": list(ids)}).all()
+        if not locked:
+            return ()
+        had = {
+            "run_id": self.undo.run_id,
+            "ids": [row.repair_id for row in locked],
+            "counter_ids": [row.counter_id for row in locked],
+        }
+        return self.connection.execute(statement("undo_locked_repairs"), had).all()
+
+    def _note(self, rows: Sequence[Any]) -> None:
+        """Count outcomes that are committed."""
+        for row in rows:
+            self.outcomes[row.outcome] += 1
+            if row.outcome not in ("undone", "already_undone"):
+                self._show(
+                    NotUndone(row.gateway_customer_id, row.period_start, row.usage_count, row.usage_delta, row.outcome)
+                )
+
+    def _refused(self, repair_id: int, outcome: str, *, error: str = "") -> None:
+        self.outcomes[outcome] += 1
+        with begin(self.connection):
+            row = self.connection.execute(_DESCRIBE_REPAIR, {"id": repair_id}).one()
+        self._show(NotUndone(row.gateway_customer_id, row.period_start, None, row.usage_delta, outcome, error))
+
+    def _show(self, one: NotUndone) -> None:
+        if len(self.sample) < SAMPLE_ROWS:
+            self.sample.append(one)

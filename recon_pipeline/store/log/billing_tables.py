@@ -1,0 +1,448 @@
+"""The application's tables as they really are, and the refusal to work from a log that cannot be trusted.
+
+Invariant (rule 5): no comparison and no repair happens before `require_trustworthy` has passed in the same step.
+Row level security hides rows without an error, a standby lags and cannot be written, a missing column means another
+table. Real tables differ in constraints and types; what they have decides which statements are used, never an
+assumption.
+"""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from recon_pipeline.core.errors import PutOffError, UntrustworthyLogError
+from recon_pipeline.store.postgres.database import (
+    IDLE_TIMEOUT_MS,
+    LOCK_TIMEOUT_MS,
+    STATEMENT_TIMEOUT_MS,
+    Isolation,
+    begin,
+)
+from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_version
+from recon_pipeline.store.postgres.statements import Part, labelled, statement
+
+EVENTS = "billing_usage_events"
+COUNTERS = "billing_usage_counters"
+SUBSCRIPTIONS = "billing_subscriptions"
+
+COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
+REQUEST_KEY = frozenset({"gateway_name", "request_id"})
+_LOCKABLE = "rpv"
+"""Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
+
+_TEXT = ("text", "character varying")
+_INSTANT = ("timestamp with time zone",)
+_WHOLE = ("smallint", "integer", "bigint")
+_KEY_TYPES = dict.fromkeys(COUNTER_KEY[:3], _TEXT) | dict.fromkeys(COUNTER_KEY[3:], _INSTANT)
+
+REQUIRED_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    EVENTS: {
+        "id": ("uuid",),
+        **_KEY_TYPES,
+        "request_id": _TEXT,
+        "quantity": (*_WHOLE, "numeric"),
+        "event_timestamp": _INSTANT,
+        "created_at": _INSTANT,
+    },
+    COUNTERS: {
+        "id": ("uuid",),
+        **_KEY_TYPES,
+        "usage_count": ("bigint", "integer"),
+        "updated_at": _INSTANT,
+    },
+    SUBSCRIPTIONS: {
+        "gateway_name": _TEXT,
+        "gateway_customer_id": _TEXT,
+        "current_period_start": _INSTANT,
+        "current_period_end": _INSTANT,
+    },
+}
+
+_CAME_BEFORE_BY_AGE = text(
+    "(coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)"
+    " < (coalesce(event.created_at, '-infinity'), event.id, event.tableoid, event.ctid)"
+)
+"""Which of two events with one request id arrived first, where rows carry no transaction ids."""
+
+_NO_KEY_IS_KNOWN = text(
+    "select drifted.gateway_customer_id, drifted.period_start, drifted.period_end from drifted where false"
+)
+"""No key is known to be subscribed, as there is no table billing_subscriptions; the statement around it says so."""
+
+# A partition that was attached after the snapshot of the transaction, or null.
+# Invariant: the catalog is read at the snapshot; pg_partition_tree sees what is attached now, as do all statements
+# that read the table.
+_ATTACHED_SINCE_SNAPSHOT = labelled(
+    "attached_since_snapshot",
+    """
+    with recursive part as (
+        select to_regclass(name)::oid as relid from unnest(cast(:tables as text[])) as name
+        union all
+        select inherited.inhrelid from part join pg_inherits as inherited on inherited.inhparent = part.relid
+    )
+    select min(tree.relid::text)
+    from unnest(cast(:tables as text[])) as name
+    cross join lateral pg_partition_tree(to_regclass(name)) as tree
+    where tree.relid not in (select relid from part where relid is not null)
+    """,
+)
+
+IS_SETTLED = text(
+    "(age(countable.event_xid) < 0 or age(countable.event_xid) > age(cast(cast(:settled_below as xid8) as xid)))"
+)
+"""Whether the transaction that wrote an event had ended by the newest horizon that a run took long enough ago. Decided
+by the row's own transaction, never by a column that the application fills; without such a horizon nothing is settled.
+The age of a row that was frozen long ago may be negative: it is old."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as the catalog describes it, for the role we are.
+
+    Attributes:
+        name: As found through search_path.
+        kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
+        types: Column name to type name.
+        defaulted: Columns that fill themselves on insert.
+        unique_keys: Column sets of valid, unconditional unique indexes.
+        leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
+        checked_columns: Columns that a valid CHECK speaks of.
+        row_security_active: Whether policies filter what we see.
+        foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
+        heir: A table that inherits from it without being a partition.
+        finds_periods: An index of it, or of each partition, begins with `period_start`, or with `usage_type` and it.
+        can_select: Privilege on the whole table.
+        can_insert: Privilege on the whole table.
+        can_delete: Privilege on the whole table.
+        updatable_columns: Columns that we may update.
+    """
+
+    name: str
+    kind: str
+    types: dict[str, str]
+    defaulted: frozenset[str]
+    unique_keys: tuple[frozenset[str], ...]
+    leading_index_columns: frozenset[str]
+    checked_columns: frozenset[str]
+    row_security_active: bool
+    foreign_part: str | None
+    heir: str | None
+    finds_periods: bool
+    can_select: bool
+    can_insert: bool
+    can_delete: bool
+    updatable_columns: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server and our role on it.
+
+    Attributes:
+        version: As `server_version_num`, for example 150018.
+        version_name: For people.
+        is_standby: In recovery: lags behind and takes no writes.
+        role: Who we are.
+        database: Where we are.
+        search_path: Where unqualified tables are looked up.
+        is_read_only: Transactions are read only by default.
+        can_create_schema: May create schema `recon`.
+        has_schema: Schema `recon` exists.
+        can_use_schema: May use what is in it.
+        clock_seconds: The server's clock, in seconds since 1970.
+    """
+
+    version: int
+    version_name: str
+    is_standby: bool
+    role: str
+    database: str
+    search_path: str
+    is_read_only: bool
+    can_create_schema: bool
+    has_schema: bool
+    can_use_schema: bool
+    clock_seconds: float
+
+
+@dataclass(frozen=True)
+class BillingTables:
+    """What the statements need to know of the tables.
+
+    Attributes:
+        request_id_is_unique: The log itself refuses a repeated request id of a gateway.
+        quantity_is_numeric: Quantities can be fractions, NaN or infinite.
+        has_subscriptions: Without them limits are unknown.
+        has_ingest_xid: Events carry the transaction that inserted them.
+        finds_periods: An index tells which events begin before or after a moment.
+        to_lock: The tables that a decision locks.
+        log_identity: Which log this is: server, database, tables and partitions.
+        catalog_version: Another one as soon as anything about the tables has changed.
+    """
+
+    request_id_is_unique: bool
+    quantity_is_numeric: bool
+    has_subscriptions: bool
+    has_ingest_xid: bool
+    finds_periods: bool
+    to_lock: tuple[str, ...]
+    log_identity: str
+    catalog_version: str
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The files that stand for the placeholders of a statement."""
+        kind = "" if self.request_id_is_unique else "_deduplicated"
+        return {
+            "countable_events": f"countable_events{kind}",
+            "key_figures": f"key_figures{kind}",
+            "came_before": "came_before_by_transaction" if self.has_ingest_xid else _CAME_BEFORE_BY_AGE,
+            "judged_events": "judged_events",
+            "in_extent": "in_extent",
+            "valid_event": "valid_event",
+            "kept_name": "kept_name",
+        }
+
+    @property
+    def limit_parts(self) -> dict[str, Part]:
+        """The file that finds subscribed keys."""
+        return {"subscribed_keys": "subscribed_keys" if self.has_subscriptions else _NO_KEY_IS_KNOWN}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that the parts bind."""
+        return {
+            "quantity_is_numeric": self.quantity_is_numeric,
+        }
+
+
+def describe_server(connection: Connection) -> Server:
+    """What kind of server this is."""
+    return Server(**connection.execute(statement("describe_server")).mappings().one())
+
+
+def describe_table(connection: Connection, name: str) -> Table | None:
+    """The table that search_path finds under this name, or None."""
+    return describe_tables(connection, name).get(name)
+
+
+def describe_tables(connection: Connection, *names: str) -> dict[str, Table]:
+    """The tables that search_path finds under these names; those that it does not find are left out."""
+    rows = connection.execute(statement("describe_tables"), {"table_names": list(names)}).mappings()
+    return {row["wanted"]: _table(row) for row in rows}
+
+
+def _table(row: Mapping[Any, Any]) -> Table:
+    columns: dict[str, dict[str, Any]] = row["columns"] or {}
+    return Table(
+        name=row["name"],
+        kind=row["kind"],
+        types={column: facts["type"] for column, facts in columns.items()},
+        defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
+        unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
+        leading_index_columns=frozenset(row["leading_index_columns"]),
+        checked_columns=frozenset(row["checked_columns"]),
+        row_security_active=row["row_security_active"],
+        foreign_part=row["foreign_part"],
+        heir=row["heir"],
+        finds_periods=row["finds_periods"],
+        can_select=row["can_select"],
+        can_insert=row["can_insert"],
+        can_delete=row["can_delete"],
+        updatable_columns=frozenset(row["updatable_columns"]),
+    )
+
+
+def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
+    """What is missing or of a type that we cannot work with, a sentence each."""
+    sentences: list[str] = []
+    if name == EVENTS and table.kind == "v":
+        sentences.append(f"{name} is a view, in which two events with one request id cannot be told apart")
+    for column, types in REQUIRED_COLUMNS[name].items():
+        found = table.types.get(column)
+        if found is None:
+            sentences.append(f"{name} has no column {column}")
+        elif found not in types:
+            sentences.append(f"{name}.{column} is {found}, not {' or '.join(types)}")
+    if name == SUBSCRIPTIONS and "status" not in table.types:
+        sentences.append(f"{name} has no column status")
+    return tuple(sentences)
+
+
+def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
+    """Why log or counters are not of a kind that we can work with, and the fix; None if they are."""
+    if name == SUBSCRIPTIONS:
+        return None
+    if table.foreign_part is not None:
+        is_part = table.foreign_part != table.name
+        named = f"{table.foreign_part} is a foreign table" + (f", and a part of {table.name}" if is_part else "")
+        return (
+            f"{named}: it can neither be locked nor read at one snapshot with the rest, "
+            "so right counters would look wrong.",
+            f"Move its rows into a table of this database, or: "
+            f"alter table {table.name} detach partition {table.foreign_part};"
+            if is_part
+            else f"Point DATABASE_URL at the database that holds {name} itself.",
+        )
+    if table.kind == "m":
+        return (
+            f"{table.name} is a materialized view, which is as old as its last refresh.",
+            f"Let search_path find the table {name} itself.",
+        )
+    if name == COUNTERS and table.heir is not None:
+        return (
+            f"Table {table.heir} inherits from {table.name} without being a partition of it: "
+            "a key could have a counter in each, which no unique key forbids.",
+            f"alter table {table.heir} no inherit {table.name};",
+        )
+    return None
+
+
+def has_unique_key(table: Table, columns: frozenset[str]) -> bool:
+    """Whether the table itself refuses two rows with equal values in these columns."""
+    return any(key and key <= columns for key in table.unique_keys)
+
+
+def require_trustworthy(connection: Connection) -> BillingTables:
+    """Look at server and tables, and refuse what a repair must never rely on.
+
+    In each transaction anew: what a connection has looked up before holds as long as the catalog's version does.
+
+    Returns:
+        The facts that choose the statements.
+
+    Raises:
+        UntrustworthyLogError: With the cause and its mend.
+        SchemaVersionError: Schema recon was prepared by another release, for example since this run began.
+    """
+    catalog = connection.execute(statement("catalog_version")).one()
+    if catalog.schema_version != SCHEMA_VERSION:
+        require_version(connection, catalog.schema_version, database=describe_server(connection).database)
+    known: BillingTables | None = connection.info.get(BillingTables)
+    if known and known.catalog_version == catalog.version and not catalog.is_standby and not catalog.hides_rows:
+        return known
+    connection.info[BillingTables] = found = _look_up(connection, catalog.version)
+    return found
+
+
+@contextmanager
+def decision(
+    connection: Connection,
+    isolation: Isolation = "READ COMMITTED",
+    *,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
+) -> Generator[BillingTables]:
+    """A transaction that reads the application's tables for a decision, and the facts of them.
+
+    Invariant: the tables are locked against rewriting, truncation and new policies before the first snapshot is
+    taken, so that no snapshot is older than what it reads.
+
+    Args:
+        connection: Not in a transaction.
+        isolation: Of the transaction.
+        lock_timeout_ms: The longest wait for a lock.
+        statement_timeout_ms: The longest that a statement may take.
+        idle_timeout_ms: The longest that the transaction may wait for this process.
+
+    Raises:
+        UntrustworthyLogError: With the cause and its fix.
+        PutOffError: Somebody holds one of the tables, or attached a partition since the snapshot.
+    """
+    known: BillingTables | None = connection.info.get(BillingTables)
+    if known is None:  # which tables there are is to be known before they can be locked
+        with begin(connection):
+            known = require_trustworthy(connection)
+    with begin(
+        connection,
+        isolation,
+        lock_tables=known.to_lock,
+        lock_timeout_ms=lock_timeout_ms,
+        statement_timeout_ms=statement_timeout_ms,
+        idle_timeout_ms=idle_timeout_ms,
+    ):
+        yield require_trustworthy(connection)
+        if isolation == "REPEATABLE READ":
+            _require_no_new_partition(connection)
+
+
+def _require_no_new_partition(connection: Connection) -> None:
+    """Refuse what was read if a partition came since the snapshot: its rows were seen, its increments were not."""
+    attached = connection.execute(_ATTACHED_SINCE_SNAPSHOT, {"tables": [EVENTS, COUNTERS]}).scalar_one()
+    if attached is not None:
+        raise PutOffError(
+            f"The run was put off: partition {attached} was attached while it read.",
+            mend="Nothing, the next run tries again.",
+        )
+
+
+def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
+    server = describe_server(connection)
+    if server.is_standby:
+        raise UntrustworthyLogError(
+            f"The database {server.database} is a standby: it lags behind its primary and takes no writes.",
+            mend="Point DATABASE_URL at the primary.",
+        )
+    tables = describe_tables(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
+    events = _require_table(tables.get(EVENTS), EVENTS, server)
+    counters = _require_table(tables.get(COUNTERS), COUNTERS, server)
+    if not has_unique_key(counters, frozenset(COUNTER_KEY)):
+        raise UntrustworthyLogError(
+            f"{COUNTERS} has no unique key on {', '.join(COUNTER_KEY)}: "
+            "a key could have two counters, and none of them would be right.",
+            mend=f"create unique index concurrently on {COUNTERS} ({', '.join(COUNTER_KEY)});",
+        )
+    subscriptions = tables.get(SUBSCRIPTIONS)
+    if subscriptions is not None:
+        _require_visible(subscriptions, SUBSCRIPTIONS, server)
+    return BillingTables(
+        request_id_is_unique=has_unique_key(events, REQUEST_KEY),
+        quantity_is_numeric=events.types["quantity"] == "numeric",
+        has_subscriptions=subscriptions is not None,
+        has_ingest_xid=events.types.get("ingest_xid") == "xid8",
+        finds_periods=events.finds_periods,
+        to_lock=(EVENTS, COUNTERS, SUBSCRIPTIONS)
+        if subscriptions is not None and subscriptions.kind in _LOCKABLE
+        else (EVENTS, COUNTERS),
+        log_identity=connection.execute(statement("log_identity")).scalar_one(),
+        catalog_version=catalog_version,
+    )
+
+
+def _require_table(table: Table | None, name: str, server: Server) -> Table:
+    if table is None:
+        raise UntrustworthyLogError(
+            f"There is no table {name} in {server.database} on the search_path ({server.search_path}).",
+            mend="Point DATABASE_URL at the application's database, or add its schema: "
+            f"alter role {server.role} set search_path = <schema>; "
+            "For a new project: recon init --with-billing-tables.",
+        )
+    _require_visible(table, name, server)
+    return table
+
+
+def _require_visible(table: Table, name: str, server: Server) -> None:
+    wrong = wrong_columns(table, name)
+    if wrong:
+        raise UntrustworthyLogError(
+            f"{'; '.join(wrong)}.",
+            mend=f"Check that search_path ({server.search_path}) finds the application's own {name}.",
+        )
+    unsound = unsound_kind(table, name)
+    if unsound is not None:
+        raise UntrustworthyLogError(unsound[0], mend=unsound[1])
+    if table.row_security_active:
+        raise UntrustworthyLogError(
+            f"Row level security is active on {table.name} for role {server.role}: it would hide rows without an "
+            "error, and counters would be repaired to too little.",
+            mend=f"alter role {server.role} bypassrls; or use a role that has it.",
+        )
+    if not table.can_select:
+        raise UntrustworthyLogError(
+            f"Role {server.role} may not read {table.name}.",
+            mend=f"grant select on {table.name} to {server.role};",
+        )

@@ -1,0 +1,203 @@
+"""The column `ingest_xid` that makes the log readable in increments: what of it is there, and how it is put there.
+
+Invariant: a live log is never rewritten, and nobody waits for more than a moment: the column comes without a default
+and gets it afterwards, which fills new rows only; the index is built concurrently; each lock is asked for briefly,
+again and again. What is left to do is read from the catalog before each step, so a preparation that was killed goes on
+where it was, and two at once do the work once.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, text
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.errors import is_lock_not_had
+from recon_pipeline.store.postgres.statements import labelled, statement
+
+LOCK_MIGRATIONS = labelled("lock_migrations", "select pg_advisory_xact_lock(720271125)")
+"""One preparation of a database at a time; it ends with the transaction, and the number is our own."""
+
+LOCK_TIMEOUT_MS = 500
+"""How long a step may wait for its lock: everybody who comes after it waits behind it."""
+
+LONG_LOCK_TIMEOUT_MS = 1_500
+"""Every fifth attempt waits longer than `deadlock_timeout` (1 s), when Postgres cancels an autovacuum in the way."""
+
+IDLE_TIMEOUT_MS = 1_750
+"""A step that has its lock and whose process is frozen or cut off lets it go after this."""
+
+LOCK_ATTEMPTS = 20
+
+ATTEMPTS_OF_ONE_STEP = 5
+"""A step that is lacking again after so many times does not help, for example as its index's name is taken."""
+
+_AS_IT_STANDS = {"no_parameters": True}  # a name may hold a per cent sign
+
+
+class Need(StrEnum):
+    """What a lack means.
+
+    Attributes:
+        REQUIRED: Without it sums are taken from the whole log.
+        ADVISED: The same, and it is the operator's to decide.
+        OPTIONAL: Runs are incremental without it; it spares them something later.
+    """
+
+    REQUIRED = "required"
+    ADVISED = "advised"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that the log does not have.
+
+    Attributes:
+        kind: What that means.
+        lacks: A sentence.
+        statement: The SQL that mends it, or None where none does.
+        is_concurrent: It must run outside a transaction, and waits for open ones without holding anybody up.
+    """
+
+    kind: Need
+    lacks: str
+    statement: str | None
+    is_concurrent: bool
+
+    @property
+    def rules_out_increments(self) -> bool:
+        """Whether sums have to be taken from the whole log."""
+        return self.kind is not Need.OPTIONAL
+
+
+@dataclass(frozen=True)
+class LogOwner:
+    """Who may alter the log.
+
+    Attributes:
+        owner: Its role.
+        missing_grant: The statement that lets it use schema `recon`, which the triggers need, or None if it can.
+        is_ours_to_grant: We own schema `recon`.
+    """
+
+    owner: str
+    missing_grant: str | None
+    is_ours_to_grant: bool
+
+
+def lacking(connection: Connection, *, request_id_is_unique: bool) -> tuple[Lack, ...]:
+    """What the log lacks, in the order in which it is mended; reads the catalog only."""
+    rows = connection.execute(statement("plan_increments"), {"request_id_is_unique": request_id_is_unique}).mappings()
+    return tuple(Lack(Need(row["kind"]), row["lacks"], row["statement"], row["is_concurrent"]) for row in rows)
+
+
+def has_foreign_ids(connection: Connection) -> bool:
+    """Whether events carry transaction ids that this server has not come to, as after a restore on another server."""
+    return connection.execute(statement("foreign_transaction_ids")).scalar_one()
+
+
+def owner_of_log(connection: Connection) -> LogOwner:
+    """Who may alter the log, and whether that role can make the triggers."""
+    return LogOwner(**connection.execute(statement("owner_of_log")).mappings().one())
+
+
+def let_owner_use_schema(connection: Connection, log: LogOwner) -> None:
+    """Run the missing grant."""
+    if log.missing_grant is not None:
+        connection.exec_driver_sql(log.missing_grant, execution_options=_AS_IT_STANDS)
+
+
+def install(
+    connection: Connection, *, request_id_is_unique: bool, on_step: Callable[[str], None] = lambda _: None
+) -> tuple[Lack, ...]:
+    """Add what is lacking; running it again changes nothing.
+
+    Args:
+        connection: Not in a transaction.
+        request_id_is_unique: The log itself refuses a repeated request id of a gateway.
+        on_step: Told each statement before it runs.
+
+    Returns:
+        What is still lacking, since it is not ours to decide or has no mend.
+
+    Raises:
+        DBAPIError: Our role may not alter the log, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
+        ReconError: A statement ran and did not help.
+    """
+    return _Installation(connection, request_id_is_unique, on_step, Counter()).run()
+
+
+@dataclass(frozen=True)
+class _Installation:
+    connection: Connection
+    request_id_is_unique: bool
+    on_step: Callable[[str], None]
+    done: Counter[str]
+
+    def run(self) -> tuple[Lack, ...]:
+        while True:
+            attempts = Retrying(
+                retry=retry_if_exception(is_lock_not_had),
+                stop=stop_after_attempt(LOCK_ATTEMPTS),
+                wait=wait_random_exponential(multiplier=0.1, max=2),
+                reraise=True,
+            )
+            for attempt in attempts:
+                with attempt:
+                    number = attempt.retry_state.attempt_number
+                    left, step = self._next(LONG_LOCK_TIMEOUT_MS if number % 5 == 0 else LOCK_TIMEOUT_MS)
+                    if step is None:
+                        return left
+                    if step.is_concurrent:
+                        self._run_concurrently(step.statement or "")
+
+    def _next(self, lock_timeout_ms: int) -> tuple[tuple[Lack, ...], Lack | None]:
+        """What is lacking and the step to take, which is done already if it can be done in a transaction."""
+        with begin(self.connection, lock_timeout_ms=lock_timeout_ms, idle_timeout_ms=IDLE_TIMEOUT_MS):
+            # So that of two preparations one does the step, and the other one sees it done.
+            self.connection.execute(LOCK_MIGRATIONS)
+            left = lacking(self.connection, request_id_is_unique=self.request_id_is_unique)
+            ours = [lack for lack in left if lack.statement is not None and lack.kind is not Need.ADVISED]
+            # What is in the way for good, or an index that somebody builds, which would hold up every other step.
+            is_stuck = any(lack.statement is None and lack.kind is Need.REQUIRED for lack in left)
+            if is_stuck or not ours:
+                return left, None
+            step, sql = ours[0], ours[0].statement or ""
+            if self.done[sql] >= ATTEMPTS_OF_ONE_STEP:
+                raise ReconError(
+                    f"{step.lacks}, and this was run {ATTEMPTS_OF_ONE_STEP} times and did not help: {sql};",
+                    changed="What was done before stays, and runs read the whole log.",
+                    mend="Run that statement by hand, look at what it says, and run recon init again.",
+                )
+            if sql not in self.done:
+                self.done[sql] = 0
+                self.on_step(sql)
+            if not step.is_concurrent:
+                self.connection.exec_driver_sql(sql, execution_options=_AS_IT_STANDS)
+                self.done[sql] += 1
+            return left, step
+
+    def _run_concurrently(self, sql: str) -> None:
+        self.done[sql] += 1
+        self.connection.execution_options(isolation_level="AUTOCOMMIT")
+        with self.connection.begin(), _patiently(self.connection):
+            self.connection.exec_driver_sql(sql, execution_options=_AS_IT_STANDS)
+
+
+@contextmanager
+def _patiently(connection: Connection) -> Generator[None]:
+    """Without limits: what is built concurrently waits for transactions that are open, and holds nobody up."""
+    connection.execute(text("set lock_timeout = 0"))
+    connection.execute(text("set statement_timeout = 0"))
+    try:
+        yield
+    finally:
+        if not connection.invalidated and not connection.closed:
+            connection.execute(text("reset lock_timeout"))
+            connection.execute(text("reset statement_timeout"))

@@ -1,0 +1,215 @@
+"""The connection to the billing database: how it is opened, how its transactions behave, its name in a message.
+
+Invariant: every transaction has bounded waits, UTC and no JIT from its first statement on, and gives a pooled
+connection back as it was (a pooler in transaction mode is fine: no session state, no server-side prepared statements).
+Settings and table locks are sent before the first statement that takes a snapshot: a rewriting ALTER TABLE and TRUNCATE
+are not MVCC-safe (PostgreSQL manual, 13.6), a snapshot older than them would see an empty table.
+No connection is given out on which schema `recon` is of another version than this code needs, unless that is asked for
+by name.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from recon_pipeline.core.database_url import for_psycopg, redacted
+from recon_pipeline.core.errors import PutOffError
+from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, sqlstate, told
+from recon_pipeline.store.postgres.schema_version import installed_version, is_known_to_be_ours, require_version
+from recon_pipeline.store.postgres.statements import statement
+
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
+
+WORK_MEM = "128MB"
+"""Enough for the hash aggregate of about a million keys: a tick that spills to disk takes four times as long."""
+
+LOCK_TIMEOUT_MS = 2_000
+STATEMENT_TIMEOUT_MS = 30 * 60 * 1_000
+"""A comparison of a very large log may take minutes; nothing of ours may run on for ever."""
+
+IDLE_TIMEOUT_MS = 30_000
+"""How long a transaction may wait for its own process: the server ends the session of one that is frozen or cut off."""
+
+_SETTINGS = """\
+set local timezone = 'UTC';
+set local datestyle = 'ISO';
+set local jit = off;
+set local standard_conforming_strings = on;
+set local quote_all_identifiers = off;
+set local row_security = off;
+set local work_mem = '{work_mem}';
+set local lock_timeout = {lock_timeout_ms};
+set local statement_timeout = {statement_timeout_ms};
+set local idle_in_transaction_session_timeout = {idle_timeout_ms};
+"""
+# SET and LOCK TABLE take no snapshot. With row_security off, a policy that would hide rows is an error.
+
+
+class BillingDatabase:
+    """The application's database.
+
+    Args:
+        url: Any form of a Postgres URL; it may hold a password, which is never shown.
+        keeps_connection: Use one connection again and again until `close`, which knows the tables already: for a run,
+            whose statements are short.
+    """
+
+    def __init__(self, url: str, *, keeps_connection: bool = False) -> None:
+        self.name = redacted(url)
+        self.engine = create_engine(
+            for_psycopg(url),
+            poolclass=QueuePool if keeps_connection else NullPool,
+            pool_pre_ping=keeps_connection,
+            connect_args={
+                "application_name": "recon_pipeline",
+                "client_encoding": "utf8",  # whatever the database is stored in
+                "connect_timeout": 10,
+                "prepare_threshold": None,
+                "keepalives_idle": 30,
+            },
+        )
+
+    def close(self) -> None:
+        """Close a connection that was kept."""
+        self.engine.dispose()
+
+    @contextmanager
+    def connection(self, *, any_schema_version: bool = False) -> Generator[Connection]:
+        """One connection for several transactions, closed at the end.
+
+        Args:
+            any_schema_version: Also where schema `recon` is of another version than this code needs, or missing: for
+                what prepares a database or examines it.
+
+        Raises:
+            SchemaVersionError: Schema `recon` is of another version, or missing.
+            ReconError: In the three parts that a person needs, for whatever the driver reports.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            if not any_schema_version and not is_known_to_be_ours(connection):
+                with begin(connection):
+                    installed = installed_version(connection)
+                require_version(connection, installed, database=self.name)
+            yield connection
+
+    @contextmanager
+    def transaction(
+        self,
+        isolation: Isolation = "READ COMMITTED",
+        *,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        any_schema_version: bool = False,
+    ) -> Generator[Connection]:
+        """One transaction on a connection of its own, committed at the end unless the block raises.
+
+        Raises:
+            SchemaVersionError: Schema `recon` is of another version, or missing.
+            ReconError: In the three parts that a person needs, for whatever the driver reports.
+        """
+        with (
+            self.connection(any_schema_version=any_schema_version) as connection,
+            begin(connection, isolation, lock_timeout_ms=lock_timeout_ms),
+        ):
+            yield connection
+
+
+@contextmanager
+def begin(
+    connection: Connection,
+    isolation: Isolation = "READ COMMITTED",
+    *,
+    lock_tables: Sequence[str] = (),
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
+) -> Generator[None]:
+    """A transaction on an open connection, with our settings. Driver errors pass through as they are.
+
+    Args:
+        connection: Not in a transaction.
+        isolation: Of the transaction.
+        lock_tables: Names of tables, locked `in access share mode` before the first snapshot, so that nobody rewrites
+            or truncates them before the transaction ends.
+        lock_timeout_ms: The longest wait for a lock.
+        statement_timeout_ms: The longest that a statement may take.
+        idle_timeout_ms: The longest that the transaction may wait for this process.
+
+    Raises:
+        PutOffError: Somebody holds one of the tables.
+    """
+    connection.execution_options(isolation_level=isolation)
+    with connection.begin():
+        connection.exec_driver_sql(
+            _SETTINGS.format(
+                work_mem=WORK_MEM,
+                lock_timeout_ms=lock_timeout_ms,
+                statement_timeout_ms=statement_timeout_ms,
+                idle_timeout_ms=idle_timeout_ms,
+            )
+        )
+        if lock_tables:
+            _lock(connection, lock_tables)
+        yield
+
+
+def identity(connection: Connection) -> str:
+    """Which database it is, whatever host name or pooler it is reached through."""
+    return connection.execute(statement("database_identity")).scalar_one()
+
+
+def limit_waits(connection: Connection, *, lock_timeout_ms: int, statement_timeout_ms: int) -> None:
+    """Other limits for the rest of the transaction."""
+    connection.exec_driver_sql(
+        f"set local lock_timeout = {lock_timeout_ms}; set local statement_timeout = {statement_timeout_ms}"
+    )
+
+
+def look_up_by_index(connection: Connection) -> None:
+    """For the rest of the transaction rows are found by index: for statements that look for few among many.
+
+    The planner knows nothing of the newest rows and of a column that was just added; what it expects is then a
+    third of the table, which it would read whole.
+    """
+    connection.exec_driver_sql("set local enable_seqscan = off")
+
+
+def look_up_each_by_index(connection: Connection) -> None:
+    """The same, and each row is looked up by itself: for staged events, of which there are no statistics."""
+    look_up_by_index(connection)
+    connection.exec_driver_sql("set local enable_hashjoin = off; set local enable_mergejoin = off")
+
+
+def plan_as_usual(connection: Connection) -> None:
+    """Takes `look_up_by_index` and `sum_by_hash` back, within the same transaction."""
+    connection.exec_driver_sql(
+        "set local enable_seqscan = default; set local enable_hashjoin = default; "
+        "set local enable_mergejoin = default; "
+        "set local enable_sort = default; set local enable_incremental_sort = default"
+    )
+
+
+def sum_by_hash(connection: Connection) -> None:
+    """For the rest of the transaction extents are read in one pass and summed by a hash of the keys.
+
+    Where the planner expects the hash to outgrow `WORK_MEM` it would read the log by an index on periods and sort each
+    of them, which takes three times as long as a pass that spills.
+    """
+    plan_as_usual(connection)
+    connection.exec_driver_sql("set local enable_sort = off; set local enable_incremental_sort = off")
+
+
+def _lock(connection: Connection, tables: Sequence[str]) -> None:
+    try:
+        connection.exec_driver_sql(f"lock table {', '.join(tables)} in access share mode")
+    except DBAPIError as error:
+        if sqlstate(error) != LOCK_TIMED_OUT:
+            raise
+        raise PutOffError(
+            f"The run was put off: somebody holds {' or '.join(tables)} locked, for example a migration.",
+            mend="Nothing, the next run tries again. If it stays: look in pg_locks for an AccessExclusiveLock on these "
+            "tables and in pg_stat_activity for its transaction; let migrations set a lock_timeout.",
+        ) from error

@@ -1,0 +1,60 @@
+"""The version of schema `recon` that this code works on, and the refusal to work on another.
+
+Invariant: an older release knows nothing of what a newer one keeps, and the reverse; so versions are compared on each
+connection before anything else, and at the snapshot of each decision. Knows the version as a constant, since loading
+Alembic takes longer than most commands do; a test holds it to the last migration.
+"""
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from recon_pipeline.core.errors import SchemaVersionError
+from recon_pipeline.store.postgres.errors import sqlstate
+
+SCHEMA_VERSION = "0008"
+
+_NOT_THERE = ("42P01", "3F000")  # undefined_table, invalid_schema_name
+_IS_OURS = "schema recon is of our version"
+
+
+def is_known_to_be_ours(connection: Connection) -> bool:
+    """Whether the version was compared on this connection of the driver, however often it was given out since."""
+    return connection.info.get(_IS_OURS, False)
+
+
+def installed_version(connection: Connection) -> str | None:
+    """The version of schema `recon`, or None if it was never prepared; the transaction has failed in that case."""
+    try:
+        return connection.exec_driver_sql("select max(version_num) from recon.schema_version").scalar_one()
+    except DBAPIError as error:
+        if sqlstate(error) not in _NOT_THERE:
+            raise
+        return None
+
+
+def require_version(connection: Connection, installed: str | None, *, database: str) -> None:
+    """Refuse any version but the one that this code works on.
+
+    Args:
+        connection: On which it was read.
+        installed: What was read, or None if the database was never prepared.
+        database: As a person knows it, without its password.
+
+    Raises:
+        SchemaVersionError: With its fix.
+    """
+    connection.info[_IS_OURS] = installed == SCHEMA_VERSION
+    if installed == SCHEMA_VERSION:
+        return
+    if installed is None:
+        raise SchemaVersionError(
+            f"{database} was never prepared: it has no schema recon, or an empty one.", mend="Run recon init."
+        )
+    is_newer = installed > SCHEMA_VERSION
+    raise SchemaVersionError(
+        f"Schema recon in {database} is at version {installed}, and this release works on version {SCHEMA_VERSION}.",
+        mend="A newer release prepared it: upgrade this package to that release, wherever it runs (recon --version)."
+        if is_newer
+        else "Run recon init with this release, then this again.",
+        is_newer=is_newer,
+    )

@@ -1,0 +1,1 @@
+"""What is remembered and reported: runs, alerts, metrics, explanations, the schedule, requirements."""

@@ -1,0 +1,350 @@
+"""Alerts in schema `recon`: what fails, the outbox of messages, and what of them was delivered.
+
+Invariant: what is noticed and the message that tells of it commit together; a message stays due for a target until the
+target took it. A target may get one twice (it took it, and we died before writing that down), never none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.alert_targets import AlertTarget
+from recon_pipeline.core.alerts import Alarm, Change, Message, Observation, Severity, messages, observe, remind
+from recon_pipeline.core.ended_runs import EndedRun, OwnRecord, observations, silence
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.store.counters.pause import read_pause
+from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.records import runs
+
+# Up to where runs were noticed.
+_READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
+# A subject that passes again.
+_DELETE_ALARM = labelled("delete_alarm", "delete from recon.alert_state where subject = :subject")
+# Forgets runs so old that Dagster has deleted them.
+_FORGET_ALERT_RUNS = labelled(
+    "forget_alert_runs",
+    """
+    delete from recon.alert_run
+    where ended_at < cast(:runs_noticed_until as timestamptz) - make_interval(days => :days)
+    """,
+)
+# Begins to watch, once: what ended before is nobody's news.
+_WATCH_ALERTS = labelled(
+    "watch_alerts",
+    """
+    insert into recon.alert_watch (runs_noticed_until)
+    values (:runs_noticed_until)
+    on conflict do nothing
+    """,
+)
+# How far was noticed, locked until the transaction ends.
+# Invariant: two that notice do so one after the other, so that nothing is told twice.
+_LOCK_ALERT_WATCH = labelled(
+    "lock_alert_watch",
+    """
+    select watching_since, paused_at, runs_noticed_until, clock_timestamp() as now
+    from recon.alert_watch
+    for update
+    """,
+)
+# What fails now.
+_READ_ALARMS = labelled(
+    "read_alarms",
+    """
+    select subject, severity, partitions, details, failing_since, told_at
+    from recon.alert_state
+    order by failing_since, subject
+    """,
+)
+# A message was delivered.
+_NOTE_DELIVERED = labelled(
+    "note_delivered",
+    """
+    update recon.alert_delivery
+    set delivered_at = clock_timestamp(), error = null
+    where alert_id = :alert_id and target = :target
+    """,
+)
+# Moves on to where runs are noticed now, and remembers a pause while there is one.
+_NOTE_ALERT_WATCH = labelled(
+    "note_alert_watch",
+    """
+    update recon.alert_watch
+    set
+        runs_noticed_until = greatest(runs_noticed_until, :runs_noticed_until),
+        paused_at = case when :is_paused then clock_timestamp() else paused_at end
+    """,
+)
+# Takes note of runs that ended; returns those that were not known.
+# Invariant: a run is noticed once, however often it is read.
+_NOTE_ALERT_RUNS = labelled(
+    "note_alert_runs",
+    """
+    insert into recon.alert_run (run_id, ended_at)
+    select run_id, ended_at
+    from unnest(cast(:run_ids as text[]), cast(:ended_at as timestamptz[])) as ended (run_id, ended_at)
+    on conflict do nothing
+    returning run_id
+    """,
+)
+# Whether a target is to be told something now: it has not got a message that is new, or whose wait is over.
+_IS_TARGET_DUE = labelled(
+    "is_target_due",
+    """
+    select exists (
+        select from recon.alert_delivery
+        where target = :target
+            and delivered_at is null
+            and next_attempt_at <= clock_timestamp()
+    )
+    """,
+)
+# Messages that were delivered to everybody, or to nobody since no target was set, and are old.
+_DELETE_OLD_ALERTS = labelled(
+    "delete_old_alerts",
+    """
+    delete from recon.alert_outbox as alert
+    where alert.noticed_at < clock_timestamp() - make_interval(days => :days)
+        and not exists (
+            select from recon.alert_delivery as delivery
+            where delivery.alert_id = alert.id and delivery.delivered_at is null
+        )
+    """,
+)
+# A message was not delivered: its target is left alone, each time for twice as long as before, up to a bound.
+# Invariant: all that the target has not got waits for the oldest, so that messages arrive in their order.
+_NOTE_UNDELIVERED = labelled(
+    "note_undelivered",
+    """
+    update recon.alert_delivery as waiting
+    set
+        error = case when waiting.alert_id = :alert_id then :error else waiting.error end,
+        claimed_until = case when waiting.alert_id = :alert_id then null else waiting.claimed_until end,
+        next_attempt_at = clock_timestamp() + make_interval(
+            secs => least(:first_seconds * 2 ^ least(tried.attempts - 1, 20), :longest_seconds) * (0.75 + random() / 4)
+        )
+    from recon.alert_delivery as tried
+    where tried.alert_id = :alert_id
+        and tried.target = :target
+        and waiting.target = tried.target
+        and waiting.delivered_at is null
+    """,
+)
+
+
+LEASE_SECONDS = 120
+"""Longer than any attempt may take; what was being sent by a process that died is sent again after this."""
+
+FIRST_RETRY_SECONDS = 25
+LONGEST_RETRY_SECONDS = 300
+"""A target that was away for an hour has everything within five minutes of its return."""
+
+KEEP_NOTICED_RUNS_DAYS = 40
+"""Longer than Dagster keeps runs (`KEEP_RUNS_DAYS`)."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that a target has not got, and that is ours to send for a while."""
+
+    alert_id: int
+    message: Message
+
+
+@dataclass(frozen=True)
+class Undelivered:
+    """What one target has not got.
+
+    Attributes:
+        target_name: For people.
+        messages: How many.
+        oldest_noticed_at: Of them.
+        error: Of the last attempt, or None before the first.
+    """
+
+    target_name: str
+    messages: int
+    oldest_noticed_at: datetime
+    error: str | None
+
+
+def noticed_until(connection: Connection, *, otherwise: datetime) -> datetime:
+    """Up to where runs were noticed; begins to watch at `otherwise` if nobody did."""
+    connection.execute(_WATCH_ALERTS, {"runs_noticed_until": otherwise})
+    return connection.execute(_READ_ALERT_WATCH).scalar_one()
+
+
+def notice(
+    connection: Connection,
+    ended: Sequence[EndedRun],
+    targets: Sequence[AlertTarget],
+    *,
+    database: str,
+    overview: str = "",
+) -> tuple[Message, ...]:
+    """Take in runs that ended, the dead man's switch and the time; put what changed into the outbox.
+
+    Args:
+        connection: In a transaction, which holds all of it or nothing.
+        ended: In the order in which they ended; those that were noticed before are left out here.
+        targets: Who is to be told.
+        database: Its name for people.
+        overview: Where to look in the UI, or ''.
+    """
+    watch = connection.execute(_LOCK_ALERT_WATCH).one()
+    fresh = _fresh(connection, ended)
+    is_paused = read_pause(connection) is not None
+    seen = [one for run in fresh for one in observations(run, _own_record(connection, run.run_id))]
+    seen.append(
+        silence(
+            last_success=last_success(connection),
+            paused_at=watch.now if is_paused else watch.paused_at,
+            watching_since=watch.watching_since,
+            now=watch.now,
+            link=overview,
+        )
+    )
+    until = max((run.ended_at for run in ended), default=watch.runs_noticed_until)
+    connection.execute(_NOTE_ALERT_WATCH, {"runs_noticed_until": until, "is_paused": is_paused})
+    connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
+    told = messages(_take_in(connection, seen, at=watch.now), database=database)
+    for message in told:
+        _put_in_outbox(connection, message, targets)
+    return told
+
+
+def alarms(connection: Connection) -> tuple[Alarm, ...]:
+    """What fails now, the oldest first."""
+    return tuple(
+        Alarm(
+            row.subject,
+            Severity(row.severity),
+            frozenset(map(BillingMonth.parse, row.partitions)),
+            row.details,
+            row.failing_since,
+            row.told_at,
+        )
+        for row in connection.execute(_READ_ALARMS)
+    )
+
+
+def last_success(connection: Connection) -> datetime | None:
+    """When a run over every customer last verified the current month, or None if none did."""
+    return connection.execute(statement("last_success")).scalar_one_or_none()
+
+
+def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
+    """Give what is due for addresses that are gone to those that are there; without any, it stays due."""
+    if not targets:
+        return
+    pairs = [(target, severity) for target in targets for severity in target.severities]
+    connection.execute(
+        statement("redirect_alerts"),
+        {
+            "targets": [target.fingerprint for target, _ in pairs],
+            "target_names": [target.name for target, _ in pairs],
+            "severities": [severity.value for _, severity in pairs],
+        },
+    )
+
+
+def is_due(connection: Connection, target: AlertTarget) -> bool:
+    """Whether the target is to be told something now, as opposed to left alone for a while."""
+    return connection.execute(_IS_TARGET_DUE, {"target": target.fingerprint}).scalar_one()
+
+
+def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed | None:
+    """The oldest message that the target has not got, of those after that one; None if there is none."""
+    parameters = {"target": target.fingerprint, "after": after, "lease_seconds": LEASE_SECONDS}
+    row = connection.execute(statement("claim_delivery"), parameters).one_or_none()
+    if row is None:
+        return None
+    message = Message(Severity(row.severity), row.is_resolved, row.title, row.body)
+    return Claimed(row.alert_id, message)
+
+
+def note_delivered(connection: Connection, claimed: Claimed, target: AlertTarget) -> None:
+    """The target took it."""
+    connection.execute(_NOTE_DELIVERED, {"alert_id": claimed.alert_id, "target": target.fingerprint})
+
+
+def note_undelivered(connection: Connection, claimed: Claimed, target: AlertTarget, error: str) -> None:
+    """The target did not take it, and is left alone for a while."""
+    connection.execute(
+        _NOTE_UNDELIVERED,
+        {
+            "alert_id": claimed.alert_id,
+            "target": target.fingerprint,
+            "error": error,
+            "first_seconds": FIRST_RETRY_SECONDS,
+            "longest_seconds": LONGEST_RETRY_SECONDS,
+        },
+    )
+
+
+def undelivered(connection: Connection) -> tuple[Undelivered, ...]:
+    """What is not delivered yet, by target."""
+    return tuple(Undelivered(**row) for row in connection.execute(statement("read_undelivered")).mappings())
+
+
+def delete_old(connection: Connection, *, days: int) -> int:
+    """Forget messages that are older than this and not due; returns how many."""
+    return connection.execute(_DELETE_OLD_ALERTS, {"days": days}).rowcount
+
+
+def _fresh(connection: Connection, ended: Sequence[EndedRun]) -> list[EndedRun]:
+    parameters = {"run_ids": [run.run_id for run in ended], "ended_at": [run.ended_at for run in ended]}
+    unknown = set(connection.execute(_NOTE_ALERT_RUNS, parameters).scalars())
+    return [run for run in ended if run.run_id in unknown]
+
+
+def _own_record(connection: Connection, run_id: str) -> OwnRecord | None:
+    record = runs.read(connection, run_id)
+    return OwnRecord(record.outcome, record.customers is not None, record.error) if record else None
+
+
+def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetime) -> list[Change]:
+    before = {alarm.subject: alarm for alarm in alarms(connection)}
+    now: dict[str, Alarm | None] = dict(before)
+    changes: list[Change | None] = []
+    for one in seen:
+        now[one.subject], change = observe(now.get(one.subject), one, at=at)
+        changes.append(change)
+    for subject, alarm in now.items():
+        if alarm is not None:
+            now[subject], change = remind(alarm, at=at)
+            changes.append(change)
+    for subject, alarm in now.items():
+        if alarm is None:
+            connection.execute(_DELETE_ALARM, {"subject": subject})
+        elif alarm != before.get(subject):
+            _write_alarm(connection, alarm)
+    return [change for change in changes if change is not None]
+
+
+def _write_alarm(connection: Connection, alarm: Alarm) -> None:
+    connection.execute(
+        statement("write_alarm"),
+        {
+            "subject": alarm.subject,
+            "severity": alarm.severity.value,
+            "partitions": sorted(month.key for month in alarm.months),
+            "details": alarm.details,
+            "failing_since": alarm.failing_since,
+            "told_at": alarm.told_at,
+        },
+    )
+
+
+def _put_in_outbox(connection: Connection, message: Message, targets: Sequence[AlertTarget]) -> None:
+    addressed = [target for target in targets if message.severity in target.severities]
+    connection.execute(
+        statement("add_alert"),
+        {
+            **asdict(message),
+            "targets": [target.fingerprint for target in addressed],
+            "target_names": [target.name for target in addressed],
+        },
+    )

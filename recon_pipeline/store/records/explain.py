@@ -1,0 +1,238 @@
+"""Why a counter is what it is: one customer's keys, and all that log, ledger and subscriptions say of them.
+
+Invariant: read at one snapshot, changed by nobody meanwhile. Postgres adds up; what is read is a few rows for each key,
+however many events there are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.quotas import Quota
+from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.statements import Part, statement
+
+KEYS_SHOWN = 24
+KEYS_EXPLAINED = 3
+ROWS_SHOWN = 10
+MOST_DAYS = 400
+Whole = int | Decimal
+"""A quantity: whole, unless the log's column is numeric and holds a fraction."""
+
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True)
+class Day:
+    """Usage that happened on one UTC day."""
+
+    day: date
+    event_count: int
+    usage_count: Whole
+    running_total: Whole
+
+
+@dataclass(frozen=True)
+class Producer:
+    """Who sent usage: a pattern of request ids, and a device ('' where metadata names none)."""
+
+    pattern: str
+    device: str
+    event_count: int
+    usage_count: Whole
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Burst:
+    """A minute with several events."""
+
+    minute: datetime
+    event_count: int
+    usage_count: Whole
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A row of the ledger."""
+
+    repaired_at: datetime
+    kind: str
+    usage_count_before: int | None
+    usage_count_after: int
+    usage_delta: Whole
+    usage_limit: int | None
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much the customer may use in the period.
+
+    Attributes:
+        units: None for a usage type without limits, or where it cannot be told.
+        source: Where it comes from, for a person.
+    """
+
+    units: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The day on which usage reached a limit, or None if it did not."""
+
+    name: str
+    units: int
+    day: date | None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The events of a key.
+
+    Attributes:
+        event_count: Events that count.
+        usage_count: What they add up to.
+        invalid_count: Never summed.
+        repeated_count: Their request id was counted before.
+        late_count: Arrived more than an hour after they happened.
+        late_usage: What those add up to.
+        latest_by_seconds: The longest that one was on its way.
+        outside_period_count: Happened outside of the period; they are summed.
+    """
+
+    event_count: int
+    usage_count: Whole
+    invalid_count: int
+    repeated_count: int
+    late_count: int
+    late_usage: Whole
+    latest_by_seconds: float | None
+    outside_period_count: int
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the customer with its counter; None where there is no row."""
+
+    gateway_name: str
+    usage_type: str
+    period_start: datetime
+    period_end: datetime
+    usage_count: int | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that is known of one key; lists are the first `ROWS_SHOWN`."""
+
+    key: Key
+    sums: Sums
+    limit: Limit
+    crossings: tuple[Crossing, ...]
+    days: tuple[Day, ...]
+    producers: tuple[Producer, ...]
+    bursts: tuple[Burst, ...]
+    repairs: tuple[Repair, ...]
+
+    @property
+    def difference(self) -> Whole:
+        """Counter minus event sum."""
+        return (self.key.usage_count or 0) - self.sums.usage_count
+
+
+def keys_of_customer(connection: Connection, customer: str, extent: Extent) -> tuple[Key, ...]:
+    """The keys of a customer in an extent, the latest period first, at most `KEYS_SHOWN`."""
+    parameters = {
+        "customer": customer,
+        "gateway_names": [usage.gateway_name for usage in extent.scope],
+        "usage_types": [usage.usage_type for usage in extent.scope],
+        "start": extent.start,
+        "end": extent.end,
+        "rows": KEYS_SHOWN,
+    }
+    return _rows(connection, "explain_keys", {}, parameters, Key)
+
+
+def explain(
+    connection: Connection, customer: str, key: Key, tables: BillingTables, quotas: Mapping[str, Quota]
+) -> Explanation:
+    """Gather what is known of one key.
+
+    Args:
+        connection: In a REPEATABLE READ transaction.
+        customer: By gateway_customer_id.
+        key: One of the customer's.
+        tables: How the tables are shaped.
+        quotas: Limits by usage type.
+    """
+    parameters = {
+        "customer": customer,
+        "gateway_name": key.gateway_name,
+        "usage_type": key.usage_type,
+        "period_start": key.period_start,
+        "period_end": key.period_end,
+        "rows": ROWS_SHOWN,
+        **tables.parameters,
+    }
+    parts = tables.parts | {"countable_of_key": "countable_of_key"}
+    days = _rows(connection, "explain_days", parts, parameters | {"rows": MOST_DAYS}, Day)
+    quota = quotas.get(key.usage_type)
+    limits = {"free": quota.free, "paid": quota.paid} if quota else {}
+    (sums,) = _rows(connection, "explain_sums", parts, parameters, Sums)
+    return Explanation(
+        key=key,
+        sums=sums,
+        limit=_limit(connection, parameters, tables, quota, MeteredUsage(key.gateway_name, key.usage_type)),
+        crossings=tuple(Crossing(name, units, _crossed(days, units)) for name, units in limits.items()),
+        days=days,
+        producers=_rows(connection, "explain_producers", parts, parameters, Producer),
+        bursts=_rows(connection, "explain_bursts", parts, parameters, Burst),
+        repairs=_rows(connection, "explain_repairs", {}, parameters, Repair),
+    )
+
+
+def _crossed(days: Sequence[Day], units: int) -> date | None:
+    return next((day.day for day in days if day.running_total >= units), None)
+
+
+def _limit(
+    connection: Connection,
+    parameters: Mapping[str, Any],
+    tables: BillingTables,
+    quota: Quota | None,
+    usage: MeteredUsage,
+) -> Limit:
+    if quota is None:
+        return Limit(None, f"RECON_QUOTAS has no limit for {usage.usage_type}")
+    if not tables.has_subscriptions:
+        return Limit(None, "there is no table billing_subscriptions, so nobody can tell free from paid")
+    found = connection.execute(statement("explain_subscriptions"), parameters).all()
+    if not found:
+        return Limit(quota.free, f"free: there is no subscription of {usage.gateway_name} for this customer")
+    newest = found[0]
+    told = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
+    if newest.covers:
+        return Limit(quota.paid, f"paid: {told}")
+    return Limit(quota.free, f"free: no active or trialing subscription covers the period; the latest is {told}")
+
+
+def _rows(
+    connection: Connection, name: str, parts: Mapping[str, Part], parameters: Mapping[str, Any], made: type[_Row]
+) -> tuple[_Row, ...]:
+    rows = connection.execute(statement(name, **parts), parameters).mappings()
+    return tuple(made(**{column: _whole(value) for column, value in row.items()}) for row in rows)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else value

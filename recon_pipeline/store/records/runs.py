@@ -1,0 +1,312 @@
+"""The record of runs in `recon.reconciliation_run`: what each looked at, found, repaired, and how it ended.
+
+Invariant: a run's figures come from what is stored (drift outcomes, ledger), so they are true also after a crash.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from recon_pipeline.core.guards import DriftSummary, Today
+from recon_pipeline.store.counters.compare import Compared
+from recon_pipeline.store.counters.repair import RepairOutcome
+from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.sums.quality import LogQuality
+from recon_pipeline.store.sums.run import Reconciliation
+
+# Writes the log's figures into the record of a run.
+# Invariant: touches no other figure of the run.
+_NOTE_EVENTS = labelled(
+    "note_events",
+    """
+    update recon.reconciliation_run
+    set events_scanned = :events_scanned, dedupe_count = :dedupe_count
+    where run_id = :run_id
+    """,
+)
+# Writes the comparison's figures into the record of a run.
+# Invariant: transitions are those foreseen, until repairs are counted.
+_NOTE_DRIFT = labelled(
+    "note_drift",
+    """
+    update recon.reconciliation_run
+    set
+        counters_scanned = :counters_scanned,
+        drift_count = :drift_count,
+        drift_by_kind = cast(:drift_by_kind as jsonb),
+        over_quota_transitions = :over_quota_transitions,
+        under_quota_transitions = :under_quota_transitions,
+        rows_repaired = 0,
+        deferred_count = 0,
+        held_count = :held,
+        reconcile_failures = 0
+    where run_id = :run_id
+    """,
+)
+# Writes what was repaired into the record of a run.
+# Invariant: figures are read from drift outcomes and ledger, so they are true after a crash as well.
+_NOTE_REPAIRS = labelled(
+    "note_repairs",
+    """
+    update recon.reconciliation_run
+    set
+        rows_repaired = :repaired,
+        deferred_count = :deferred,
+        reconcile_failures = :failed,
+        held_count = :held,
+        paused_reason = :paused_reason,
+        over_quota_transitions = :over_quota_transitions,
+        under_quota_transitions = :under_quota_transitions
+    where run_id = :run_id
+    """,
+)
+# Records who approved a repair beyond the budgets, and why.
+# Invariant: written before the first repair of the run.
+_NOTE_APPROVAL = labelled(
+    "note_approval",
+    """
+    update recon.reconciliation_run
+    set approved_by = :approved_by, approved_reason = :approved_reason, approved_run_id = :approved_run_id
+    where run_id = :run_id
+    """,
+)
+_RECORDS = """
+    select *, horizon::text as horizon_text,
+        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
+    from recon.reconciliation_run
+"""
+# The record of one run.
+_READ_RUN = labelled("read_run", f"{_RECORDS} where run_id = :run_id")
+# Writes what became of the aggregates into the record of a run.
+# Invariant: touches no other figure of the run.
+_NOTE_AGGREGATES = labelled(
+    "note_aggregates",
+    """
+    update recon.reconciliation_run
+    set
+        rebuilt_because = coalesce(:rebuilt_because, rebuilt_because),
+        aggregates_differing = coalesce(:aggregates_differing, aggregates_differing)
+    where run_id = :run_id
+    """,
+)
+# The latest runs, newest first.
+_RECENT_RUNS = labelled("recent_runs", f"{_RECORDS} order by started_at desc limit :rows")
+# Forgets what old comparisons had found.
+# Invariant: runs and the ledger of repairs stay.
+_DELETE_OLD_DRIFT = labelled(
+    "delete_old_drift",
+    """
+    delete from recon.counter_drift
+    where run_id in (
+        select run_id
+        from recon.reconciliation_run
+        where started_at < clock_timestamp() - make_interval(days => :days)
+    )
+    """,
+)
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What opening a run's record tells.
+
+    Attributes:
+        horizon: The transaction id below which every transaction had ended.
+        previous_started_at: When the last run that finished had started, or None for the first.
+    """
+
+    horizon: str
+    previous_started_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run; figures are None where the run did not get so far.
+
+    Attributes:
+        customers: The only ones that were looked at, or None for all.
+        mode: `incremental` or `full`.
+        mode_reason: Why it is full, or None.
+        rebuilt_because: Why the aggregates were built anew, or None.
+        aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None where no
+            audit was made and the comparison found none.
+        paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
+        outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked`,
+            `put_off` (somebody held a table) or `failed`.
+        duration_ms: Until its end, or until now.
+    """
+
+    run_id: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    mode: str
+    mode_reason: str | None
+    rebuilt_because: str | None
+    aggregates_differing: int | None
+    first_partition: str
+    last_partition: str
+    customers: list[str] | None
+    events_scanned: int | None
+    counters_scanned: int | None
+    drift_by_kind: dict[str, int] | None
+    drift_count: int | None
+    rows_repaired: int | None
+    deferred_count: int | None
+    held_count: int | None
+    dedupe_count: int | None
+    reconcile_failures: int | None
+    over_quota_transitions: int | None
+    under_quota_transitions: int | None
+    mismatch_count: int | None
+    approved_by: str | None
+    approved_reason: str | None
+    approved_run_id: str | None
+    paused_reason: str | None
+    error: str | None
+    duration_ms: float
+
+
+def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str | None = None) -> RunStart:
+    """Open the record of a run; a retried step finds it open. The mode is that of its first step."""
+    row = connection.execute(
+        statement("start_run"),
+        {
+            "run_id": run.run_id,
+            "mode": mode,
+            "mode_reason": reason,
+            "scope": [str(usage) for usage in run.extent.scope],
+            "first_partition": run.extent.first.key,
+            "last_partition": run.extent.last.key,
+            "customers": list(run.extent.customers) if run.extent.customers is not None else None,
+        },
+    ).one()
+    return RunStart(row.horizon, row.previous_started_at)
+
+
+def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
+    """Write the log's figures."""
+    _write(connection, _NOTE_EVENTS, run_id, quality)
+
+
+def note_aggregates(
+    connection: Connection, run_id: str, *, rebuilt_because: str | None = None, aggregates_differing: int | None = None
+) -> None:
+    """Write what became of the aggregates; None leaves a figure as it is."""
+    figures = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
+    connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **figures})
+
+
+def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
+    """Write the comparison's figures."""
+    figures = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
+    _write(connection, _NOTE_DRIFT, run_id, summary, **figures)
+
+
+def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
+    """Write what the comparison saw: all that transactions below this one wrote, and how many aggregates were wrong."""
+    connection.execute(
+        text(
+            "update recon.reconciliation_run set compared_below = cast(:below as xid8), "
+            "aggregates_differing = case when :stale > 0 then coalesce(aggregates_differing, 0) + :stale "
+            "else aggregates_differing end where run_id = :run_id"
+        ),
+        {"run_id": run_id, "below": str(compared.below), "stale": compared.stale_aggregates},
+    )
+
+
+def compared_below(connection: Connection, run_id: str) -> int | None:
+    """What transactions below this one wrote was seen by the run's comparison; None if it made none."""
+    found = connection.execute(
+        text("select compared_below::text from recon.reconciliation_run where run_id = :run_id"), {"run_id": run_id}
+    ).scalar_one_or_none()
+    return None if found is None else int(found)
+
+
+def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
+    """Write what was repaired."""
+    _write(connection, _NOTE_REPAIRS, run_id, outcome, paused_reason=outcome.paused_reason)
+
+
+def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str) -> None:
+    """Record who approved a repair beyond the budgets, why, and the figures of which run he had seen."""
+    approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
+    connection.execute(_NOTE_APPROVAL, {"run_id": run_id, **approval})
+
+
+def repaired_today(connection: Connection, run: Reconciliation) -> Today:
+    """What other runs repaired in the last 24 hours without an approval; in a transaction."""
+    extent = run.extent
+    row = connection.execute(
+        statement("repaired_today"),
+        {
+            "run_id": run.run_id,
+            "gateway_names": [usage.gateway_name for usage in extent.scope],
+            "usage_types": [usage.usage_type for usage in extent.scope],
+            "start": extent.start,
+            "end": extent.end,
+            "every_customer": extent.customers is None,
+            "customers": list(extent.customers or ()),
+        },
+    )
+    return Today(**row.mappings().one())
+
+
+def has_repaired(connection: Connection, run_id: str) -> bool:
+    """Whether a run has a row in the ledger; in a transaction."""
+    asked = text("select exists (select from recon.counter_repair where run_id = :run_id)")
+    return connection.execute(asked, {"run_id": run_id}).scalar_one()
+
+
+def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> RunRecord | None:
+    """The blocked run over the same extent whose figures may be approved, or None.
+
+    Args:
+        connection: In a transaction.
+        run_id: Of the run that is approved; its record is open.
+        named: The beginning of the blocked run's id, or '' for the latest.
+    """
+    row = connection.execute(statement("shown_blocked_run"), {"run_id": run_id, "named": named}).mappings()
+    found = row.one_or_none()
+    return None if found is None else _record(found)
+
+
+def finish(
+    connection: Connection,
+    run_id: str,
+    outcome: str,
+    *,
+    mismatch_count: int | None = None,
+    error: str | None = None,
+) -> bool:
+    """Close the record of a run; returns whether it was still open."""
+    parameters = {"run_id": run_id, "outcome": outcome, "mismatch_count": mismatch_count, "error": error}
+    return connection.execute(statement("finish_run"), parameters).rowcount == 1
+
+
+def read(connection: Connection, run_id: str) -> RunRecord | None:
+    """The record of a run, or None if it never opened one."""
+    row = connection.execute(_READ_RUN, {"run_id": run_id}).mappings().one_or_none()
+    return _record(row) if row is not None else None
+
+
+def recent(connection: Connection, *, rows: int) -> tuple[RunRecord, ...]:
+    """The latest runs, newest first."""
+    return tuple(map(_record, connection.execute(_RECENT_RUNS, {"rows": rows}).mappings()))
+
+
+def _record(row: Any) -> RunRecord:
+    return RunRecord(**{field.name: row[field.name] for field in fields(RunRecord)})
+
+
+def _write(connection: Connection, update: TextClause, run_id: str, figures: Any, **more: Any) -> None:
+    values = {field.name: getattr(figures, field.name) for field in fields(figures)}
+    connection.execute(update, {"run_id": run_id, **values, **more})
+
+
+def delete_old_drift(connection: Connection, *, days: int) -> int:
+    """Forget what comparisons older than this had found; returns how many rows were deleted."""
+    return connection.execute(_DELETE_OLD_DRIFT, {"days": days}).rowcount

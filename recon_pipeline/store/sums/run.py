@@ -1,0 +1,52 @@
+"""What every statement over an extent shares: the input of a run, and the parameters it binds.
+
+Knows no Dagster; a run is identified by its id alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recon_pipeline.core.quotas import Quota
+from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.store.log.billing_tables import BillingTables
+
+SAMPLE_ROWS = 20
+"""Rows shown to a person beside an exact count."""
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """One run's question, the same for every step of it.
+
+    Attributes:
+        run_id: Dagster's id of the run.
+        extent: What is looked at.
+        settle_seconds: Longest time an event may be visible before its increment, in seconds.
+        quotas: Limits by usage type.
+    """
+
+    run_id: str
+    extent: Extent
+    settle_seconds: int
+    quotas: Mapping[str, Quota]
+
+    def parameters(self, usage: MeteredUsage, tables: BillingTables) -> dict[str, Any]:
+        """The parameters for one metered usage of the extent."""
+        quota = self.quotas.get(usage.usage_type)
+        return {
+            "run_id": self.run_id,
+            "gateway_name": usage.gateway_name,
+            "usage_type": usage.usage_type,
+            "start": self.extent.start,
+            "end": self.extent.end,
+            "every_customer": self.extent.customers is None,
+            "customers": list(self.extent.customers or ()),
+            "every_key": True,
+            "settle_seconds": self.settle_seconds,
+            "limits_known": quota is not None and tables.has_subscriptions,
+            "limit_free": quota.free if quota else None,
+            "limit_paid": quota.paid if quota else None,
+            "sample_rows": SAMPLE_ROWS,
+            **tables.parameters,
+        }
