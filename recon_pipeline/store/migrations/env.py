@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: through the connection that `store.records.migrate` hands over, or as printed SQL."""
+"""How Alembic reaches the database: through the connection of `store.records.migrate`, or as printed SQL."""
 
 from alembic import context
 
