@@ -7,18 +7,9 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.billing_tables import (
-    EVENTS,
-    REQUEST_KEY,
-    Server,
-    Table,
-    describe_server,
-    describe_table,
-    has_unique_key,
-    unsound_kind,
-    wrong_columns,
-)
 from recon_pipeline.store.log.ingest_xid import Need
+from recon_pipeline.store.log.shape import REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.store.log.tables import EVENTS, Server, Table, describe_server, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, sqlstate
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION

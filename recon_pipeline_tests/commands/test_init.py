@@ -10,7 +10,7 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.log.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres import database
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION

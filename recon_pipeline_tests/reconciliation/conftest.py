@@ -15,8 +15,9 @@ import pytest
 from psycopg import sql
 
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
-from recon_pipeline.store.log.billing_tables import EVENTS, REQUEST_KEY, describe_table, has_unique_key
 from recon_pipeline.store.log.ingest_xid import install
+from recon_pipeline.store.log.shape import REQUEST_KEY, has_unique_key
+from recon_pipeline.store.log.tables import EVENTS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected

@@ -29,7 +29,7 @@ from recon_pipeline.faces.benchmark.report import (
     show_whole,
 )
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
-from recon_pipeline.store.log.billing_tables import describe_server
+from recon_pipeline.store.log.tables import describe_server
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 __all__ = ["BenchmarkReport", "run_benchmark"]

@@ -29,7 +29,7 @@ from recon_pipeline.faces.benchmark.product import peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import BackfillReport, Bar, Measurement, show_backfill
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
 from recon_pipeline.faces.benchmark.statements import source, statement
-from recon_pipeline.store.log.billing_tables import describe_server
+from recon_pipeline.store.log.tables import describe_server
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 BY_HAND, BY_HAND_AGAIN = "by hand, new rows", "by hand, duplicates"

@@ -6,7 +6,7 @@ table. Real tables differ in constraints and types; what they have decides which
 assumption.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,16 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from recon_pipeline.core.errors import PutOffError, UntrustworthyLogError
+from recon_pipeline.store.log.shape import COUNTER_KEY, REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.store.log.tables import (
+    COUNTERS,
+    EVENTS,
+    SUBSCRIPTIONS,
+    Server,
+    Table,
+    describe_server,
+    describe_tables,
+)
 from recon_pipeline.store.postgres.database import (
     IDLE_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
@@ -24,42 +34,8 @@ from recon_pipeline.store.postgres.database import (
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_version
 from recon_pipeline.store.postgres.statements import Part, labelled, statement
 
-EVENTS = "billing_usage_events"
-COUNTERS = "billing_usage_counters"
-SUBSCRIPTIONS = "billing_subscriptions"
-
-COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
-REQUEST_KEY = frozenset({"gateway_name", "request_id"})
 _LOCKABLE = "rpv"
 """Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
-
-_TEXT = ("text", "character varying")
-_INSTANT = ("timestamp with time zone",)
-_WHOLE = ("smallint", "integer", "bigint")
-_KEY_TYPES = dict.fromkeys(COUNTER_KEY[:3], _TEXT) | dict.fromkeys(COUNTER_KEY[3:], _INSTANT)
-
-REQUIRED_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
-    EVENTS: {
-        "id": ("uuid",),
-        **_KEY_TYPES,
-        "request_id": _TEXT,
-        "quantity": (*_WHOLE, "numeric"),
-        "event_timestamp": _INSTANT,
-        "created_at": _INSTANT,
-    },
-    COUNTERS: {
-        "id": ("uuid",),
-        **_KEY_TYPES,
-        "usage_count": ("bigint", "integer"),
-        "updated_at": _INSTANT,
-    },
-    SUBSCRIPTIONS: {
-        "gateway_name": _TEXT,
-        "gateway_customer_id": _TEXT,
-        "current_period_start": _INSTANT,
-        "current_period_end": _INSTANT,
-    },
-}
 
 _CAME_BEFORE_BY_AGE = text(
     "(coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)"
@@ -96,76 +72,6 @@ IS_SETTLED = text(
 """Whether the transaction that wrote an event had ended by the newest horizon that a run took long enough ago. Decided
 by the row's own transaction, never by a column that the application fills; without such a horizon nothing is settled.
 The age of a row that was frozen long ago may be negative: it is old."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table as the catalog describes it, for the role we are.
-
-    Attributes:
-        name: As found through search_path.
-        kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
-        types: Column name to type name.
-        defaulted: Columns that fill themselves on insert.
-        unique_keys: Column sets of valid, unconditional unique indexes.
-        leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
-        checked_columns: Columns that a valid CHECK speaks of.
-        row_security_active: Whether policies filter what we see.
-        foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
-        heir: A table that inherits from it without being a partition.
-        finds_periods: An index of it, or of each partition, begins with `period_start`, or with `usage_type` and it.
-        can_select: Privilege on the whole table.
-        can_insert: Privilege on the whole table.
-        can_delete: Privilege on the whole table.
-        updatable_columns: Columns that we may update.
-    """
-
-    name: str
-    kind: str
-    types: dict[str, str]
-    defaulted: frozenset[str]
-    unique_keys: tuple[frozenset[str], ...]
-    leading_index_columns: frozenset[str]
-    checked_columns: frozenset[str]
-    row_security_active: bool
-    foreign_part: str | None
-    heir: str | None
-    finds_periods: bool
-    can_select: bool
-    can_insert: bool
-    can_delete: bool
-    updatable_columns: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Server:
-    """The server and our role on it.
-
-    Attributes:
-        version: As `server_version_num`, for example 150018.
-        version_name: For people.
-        is_standby: In recovery: lags behind and takes no writes.
-        role: Who we are.
-        database: Where we are.
-        search_path: Where unqualified tables are looked up.
-        is_read_only: Transactions are read only by default.
-        can_create_schema: May create schema `recon`.
-        has_schema: Schema `recon` exists.
-        can_use_schema: May use what is in it.
-        clock_seconds: The server's clock, in seconds since 1970.
-    """
-
-    version: int
-    version_name: str
-    is_standby: bool
-    role: str
-    database: str
-    search_path: str
-    is_read_only: bool
-    can_create_schema: bool
-    has_schema: bool
-    can_use_schema: bool
-    clock_seconds: float
 
 
 @dataclass(frozen=True)
@@ -217,93 +123,6 @@ class BillingTables:
         return {
             "quantity_is_numeric": self.quantity_is_numeric,
         }
-
-
-def describe_server(connection: Connection) -> Server:
-    """What kind of server this is."""
-    return Server(**connection.execute(statement("describe_server")).mappings().one())
-
-
-def describe_table(connection: Connection, name: str) -> Table | None:
-    """The table that search_path finds under this name, or None."""
-    return describe_tables(connection, name).get(name)
-
-
-def describe_tables(connection: Connection, *names: str) -> dict[str, Table]:
-    """The tables that search_path finds under these names; those that it does not find are left out."""
-    rows = connection.execute(statement("describe_tables"), {"table_names": list(names)}).mappings()
-    return {row["wanted"]: _table(row) for row in rows}
-
-
-def _table(row: Mapping[Any, Any]) -> Table:
-    columns: dict[str, dict[str, Any]] = row["columns"] or {}
-    return Table(
-        name=row["name"],
-        kind=row["kind"],
-        types={column: facts["type"] for column, facts in columns.items()},
-        defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
-        unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
-        leading_index_columns=frozenset(row["leading_index_columns"]),
-        checked_columns=frozenset(row["checked_columns"]),
-        row_security_active=row["row_security_active"],
-        foreign_part=row["foreign_part"],
-        heir=row["heir"],
-        finds_periods=row["finds_periods"],
-        can_select=row["can_select"],
-        can_insert=row["can_insert"],
-        can_delete=row["can_delete"],
-        updatable_columns=frozenset(row["updatable_columns"]),
-    )
-
-
-def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
-    """What is missing or of a type that we cannot work with, a sentence each."""
-    sentences: list[str] = []
-    if name == EVENTS and table.kind == "v":
-        sentences.append(f"{name} is a view, in which two events with one request id cannot be told apart")
-    for column, types in REQUIRED_COLUMNS[name].items():
-        found = table.types.get(column)
-        if found is None:
-            sentences.append(f"{name} has no column {column}")
-        elif found not in types:
-            sentences.append(f"{name}.{column} is {found}, not {' or '.join(types)}")
-    if name == SUBSCRIPTIONS and "status" not in table.types:
-        sentences.append(f"{name} has no column status")
-    return tuple(sentences)
-
-
-def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
-    """Why log or counters are not of a kind that we can work with, and the fix; None if they are."""
-    if name == SUBSCRIPTIONS:
-        return None
-    if table.foreign_part is not None:
-        is_part = table.foreign_part != table.name
-        named = f"{table.foreign_part} is a foreign table" + (f", and a part of {table.name}" if is_part else "")
-        return (
-            f"{named}: it can neither be locked nor read at one snapshot with the rest, "
-            "so right counters would look wrong.",
-            f"Move its rows into a table of this database, or: "
-            f"alter table {table.name} detach partition {table.foreign_part};"
-            if is_part
-            else f"Point DATABASE_URL at the database that holds {name} itself.",
-        )
-    if table.kind == "m":
-        return (
-            f"{table.name} is a materialized view, which is as old as its last refresh.",
-            f"Let search_path find the table {name} itself.",
-        )
-    if name == COUNTERS and table.heir is not None:
-        return (
-            f"Table {table.heir} inherits from {table.name} without being a partition of it: "
-            "a key could have a counter in each, which no unique key forbids.",
-            f"alter table {table.heir} no inherit {table.name};",
-        )
-    return None
-
-
-def has_unique_key(table: Table, columns: frozenset[str]) -> bool:
-    """Whether the table itself refuses two rows with equal values in these columns."""
-    return any(key and key <= columns for key in table.unique_keys)
 
 
 def require_trustworthy(connection: Connection) -> BillingTables:

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, text
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store.log.billing_tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.log.ingest_xid import LOCK_MIGRATIONS
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import is_lock_not_had
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION

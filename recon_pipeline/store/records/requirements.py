@@ -12,21 +12,17 @@ from recon_pipeline.core.findings import Finding, failed, noted, passed
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.billing_tables import (
-    COUNTER_KEY,
+from recon_pipeline.store.log.ingest_xid import Lack, Need
+from recon_pipeline.store.log.shape import COUNTER_KEY, REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.store.log.tables import (
     COUNTERS,
     EVENTS,
-    REQUEST_KEY,
     SUBSCRIPTIONS,
     Server,
     Table,
     describe_server,
     describe_table,
-    has_unique_key,
-    unsound_kind,
-    wrong_columns,
 )
-from recon_pipeline.store.log.ingest_xid import Lack, Need
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records import migrate

@@ -1,0 +1,120 @@
+"""Server and tables as the catalog describes them, for the role we are; judges nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.store.postgres.statements import statement
+
+EVENTS = "billing_usage_events"
+COUNTERS = "billing_usage_counters"
+SUBSCRIPTIONS = "billing_subscriptions"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as the catalog describes it, for the role we are.
+
+    Attributes:
+        name: As found through search_path.
+        kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
+        types: Column name to type name.
+        defaulted: Columns that fill themselves on insert.
+        unique_keys: Column sets of valid, unconditional unique indexes.
+        leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
+        checked_columns: Columns that a valid CHECK speaks of.
+        row_security_active: Whether policies filter what we see.
+        foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
+        heir: A table that inherits from it without being a partition.
+        finds_periods: An index of it, or of each partition, begins with `period_start`, or with `usage_type` and it.
+        can_select: Privilege on the whole table.
+        can_insert: Privilege on the whole table.
+        can_delete: Privilege on the whole table.
+        updatable_columns: Columns that we may update.
+    """
+
+    name: str
+    kind: str
+    types: dict[str, str]
+    defaulted: frozenset[str]
+    unique_keys: tuple[frozenset[str], ...]
+    leading_index_columns: frozenset[str]
+    checked_columns: frozenset[str]
+    row_security_active: bool
+    foreign_part: str | None
+    heir: str | None
+    finds_periods: bool
+    can_select: bool
+    can_insert: bool
+    can_delete: bool
+    updatable_columns: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server and our role on it.
+
+    Attributes:
+        version: As `server_version_num`, for example 150018.
+        version_name: For people.
+        is_standby: In recovery: lags behind and takes no writes.
+        role: Who we are.
+        database: Where we are.
+        search_path: Where unqualified tables are looked up.
+        is_read_only: Transactions are read only by default.
+        can_create_schema: May create schema `recon`.
+        has_schema: Schema `recon` exists.
+        can_use_schema: May use what is in it.
+        clock_seconds: The server's clock, in seconds since 1970.
+    """
+
+    version: int
+    version_name: str
+    is_standby: bool
+    role: str
+    database: str
+    search_path: str
+    is_read_only: bool
+    can_create_schema: bool
+    has_schema: bool
+    can_use_schema: bool
+    clock_seconds: float
+
+
+def describe_server(connection: Connection) -> Server:
+    """What kind of server this is."""
+    return Server(**connection.execute(statement("describe_server")).mappings().one())
+
+
+def describe_table(connection: Connection, name: str) -> Table | None:
+    """The table that search_path finds under this name, or None."""
+    return describe_tables(connection, name).get(name)
+
+
+def describe_tables(connection: Connection, *names: str) -> dict[str, Table]:
+    """The tables that search_path finds under these names; those that it does not find are left out."""
+    rows = connection.execute(statement("describe_tables"), {"table_names": list(names)}).mappings()
+    return {row["wanted"]: _table(row) for row in rows}
+
+
+def _table(row: Mapping[Any, Any]) -> Table:
+    columns: dict[str, dict[str, Any]] = row["columns"] or {}
+    return Table(
+        name=row["name"],
+        kind=row["kind"],
+        types={column: facts["type"] for column, facts in columns.items()},
+        defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
+        unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
+        leading_index_columns=frozenset(row["leading_index_columns"]),
+        checked_columns=frozenset(row["checked_columns"]),
+        row_security_active=row["row_security_active"],
+        foreign_part=row["foreign_part"],
+        heir=row["heir"],
+        finds_periods=row["finds_periods"],
+        can_select=row["can_select"],
+        can_insert=row["can_insert"],
+        can_delete=row["can_delete"],
+        updatable_columns=frozenset(row["updatable_columns"]),
+    )
