@@ -20,7 +20,8 @@ from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store.counters import compare, repair
 from recon_pipeline.store.counters.compare import Comparison
-from recon_pipeline.store.log.billing_tables import BillingTables, decision
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunStart

@@ -8,7 +8,7 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.counters import compare, repair
-from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records import runs, schedule
 
 

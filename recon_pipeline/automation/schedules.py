@@ -12,7 +12,7 @@ from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import RECENT_DAYS, read_settings
-from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import strategy
 

@@ -210,7 +210,7 @@ def months_of_a_tick(settings: Settings) -> tuple[BillingMonth, ...]:
     """
     from recon_pipeline.assets.months import known_months
     from recon_pipeline.assets.reconciler import open_database
-    from recon_pipeline.store.log.billing_tables import decision
+    from recon_pipeline.store.log.decision import decision
     from recon_pipeline.store.records.schedule import months_to_reconcile
     from recon_pipeline.store.sums import strategy
 

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.faces.serve.health import health_routes
 from recon_pipeline.store.counters import repair
-from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.records import migrate

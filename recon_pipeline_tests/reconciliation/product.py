@@ -16,7 +16,8 @@ from recon_pipeline.store.counters import compare, repair
 from recon_pipeline.store.counters.compare import Comparison, Verification
 from recon_pipeline.store.counters.pause import ENTER_CHUNK
 from recon_pipeline.store.counters.repair import RepairOutcome
-from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables, decision, require_trustworthy
+from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables, require_trustworthy
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records import runs, schedule

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from recon_pipeline.core.periods import contiguous_ranges
-from recon_pipeline.store.log import billing_tables
+from recon_pipeline.store.log import decision
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import aggregates, strategy
 from recon_pipeline.store.sums.aggregates import Audit
@@ -314,7 +314,7 @@ def test_whatever_an_application_does_every_tick_ends_with_the_sums_of_the_model
 
         tables = new_run(billing.url).tables()
         # The tables keep their shape, and to look at it takes as long as all the rest of a tick.
-        opened.enter_context(patch.object(billing_tables, "require_trustworthy", return_value=tables))
+        opened.enter_context(patch.object(decision, "require_trustworthy", return_value=tables))
         opened.enter_context(patch.object(strategy, "mode", return_value=Mode(Sums.INCREMENTS)))
         run_state_machine_as_test(
             ApplicationOnThisDatabase,

@@ -9,7 +9,8 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError, UntrustworthyLogError
 from recon_pipeline.core.findings import Verdict
-from recon_pipeline.store.log.billing_tables import decision, require_trustworthy
+from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.requirements import check_database
 from recon_pipeline_tests.reconciliation.billing import Billing

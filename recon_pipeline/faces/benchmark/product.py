@@ -21,7 +21,7 @@ from recon_pipeline.core.scope import Extent, parse_scope
 from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
 from recon_pipeline.store.counters import compare, repair
-from recon_pipeline.store.log.billing_tables import decision
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records import runs, schedule
 from recon_pipeline.store.sums import aggregates, horizons, quality, strategy

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store.counters.pause import Pause, RepairsPausedError, enter_chunk
 from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables, decision
+from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, QUERY_CANCELED, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.postgres.statements import statement

@@ -6,14 +6,12 @@ table. Real tables differ in constraints and types; what they have decides which
 assumption.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from recon_pipeline.core.errors import PutOffError, UntrustworthyLogError
+from recon_pipeline.core.errors import UntrustworthyLogError
 from recon_pipeline.store.log.shape import COUNTER_KEY, REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import (
     COUNTERS,
@@ -24,15 +22,8 @@ from recon_pipeline.store.log.tables import (
     describe_server,
     describe_tables,
 )
-from recon_pipeline.store.postgres.database import (
-    IDLE_TIMEOUT_MS,
-    LOCK_TIMEOUT_MS,
-    STATEMENT_TIMEOUT_MS,
-    Isolation,
-    begin,
-)
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_version
-from recon_pipeline.store.postgres.statements import Part, labelled, statement
+from recon_pipeline.store.postgres.statements import Part, statement
 
 _LOCKABLE = "rpv"
 """Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
@@ -47,24 +38,6 @@ _NO_KEY_IS_KNOWN = text(
     "select drifted.gateway_customer_id, drifted.period_start, drifted.period_end from drifted where false"
 )
 """No key is known to be subscribed, as there is no table billing_subscriptions; the statement around it says so."""
-
-# A partition that was attached after the snapshot of the transaction, or null.
-# Invariant: the catalog is read at the snapshot; pg_partition_tree sees what is attached now, as do all statements
-# that read the table.
-_ATTACHED_SINCE_SNAPSHOT = labelled(
-    "attached_since_snapshot",
-    """
-    with recursive part as (
-        select to_regclass(name)::oid as relid from unnest(cast(:tables as text[])) as name
-        union all
-        select inherited.inhrelid from part join pg_inherits as inherited on inherited.inhparent = part.relid
-    )
-    select min(tree.relid::text)
-    from unnest(cast(:tables as text[])) as name
-    cross join lateral pg_partition_tree(to_regclass(name)) as tree
-    where tree.relid not in (select relid from part where relid is not null)
-    """,
-)
 
 IS_SETTLED = text(
     "(age(countable.event_xid) < 0 or age(countable.event_xid) > age(cast(cast(:settled_below as xid8) as xid)))"
@@ -145,58 +118,6 @@ def require_trustworthy(connection: Connection) -> BillingTables:
         return known
     connection.info[BillingTables] = found = _look_up(connection, catalog.version)
     return found
-
-
-@contextmanager
-def decision(
-    connection: Connection,
-    isolation: Isolation = "READ COMMITTED",
-    *,
-    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
-    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
-    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
-) -> Generator[BillingTables]:
-    """A transaction that reads the application's tables for a decision, and the facts of them.
-
-    Invariant: the tables are locked against rewriting, truncation and new policies before the first snapshot is
-    taken, so that no snapshot is older than what it reads.
-
-    Args:
-        connection: Not in a transaction.
-        isolation: Of the transaction.
-        lock_timeout_ms: The longest wait for a lock.
-        statement_timeout_ms: The longest that a statement may take.
-        idle_timeout_ms: The longest that the transaction may wait for this process.
-
-    Raises:
-        UntrustworthyLogError: With the cause and its fix.
-        PutOffError: Somebody holds one of the tables, or attached a partition since the snapshot.
-    """
-    known: BillingTables | None = connection.info.get(BillingTables)
-    if known is None:  # which tables there are is to be known before they can be locked
-        with begin(connection):
-            known = require_trustworthy(connection)
-    with begin(
-        connection,
-        isolation,
-        lock_tables=known.to_lock,
-        lock_timeout_ms=lock_timeout_ms,
-        statement_timeout_ms=statement_timeout_ms,
-        idle_timeout_ms=idle_timeout_ms,
-    ):
-        yield require_trustworthy(connection)
-        if isolation == "REPEATABLE READ":
-            _require_no_new_partition(connection)
-
-
-def _require_no_new_partition(connection: Connection) -> None:
-    """Refuse what was read if a partition came since the snapshot: its rows were seen, its increments were not."""
-    attached = connection.execute(_ATTACHED_SINCE_SNAPSHOT, {"tables": [EVENTS, COUNTERS]}).scalar_one()
-    if attached is not None:
-        raise PutOffError(
-            f"The run was put off: partition {attached} was attached while it read.",
-            mend="Nothing, the next run tries again.",
-        )
 
 
 def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
