@@ -7,7 +7,7 @@ from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records import runs, schedule
 
@@ -72,7 +72,7 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
             compared_below = runs.compared_below(connection, step.run.run_id)
             record = runs.read(connection, step.run.run_id)
         with step.decision() as (connection, tables):
-            answer = compare.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)
+            answer = verify.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)
         with step.database.transaction() as connection:
             schedule.note_verified(connection, step.run, tables, answer)
         paused = record.paused_reason if record else None
@@ -90,12 +90,12 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
                 **({"paused": paused} if paused else {}),
                 "months": step.months,
                 "customers": ", ".join(step.run.extent.customers or ("all",)),
-                **sample("sample", answer.sample, compare.Mismatch),
+                **sample("sample", answer.sample, verify.Mismatch),
             },
         )
 
 
-def _told(answer: compare.Verification, months: str, paused: str | None) -> str:
+def _told(answer: verify.Verification, months: str, paused: str | None) -> str:
     if answer.mismatch_count == 0:
         return f"All counters of {months} equal their event sums."
     parts: list[str] = []

@@ -12,10 +12,11 @@ from sqlalchemy import Connection, TextClause, event
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
-from recon_pipeline.store.counters import compare, repair
-from recon_pipeline.store.counters.compare import Comparison, Verification
+from recon_pipeline.store.counters import compare, repair, verify
+from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.counters.pause import ENTER_CHUNK
 from recon_pipeline.store.counters.repair import RepairOutcome
+from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables, require_trustworthy
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
@@ -93,7 +94,7 @@ class Run:
             sums = strategy.mode(connection, tables).sums
             below = runs.compared_below(connection, self.question.run_id)
         with self.decision("REPEATABLE READ") as (connection, tables):
-            return compare.verify(connection, self.question, tables, sums=sums, compared_below=below)
+            return verify.verify(connection, self.question, tables, sums=sums, compared_below=below)
 
     def note_verified(self, answer: Verification) -> None:
         """Remember what matched, so that the next run looks only at what changed since."""

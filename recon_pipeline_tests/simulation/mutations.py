@@ -221,7 +221,7 @@ MUTATIONS = (
         "a deleted counter leaves no trace",
         (
             Patch(
-                "recon_pipeline.store.counters.compare:_Comparing.changed_since_verified",
+                "recon_pipeline.store.counters.comparing:Comparing.changed_since_verified",
                 "if unchanged_counters == unchanged_sums else None",
                 "",
             ),
@@ -232,7 +232,7 @@ MUTATIONS = (
         "the last check believes the comparison",
         (
             Patch(
-                "recon_pipeline.store.counters.compare:_Comparing.find_mismatches",
+                "recon_pipeline.store.counters.comparing:Comparing.find_mismatches",
                 "if suspects is not None and not len(suspects):",
                 "if True:",
             ),

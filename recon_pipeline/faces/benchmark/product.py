@@ -20,7 +20,7 @@ from recon_pipeline.core.quotas import parse_quotas
 from recon_pipeline.core.scope import Extent, parse_scope
 from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
-from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records import runs, schedule
@@ -197,7 +197,7 @@ def _verify(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
         with decision(connection):
             below = runs.compared_below(connection, run.run_id)
         with decision(connection, "REPEATABLE READ") as tables:
-            answer = compare.verify(connection, run, tables, sums=mode.sums, compared_below=below)
+            answer = verify.verify(connection, run, tables, sums=mode.sums, compared_below=below)
         with begin(connection):
             schedule.note_verified(connection, run, tables, answer)
             runs.finish(connection, run.run_id, "clean", mismatch_count=answer.mismatch_count)

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
-from recon_pipeline.store.counters.compare import Verification
+from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import statement

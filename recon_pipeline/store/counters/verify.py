@@ -1,0 +1,118 @@
+"""The comparison's question, asked of log and counters afresh: do they match?
+
+Invariant: it is asked by another statement than the comparison's, so that one cannot hide the other's mistake; as
+there, log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot.
+"""
+
+from dataclasses import dataclass, fields
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.counters.comparing import MOST_KEYS, Comparing
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.sums import horizons
+from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
+from recon_pipeline.store.sums.strategy import Sums
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One key whose counter differs from its event sum, for a person to see.
+
+    Attributes:
+        outcome: What this run did with the key, `untouched` if it did not come to it, '' if it had not found it
+            drifted.
+        error: Why, where it could not be repaired.
+    """
+
+    gateway_customer_id: str
+    period_start: str
+    period_end: str
+    usage_count: str | None
+    event_sum: str
+    outcome: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Months of a metered usage whose counters match, but for open keys.
+
+    Attributes:
+        usage: Which.
+        events_below: The verifying snapshot saw all events of transactions below it; None where they cannot be told.
+        counters_below: Row versions of counters of transactions below it were looked at.
+        seen_below: What transactions below it wrote was seen.
+        mismatches: The open keys, at most `MOST_KEYS`.
+    """
+
+    usage: MeteredUsage
+    events_below: int | None
+    counters_below: int
+    seen_below: int
+    mismatches: tuple[Mismatch, ...]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The answer of a comparison on a fresh snapshot.
+
+    Attributes:
+        mismatch_count: Keys that differ.
+        deferred_count: Those among them that this run put off because somebody had them locked.
+        held_count: Those that it left alone because of a hold.
+        untouched_count: Those that it had found drifted and did not come to.
+        sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
+        verified: Up to where months were looked at; not those in which more than `MOST_KEYS` differ.
+        known_since: When the log was first seen whose aggregates tell up to where; None where none do.
+    """
+
+    mismatch_count: int
+    deferred_count: int
+    held_count: int
+    untouched_count: int
+    sample: tuple[Mismatch, ...]
+    verified: tuple[Verified, ...]
+    known_since: str | None
+
+
+def verify(
+    connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums, compared_below: int | None
+) -> Verification:
+    """Ask log and counters afresh, by another statement than the comparison's, whether they match.
+
+    Args:
+        connection: In a REPEATABLE READ transaction of its own that has locked the tables.
+        run: What is looked at.
+        tables: How the tables are shaped.
+        sums: Whether the log can, and may, be read in increments.
+        compared_below: What transactions below it wrote was seen by this run's comparison, if it made one: then only
+            keys with events since the last verification, open keys and those that it found drifted are looked at again,
+            and a counter that changed after it is the next run's.
+    """
+    counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "untouched_count"), 0)
+    sample: list[Mismatch] = []
+    verified: list[Verified] = []
+    position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
+    names = [field.name for field in fields(Mismatch)]
+    for usage in run.extent.scope:
+        comparing = Comparing(connection, run, tables, usage, position)
+        suspects = None if compared_below is None else comparing.suspects_with_events(sums)
+        rows = comparing.find_mismatches(suspects)
+        if rows:
+            counts = {name: count + rows[0][name] for name, count in counts.items()}
+        mismatches = tuple(Mismatch(**{name: row[name] for name in names}) for row in rows)
+        sample += mismatches[:SAMPLE_ROWS]
+        if len(mismatches) <= MOST_KEYS:
+            verified.append(
+                Verified(
+                    usage,
+                    events_below=position.aggregated_below if position.is_known else None,
+                    counters_below=position.oldest_transaction if compared_below is None else compared_below,
+                    seen_below=position.oldest_transaction,
+                    mismatches=mismatches,
+                )
+            )
+    known_since = position.known_since if position.is_known else None
+    return Verification(**counts, sample=tuple(sample), verified=tuple(verified), known_since=known_since)
