@@ -10,7 +10,8 @@ from recon_pipeline.automation.jobs import LANE_TAG
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import undo
-from recon_pipeline.store.counters.undo import Undo, UndoRecord
+from recon_pipeline.store.counters.undo import UndoRecord
+from recon_pipeline.store.counters.undoable import Undo, find_run
 from recon_pipeline.store.postgres.database import begin
 
 
@@ -35,7 +36,7 @@ def take_repairs_back(
             raise ConfigurationError("reason is empty.", mend="Say why the repairs are taken back.")
         with open_database(read_settings()).connection() as connection:
             with begin(connection):
-                undone_run_id = undo.find_run(connection, config.run)
+                undone_run_id = find_run(connection, config.run)
             request = Undo(
                 run_id=context.run_id,
                 undone_run_id=undone_run_id,

@@ -12,7 +12,8 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.counters import undo as undo_module
 from recon_pipeline.store.counters.pause import pause_repairs, resume_repairs
-from recon_pipeline.store.counters.undo import Undo, UndoRecord, take_back
+from recon_pipeline.store.counters.undo import UndoRecord, take_back
+from recon_pipeline.store.counters.undoable import Undo
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, BIGINT_MAX, Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile

@@ -12,7 +12,8 @@ from recon_pipeline.faces.commands.common import billing_connection, require_tex
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, json_option, out, show_json, telling_errors
 
 if TYPE_CHECKING:
-    from recon_pipeline.store.counters.undo import Undo, Undoable, UndoRecord
+    from recon_pipeline.store.counters.undo import UndoRecord
+    from recon_pipeline.store.counters.undoable import Undo, Undoable
 
 
 @click.command(epilog='Example: recon undo 4f1c9a02 --customer cus_123 --reason "INC-1234: the log was short"')
@@ -31,6 +32,7 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
     from recon_pipeline.automation.own_runs import own_tag
     from recon_pipeline.faces.orchestrator import user_name
     from recon_pipeline.store.counters import undo as store
+    from recon_pipeline.store.counters.undoable import Undo, find_run, require_lasting, undoable
     from recon_pipeline.store.postgres.database import begin
 
     require_text("--customer", customers, example="cus_123")
@@ -38,12 +40,12 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
     require_text("RUN", [run], example="4f1c9a02")
     with billing_connection() as connection:
         with begin(connection):
-            undone_run_id = store.find_run(connection, run)
-            request = store.Undo("", undone_run_id, customers, reason, user_name())
-            found = store.undoable(connection, request)
+            undone_run_id = find_run(connection, run)
+            request = Undo("", undone_run_id, customers, reason, user_name())
+            found = undoable(connection, request)
         if dry_run:
             return _show_undoable(request, found, as_json=as_json)
-        store.require_lasting(found)
+        require_lasting(found)
         with begin(connection):
             tags = own_tag(connection)
         with err.status("Taking repairs back …"):

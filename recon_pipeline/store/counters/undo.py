@@ -10,7 +10,6 @@ held, the next run would make it again, so that is refused.
 """
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -20,14 +19,13 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
-from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.counters.repair import (
     CHUNK_IDLE_TIMEOUT_MS,
     CHUNK_LOCK_TIMEOUT_MS,
     CHUNK_STATEMENT_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
 )
+from recon_pipeline.store.counters.undoable import Undo, require_lasting, undoable
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.postgres.statements import labelled, statement
@@ -54,18 +52,6 @@ _START_UNDO = labelled(
     on conflict (run_id) do nothing
     """,
 )
-# The runs whose id begins with what a person typed; runs that repaired and runs that took repairs back.
-# Invariant: at most a few rows, to tell one run from several.
-_FIND_RUNS = labelled(
-    "find_runs",
-    """
-    select run_id
-    from (select run_id from recon.reconciliation_run union select run_id from recon.undo) as run
-    where starts_with(run_id, :prefix)
-    order by run_id
-    limit 5
-    """,
-)
 
 
 _NEVER, _LOCK_TIMEOUT = text("skip locked"), text("")
@@ -75,56 +61,6 @@ CHUNK_ROWS = 500
 """Most counters that are locked at once: some 0.1 s."""
 
 _BEYOND_EVERY_ID = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Undo:
-    """What a person asks to be taken back.
-
-    Attributes:
-        run_id: Of the run that takes back.
-        undone_run_id: Whose repairs.
-        customers: Only these, or all if empty.
-        reason: Why.
-        requested_by: Who.
-    """
-
-    run_id: str
-    undone_run_id: str
-    customers: tuple[str, ...]
-    reason: str
-    requested_by: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What every statement binds."""
-        return {
-            "run_id": self.run_id,
-            "undone_run_id": self.undone_run_id,
-            "every_customer": not self.customers,
-            "customers": list(self.customers),
-        }
-
-
-@dataclass(frozen=True)
-class Undoable:
-    """What there is to take back.
-
-    Attributes:
-        undoable: Repairs.
-        already_undone: Repairs that were taken back before.
-        usage_delta: Units that they added to counters, in all.
-        not_held: Those among the first whose key is not held.
-        not_held_customers: A few of their customers.
-        pause: Of repairs, if they are paused.
-    """
-
-    undoable: int
-    already_undone: int
-    usage_delta: int
-    not_held: int
-    not_held_customers: tuple[str, ...]
-    pause: Pause | None
 
 
 @dataclass(frozen=True)
@@ -179,55 +115,6 @@ class UndoRecord:
     def left(self) -> int:
         """Repairs that should have been taken back and were not."""
         return sum(figure or 0 for figure in (self.below_zero, self.without_counter, self.deferred, self.failed))
-
-
-def find_run(connection: Connection, prefix: str) -> str:
-    """The run whose id begins with this.
-
-    Raises:
-        ConfigurationError: There is none, or more than one.
-    """
-    found = list(connection.execute(_FIND_RUNS, {"prefix": prefix}).scalars()) if prefix else []
-    if len(found) == 1:
-        return found[0]
-    raise ConfigurationError(
-        f"{prefix!r} is the beginning of several runs: {', '.join(found)}."
-        if found
-        else f"There is no run whose id begins with {prefix!r}.",
-        mend="Take the id from recon status --json, or from the run's page in the UI.",
-    )
-
-
-def undoable(connection: Connection, undo: Undo) -> Undoable:
-    """What there is to take back, and whether the next run would make it again."""
-    row = connection.execute(statement("count_undoable"), undo.parameters).one()
-    return Undoable(
-        row.undoable,
-        row.already_undone,
-        int(row.usage_delta),
-        row.not_held,
-        tuple(row.not_held_customers),
-        read_pause(connection),
-    )
-
-
-def require_lasting(found: Undoable) -> None:
-    """Refuse to take back what the next run would simply make again.
-
-    Raises:
-        ReconError: Repairs are not paused, and not every customer is held.
-    """
-    if found.pause is not None or not found.not_held:
-        return
-    others = " and others" if found.not_held > len(found.not_held_customers) else ""
-    some = ", ".join(found.not_held_customers) + others
-    holds = " ".join(f"--customer {shlex.quote(customer)}" for customer in found.not_held_customers)
-    raise ReconError(
-        f"The next run would make {found.not_held:,} of these {found.undoable:,} repairs again: "
-        f"repairs are not paused, and not held are {some}.",
-        changed=NOTHING_CHANGED,
-        mend=f'recon pause --reason "...", or recon hold {holds} --reason "..." --until 3d; then this again.',
-    )
 
 
 def take_back(connection: Connection, undo: Undo) -> UndoRecord:
