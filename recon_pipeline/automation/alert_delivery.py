@@ -17,7 +17,7 @@ from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import BillingDatabase
-from recon_pipeline.store.records import alerts
+from recon_pipeline.store.records import outbox
 
 DELIVERY_SECONDS = 25.0
 """In one evaluation of the sensor, which Dagster gives up after 60."""
@@ -54,7 +54,7 @@ def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[
         ReconError: The outbox cannot be reached.
     """
     with database.transaction() as connection:
-        alerts.redirect(connection, targets)
+        outbox.redirect(connection, targets)
     attempts: list[Attempt] = []
     deadline = time.monotonic() + DELIVERY_SECONDS
     threads = [
@@ -104,20 +104,20 @@ def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float,
     last_tried, failures = 0, 0
     try:
         with database.transaction() as connection:
-            if not alerts.is_due(connection, target):
+            if not outbox.is_due(connection, target):
                 return
         while failures < FAILURES_IN_A_ROUND and time.monotonic() < deadline:
             with database.transaction() as connection:
-                claimed = alerts.claim(connection, target, after=last_tried)
+                claimed = outbox.claim(connection, target, after=last_tried)
             if claimed is None:
                 return
             last_tried = claimed.alert_id
             error = send(target, claimed.message)
             with database.transaction() as connection:
                 if error is None:
-                    alerts.note_delivered(connection, claimed, target)
+                    outbox.note_delivered(connection, claimed, target)
                 else:
-                    alerts.note_undelivered(connection, claimed, target, error)
+                    outbox.note_undelivered(connection, claimed, target, error)
             attempts.append(Attempt(target.name, claimed.message.title, error))
             failures += error is not None
     except ReconError as error:

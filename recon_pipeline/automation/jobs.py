@@ -13,7 +13,7 @@ from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store.records import alerts, runs
+from recon_pipeline.store.records import outbox, runs
 
 LANE_TAG = "recon/lane"
 """Runs of one lane never overlap (`dagster.yaml`): ticks among themselves, audits among themselves."""
@@ -66,7 +66,7 @@ def delete_old_drift(context: dg.OpExecutionContext) -> int:
 def delete_old_alerts(context: dg.OpExecutionContext) -> int:
     """Delete messages older than `KEEP_ALERTS_DAYS` that everybody has got."""
     with open_database(read_settings()).transaction() as connection:
-        deleted = alerts.delete_old(connection, days=KEEP_ALERTS_DAYS)
+        deleted = outbox.delete_old(connection, days=KEEP_ALERTS_DAYS)
     context.add_output_metadata({"deleted_alerts": deleted})
     return deleted
 

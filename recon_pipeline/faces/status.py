@@ -13,8 +13,8 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
-from recon_pipeline.store.records import alerts, runs
-from recon_pipeline.store.records.alerts import Undelivered
+from recon_pipeline.store.records import alerts, outbox, runs
+from recon_pipeline.store.records.outbox import Undelivered
 from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline.store.sums import strategy
 from recon_pipeline.store.sums.strategy import Mode, Sums
@@ -66,7 +66,7 @@ def read_status(settings: Settings) -> Status:
         mode = strategy.mode(connection, require_trustworthy(connection))
         pause, held = read_pause(connection), holds.open_holds(connection)
         latest = runs.recent(connection, rows=RUNS_SHOWN)
-        failing, undelivered = alerts.alarms(connection), alerts.undelivered(connection)
+        failing, undelivered = alerts.alarms(connection), outbox.undelivered(connection)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
     return Status(database.name, mode, pause, held, next(clean, None), latest, failing, undelivered)
 

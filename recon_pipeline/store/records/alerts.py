@@ -1,11 +1,9 @@
-"""Alerts in schema `recon`: what fails, the outbox of messages, and what of them was delivered.
+"""Alerts in schema `recon`: what fails, and what is noticed of runs that ended.
 
-Invariant: what is noticed and the message that tells of it commit together; a message stays due for a target until the
-target took it. A target may get one twice (it took it, and we died before writing that down), never none.
+Invariant: what is noticed and the message that tells of it commit together.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -17,6 +15,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.outbox import put_in_outbox
 
 # Up to where runs were noticed.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
@@ -58,15 +57,6 @@ _READ_ALARMS = labelled(
     order by failing_since, subject
     """,
 )
-# A message was delivered.
-_NOTE_DELIVERED = labelled(
-    "note_delivered",
-    """
-    update recon.alert_delivery
-    set delivered_at = clock_timestamp(), error = null
-    where alert_id = :alert_id and target = :target
-    """,
-)
 # Moves on to where runs are noticed now, and remembers a pause while there is one.
 _NOTE_ALERT_WATCH = labelled(
     "note_alert_watch",
@@ -89,85 +79,9 @@ _NOTE_ALERT_RUNS = labelled(
     returning run_id
     """,
 )
-# Whether a target is to be told something now: it has not got a message that is new, or whose wait is over.
-_IS_TARGET_DUE = labelled(
-    "is_target_due",
-    """
-    select exists (
-        select from recon.alert_delivery
-        where target = :target
-            and delivered_at is null
-            and next_attempt_at <= clock_timestamp()
-    )
-    """,
-)
-# Messages that were delivered to everybody, or to nobody since no target was set, and are old.
-_DELETE_OLD_ALERTS = labelled(
-    "delete_old_alerts",
-    """
-    delete from recon.alert_outbox as alert
-    where alert.noticed_at < clock_timestamp() - make_interval(days => :days)
-        and not exists (
-            select from recon.alert_delivery as delivery
-            where delivery.alert_id = alert.id and delivery.delivered_at is null
-        )
-    """,
-)
-# A message was not delivered: its target is left alone, each time for twice as long as before, up to a bound.
-# Invariant: all that the target has not got waits for the oldest, so that messages arrive in their order.
-_NOTE_UNDELIVERED = labelled(
-    "note_undelivered",
-    """
-    update recon.alert_delivery as waiting
-    set
-        error = case when waiting.alert_id = :alert_id then :error else waiting.error end,
-        claimed_until = case when waiting.alert_id = :alert_id then null else waiting.claimed_until end,
-        next_attempt_at = clock_timestamp() + make_interval(
-            secs => least(:first_seconds * 2 ^ least(tried.attempts - 1, 20), :longest_seconds) * (0.75 + random() / 4)
-        )
-    from recon.alert_delivery as tried
-    where tried.alert_id = :alert_id
-        and tried.target = :target
-        and waiting.target = tried.target
-        and waiting.delivered_at is null
-    """,
-)
-
-
-LEASE_SECONDS = 120
-"""Longer than any attempt may take; what was being sent by a process that died is sent again after this."""
-
-FIRST_RETRY_SECONDS = 25
-LONGEST_RETRY_SECONDS = 300
-"""A target that was away for an hour has everything within five minutes of its return."""
 
 KEEP_NOTICED_RUNS_DAYS = 40
 """Longer than Dagster keeps runs (`KEEP_RUNS_DAYS`)."""
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """A message that a target has not got, and that is ours to send for a while."""
-
-    alert_id: int
-    message: Message
-
-
-@dataclass(frozen=True)
-class Undelivered:
-    """What one target has not got.
-
-    Attributes:
-        target_name: For people.
-        messages: How many.
-        oldest_noticed_at: Of them.
-        error: Of the last attempt, or None before the first.
-    """
-
-    target_name: str
-    messages: int
-    oldest_noticed_at: datetime
-    error: str | None
 
 
 def noticed_until(connection: Connection, *, otherwise: datetime) -> datetime:
@@ -211,7 +125,7 @@ def notice(
     connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
     told = messages(_take_in(connection, seen, at=watch.now), database=database)
     for message in told:
-        _put_in_outbox(connection, message, targets)
+        put_in_outbox(connection, message, targets)
     return told
 
 
@@ -233,65 +147,6 @@ def alarms(connection: Connection) -> tuple[Alarm, ...]:
 def last_success(connection: Connection) -> datetime | None:
     """When a run over every customer last verified the current month, or None if none did."""
     return connection.execute(statement("last_success")).scalar_one_or_none()
-
-
-def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
-    """Give what is due for addresses that are gone to those that are there; without any, it stays due."""
-    if not targets:
-        return
-    pairs = [(target, severity) for target in targets for severity in target.severities]
-    connection.execute(
-        statement("redirect_alerts"),
-        {
-            "targets": [target.fingerprint for target, _ in pairs],
-            "target_names": [target.name for target, _ in pairs],
-            "severities": [severity.value for _, severity in pairs],
-        },
-    )
-
-
-def is_due(connection: Connection, target: AlertTarget) -> bool:
-    """Whether the target is to be told something now, as opposed to left alone for a while."""
-    return connection.execute(_IS_TARGET_DUE, {"target": target.fingerprint}).scalar_one()
-
-
-def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed | None:
-    """The oldest message that the target has not got, of those after that one; None if there is none."""
-    parameters = {"target": target.fingerprint, "after": after, "lease_seconds": LEASE_SECONDS}
-    row = connection.execute(statement("claim_delivery"), parameters).one_or_none()
-    if row is None:
-        return None
-    message = Message(Severity(row.severity), row.is_resolved, row.title, row.body)
-    return Claimed(row.alert_id, message)
-
-
-def note_delivered(connection: Connection, claimed: Claimed, target: AlertTarget) -> None:
-    """The target took it."""
-    connection.execute(_NOTE_DELIVERED, {"alert_id": claimed.alert_id, "target": target.fingerprint})
-
-
-def note_undelivered(connection: Connection, claimed: Claimed, target: AlertTarget, error: str) -> None:
-    """The target did not take it, and is left alone for a while."""
-    connection.execute(
-        _NOTE_UNDELIVERED,
-        {
-            "alert_id": claimed.alert_id,
-            "target": target.fingerprint,
-            "error": error,
-            "first_seconds": FIRST_RETRY_SECONDS,
-            "longest_seconds": LONGEST_RETRY_SECONDS,
-        },
-    )
-
-
-def undelivered(connection: Connection) -> tuple[Undelivered, ...]:
-    """What is not delivered yet, by target."""
-    return tuple(Undelivered(**row) for row in connection.execute(statement("read_undelivered")).mappings())
-
-
-def delete_old(connection: Connection, *, days: int) -> int:
-    """Forget messages that are older than this and not due; returns how many."""
-    return connection.execute(_DELETE_OLD_ALERTS, {"days": days}).rowcount
 
 
 def _fresh(connection: Connection, ended: Sequence[EndedRun]) -> list[EndedRun]:
@@ -334,17 +189,5 @@ def _write_alarm(connection: Connection, alarm: Alarm) -> None:
             "details": alarm.details,
             "failing_since": alarm.failing_since,
             "told_at": alarm.told_at,
-        },
-    )
-
-
-def _put_in_outbox(connection: Connection, message: Message, targets: Sequence[AlertTarget]) -> None:
-    addressed = [target for target in targets if message.severity in target.severities]
-    connection.execute(
-        statement("add_alert"),
-        {
-            **asdict(message),
-            "targets": [target.fingerprint for target in addressed],
-            "target_names": [target.name for target in addressed],
         },
     )

@@ -13,7 +13,7 @@ from recon_pipeline.core.alerts import Severity
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.postgres.statements import statement
-from recon_pipeline.store.records import alerts
+from recon_pipeline.store.records import alerts, outbox
 from recon_pipeline.store.sums import horizons
 
 
@@ -91,7 +91,7 @@ def read(connection: Connection) -> Figures:
         open_holds=len(holds.open_holds(connection)),
         is_paused=read_pause(connection) is not None,
         alarms={severity: sum(alarm.severity is severity for alarm in failing) for severity in Severity},
-        undelivered=sum(one.messages for one in alerts.undelivered(connection)),
+        undelivered=sum(one.messages for one in outbox.undelivered(connection)),
     )
 
 

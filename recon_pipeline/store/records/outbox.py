@@ -1,0 +1,173 @@
+"""The outbox of alerts in schema `recon`: which target is owed which message, and what became of it.
+
+Invariant: a message stays due for a target until the target took it. A target may get one twice (it took it, and we
+died before writing that down), never none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.alert_targets import AlertTarget
+from recon_pipeline.core.alerts import Message, Severity
+from recon_pipeline.store.postgres.statements import labelled, statement
+
+# A message was delivered.
+_NOTE_DELIVERED = labelled(
+    "note_delivered",
+    """
+    update recon.alert_delivery
+    set delivered_at = clock_timestamp(), error = null
+    where alert_id = :alert_id and target = :target
+    """,
+)
+# Whether a target is to be told something now: it has not got a message that is new, or whose wait is over.
+_IS_TARGET_DUE = labelled(
+    "is_target_due",
+    """
+    select exists (
+        select from recon.alert_delivery
+        where target = :target
+            and delivered_at is null
+            and next_attempt_at <= clock_timestamp()
+    )
+    """,
+)
+# Messages that were delivered to everybody, or to nobody since no target was set, and are old.
+_DELETE_OLD_ALERTS = labelled(
+    "delete_old_alerts",
+    """
+    delete from recon.alert_outbox as alert
+    where alert.noticed_at < clock_timestamp() - make_interval(days => :days)
+        and not exists (
+            select from recon.alert_delivery as delivery
+            where delivery.alert_id = alert.id and delivery.delivered_at is null
+        )
+    """,
+)
+# A message was not delivered: its target is left alone, each time for twice as long as before, up to a bound.
+# Invariant: all that the target has not got waits for the oldest, so that messages arrive in their order.
+_NOTE_UNDELIVERED = labelled(
+    "note_undelivered",
+    """
+    update recon.alert_delivery as waiting
+    set
+        error = case when waiting.alert_id = :alert_id then :error else waiting.error end,
+        claimed_until = case when waiting.alert_id = :alert_id then null else waiting.claimed_until end,
+        next_attempt_at = clock_timestamp() + make_interval(
+            secs => least(:first_seconds * 2 ^ least(tried.attempts - 1, 20), :longest_seconds) * (0.75 + random() / 4)
+        )
+    from recon.alert_delivery as tried
+    where tried.alert_id = :alert_id
+        and tried.target = :target
+        and waiting.target = tried.target
+        and waiting.delivered_at is null
+    """,
+)
+
+
+LEASE_SECONDS = 120
+"""Longer than any attempt may take; what was being sent by a process that died is sent again after this."""
+
+FIRST_RETRY_SECONDS = 25
+LONGEST_RETRY_SECONDS = 300
+"""A target that was away for an hour has everything within five minutes of its return."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that a target has not got, and that is ours to send for a while."""
+
+    alert_id: int
+    message: Message
+
+
+@dataclass(frozen=True)
+class Undelivered:
+    """What one target has not got.
+
+    Attributes:
+        target_name: For people.
+        messages: How many.
+        oldest_noticed_at: Of them.
+        error: Of the last attempt, or None before the first.
+    """
+
+    target_name: str
+    messages: int
+    oldest_noticed_at: datetime
+    error: str | None
+
+
+def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
+    """Give what is due for addresses that are gone to those that are there; without any, it stays due."""
+    if not targets:
+        return
+    pairs = [(target, severity) for target in targets for severity in target.severities]
+    connection.execute(
+        statement("redirect_alerts"),
+        {
+            "targets": [target.fingerprint for target, _ in pairs],
+            "target_names": [target.name for target, _ in pairs],
+            "severities": [severity.value for _, severity in pairs],
+        },
+    )
+
+
+def is_due(connection: Connection, target: AlertTarget) -> bool:
+    """Whether the target is to be told something now, as opposed to left alone for a while."""
+    return connection.execute(_IS_TARGET_DUE, {"target": target.fingerprint}).scalar_one()
+
+
+def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed | None:
+    """The oldest message that the target has not got, of those after that one; None if there is none."""
+    parameters = {"target": target.fingerprint, "after": after, "lease_seconds": LEASE_SECONDS}
+    row = connection.execute(statement("claim_delivery"), parameters).one_or_none()
+    if row is None:
+        return None
+    message = Message(Severity(row.severity), row.is_resolved, row.title, row.body)
+    return Claimed(row.alert_id, message)
+
+
+def note_delivered(connection: Connection, claimed: Claimed, target: AlertTarget) -> None:
+    """The target took it."""
+    connection.execute(_NOTE_DELIVERED, {"alert_id": claimed.alert_id, "target": target.fingerprint})
+
+
+def note_undelivered(connection: Connection, claimed: Claimed, target: AlertTarget, error: str) -> None:
+    """The target did not take it, and is left alone for a while."""
+    connection.execute(
+        _NOTE_UNDELIVERED,
+        {
+            "alert_id": claimed.alert_id,
+            "target": target.fingerprint,
+            "error": error,
+            "first_seconds": FIRST_RETRY_SECONDS,
+            "longest_seconds": LONGEST_RETRY_SECONDS,
+        },
+    )
+
+
+def undelivered(connection: Connection) -> tuple[Undelivered, ...]:
+    """What is not delivered yet, by target."""
+    return tuple(Undelivered(**row) for row in connection.execute(statement("read_undelivered")).mappings())
+
+
+def delete_old(connection: Connection, *, days: int) -> int:
+    """Forget messages that are older than this and not due; returns how many."""
+    return connection.execute(_DELETE_OLD_ALERTS, {"days": days}).rowcount
+
+
+def put_in_outbox(connection: Connection, message: Message, targets: Sequence[AlertTarget]) -> None:
+    """Make a message due for those targets that want its severity."""
+    addressed = [target for target in targets if message.severity in target.severities]
+    connection.execute(
+        statement("add_alert"),
+        {
+            **asdict(message),
+            "targets": [target.fingerprint for target in addressed],
+            "target_names": [target.name for target in addressed],
+        },
+    )
