@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from unittest.mock import patch
 
-from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters import repairer
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline_tests.adversary.world import TICK, World
 from recon_pipeline_tests.reconciliation.conftest import install_increments
 from recon_pipeline_tests.reconciliation.test_heavy_keys import _MANY_EVENTS, _meanwhile
@@ -35,8 +36,8 @@ def test_events_corrected_in_a_partition_without_triggers_lower_no_counter(world
             session.connection.commit()
 
     with (
-        patch.object(repair, "CHUNK_STATEMENT_TIMEOUT_MS", 20),
-        patch.object(repair._Repairer, "_sum_final_events", _meanwhile(correct)),
+        patch.object(repairer, "CHUNK_STATEMENT_TIMEOUT_MS", 20),
+        patch.object(Repairer, "_sum_final_events", _meanwhile(correct)),
     ):
         world.run()
 

@@ -11,6 +11,7 @@ from recon_pipeline.faces.serve.app import CRON_PATH, create_app
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import metrics
 from recon_pipeline_tests.commands.conftest import recon
@@ -34,15 +35,15 @@ def drifted(billing: Billing) -> Billing:
 def hold_after_one_key(patch: pytest.MonkeyPatch, hold: Callable[[], object]) -> None:
     """Chunks of one key; after the first a migration begins."""
     patch.setattr(repair, "CHUNK_KEYS", 4)
-    free_keys = repair._Repairer.free_keys
+    free_keys = Repairer.free_keys
 
-    def then_hold(self: repair._Repairer, ordinals: range) -> list[int]:
+    def then_hold(self: Repairer, ordinals: range) -> list[int]:
         busy = free_keys(self, ordinals)
         if ordinals[0] == 1:
             hold()
         return busy
 
-    patch.setattr(repair._Repairer, "free_keys", then_hold)
+    patch.setattr(Repairer, "free_keys", then_hold)
 
 
 @pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters"])

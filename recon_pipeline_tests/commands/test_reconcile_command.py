@@ -10,7 +10,7 @@ from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus, bui
 from recon_pipeline.automation.sensors import run_failed
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
-from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters import repair, repairer
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, GATEWAY, USAGE, Billing, Period, connected
 
@@ -236,7 +236,7 @@ def test_a_repair_beyond_a_budget_is_blocked_until_a_person_approves_it(
 def test_a_counter_that_somebody_holds_is_put_off_with_a_warning_and_the_next_run_repairs_it(
     billing: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair, "LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 20)
     for customer in ("a", "b"):
         billing.record(customer, 7)
         billing.set_counter(customer, 1)

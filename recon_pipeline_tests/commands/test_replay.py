@@ -12,6 +12,7 @@ from recon_pipeline.assets.months import range_tags
 from recon_pipeline.automation.schedules import reconcile_every_5_minutes
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, Billing, Period
 from recon_pipeline_tests.reconciliation.traffic import background, wait_until
@@ -173,16 +174,16 @@ class Stop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.released = threading.Event(), threading.Event()
         self._stopped_thread: int | None = None
-        original = repair._Repairer.free_keys
+        original = Repairer.free_keys
 
-        def stopping(repairer: repair._Repairer, chunk: range) -> list[int]:
+        def stopping(repairer: Repairer, chunk: range) -> list[int]:
             if chunk[0] > 1 and threading.get_ident() == self._stopped_thread:
                 self.reached.set()
                 assert self.released.wait(60), "nobody released the replay"
             return original(repairer, chunk)
 
         monkeypatch.setattr(repair, "CHUNK_KEYS", 20)
-        monkeypatch.setattr(repair._Repairer, "free_keys", stopping)
+        monkeypatch.setattr(Repairer, "free_keys", stopping)
 
     def replay(self, instance: DagsterInstance) -> Any:
         """Replay it all in this thread, with the stop in it."""

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.faces.serve.health import health_routes
 from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
@@ -147,14 +148,14 @@ def test_a_version_that_changes_within_a_run_stops_it_before_its_next_decision(
         billing.record(customer, 10)
         billing.set_counter(customer, 4)
     monkeypatch.setattr(repair, "CHUNK_KEYS", 4)  # chunks of one key
-    first_chunk = repair._Repairer.free_keys
+    first_chunk = Repairer.free_keys
 
-    def then_upgrade(self: repair._Repairer, ordinals: range) -> list[int]:
+    def then_upgrade(self: Repairer, ordinals: range) -> list[int]:
         busy = first_chunk(self, ordinals)
         billing.query(SET_VERSION, "0999")
         return busy
 
-    monkeypatch.setattr(repair._Repairer, "free_keys", then_upgrade)
+    monkeypatch.setattr(Repairer, "free_keys", then_upgrade)
 
     result = run_job()
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline_tests.reconciliation.product import new_run
 
 BETWEEN_CHUNKS, INSIDE_A_CHUNK = "between chunks", "inside a chunk"
@@ -26,15 +27,15 @@ def main(url: str, moment: str) -> None:
         if len(chunks) == 2 and moment == BETWEEN_CHUNKS:
             wait_to_be_killed()
 
-    original = repair._Repairer._lock_and_repair
+    original = Repairer._lock_and_repair
 
-    def inside(self: repair._Repairer, *arguments: Any, **named: Any) -> set[int]:
+    def inside(self: Repairer, *arguments: Any, **named: Any) -> set[int]:
         repaired = original(self, *arguments, **named)
         if len(chunks) == 2 and moment == INSIDE_A_CHUNK:
             wait_to_be_killed()
         return repaired
 
-    repair._Repairer._lock_and_repair = inside  # pyright: ignore[reportAttributeAccessIssue]
+    Repairer._lock_and_repair = inside  # pyright: ignore[reportAttributeAccessIssue]
     run = new_run(url)
     run.compare()
     run.repair(on_progress=note)

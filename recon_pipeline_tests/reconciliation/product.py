@@ -12,7 +12,7 @@ from sqlalchemy import Connection, TextClause, event
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
-from recon_pipeline.store.counters import compare, repair, verify
+from recon_pipeline.store.counters import compare, repair, repairer, verify
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.counters.pause import ENTER_CHUNK
 from recon_pipeline.store.counters.repair import RepairOutcome
@@ -154,7 +154,7 @@ def _patient(*, is_hooked: bool) -> Iterator[None]:
     if not is_hooked:
         yield
         return
-    with patch.object(repair, "CHUNK_IDLE_TIMEOUT_MS", 60_000):
+    with patch.object(repairer, "CHUNK_IDLE_TIMEOUT_MS", 60_000):
         yield
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from recon_pipeline.core.guards import SHARE_FLOOR_KEYS, Budgets, DriftSummary, Today, breaches
 from recon_pipeline.store.counters import repair, undo
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, customers
 from recon_pipeline_tests.reconciliation.product import run_job
@@ -274,14 +275,14 @@ def test_the_run_whose_figures_are_approved_can_be_named(blocked: Billing) -> No
 def break_off_after_one_key(patch: pytest.MonkeyPatch) -> None:
     """Chunks of one key, and the process is gone after the first: nobody closes the record of the run."""
     patch.setattr(repair, "CHUNK_KEYS", 4)
-    free_keys = repair._Repairer.free_keys
+    free_keys = Repairer.free_keys
 
-    def killed(self: repair._Repairer, ordinals: range) -> list[int]:
+    def killed(self: Repairer, ordinals: range) -> list[int]:
         if ordinals[0] > 1:
             raise RuntimeError("killed")
         return free_keys(self, ordinals)
 
-    patch.setattr(repair._Repairer, "free_keys", killed)
+    patch.setattr(Repairer, "free_keys", killed)
 
 
 @pytest.mark.parametrize("is_closed", [False, True])

@@ -3,6 +3,8 @@
 import pytest
 
 from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.counters import repairer
+from recon_pipeline.store.counters.repairer import WAITS_SECONDS
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked
@@ -15,7 +17,7 @@ HOLD = "select from billing_usage_counters where gateway_customer_id = any(%s) f
 @pytest.fixture
 def drifted(job_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
     """Five customers who have used 10 and are counted 3; waiting for a lock ends after 50 ms."""
-    monkeypatch.setattr(repair_module, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 50)
     for customer in CUSTOMERS:
         job_billing.record(customer, 10)
         job_billing.set_counter(customer, 3)
@@ -121,7 +123,7 @@ def test_a_counter_that_differs_for_another_reason_beside_a_deferred_one_is_an_e
 
 
 def test_waiting_for_locked_counters_is_bounded_for_the_whole_run(drifted: Billing) -> None:
-    ticks = iter(range(0, 10_000, int(repair_module.WAITS_SECONDS) // 2))
+    ticks = iter(range(0, 10_000, int(WAITS_SECONDS) // 2))
     run = new_run(drifted.url)
     run.compare()
     with drifted.session() as holder, run.database.connection() as connection:
@@ -150,7 +152,7 @@ def test_a_lock_on_the_whole_table_defers_and_does_not_hang(drifted: Billing) ->
 def test_the_repair_holds_no_counter_while_it_waits_for_another(
     drifted: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair_module, "LOCK_TIMEOUT_MS", 20_000)
+    monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 20_000)
     run = new_run(drifted.url)
     run.compare()
     others = [customer for customer in CUSTOMERS if customer != HELD]

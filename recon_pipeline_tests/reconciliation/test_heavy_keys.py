@@ -5,7 +5,8 @@ from unittest.mock import patch
 
 import pytest
 
-from recon_pipeline.store.counters import repair
+from recon_pipeline.store.counters import repairer
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import Run, new_run
 
@@ -24,15 +25,15 @@ def drifted(incremental_billing: Billing) -> Iterator[Run]:
     incremental_billing.query(_MANY_EVENTS)
     run = new_run(incremental_billing.url)
     run.compare()
-    with patch.object(repair, "CHUNK_STATEMENT_TIMEOUT_MS", 20):
+    with patch.object(repairer, "CHUNK_STATEMENT_TIMEOUT_MS", 20):
         yield run
 
 
 def _meanwhile(act: Callable[[], object]) -> Callable[..., None]:
     """`_sum_final_events`, and something that happens right after it."""
-    sum_final_events = repair._Repairer._sum_final_events
+    sum_final_events = Repairer._sum_final_events
 
-    def summed(self: repair._Repairer, *arguments: object) -> None:
+    def summed(self: Repairer, *arguments: object) -> None:
         sum_final_events(self, *arguments)  # pyright: ignore[reportArgumentType]
         self.connection.exec_driver_sql("select 1")
         act()
@@ -49,9 +50,7 @@ def test_a_heavy_key_is_repaired_with_few_of_its_events_summed_under_the_lock(
 
 
 def test_an_increment_between_the_two_sums_of_a_heavy_key_is_kept(incremental_billing: Billing, drifted: Run) -> None:
-    with patch.object(
-        repair._Repairer, "_sum_final_events", _meanwhile(lambda: incremental_billing.record("whale", 7))
-    ):
+    with patch.object(Repairer, "_sum_final_events", _meanwhile(lambda: incremental_billing.record("whale", 7))):
         assert drifted.repair().repaired == 1
     assert incremental_billing.counter("whale") == 300_012
 
@@ -66,6 +65,6 @@ def test_an_increment_between_the_two_sums_of_a_heavy_key_is_kept(incremental_bi
 def test_events_that_change_between_the_two_sums_of_a_heavy_key_defer_it(
     incremental_billing: Billing, drifted: Run, change: str
 ) -> None:
-    with patch.object(repair._Repairer, "_sum_final_events", _meanwhile(lambda: incremental_billing.query(change))):
+    with patch.object(Repairer, "_sum_final_events", _meanwhile(lambda: incremental_billing.query(change))):
         assert drifted.repair().deferred == 1
     assert (incremental_billing.counter("whale"), incremental_billing.ledger()) == (5, [])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from recon_pipeline.store.counters import repair as repair_module
+from recon_pipeline.store.counters import repairer
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, MAY, Billing, customers
 from recon_pipeline_tests.reconciliation.product import Run, mismatch_count, new_run, reconcile
@@ -338,7 +339,7 @@ def sum_before_lock(self: Any, _: Any, ordinals: Sequence[int], lock: str, *, cr
 def test_the_suite_would_notice_a_repair_that_sums_before_it_locks(
     drifted: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair_module._Repairer, "_lock_and_repair", sum_before_lock)
+    monkeypatch.setattr(Repairer, "_lock_and_repair", sum_before_lock)
     run = compared(drifted)
 
     run.repair(before={"lock_free_counters": lambda: drifted.record("a", 5)})
@@ -348,7 +349,7 @@ def test_the_suite_would_notice_a_repair_that_sums_before_it_locks(
 
 
 def test_the_suite_would_notice_a_repair_that_takes_no_lock(drifted: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_module, "statement", lock_nothing)
+    monkeypatch.setattr(repairer, "statement", lock_nothing)
     run = compared(drifted)
     with drifted.session(application_name=APPLICATION) as application, background() as start:
         application.record("a", 5)

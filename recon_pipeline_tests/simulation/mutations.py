@@ -107,7 +107,7 @@ def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:
 
 _ADVANCING = "recon_pipeline.store.sums.aggregates:_Advancing"
 _REBUILD = "recon_pipeline.store.sums.aggregates:_reason_to_rebuild"
-_REPAIRER = "recon_pipeline.store.counters.repair:_Repairer"
+_REPAIRER = "recon_pipeline.store.counters.repairer:Repairer"
 _TABLES = "recon_pipeline.store.log.billing_tables"
 _BREACHES = "recon_pipeline.core.guards:breaches"
 _COMMIT = "self.connection.connection.dbapi_connection.commit()"

@@ -1,31 +1,21 @@
 """Sets drifted counters to what the log says, while the application goes on counting.
 
-Invariant: lock the counter row, then sum the log's own rows in a new statement, then write. A sum from before the lock
-would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not run again
-when a row turns out to have changed (PostgreSQL manual, 13.2.1). There is no other way to write: what a comparison or
-an aggregate said is a reason to look. Keys are locked in one order, in chunks that are short transactions; while a
-chunk has locks it waits for none. A key that somebody else has locked is tried once more by itself and then deferred; a
-key that Postgres refuses fails by itself. That a key was repaired is written once, in the ledger.
+Invariant: keys are locked in one order, in chunks that are short transactions. A key that somebody else has locked is
+tried once more by itself and then deferred.
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store.counters.pause import Pause, RepairsPausedError, enter_chunk
-from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables
+from recon_pipeline.store.counters.pause import Pause, RepairsPausedError
+from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, QUERY_CANCELED, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums import horizons
-from recon_pipeline.store.sums.aggregates import is_ours_to_write
 from recon_pipeline.store.sums.run import Reconciliation
 
 CHUNK_KEYS = 2_000
@@ -33,26 +23,6 @@ CHUNK_KEYS = 2_000
 
 CHUNK_SECONDS = 0.2
 """The time that a chunk aims at: nobody waits for a counter much longer than this because of a repair."""
-
-CHUNK_LOCK_TIMEOUT_MS = 100
-"""Far below Postgres's deadlock_timeout of a second, so that the application is never the one that is cancelled."""
-
-CHUNK_STATEMENT_TIMEOUT_MS = 1_250
-CHUNK_IDLE_TIMEOUT_MS = 1_750
-"""A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
-customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
-
-LOCK_TIMEOUT_MS = 1_000
-"""For the counter of one key that somebody else has locked. Below the limit on a statement, which would otherwise end
-the wait, as if the sum had taken too long."""
-
-HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
-"""What is summed before a counter is locked may take so long."""
-
-_TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
-
-WAITS_SECONDS = 6.0
-"""The longest that a run waits in all for keys that somebody else has locked; the rest is deferred."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +82,7 @@ def repair(
     """
     with decision(connection) as tables:
         settled_below = horizons.position(connection, tables, settle_seconds=run.settle_seconds).settled_below
-    repairer = _Repairer(connection, run, settled_below, while_paused, clock)
+    repairer = Repairer(connection, run, settled_below, while_paused, clock)
     pause = None
     try:
         _repair(repairer, drift_count, on_progress)
@@ -121,7 +91,7 @@ def repair(
     return replace(summarize(connection, run.run_id), pause=pause)
 
 
-def _repair(repairer: "_Repairer", drift_count: int, on_progress: Callable[[int], None]) -> None:
+def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], None]) -> None:
     """Chunk after chunk, then what somebody had locked."""
     busy: list[int] = []
     chunk_keys = CHUNK_KEYS // 4
@@ -143,190 +113,3 @@ def summarize(connection: Connection, run_id: str) -> RepairOutcome:
     with begin(connection):
         row = connection.execute(statement("summarize_repairs"), {"run_id": run_id}).mappings().one()
         return RepairOutcome(**row)
-
-
-@dataclass
-class _Repairer:
-    connection: Connection
-    run: Reconciliation
-    settled_below: int | None
-    while_paused: bool
-    clock: Callable[[], float]
-    waited_seconds: float = 0.0
-    final: dict[str, str] | None = None
-
-    @contextmanager
-    def chunk(
-        self,
-        ordinals: range,
-        *,
-        lock_timeout_ms: int,
-        before: Callable[[BillingTables, int], None] | None = None,
-    ) -> Generator[tuple[BillingTables, dict[int, str]]]:
-        """The transaction of a chunk; gives the keys of it that may be repaired, with their kinds.
-
-        Args:
-            ordinals: Of the chunk.
-            lock_timeout_ms: For rows and keys.
-            before: Done before anything that the application writes is locked, with the first ordinal.
-
-        Raises:
-            RepairsPausedError: None may.
-        """
-        with decision(
-            self.connection,
-            statement_timeout_ms=HEAVY_KEY_TIMEOUT_MS,
-            idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
-        ) as tables:
-            if before is not None:
-                before(tables, ordinals[0])
-            enter_chunk(
-                self.connection,
-                self.run.run_id,
-                ordinals,
-                while_paused=self.while_paused,
-                lock_timeout_ms=lock_timeout_ms,
-                statement_timeout_ms=CHUNK_STATEMENT_TIMEOUT_MS,
-            )
-            asked = {"run_id": self.run.run_id, "first": ordinals[0], "last": ordinals[-1]}
-            rows = self.connection.execute(statement("keys_to_repair"), asked)
-            yield tables, {row.ordinal: row.kind for row in rows}
-
-    def free_keys(self, ordinals: range) -> list[int]:
-        """Repair the keys of a chunk that nobody else has locked; returns those that somebody has."""
-        began = self.clock()
-        try:
-            with self.chunk(ordinals, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS if self._may_wait() else 1) as (
-                tables,
-                keys,
-            ):
-                if not keys:
-                    return []
-                missing = [ordinal for ordinal, kind in keys.items() if kind == "missing"]
-                locked = self._lock_and_repair(tables, [*keys], "lock_free_counters", create=missing)
-                return sorted(keys.keys() - locked)
-        except DBAPIError as error:
-            if is_connection_lost(error):
-                raise
-            is_locked = sqlstate(error) in LOCK_NOT_HAD
-            if is_locked:
-                self.waited_seconds += self.clock() - began
-            if len(ordinals) > 1:
-                middle = len(ordinals) // 2
-                return self.free_keys(ordinals[:middle]) + self.free_keys(ordinals[middle:])
-            if is_locked:
-                return list(ordinals)
-            if sqlstate(error) == QUERY_CANCELED:
-                self.heavy_key(ordinals[0])
-            else:
-                self._mark(ordinals[0], error)
-            return []
-
-    def heavy_key(self, ordinal: int) -> None:
-        """Repair one key with so many events that they cannot all be summed while its counter is locked.
-
-        Its events below a horizon are final: they are summed before the lock, and the others under it. Events that are
-        deleted or updated in between leave a note, and all is taken back; nobody takes notes away meanwhile, since
-        the row of `recon.event_log` is ours.
-        """
-        one = range(ordinal, ordinal + 1)
-        key = {"run_id": self.run.run_id, "ordinal": ordinal}
-        try:
-            with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS, before=self._sum_final_events) as (tables, keys):
-                create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
-                self._lock_and_repair(tables, [*keys], "lock_counter", create=create)
-                if self.connection.execute(statement("is_drifted_key_noted"), key).scalar_one():
-                    raise _EventsChangedError
-        except _EventsChangedError:
-            self._mark_outcome(ordinal, "deferred", "its events were changed while they were summed")
-        except DBAPIError as error:
-            if is_connection_lost(error):
-                raise
-            self._mark(ordinal, error)
-        finally:
-            self.final = None
-
-    def _sum_final_events(self, tables: BillingTables, ordinal: int) -> None:
-        """Sum the events of one key that are final, before anything of it is locked."""
-        # Nothing may be lacking: a partition without triggers of its own lets events change without a note.
-        lacking = ingest_xid.lacking(self.connection, request_id_is_unique=tables.request_id_is_unique)
-        if lacking or not is_ours_to_write(self.connection, tables):
-            return
-        horizon = horizons.position(self.connection, tables).oldest_transaction
-        asked = {
-            **tables.parameters,
-            **self._settling,
-            "run_id": self.run.run_id,
-            "ordinal": ordinal,
-            "horizon": str(horizon),
-        }
-        summed = statement("sum_of_drifted_key", is_settled=IS_SETTLED, **tables.parts)
-        row = self.connection.execute(summed, asked).one()
-        self.final = {"horizon": str(horizon), "final_visible": row.visible, "final_settled": row.settled}
-
-    def busy_key(self, ordinal: int) -> None:
-        """Repair one key, waiting for its lock while holding none; defer it if it is not free in time."""
-        began = self.clock()
-        one = range(ordinal, ordinal + 1)
-        try:
-            with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS if self._may_wait() else 1) as (tables, keys):
-                create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
-                # A second time for a counter that was deleted while we waited for it: it is then given a new row.
-                if keys and not any(
-                    self._lock_and_repair(tables, [*keys], "lock_counter", create=create) for _ in range(2)
-                ):
-                    self.connection.execute(
-                        statement("mark_uncountable"), {"run_id": self.run.run_id, "ordinals": [*keys]}
-                    )
-        except DBAPIError as error:
-            if is_connection_lost(error):
-                raise
-            self._mark(ordinal, error)
-        self.waited_seconds += self.clock() - began
-
-    def _may_wait(self) -> bool:
-        return self.waited_seconds < WAITS_SECONDS
-
-    def _lock_and_repair(
-        self, tables: BillingTables, ordinals: Sequence[int], lock: str, *, create: Sequence[int]
-    ) -> set[int]:
-        """Give a row to keys that are to be created, lock what there is of all, repair what is locked."""
-        asked = {"run_id": self.run.run_id, "ordinals": list(ordinals)}
-        if create:
-            self.connection.execute(statement("create_missing_counters"), asked | {"ordinals": list(create)})
-        locked = self.connection.execute(statement(lock), asked).all()
-        if locked:
-            sums = "locked_sums" if self.final is None else "locked_sum_from_horizon"
-            repairs = statement("repair_locked_counters", locked_sums=sums, is_settled=IS_SETTLED, **tables.parts)
-            self.connection.execute(
-                repairs,
-                {
-                    **tables.parameters,
-                    "run_id": self.run.run_id,
-                    "ordinals": [row.ordinal for row in locked],
-                    "counter_ids": [row.counter_id for row in locked],
-                    **self._settling,
-                    **(self.final or {}),
-                },
-            )
-        return {row.ordinal for row in locked}
-
-    @property
-    def _settling(self) -> dict[str, Any]:
-        below = None if self.settled_below is None else str(self.settled_below)
-        return {"settle_seconds": self.run.settle_seconds, "settled_below": below}
-
-    def _mark(self, ordinal: int, error: DBAPIError) -> None:
-        """Record why Postgres refused one key."""
-        outcome = "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed"
-        self._mark_outcome(ordinal, outcome, _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error))
-
-    def _mark_outcome(self, ordinal: int, outcome: str, reason: str) -> None:
-        """Record in a transaction of its own why one key was not repaired."""
-        with begin(self.connection):
-            marked = {"run_id": self.run.run_id, "ordinals": [ordinal], "outcome": outcome, "error": reason}
-            self.connection.execute(statement("mark_drift"), marked)
-
-
-class _EventsChangedError(Exception):
-    """Events of a key were deleted or updated after they had been summed."""

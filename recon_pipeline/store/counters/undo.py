@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store.counters.repair import (
+from recon_pipeline.store.counters.repairer import (
     CHUNK_IDLE_TIMEOUT_MS,
     CHUNK_LOCK_TIMEOUT_MS,
     CHUNK_STATEMENT_TIMEOUT_MS,
