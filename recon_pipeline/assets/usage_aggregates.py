@@ -9,8 +9,9 @@ from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.store.records import runs
-from recon_pipeline.store.sums import aggregates, quality, strategy
-from recon_pipeline.store.sums.aggregates import Advance, Audit, StoredFromLog
+from recon_pipeline.store.sums import aggregates, increments, quality, strategy
+from recon_pipeline.store.sums.aggregates import Audit, StoredFromLog
+from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline.store.sums.quality import Known
 from recon_pipeline.store.sums.strategy import Sums
 
@@ -86,7 +87,7 @@ def usage_aggregates(
 
 def _advance(step: Step) -> Advance:
     with step.decision("READ COMMITTED") as (connection, tables):
-        advance = aggregates.advance(connection, step.run, tables)
+        advance = increments.advance(connection, step.run, tables)
         if advance.rebuilt_because is not None:
             runs.note_aggregates(connection, step.run.run_id, rebuilt_because=advance.rebuilt_because)
     return advance

@@ -10,8 +10,8 @@ from sqlalchemy import TextClause, text
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.counters.compare import Look
 from recon_pipeline.store.postgres.statements import statement
-from recon_pipeline.store.sums import aggregates, horizons
-from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums import aggregates, horizons, increments
+from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import SCOPE, Run, new_run
@@ -97,10 +97,11 @@ def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Ad
 
     with (
         patch.object(aggregates, "statement", telling),
+        patch.object(increments, "statement", telling),
         patch.object(horizons, "statement", telling),
         run.decision() as (connection, tables),
     ):
-        return aggregates.advance(connection, run.question, tables)
+        return increments.advance(connection, run.question, tables)
 
 
 def settle(billing: Billing, *, seconds: int = 3_600) -> None:

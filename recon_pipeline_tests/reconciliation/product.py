@@ -22,8 +22,8 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records import runs, schedule
-from recon_pipeline.store.sums import aggregates, strategy
-from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums import increments, strategy
+from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE
@@ -106,7 +106,7 @@ class Run:
         with self.decision() as (connection, tables):
             if strategy.mode(connection, tables).sums is Sums.LOG:
                 return None
-            return aggregates.advance(connection, self.question, tables)
+            return increments.advance(connection, self.question, tables)
 
     @contextmanager
     def decision(self, isolation: Isolation = "READ COMMITTED") -> Iterator[tuple[Connection, BillingTables]]:

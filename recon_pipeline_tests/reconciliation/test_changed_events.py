@@ -11,7 +11,7 @@ import pytest
 from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from recon_pipeline.core.errors import PutOffError
-from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
 from recon_pipeline_tests.reconciliation.increments import (

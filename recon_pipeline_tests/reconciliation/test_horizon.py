@@ -7,7 +7,7 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.sums import horizons
-from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer, install_increments
 from recon_pipeline_tests.reconciliation.increments import (

@@ -3,7 +3,7 @@
 import pytest
 
 from recon_pipeline.store.counters.compare import Look
-from recon_pipeline.store.sums.aggregates import Advance
+from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.increments import (
     advance,

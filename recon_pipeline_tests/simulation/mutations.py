@@ -105,8 +105,8 @@ def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:
     return function, original
 
 
-_ADVANCING = "recon_pipeline.store.sums.aggregates:_Advancing"
-_REBUILD = "recon_pipeline.store.sums.aggregates:_reason_to_rebuild"
+_ADVANCING = "recon_pipeline.store.sums.increments:_Advancing"
+_REBUILD = "recon_pipeline.store.sums.increments:_reason_to_rebuild"
 _REPAIRER = "recon_pipeline.store.counters.repairer:Repairer"
 _TABLES = "recon_pipeline.store.log.billing_tables"
 _BREACHES = "recon_pipeline.core.guards:breaches"

@@ -24,7 +24,7 @@ from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records import runs, schedule
-from recon_pipeline.store.sums import aggregates, horizons, quality, strategy
+from recon_pipeline.store.sums import aggregates, horizons, increments, quality, strategy
 from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline.store.sums.strategy import Mode, Sums
 
@@ -175,7 +175,7 @@ def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) 
 def _advance(database: BillingDatabase, run: Reconciliation | None = None) -> int:
     run = run or _new_run()
     with database.connection() as connection, decision(connection) as tables:
-        advance = aggregates.advance(connection, run, tables)
+        advance = increments.advance(connection, run, tables)
         aggregates.oversized(connection, run, tables, months_tell=True)
         return advance.absorbed_count
 
