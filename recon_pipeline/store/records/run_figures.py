@@ -1,0 +1,124 @@
+"""The figures of a run, written into its record as soon as they are known.
+
+Invariant: they come from what is stored (drift outcomes, ledger), so they are true also after a crash.
+"""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from recon_pipeline.core.guards import DriftSummary
+from recon_pipeline.store.counters.compare import Compared
+from recon_pipeline.store.counters.repair import RepairOutcome
+from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.sums.quality import LogQuality
+
+# Writes the log's figures into the record of a run.
+# Invariant: touches no other figure of the run.
+_NOTE_EVENTS = labelled(
+    "note_events",
+    """
+    update recon.reconciliation_run
+    set events_scanned = :events_scanned, dedupe_count = :dedupe_count
+    where run_id = :run_id
+    """,
+)
+# Writes the comparison's figures into the record of a run.
+# Invariant: transitions are those foreseen, until repairs are counted.
+_NOTE_DRIFT = labelled(
+    "note_drift",
+    """
+    update recon.reconciliation_run
+    set
+        counters_scanned = :counters_scanned,
+        drift_count = :drift_count,
+        drift_by_kind = cast(:drift_by_kind as jsonb),
+        over_quota_transitions = :over_quota_transitions,
+        under_quota_transitions = :under_quota_transitions,
+        rows_repaired = 0,
+        deferred_count = 0,
+        held_count = :held,
+        reconcile_failures = 0
+    where run_id = :run_id
+    """,
+)
+# Writes what was repaired into the record of a run.
+# Invariant: figures are read from drift outcomes and ledger, so they are true after a crash as well.
+_NOTE_REPAIRS = labelled(
+    "note_repairs",
+    """
+    update recon.reconciliation_run
+    set
+        rows_repaired = :repaired,
+        deferred_count = :deferred,
+        reconcile_failures = :failed,
+        held_count = :held,
+        paused_reason = :paused_reason,
+        over_quota_transitions = :over_quota_transitions,
+        under_quota_transitions = :under_quota_transitions
+    where run_id = :run_id
+    """,
+)
+# Writes what became of the aggregates into the record of a run.
+# Invariant: touches no other figure of the run.
+_NOTE_AGGREGATES = labelled(
+    "note_aggregates",
+    """
+    update recon.reconciliation_run
+    set
+        rebuilt_because = coalesce(:rebuilt_because, rebuilt_because),
+        aggregates_differing = coalesce(:aggregates_differing, aggregates_differing)
+    where run_id = :run_id
+    """,
+)
+
+
+def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
+    """Write the log's figures."""
+    _write(connection, _NOTE_EVENTS, run_id, quality)
+
+
+def note_aggregates(
+    connection: Connection, run_id: str, *, rebuilt_because: str | None = None, aggregates_differing: int | None = None
+) -> None:
+    """Write what became of the aggregates; None leaves a figure as it is."""
+    figures = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
+    connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **figures})
+
+
+def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
+    """Write the comparison's figures."""
+    figures = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
+    _write(connection, _NOTE_DRIFT, run_id, summary, **figures)
+
+
+def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
+    """Write what the comparison saw: all that transactions below this one wrote, and how many aggregates were wrong."""
+    connection.execute(
+        text(
+            "update recon.reconciliation_run set compared_below = cast(:below as xid8), "
+            "aggregates_differing = case when :stale > 0 then coalesce(aggregates_differing, 0) + :stale "
+            "else aggregates_differing end where run_id = :run_id"
+        ),
+        {"run_id": run_id, "below": str(compared.below), "stale": compared.stale_aggregates},
+    )
+
+
+def compared_below(connection: Connection, run_id: str) -> int | None:
+    """What transactions below this one wrote was seen by the run's comparison; None if it made none."""
+    found = connection.execute(
+        text("select compared_below::text from recon.reconciliation_run where run_id = :run_id"), {"run_id": run_id}
+    ).scalar_one_or_none()
+    return None if found is None else int(found)
+
+
+def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
+    """Write what was repaired."""
+    _write(connection, _NOTE_REPAIRS, run_id, outcome, paused_reason=outcome.paused_reason)
+
+
+def _write(connection: Connection, update: TextClause, run_id: str, figures: Any, **more: Any) -> None:
+    values = {field.name: getattr(figures, field.name) for field in fields(figures)}
+    connection.execute(update, {"run_id": run_id, **values, **more})
