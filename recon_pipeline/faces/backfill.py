@@ -14,8 +14,9 @@ from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED, parse_mapping
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth, require_known
 from recon_pipeline.faces import reconcile as reconcile_face
+from recon_pipeline.faces.backfill_job import Backfilled, BackfillRequest, backfill
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
-from recon_pipeline.faces.orchestrator import Backfilled, BackfillRequest, backfill, open_instance
+from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.backfill.exports import is_in_database
 

@@ -22,7 +22,8 @@ from recon_pipeline.faces import reconcile as reconcile_face
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out, show_json
 from recon_pipeline.faces.demo import Story, play_the_month
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile
+from recon_pipeline.faces.orchestrator import open_instance
+from recon_pipeline.faces.reconcile_job import Reconciled, Request, reconcile
 from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.postgres.database import BillingDatabase

@@ -12,7 +12,8 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, months_between, require_known
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
-from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile
+from recon_pipeline.faces.orchestrator import open_instance
+from recon_pipeline.faces.reconcile_job import Reconciled, Request, reconcile
 from recon_pipeline.settings import RECENT_DAYS, Settings
 
 _SUMS = (

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import contiguous_ranges
-from recon_pipeline.faces.orchestrator import Reconciled, Request, open_instance, reconcile, require_storage
+from recon_pipeline.faces.orchestrator import open_instance, require_storage
 from recon_pipeline.faces.reconcile import as_json, months_of_a_tick
+from recon_pipeline.faces.reconcile_job import Reconciled, Request, reconcile
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.serve_lock import serve_lock

@@ -1,0 +1,107 @@
+"""Runs the job `reconcile` in this process, and reads how the run ended."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.orchestrator import FailedCheck, failed_checks, failure_of, quietly, run_tags, user_name
+from recon_pipeline.settings import Settings
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunRecord
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of one run.
+
+    Attributes:
+        first: First billing month.
+        last: Last billing month, included.
+        customers: Only these, or all if empty.
+        dry_run: Compare and check the guards, repair nothing.
+        full: Take sums from the log itself, and check the stored ones against it.
+        while_paused: Repair although repairs are paused.
+        approve_reason: Why a repair beyond the budgets is right, or ''.
+        approve_run: The blocked run whose figures were seen, or '' for the latest.
+        run_id: The run's id, or None for a new one.
+        lane: Names runs of one kind in their tags, or None.
+    """
+
+    first: BillingMonth
+    last: BillingMonth
+    customers: tuple[str, ...] = ()
+    dry_run: bool = False
+    full: bool = False
+    while_paused: bool = False
+    approve_reason: str = ""
+    approve_run: str = ""
+    run_id: str | None = None
+    lane: str | None = None
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """How a run ended.
+
+    Attributes:
+        record: Its figures, as recorded in schema recon.
+        failed_checks: What did not pass.
+    """
+
+    record: RunRecord
+    failed_checks: tuple[FailedCheck, ...]
+
+
+def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Request) -> Reconciled:
+    """Run the job `reconcile` for a contiguous range of months and wait for its end.
+
+    Raises:
+        ReconError: The database cannot be reached; or it was lost, and the run ended without a record.
+    """
+    from recon_pipeline.assets.reconciler import close_record, open_database
+    from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
+    from recon_pipeline.automation.jobs import reconcile as job
+    from recon_pipeline.definitions import defs
+
+    quietly()
+    selected = PIPELINE[:-1] if request.dry_run else PIPELINE
+    user = user_name()
+    database = open_database(settings)
+    tags = run_tags(database, request.first, request.last, user)
+    if request.lane:
+        tags[LANE_TAG] = request.lane
+    config = {
+        "customers": list(request.customers),
+        "full": request.full,
+        "while_paused": request.while_paused,
+        "approve_reason": request.approve_reason,
+        "approve_run": request.approve_run,
+        "approved_by": user,
+    }
+    result = defs.resolve_job_def(job.name).execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        run_id=request.run_id,
+        tags=tags,
+        asset_selection=[asset.key for asset in selected],
+        run_config={
+            "resources": {"reconciler": {"config": config}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
+    )
+    outcome = "compared" if result.success else "failed"
+    try:
+        close_record(database, result.run_id, outcome, lambda _: None)
+        with database.transaction() as connection:
+            record = runs.read(connection, result.run_id)
+    except ReconError as error:
+        raise failure_of(result) or error from error
+    if record is None:
+        raise failure_of(result) or ReconError(
+            f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
+        )
+    return Reconciled(record, failed_checks(result.get_asset_check_evaluations()))
