@@ -5,7 +5,6 @@ definitions is the dearest part of a start), the webserver and the daemon. They 
 one ends, all are ended, and whichever way this process ends, none of them stays behind.
 """
 
-import ctypes
 import http.client
 import os
 import signal
@@ -14,60 +13,28 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from recon_pipeline.automation.dagster_url import dagster_url
-from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import (
     BILLING_DATABASE,
     DAGSTER_DATABASE,
     ensure_running,
     project_folder,
 )
+from recon_pipeline.faces.dev_services import Service, end_with_parent, stop_all, wait
 
 _HOST = "127.0.0.1"
 _FIRST_PORT = 3000
 _PORTS_TRIED = 50
-_START_SECONDS = 180
-_STOP_SECONDS = 20
-_POLL_SECONDS = 0.2
-_LOG_LINES_SHOWN = 15
 _DEFINITIONS = "recon_pipeline.definitions"
 _LOCATION = "recon_pipeline"
 # Switched off in dagster.yaml alone, telemetry still makes two empty folders beside that file.
 _NO_TELEMETRY = {"DAGSTER_DISABLE_TELEMETRY": "1"}
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
-
-
-class DevError(ReconError):
-    """One of Dagster's processes ended, or did not come up."""
-
-
-@dataclass(frozen=True)
-class _Service:
-    """One of the processes. It leads a process group, so that what it started can be ended with it."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def signal_group(self, number: int) -> bool:
-        """Send a signal to the process and all that it started; False if none of them is left."""
-        try:
-            os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def is_alive(self) -> bool:
-        """Whether the process, or a run that it started, still exists."""
-        self.process.poll()
-        return self.signal_group(0)
 
 
 def run_dev(
@@ -95,18 +62,18 @@ def run_dev(
         logs = home / ".recon" / "dagster" / "dev"
         logs.mkdir(parents=True, exist_ok=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recon-")))
-        services: list[_Service] = []
-        stack.callback(_stop_all, services)
+        services: list[Service] = []
+        stack.callback(stop_all, services)
         for step in _starting(services, folder, environment, chosen_port, logs):
-            _wait(services, stop, step)
+            wait(services, stop, step)
         if not stop.is_set():
             say(f"Dagster is at http://{_HOST}:{chosen_port} (logs in {logs}). Ctrl-C stops it.")
-            _wait(services, stop, None)
+            wait(services, stop, None)
         say("Stopping Dagster ...")
 
 
 def _starting(
-    services: list[_Service], folder: Path, environment: Mapping[str, str], port: int, logs: Path
+    services: list[Service], folder: Path, environment: Mapping[str, str], port: int, logs: Path
 ) -> Generator[Callable[[], bool]]:
     """Start the processes one after the other; after each step, give what tells whether it is done.
 
@@ -129,9 +96,9 @@ def _starting(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
-        services.append(_Service(name, process, log))
+        services.append(Service(name, process, log))
 
     code_socket, workspace = folder / "code", folder / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {_LOCATION}}}\n")
@@ -141,43 +108,6 @@ def _starting(
     start("webserver", ["dagster_webserver", "-w", str(workspace), "-h", _HOST, "-p", str(port)])
     start("daemon", ["dagster._daemon", "run", "-w", str(workspace)])
     yield lambda: _webserver_answers(port)
-
-
-def _wait(services: Sequence[_Service], stop: threading.Event, done: Callable[[], bool] | None) -> None:
-    """Return when a stop is asked for, or, with `done`, when that is so.
-
-    Raises:
-        DevError: A process ended meanwhile, or it took too long.
-    """
-    deadline = time.monotonic() + _START_SECONDS
-    while not stop.wait(_POLL_SECONDS):
-        for service in services:
-            if service.process.poll() is not None:
-                raise DevError(
-                    f"Dagster's {service.name} ended with {service.process.returncode}. "
-                    f"The end of {service.log}:\n{_end_of(service.log)}",
-                    mend="Mend what it says and start again; the other processes were stopped.",
-                )
-        if done is not None and done():
-            return
-        if done is not None and time.monotonic() > deadline:
-            raise DevError(
-                f"Dagster's {services[-1].name} was not ready after {_START_SECONDS} s. "
-                f"The end of {services[-1].log}:\n{_end_of(services[-1].log)}",
-                mend="Try again when the machine is less busy; all processes were stopped.",
-            )
-
-
-def _stop_all(services: Sequence[_Service]) -> None:
-    """End every process with what it started: asked first, killed after a time."""
-    for service in services:
-        service.signal_group(signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while any(service.is_alive() for service in services) and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-    for service in services:
-        service.signal_group(signal.SIGKILL)
-        service.process.wait()
 
 
 @contextmanager
@@ -213,12 +143,6 @@ def _stop_requested() -> Generator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when our parent dies: a killed `recon dev` leaves nobody behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _dagster_home(environ: Mapping[str, str]) -> Path:
@@ -267,7 +191,3 @@ def _webserver_answers(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _end_of(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES_SHOWN:])
