@@ -4,14 +4,14 @@ A small YAML file that a person writes at night, so each mistake is told with th
 of files and rows.
 """
 
-import zoneinfo
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from recon_pipeline.core.backfill.fields import STRICT, Instant, Quantity, QuantityField, Text
 from recon_pipeline.core.errors import ConfigurationError
 
 NOTHING_INSERTED = "No event was inserted and no counter was changed."
@@ -19,98 +19,6 @@ OWN_PREFIX = "recon_"
 """Columns that begin with this are the product's own, as `recon backfills --export` writes them; never taken over."""
 
 _ADVICE = "Mend the mapping; docs/replay.md shows one for each common shape of export."
-_STRICT = ConfigDict(extra="forbid", frozen=True)
-
-
-def _from_shorthand(given: Any) -> Any:
-    """A bare name stands for a column."""
-    return {"column": given} if isinstance(given, str) else given
-
-
-class _Field(BaseModel):
-    """A value: out of a column, or the same for every row."""
-
-    model_config = _STRICT
-
-    column: str | None = Field(default=None, min_length=1)
-
-    @property
-    def label(self) -> str:
-        """How a reason names the place; empty for a constant."""
-        return f" (column {self.column})" if self.column else ""
-
-
-class TextField(_Field):
-    """An identifier."""
-
-    value: str | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "TextField":
-        if (self.column is None) == (self.value is None):
-            raise ValueError("give the name of a column, or {value: ...} for a constant, and not both")
-        return self
-
-
-class QuantityField(_Field):
-    """A number of units: the column times `multiply`, divided by `divide`; rounded only where it is said how."""
-
-    value: Annotated[int, Field(strict=True, ge=1)] | None = None
-    multiply: Annotated[int, Field(strict=True, ge=1)] = 1
-    divide: Annotated[int, Field(strict=True, ge=1)] = 1
-    round: Literal["up", "down"] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "QuantityField":
-        if (self.column is None) == (self.value is None):
-            raise ValueError("give the name of a column, or {value: ...} for a constant, and not both")
-        if self.value is not None and self.has_unit:
-            raise ValueError("a constant takes no multiply, divide or round")
-        return self
-
-    @property
-    def has_unit(self) -> bool:
-        """Whether the log counts in another unit than the column."""
-        return (self.multiply, self.divide, self.round) != (1, 1, None)
-
-
-class InstantField(BaseModel):
-    """A moment: ISO 8601, seconds or milliseconds since 1970, or a format of strptime; `zone` is for those without."""
-
-    model_config = _STRICT
-
-    column: str = Field(min_length=1)
-    format: str = "iso"
-    zone: str | None = None
-
-    @property
-    def label(self) -> str:
-        """How a reason names the place."""
-        return f" (column {self.column})"
-
-    @field_validator("zone")
-    @classmethod
-    def _known_zone(cls, zone: str | None) -> str | None:
-        if zone is not None:
-            try:
-                zoneinfo.ZoneInfo(zone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"{zone!r} is no time zone; write one like UTC or Europe/Berlin") from None
-        return zone
-
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, form: str) -> str:
-        if form not in ("iso", "unix_seconds", "unix_milliseconds") and "%" not in form:
-            raise ValueError(
-                f"{form!r} is none of iso, unix_seconds, unix_milliseconds, nor a format like %d/%m/%Y %H:%M:%S"
-            )
-        return form
-
-
-Text = Annotated[TextField, BeforeValidator(_from_shorthand)]
-Quantity = Annotated[QuantityField, BeforeValidator(_from_shorthand)]
-Instant = Annotated[InstantField, BeforeValidator(_from_shorthand)]
 
 
 class MappingSpec(BaseModel):
@@ -125,7 +33,7 @@ class MappingSpec(BaseModel):
         delimiter: Of CSV files; a comma, or a tab in `.tsv`, if not given.
     """
 
-    model_config = _STRICT
+    model_config = STRICT
 
     gateway_name: Text
     gateway_customer_id: Text

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_UP, Decimal, localcontext
 from typing import Any
 
+from recon_pipeline.core.backfill.fields import QuantityField
 from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
-from recon_pipeline.core.backfill.mapping import QuantityField
 
 _PLAIN = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]+")

@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from recon_pipeline.core.backfill.columns import Columns, Reasons, Row, Unreadable, read_each, values_of
+from recon_pipeline.core.backfill.fields import TextField
 from recon_pipeline.core.backfill.identifiers import identifier, request_id_of
 from recon_pipeline.core.backfill.instants import UnreadableValueError, instant_reader
-from recon_pipeline.core.backfill.mapping import MappingSpec, TextField
+from recon_pipeline.core.backfill.mapping import MappingSpec
 from recon_pipeline.core.backfill.metadata import MetadataWriter, plain
 from recon_pipeline.core.backfill.quantities import QuantityRange, quantity_reader
 from recon_pipeline.core.scope import MeteredUsage
