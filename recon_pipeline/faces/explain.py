@@ -1,8 +1,7 @@
 """The command `recon explain`: for a quota denial or a suspect counter, all that is known of it. Changes nothing."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.bar import Bar
@@ -14,6 +13,14 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.faces.console import out
+from recon_pipeline.faces.explain_facts import (
+    bursts_table,
+    crossed_on,
+    facts,
+    period_name,
+    producers_table,
+    repairs_table,
+)
 from recon_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,57 +89,6 @@ def gather(settings: Settings, customer: str, month: BillingMonth | None) -> Exp
         )
 
 
-def verdict(one: "Explanation") -> str:
-    """Counter and log in a sentence."""
-    counter = "no row" if one.key.usage_count is None else f"{one.key.usage_count:,}"
-    if one.difference == 0:
-        return f"{counter}: equals the event sum"
-    return f"{counter}: {abs(one.difference):,} {'above' if one.difference > 0 else 'below'} the event sum"
-
-
-def facts(one: "Explanation") -> Iterator[tuple[str, str]]:
-    """What is to be known of a key, a name and a sentence each; only what there is."""
-    sums, limit = one.sums, one.limit
-    yield "counter", verdict(one)
-    yield "event sum", f"{sums.usage_count:,} in {sums.event_count:,} events"
-    units = "none" if limit.units is None else f"{limit.units:,}"
-    yield "limit", f"{units} ({limit.source})"
-    if limit.units is not None:
-        yield "quota", _quota(one.key.usage_count or 0, limit.units)
-    for crossing in one.crossings:
-        reached = f"reached on {crossing.day:%Y-%m-%d}" if crossing.day else "not reached"
-        yield f"limit {crossing.name}", f"{crossing.units:,}: {reached}"
-    if sums.late_count:
-        hours = (sums.latest_by_seconds or 0) / 3600
-        yield (
-            "late arrivals",
-            f"{sums.late_count:,} events with {sums.late_usage:,} units arrived more than an hour after they happened, "
-            f"the last of them by {hours:,.1f} hours",
-        )
-    if sums.repeated_count:
-        yield "duplicates", f"{sums.repeated_count:,} events repeat a request id; they are not counted"
-    if sums.invalid_count:
-        yield "invalid", f"{sums.invalid_count:,} events are invalid; they are not counted"
-    if sums.outside_period_count:
-        yield "outside", f"{sums.outside_period_count:,} events happened outside of their period; they are counted"
-
-
-def _quota(counter: int, units: int) -> str:
-    if counter >= units:
-        return f"over: {counter - units:,} above the limit, so requests are denied"
-    return f"{units - counter:,} left"
-
-
-def period_name(key: "Key") -> str:
-    """The metered usage and the period of a key, for a person."""
-    return f"{key.gateway_name}:{key.usage_type}, {_instant(key.period_start)} to {_instant(key.period_end)}"
-
-
-def _instant(instant: datetime) -> str:
-    midnight = (instant.hour, instant.minute, instant.second) == (0, 0, 0)
-    return f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%d %H:%M:%S}"
-
-
 def as_json(explained: Explained) -> dict[str, Any]:
     """The one object of `--json`."""
     return {
@@ -193,65 +149,6 @@ def _show_key(one: "Explanation") -> None:
         _table("Usage by producer, the largest first", *producers_table(one))
     if one.bursts:
         _table("Busiest minutes (UTC)", *bursts_table(one))
-
-
-def crossed_on(one: "Explanation", day: date) -> str:
-    """The limits that were reached on a day."""
-    return ", ".join(f"{crossing.name} limit" for crossing in one.crossings if crossing.day == day)
-
-
-Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
-
-
-def repairs_table(one: "Explanation") -> Rows:
-    """Headings and rows."""
-    return ("at (UTC)", "kind", "before", "after", "added", "run"), [
-        (
-            f"{repair.repaired_at:%Y-%m-%d %H:%M}",
-            repair.kind,
-            "no row" if repair.usage_count_before is None else f"{repair.usage_count_before:,}",
-            f"{repair.usage_count_after:,}",
-            f"{repair.usage_delta:+,}",
-            repair.run_id[:8],
-        )
-        for repair in one.repairs
-    ]
-
-
-def producers_table(one: "Explanation") -> Rows:
-    """Headings and rows."""
-    return ("request ids", "device", "events", "usage", "first (UTC)", "last (UTC)"), [
-        (
-            producer.pattern,
-            producer.device or "-",
-            f"{producer.event_count:,}",
-            f"{producer.usage_count:,}",
-            f"{producer.first_at:%m-%d %H:%M}" if producer.first_at else "-",
-            f"{producer.last_at:%m-%d %H:%M}" if producer.last_at else "-",
-        )
-        for producer in one.producers
-    ]
-
-
-def days_table(one: "Explanation") -> Rows:
-    """Headings and rows."""
-    return ("day", "events", "usage", "total", "limit reached"), [
-        (
-            f"{day.day:%Y-%m-%d}",
-            f"{day.event_count:,}",
-            f"{day.usage_count:,}",
-            f"{day.running_total:,}",
-            crossed_on(one, day.day),
-        )
-        for day in one.days
-    ]
-
-
-def bursts_table(one: "Explanation") -> Rows:
-    """Headings and rows."""
-    return ("minute", "events", "usage"), [
-        (f"{burst.minute:%Y-%m-%d %H:%M}", f"{burst.event_count:,}", f"{burst.usage_count:,}") for burst in one.bursts
-    ]
 
 
 _NUMBERS = ("events", "usage", "total", "before", "after", "added", "counter")

@@ -5,7 +5,15 @@ from io import StringIO
 from pathlib import Path
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces import explain as face
+from recon_pipeline.faces.explain import Explained
+from recon_pipeline.faces.explain_facts import (
+    bursts_table,
+    days_table,
+    facts,
+    period_name,
+    producers_table,
+    repairs_table,
+)
 from recon_pipeline.store.records.explain import Explanation
 
 
@@ -25,7 +33,7 @@ def require_writable(path: Path) -> None:
         ) from None
 
 
-def write_report(path: Path, explained: face.Explained) -> None:
+def write_report(path: Path, explained: Explained) -> None:
     """Write the report; a file that is there is replaced."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -34,16 +42,16 @@ def write_report(path: Path, explained: face.Explained) -> None:
     )
     keys = [
         {
-            "name": face.period_name(one.key),
-            "facts": list(face.facts(one)),
+            "name": period_name(one.key),
+            "facts": list(facts(one)),
             "chart": _chart(one) if one.days else None,
             "tables": [
                 (title, *table)
                 for title, table in (
-                    ("Repairs, the latest first", face.repairs_table(one)),
-                    ("Usage by producer, the largest first", face.producers_table(one)),
-                    ("Busiest minutes (UTC)", face.bursts_table(one)),
-                    ("Usage by day (UTC)", face.days_table(one)),
+                    ("Repairs, the latest first", repairs_table(one)),
+                    ("Usage by producer, the largest first", producers_table(one)),
+                    ("Busiest minutes (UTC)", bursts_table(one)),
+                    ("Usage by day (UTC)", days_table(one)),
                 )
                 if table[1]
             ],
