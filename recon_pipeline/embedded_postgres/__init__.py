@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import pwd
 import threading
 import time
 from collections.abc import Generator
@@ -26,12 +25,12 @@ from psycopg import errors, sql
 from recon_pipeline.embedded_postgres.binaries import (
     ROOTS_ACCOUNT,
     ROOTS_FOLDER,
-    USE_YOUR_OWN,
     binaries_folder,
     ensure_account,
     open_to_all,
 )
 from recon_pipeline.embedded_postgres.cluster import EmbeddedPostgresError, PostgresCluster, socket_url
+from recon_pipeline.embedded_postgres.data_folder import not_writable, prepare_parent, refuse_unusable
 
 BILLING_DATABASE = "billing"
 DAGSTER_DATABASE = "dagster"
@@ -133,8 +132,8 @@ def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running:
     """
     data_folder = (folder or default_data_folder()).resolve()
     account = ROOTS_ACCOUNT if os.geteuid() == 0 else None
-    _prepare_parent(data_folder)
-    _refuse_unusable(data_folder, major)
+    prepare_parent(data_folder)
+    refuse_unusable(data_folder, major)
     with _exclusively(data_folder):
         if account is not None:
             ensure_account(account)
@@ -169,54 +168,6 @@ def _stop_at_exit(server: EmbeddedServer, owner_pid: int) -> None:
         server.stop()
 
 
-def _refuse_unusable(folder: Path, major: int) -> None:
-    version = folder / "PG_VERSION"
-    try:
-        found = version.read_text().strip() if version.exists() else None
-        foreign = found is None and folder.exists() and any(folder.iterdir())
-    except PermissionError:
-        owner = pwd.getpwuid(folder.stat().st_uid).pw_name
-        raise EmbeddedPostgresError(
-            f"The Postgres data folder {folder} belongs to the account {owner} and is closed to ours.",
-            mend=f"Run this as the account that ran it first, or move {folder} away, {USE_YOUR_OWN}.",
-        ) from None
-    if foreign:
-        raise EmbeddedPostgresError(
-            f"{folder} holds files but is no Postgres data folder.",
-            mend=f"Move its content away, {USE_YOUR_OWN}.",
-        )
-    if found is not None and found != str(major):
-        raise EmbeddedPostgresError(
-            f"The data folder {folder} was made by Postgres {found}; Postgres {major} cannot read it.",
-            mend=f"Dump it with Postgres {found} if you need its data, then move it away to begin with an "
-            f"empty one, {USE_YOUR_OWN}.",
-        )
-
-
-def _prepare_parent(folder: Path) -> None:
-    try:
-        missing = [parent for parent in folder.parents if not parent.exists()]
-        for parent in reversed(missing):
-            parent.mkdir(exist_ok=True)
-            if os.geteuid() == 0:  # against a strict umask: the server's account must pass through
-                parent.chmod(0o755)
-        folder.parent.mkdir(exist_ok=True)  # fails where a file is in its place
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    if os.geteuid() == 0 and not open_to_all(folder.parent):
-        raise EmbeddedPostgresError(
-            f"The account {ROOTS_ACCOUNT}, which runs Postgres for root, cannot enter {folder.parent}.",
-            mend=f"Choose a folder whose parents others may enter, {USE_YOUR_OWN}.",
-        )
-
-
-def _not_writable(folder: Path, error: OSError) -> EmbeddedPostgresError:
-    return EmbeddedPostgresError(
-        f"The embedded Postgres cannot keep its data in {folder}: {error.strerror} ({error.filename}).",
-        mend=f"Make {folder.parent} writable for the account that runs this, {USE_YOUR_OWN}.",
-    )
-
-
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(f"{folder.name}.{ending}")
 
@@ -227,7 +178,7 @@ def _exclusively(folder: Path) -> Generator[None]:
     try:
         descriptor = os.open(_beside(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
