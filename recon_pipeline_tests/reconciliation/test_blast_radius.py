@@ -1,4 +1,4 @@
-"""Rule 6: a repair beyond a budget is blocked before its first write, until a person approves it with a reason."""
+"""Blast radius: a repair beyond a budget is blocked before its first write, until a person approves it and says why."""
 
 from collections.abc import Sequence
 

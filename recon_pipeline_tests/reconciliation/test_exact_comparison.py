@@ -1,4 +1,4 @@
-"""Rules 3 and 4: comparison at one snapshot, no false positive; the in-flight band of two-transaction writers."""
+"""Detection is exact: one snapshot, no false alarm; and the band of what is in flight with two-transaction writers."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Rule 2: a repair that is cut off leaves whole chunks done and the rest untouched; the next run finishes."""
+"""All or nothing: a repair that is cut off leaves whole chunks done, the rest untouched; the next run finishes."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Rule 8: invalid events are never summed and never hidden; an event outside its period is summed and reported."""
+"""Invalid events are never summed and never hidden; an event outside its period is summed and reported."""
 
 from datetime import UTC, datetime
 from typing import Any

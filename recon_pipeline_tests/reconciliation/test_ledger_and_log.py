@@ -1,4 +1,4 @@
-"""Rules 10 and 11: every change is in an append-only ledger; the log is never changed, and need not be changeable."""
+"""Every change is accounted for in an append-only ledger; the log is sacred, and need not be changeable."""
 
 import secrets
 from collections.abc import Iterator

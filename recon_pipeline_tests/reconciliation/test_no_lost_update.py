@@ -1,4 +1,4 @@
-"""Rule 1: a repair may run while the application increments the same counters, and loses none of its increments."""
+"""No increment is lost: a repair may run while the application increments the same counters at full speed."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Rule 7: a key that Postgres refuses fails by itself, with its error; every other key is repaired."""
+"""One poison key stops one key: what Postgres refuses fails by itself, with its error; all others are repaired."""
 
 from collections.abc import Sequence
 from itertools import pairwise

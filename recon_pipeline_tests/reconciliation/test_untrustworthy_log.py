@@ -1,4 +1,4 @@
-"""Rule 5: nothing is repaired from a log that cannot be trusted; the error names the cause and the mend."""
+"""It refuses to be fooled: nothing is repaired from a log that cannot be trusted; the error names cause and mend."""
 
 import secrets
 from collections.abc import Iterator
