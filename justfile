@@ -1,0 +1,28 @@
+# What is run again and again. `uv run just` lists it; needs nothing but `uv sync`.
+
+_list:
+    @just --list --unsorted
+
+# Format, lint, imports and types, as .ci/run asks for them.
+check:
+    uv run ruff format --check
+    uv run ruff check
+    uv run lint-imports
+    uv run pyright
+
+# SQL files, parsed as Postgres reads them; a minute for all of them, so it is no part of `check`.
+check-sql *files="recon_pipeline":
+    uv run sqlfluff lint --disable-progress-bar --nocolor {{ files }}
+
+# Put right what needs no person: format, and the lint rules that have a fix.
+fix:
+    uv run ruff check --fix
+    uv run ruff format
+
+# All tests, or some: `just test recon_pipeline_tests/test_readme.py -k links`.
+test *arguments:
+    uv run pytest {{ arguments }}
+
+# A month that goes wrong, on a Postgres of its own, and its repair.
+demo *arguments:
+    uv run recon demo {{ arguments }}
