@@ -1,5 +1,7 @@
 # What is run again and again. `uv run just` lists it; needs nothing but `uv sync`.
 
+set positional-arguments
+
 _list:
     @just --list --unsorted
 
@@ -12,7 +14,7 @@ check:
 
 # SQL files, parsed as Postgres reads them; a minute for all of them, so it is no part of `check`.
 check-sql *files="recon_pipeline":
-    uv run sqlfluff lint --disable-progress-bar --nocolor {{ files }}
+    uv run sqlfluff lint --disable-progress-bar --nocolor "$@"
 
 # Put right what needs no person: format, and the lint rules that have a fix.
 fix:
@@ -21,8 +23,8 @@ fix:
 
 # All tests, or some: `just test recon_pipeline_tests/test_readme.py -k links`.
 test *arguments:
-    uv run pytest {{ arguments }}
+    uv run pytest "$@"
 
 # A month that goes wrong, on a Postgres of its own, and its repair.
 demo *arguments:
-    uv run recon demo {{ arguments }}
+    uv run recon demo "$@"
