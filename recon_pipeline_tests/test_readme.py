@@ -7,17 +7,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from recon_pipeline import settings
 from recon_pipeline.core.backfill.mapping import parse_mapping, parse_mapping_text
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.cli import main
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import source
+from recon_pipeline.store.records import migrate
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "docs").glob("*.md")}
+PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")]
 
 
 def shell_blocks(text: str) -> list[str]:
@@ -81,12 +85,46 @@ def test_the_runbook_says_what_to_do_about_every_check() -> None:
     assert {name for name in names if f"`{name}`" not in DOCS["runbook.md"]} == set()
 
 
-@pytest.mark.parametrize("name", ["README.md", *sorted(DOCS)])
-def test_links_between_pages_lead_somewhere(name: str) -> None:
-    folder = PROJECT if name == "README.md" else PROJECT / "docs"
-    text = README if name == "README.md" else DOCS[name]
-    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
-    assert [target for target in targets if target and not (folder / target).exists()] == []
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    targets = [link.partition("#")[0] for link in links if not link.startswith("http")]
+    assert [target for target in targets if target and not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.name)
+def test_links_to_headings_of_pages_name_headings_that_are_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]*\.md|)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert [(name, heading) for name, heading in links if heading not in headings(page.parent / name, page)] == []
+
+
+def headings(target: Path, page: Path) -> set[str]:
+    """The anchors of the headings of a page, as GitHub makes them."""
+    text = (page if target.is_dir() else target).read_text(encoding="utf-8")
+    found = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.name)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:recon_pipeline|recon_pipeline_tests|docs|\.ci)/[\w./]*)`", text)
+    assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
+def test_the_page_on_architecture_names_every_table_of_schema_recon(billing_database_url: str) -> None:
+    with BillingDatabase(billing_database_url).connection(any_schema_version=True) as connection:
+        migrate.upgrade(connection)
+    with psycopg.connect(billing_database_url) as session:
+        rows = session.execute("select tablename from pg_tables where schemaname = 'recon'").fetchall()
+    named = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", DOCS["architecture.md"], flags=re.MULTILINE)
+    assert {name for (name,) in rows} == set(re.findall(r"\w+", " ".join(named)))
+
+
+def test_the_words_of_the_glossary_are_in_the_order_of_the_alphabet() -> None:
+    words = [word.lower() for word in re.findall(r"^\*\*(.+?)\*\*", DOCS["glossary.md"], flags=re.MULTILINE)]
+    assert words
+    assert words == sorted(words)
 
 
 def test_the_page_on_privileges_grants_what_init_prints() -> None:
