@@ -87,13 +87,13 @@ def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Ad
     """One advance in a transaction of its own; `before` is told the name of each of its statements."""
     acting = False
 
-    def telling(name: str, **parts: str) -> TextClause:
+    def telling(name: str, *choices: Any, **parts: str) -> TextClause:
         nonlocal acting
         if not acting:
             acting = True
             before(name)
             acting = False
-        return statement(name, **parts)
+        return statement(name, *choices, **parts)
 
     with (
         patch.object(aggregates, "statement", telling),
@@ -142,7 +142,7 @@ def event_sums_by_key(run: Run) -> dict[tuple[Any, ...], int]:
         here = horizons.position(connection, tables)
         assert horizons.aggregated_months(connection, run.question.extent, here), "there are no aggregates to rely on"
         asked = run.question.parameters(SCOPE[0], tables) | {"horizon": str(here.aggregated_below)}
-        countable = statement(tables.parts["countable_events"], **tables.parts).text
+        countable = statement(tables.parts["countable_events"], tables.parts).text
         rows = connection.execute(text(_SUMS.format(countable=countable)), asked).all()
     return {tuple(row[:3]): int(row.quantity) for row in rows}
 

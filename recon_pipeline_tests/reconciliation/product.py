@@ -17,7 +17,7 @@ from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.counters.pause import ENTER_CHUNK
 from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline.store.counters.verify import Verification
-from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables, require_trustworthy
+from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
 from recon_pipeline.store.postgres.statements import statement
@@ -161,14 +161,14 @@ def _patient(*, is_hooked: bool) -> Iterator[None]:
 def _clause(name: str, parts: Mapping[str, str]) -> TextClause:
     if name == "enter_chunk":
         return ENTER_CHUNK
-    return statement(name, **(parts if name == "repair_locked_counters" else {}))
+    return statement(name, parts if name == "repair_locked_counters" else {})
 
 
 @contextmanager
 def _hooked(
     connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
-    parts = {"locked_sums": "locked_sums", "is_settled": IS_SETTLED, **tables.parts}
+    parts = {"locked_sums": "locked_sums", **tables.parts}
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
     names = {_clause(name, parts): name for name in (*before, *after)}
 

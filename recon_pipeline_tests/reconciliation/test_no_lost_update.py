@@ -314,9 +314,9 @@ def test_a_key_that_came_right_by_itself_gets_no_ledger_row(drifted: Billing) ->
     assert drifted.ledger() == [("b", "under", 7, 20)]
 
 
-def lock_nothing(name: str, **parts: str) -> Any:
+def lock_nothing(name: str, *choices: Any, **parts: str) -> Any:
     """The mutant that reads counter and sum without having locked the counter."""
-    found = statement(name, **parts)
+    found = statement(name, *choices, **parts)
     if name not in {"lock_free_counters", "lock_counter"}:
         return found
     return text(found.text.replace("for no key update of counter", "").replace("skip locked", ""))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import TextClause
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.counters import holds
@@ -259,7 +258,7 @@ def test_an_increment_that_waits_for_the_undo_is_kept(repaired: Billing, monkeyp
 
     with background() as start:
 
-        def increment_meanwhile(self: undo_module._Undoer, ids: list[int], *, waits: TextClause) -> object:
+        def increment_meanwhile(self: undo_module._Undoer, ids: list[int], *, waits: bool) -> object:
             rows = original(self, ids, waits=waits)
             if not started:
                 started.append(start(record_all))

@@ -81,13 +81,13 @@ def mutated(mutation: Mutation) -> Iterator[None]:
         source(one.where)
     with patch.object(statements, "source", source):
         undo = [_replace_function(one) for one in in_code]
-        statements.statement.cache_clear()
+        statements.composed.cache_clear()
         try:
             yield
         finally:
             for function, code in reversed(undo):
                 function.__code__ = code
-            statements.statement.cache_clear()
+            statements.composed.cache_clear()
 
 
 def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:

@@ -69,26 +69,26 @@ def list_untouched_counters(connection: psycopg.Connection[Any]) -> int:
 def pick_counters(
     connection: psycopg.Connection[Any], random: Random, name: str, *, at_least: int = 1, **parameters: object
 ) -> tuple[PickedCounter, ...]:
-    """Run the statement `pick_<name>`, which takes untouched counters off the list; sorted by key.
+    """Run one of the statements that take untouched counters off the list; sorted by key.
 
     Raises:
         MonthTooSmallError: There are fewer than `at_least`.
     """
     with connection.cursor(row_factory=class_row(PickedCounter)) as cursor:
-        cursor.execute(statement(f"pick_{name}"), {**parameters, "salt": random.getrandbits(63)})
+        cursor.execute(statement(name), {**parameters, "salt": random.getrandbits(63)})
         return _sorted_in_utc(cursor, at_least, name)
 
 
 def pick_keys(
     connection: psycopg.Connection[Any], random: Random, name: str, *, at_least: int, **parameters: object
 ) -> tuple[CounterKey, ...]:
-    """Run the statement `pick_<name>`, which finds keys that have no counter; sorted.
+    """Run one of the statements that find keys without a counter; sorted.
 
     Raises:
         MonthTooSmallError: There are fewer than `at_least`.
     """
     with connection.cursor(row_factory=class_row(CounterKey)) as cursor:
-        cursor.execute(statement(f"pick_{name}"), {**METERED, **parameters, "salt": random.getrandbits(63)})
+        cursor.execute(statement(name), {**METERED, **parameters, "salt": random.getrandbits(63)})
         return _sorted_in_utc(cursor, at_least, name)
 
 
@@ -146,7 +146,7 @@ def _sorted_in_utc(rows: Iterable[KeyT], at_least: int, name: str) -> tuple[KeyT
     )
     if len(picked) < at_least:
         raise MonthTooSmallError(
-            f"A mishap needs {at_least} keys and found {len(picked)} (pick {name.replace('_', ' ')}).",
+            f"A mishap needs {at_least} keys and found {len(picked)} ({name.replace('_', ' ')}).",
             changed="The events are recorded and every counter is right; no mishap happened.",
             mend="Play a month with more events per customer in an empty database.",
         )

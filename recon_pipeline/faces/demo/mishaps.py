@@ -39,7 +39,7 @@ _Connection = psycopg.Connection[Any]
 def customers_let_through(connection: _Connection, random: Random, scene: Scene) -> Mishap:
     """Counters fall below a limit that the events have reached: the customers go on for free."""
     picked = pick_counters(
-        connection, random, "counters_by_limit", now=scene.now, least_above=0, most_above=QUOTA.paid, limit=4
+        connection, random, "pick_counters_by_limit", now=scene.now, least_above=0, most_above=QUOTA.paid, limit=4
     )
     moves = [(counter, counter.usage_limit - random.randint(1, 2 * MARGIN)) for counter in picked]
     lost = sum(counter.usage_count - after for counter, after in moves)
@@ -55,7 +55,7 @@ def customers_let_through(connection: _Connection, random: Random, scene: Scene)
 def customers_blocked(connection: _Connection, random: Random, scene: Scene) -> Mishap:
     """Counters rise to a limit that the events are below: the customers are blocked."""
     picked = pick_counters(
-        connection, random, "counters_by_limit", now=scene.now, least_above=-25, most_above=-1, limit=3
+        connection, random, "pick_counters_by_limit", now=scene.now, least_above=-25, most_above=-1, limit=3
     )
     moves = [(counter, counter.usage_limit + random.randint(0, 2 * MARGIN)) for counter in picked]
     added = sum(after - counter.usage_count for counter, after in moves)
@@ -73,7 +73,7 @@ def counter_edited_by_hand(connection: _Connection, random: Random, scene: Scene
     (counter,) = pick_counters(
         connection,
         random,
-        "counters_by_limit",
+        "pick_counters_by_limit",
         now=scene.now,
         least_above=-QUOTA.paid,
         most_above=-1,
@@ -130,7 +130,7 @@ def ingestion_outages(connection: _Connection, random: Random, scene: Scene) -> 
     uncounted = pick_keys(
         connection,
         random,
-        "uncounted_periods",
+        "pick_uncounted_periods",
         moment=outages[1],
         limit=scene.share(2, at_least=2),
         at_least=2,
@@ -152,7 +152,7 @@ def ingestion_outages(connection: _Connection, random: Random, scene: Scene) -> 
 def orphaned_counters(connection: _Connection, random: Random, scene: Scene) -> Mishap:
     """An import leaves counters behind for customers who never sent an event."""
     keys = pick_keys(
-        connection, random, "idle_periods", limit=min(MOST_ORPHANS, scene.share(1, at_least=2)), at_least=2
+        connection, random, "pick_idle_periods", limit=min(MOST_ORPHANS, scene.share(1, at_least=2)), at_least=2
     )
     counts = [(key, random.randint(1, QUOTA.free - 1)) for key in keys]
     insert_counters(connection, counts)
@@ -198,7 +198,7 @@ def let_it_all_happen(
 
 def _counters_at(connection: _Connection, random: Random, moment: datetime, limit: int) -> tuple[PickedCounter, ...]:
     """At least two counters of periods that contain the moment."""
-    return pick_counters(connection, random, "counters_at", moment=moment, margin=MARGIN, limit=limit, at_least=2)
+    return pick_counters(connection, random, "pick_counters_at", moment=moment, margin=MARGIN, limit=limit, at_least=2)
 
 
 def _late_events(random: Random, keys: Sequence[CounterKey], outage: datetime) -> list[LateEvent]:

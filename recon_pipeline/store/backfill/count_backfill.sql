@@ -1,6 +1,8 @@
 -- Adds what became of some rows to the record of their batch.
 -- Invariant: in the transaction that inserts them, so that the figures are true after a crash; a constraint holds the sum.
 -- Index: the primary key of recon.backfill_batch.
+-- Binds: batch_id uuid, conflict bigint, duplicate bigint, inserted bigint, partitions text[], rejected bigint
+-- Binds: rows_read bigint
 update recon.backfill_batch
 set rows_read = rows_read + :rows_read,
     inserted = inserted + :inserted,

@@ -15,7 +15,7 @@ from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
-from recon_pipeline.store.backfill.insertion import DIFFERING, Chunk, refused_rows
+from recon_pipeline.store.backfill.insertion import Chunk, refused_rows
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
@@ -129,7 +129,7 @@ class DryRun:
         connection = self._connection
         connection.execute(INDEX_STAGED_EVENTS)
         look_up_each_by_index(connection)
-        connection.execute(statement("plan_staged_events", **DIFFERING))
+        connection.execute(statement("plan_staged_events"))
         plan_as_usual(connection)
         connection.execute(_ANALYZE_PLANNED_EVENTS)
         rows = connection.execute(statement("planned_by_month")).mappings()
@@ -148,7 +148,7 @@ class DryRun:
             if quota is None or not self._tables.has_subscriptions:
                 continue
             limits = {"limit_free": quota.free, "limit_paid": quota.paid}
-            counted = statement("over_quota_by_staged", **self._tables.limit_parts)
+            counted = statement("over_quota_by_staged", self._tables.limit_parts)
             rows = connection.execute(counted, asked | limits).mappings().all()
             over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
             over_quota_count += rows[0]["total"] if rows else 0

@@ -4,6 +4,8 @@
 -- Index: the unique key on request ids, or an index on request_id; one look for each event. The order is of a row, which no index on
 -- created_at gives: with bad statistics that one would be read from its beginning for each event. Where no unique key says so, an event
 -- that the application commits at this very moment is not seen.
+-- Uses: differing_from_staged
+-- After: create_staged_events
 with looked_up as materialized (
     select staged.*, event.differing
     from pg_temp.staged_event as staged

@@ -1,6 +1,8 @@
 -- The same one by one, where the log refused one of them: that one is noted with what the log said, the others go in.
 -- Invariant: only what is wrong with a row is taken for a refusal; a full disk, a lost privilege or a lock ends the whole.
 -- Index: as insert_staged_events.
+-- Uses: staged_is_new = staged_is_absent | decided_by_key
+-- After: create_staged_events
 do $singly$
 declare
     staged record;

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -59,11 +59,6 @@ _KNOWN_CUSTOMERS = 200_000
 _FAULTS_OF_A_ROW = ("22", "23", "54", "P0001")
 """SQLSTATEs that speak of one row: data exception, integrity constraint, program limit, raised by a trigger."""
 
-_DECIDED_BY_THE_KEY = text("true")
-"""Whether a staged event is new, where the log has a unique key of request ids."""
-
-DIFFERING = {"differing_from_staged": "differing_from_staged", "event_that_stays": "event_that_stays"}
-_JUDGED = {"judged": "judged_staged_events", **DIFFERING}
 _OUTCOMES = ("inserted", "duplicate", "conflict", "refused")
 _STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stays as it is"
 _REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
@@ -176,7 +171,7 @@ def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, c
         copy_lines_in(connection, COPY_STAGED_EVENTS, chunk.lines)
         counted = _insert_staged(connection, tables)
         if sum(row.events for row in counted) != chunk.events:
-            counted = connection.execute(statement("count_staged_events", **_JUDGED)).all()
+            counted = connection.execute(statement("count_staged_events")).all()
         tally = _keep_outcomes(connection, batch_id, chunk, counted)
         batches.count(connection, batch_id, tally)
     return tally
@@ -186,11 +181,11 @@ def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Ro
     """Insert what is new, and count what has certainly become of staged events; where one was refused, of none."""
     try:
         with connection.begin_nested():
-            return connection.execute(statement("insert_staged_events", **DIFFERING)).all()
+            return connection.execute(statement("insert_staged_events")).all()
     except DBAPIError as error:
         if not sqlstate(error).startswith(_FAULTS_OF_A_ROW):
             raise
-    is_new = _DECIDED_BY_THE_KEY if tables.request_id_is_unique else "staged_is_absent"
+    is_new = "decided_by_key" if tables.request_id_is_unique else "staged_is_absent"
     connection.execute(statement("insert_staged_events_singly", staged_is_new=is_new))
     return ()
 
@@ -200,7 +195,7 @@ def _keep_outcomes(connection: Connection, batch_id: str, chunk: Chunk, counted:
     figures = {outcome: sum(row.events for row in counted if row.outcome == outcome) for outcome in _OUTCOMES}
     refused = refused_rows(batch_id, chunk)
     if figures["conflict"] or figures["refused"]:
-        for row in connection.execute(statement("staged_events_not_taken", **_JUDGED)):
+        for row in connection.execute(statement("staged_events_not_taken")):
             index = int(row.ordinal) - chunk.first_ordinal
             if row.outcome == "conflict":
                 told = _STAYS_AS_IT_WAS.format(", ".join(row.differing))

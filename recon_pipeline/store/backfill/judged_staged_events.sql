@@ -2,6 +2,7 @@
 -- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period. Times and metadata are written
 -- differently by every source.
 -- Index: the unique key on request ids, or an index on request_id; one look for each event.
+-- Uses: differing_from_staged, event_that_stays
 select
     staged.ordinal, staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.quantity,
     staged.period_start, staged.period_end, staged.refusal, event.stays,

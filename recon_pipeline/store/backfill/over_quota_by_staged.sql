@@ -1,5 +1,8 @@
 -- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
 -- Index: as {subscribed_keys} says; what is planned is read as a whole; counters by their key.
+-- Uses: subscribed_keys = subscribed_keys | no_key_is_known
+-- After: create_staged_events, plan_staged_events
+-- Binds: gateway_name text, limit_free bigint, limit_paid bigint, rows bigint, usage_type text
 with drifted as materialized (
     select gateway_customer_id, period_start, period_end, sum(quantity) as units
     from pg_temp.planned_event

@@ -1,5 +1,6 @@
 -- Records of batches, newest first: of one run, of those whose id begins as given, or the latest.
 -- Index: recon.backfill_batch by run or by start; they are few.
+-- Binds: batch text, rows bigint, run_id text
 select batch_id::text as batch_id, run_id, sources, periods, dry_run, started_by, started_at, finished_at, outcome,
     rows_read, inserted, duplicate, conflict, rejected, partitions, error
 from recon.backfill_batch

@@ -4,6 +4,10 @@
 -- horizons that runs have taken. Ordinals number the keys in lock order.
 -- Index: none for all keys of all months, (usage_type, period_start, period_end) for few months; for given keys billing_usage_events by
 -- gateway_customer_id and the unique key of the counters. The keys are asked for inside a case, so that they are looked up in a hash.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled, given_keys, in_extent_or_given
+-- Uses: counters = counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
+-- Binds: gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean, ordinal_offset bigint
+-- Binds: run_id text, settle_seconds integer, usage_type text
 with given as materialized (
     {given_keys}
 ),

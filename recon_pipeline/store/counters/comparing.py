@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables
+from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual, sum_by_hash
 from recon_pipeline.store.postgres.statements import Part, statement
 from recon_pipeline.store.sums import horizons
@@ -22,13 +22,6 @@ from recon_pipeline.store.sums.strategy import Sums
 MOST_KEYS = 20_000
 """From so many keys on that may differ, reading all of the log is quicker than looking each of them up. It is also how
 many open keys are remembered: where more are open, nothing counts as verified."""
-
-_KEYS: dict[str, Part] = {
-    "given_keys": "given_keys",
-    "in_extent_or_given": "in_extent_or_given",
-    "counters": "counters_of_extent_or_given",
-    "is_settled": IS_SETTLED,
-}
 
 
 @dataclass(frozen=True)
@@ -168,7 +161,7 @@ class Comparing:
         settled_below = self.position.settled_below
         return self._execute(
             name,
-            _KEYS | self.tables.parts | parts,
+            self.tables.parts | parts,
             every_key=suspects is None,
             settled_below=None if settled_below is None else str(settled_below),
             most_keys=MOST_KEYS,
@@ -178,4 +171,4 @@ class Comparing:
 
     def _execute(self, name: str, parts: dict[str, Part] | None = None, **more: Any) -> Any:
         parameters = self.run.parameters(self.usage, self.tables) | more
-        return self.connection.execute(statement(name, **(parts or {})), parameters)
+        return self.connection.execute(statement(name, parts or {}), parameters)

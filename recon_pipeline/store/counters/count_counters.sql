@@ -1,6 +1,8 @@
 -- How many counters an extent holds.
 -- Invariant: read in the transaction of the comparison, so that shares are of the same snapshot.
 -- Index: none; the counters are few beside the log.
+-- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, start timestamptz
+-- Binds: usage_type text
 select count(*)
 from billing_usage_counters
 where gateway_name = :gateway_name

@@ -1,5 +1,7 @@
 -- Part of other statements: the counters of an extent, or of the keys in `given`.
 -- Index: none for all months, counters are few beside the log; for given keys the unique key of the counters.
+-- Binds: customers text[], end timestamptz, every_customer boolean, every_key boolean, gateway_name text
+-- Binds: start timestamptz, usage_type text
 select gateway_customer_id, period_start, period_end, usage_count::bigint as usage_count
 from billing_usage_counters
 where :every_key

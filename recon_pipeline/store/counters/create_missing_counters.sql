@@ -2,6 +2,7 @@
 -- Invariant: a row that appears meanwhile is left as it is, whichever unique key of the table it meets (its columns may be fewer than ours);
 -- keys are inserted in the order in which they are locked.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
+-- Binds: ordinals bigint[], run_id text
 insert into billing_usage_counters (
     gateway_name, gateway_customer_id, usage_type, period_start, period_end, usage_count
 )

@@ -2,6 +2,9 @@
 -- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
 -- other's mistake; a counter between the settled sum and the visible sum is in sync.
 -- Index: as of compare_counters.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled, given_keys, in_extent_or_given
+-- Uses: counters = counters_of_extent_or_given
+-- Binds: gateway_name text, most_keys integer, run_id text, settle_seconds integer, usage_type text
 with given as materialized (
     {given_keys}
 )

@@ -7,6 +7,10 @@
 -- One row for each suspect, at most :most_keys + 1, and a row without one where there is none: each says how many keys changed, how many of them have an
 -- aggregate, and how many a counter, that is not 0.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables are small.
+-- Uses: countable_events = countable_events | countable_events_deduplicated
+-- Binds: customers_changed text[], end timestamptz, gateway_name text, horizon xid8, most_keys integer
+-- Binds: period_ends_changed text[], period_starts_changed text[], run_id text, settle_seconds integer
+-- Binds: start timestamptz, usage_type text, verified_below xid8
 with changed as materialized (
     select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted
     from (

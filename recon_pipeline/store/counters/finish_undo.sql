@@ -1,5 +1,7 @@
 -- Closes the record of repairs that were taken back.
 -- Index: the primary key of recon.undo.
+-- Binds: already_undone bigint, below_zero bigint, deferred bigint, failed bigint, not_undone jsonb, run_id text
+-- Binds: undone bigint, without_counter bigint
 update recon.undo
 set
     finished_at = clock_timestamp(),

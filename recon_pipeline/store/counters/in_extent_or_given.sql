@@ -1,4 +1,6 @@
 -- Part of other statements: the events of an extent, or of the keys in `given`. Which of the two is known when the statement is planned.
+-- Binds: customers text[], customers_given text[], end timestamptz, every_customer boolean, every_key boolean
+-- Binds: gateway_name text, start timestamptz, usage_type text
 (
     not :every_key
     or (

@@ -1,5 +1,6 @@
 -- Whether events of a drifted key were deleted or updated since the aggregates were last put in line, or the log was truncated.
 -- Index: recon.invalidated_key by key.
+-- Binds: ordinal bigint, run_id text
 select
     exists (select from recon.invalidated_key where gateway_name is null)
     or exists (

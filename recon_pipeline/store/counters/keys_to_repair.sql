@@ -1,6 +1,7 @@
 -- The keys of a chunk that are still to be repaired, with their kind.
 -- Invariant: a step that is run again leaves alone what it repaired before; a key that somebody holds is left alone.
 -- Index: the primary key of recon.counter_drift, by range; recon.counter_repair by drift.
+-- Binds: first bigint, last bigint, run_id text
 select drift.ordinal, drift.kind
 from recon.counter_drift as drift
 where drift.run_id = :run_id

@@ -1,6 +1,7 @@
 -- Locks the counter of one key, waiting for whoever holds it no longer than lock_timeout.
 -- Invariant: the transaction holds no other lock of the application's while it waits.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
+-- Binds: ordinals bigint[], run_id text
 select drift.ordinal, counter.id as counter_id
 from recon.counter_drift as drift
 join billing_usage_counters as counter

@@ -1,6 +1,7 @@
 -- Locks the counters of a chunk that nobody else holds, in order, and says which keys they are.
 -- Invariant: never waits, so it never makes the application wait for a lock that it waits for itself.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
+-- Binds: ordinals bigint[], run_id text
 select drift.ordinal, counter.id as counter_id
 from recon.counter_drift as drift
 join billing_usage_counters as counter

@@ -2,6 +2,8 @@
 -- others from the log's own rows.
 -- Invariant: the caller takes all of it back if events of the key were deleted or updated since the first sum.
 -- Index: ingest_xid.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
+-- Binds: final_settled numeric, final_visible numeric, horizon xid8, settle_seconds integer
 select
     locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end,
     cast(:final_visible as numeric) + recent.visible as visible,

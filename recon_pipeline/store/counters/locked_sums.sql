@@ -1,6 +1,8 @@
 -- Part of repair_locked_counters: the event sums of the locked keys, from the log's own rows.
 -- Index: billing_usage_events by gateway_customer_id, read once per chunk; the keys are asked for inside a case, so that each event is looked up in a
 -- hash of them.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
+-- Binds: settle_seconds integer
 select
     countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
     countable.period_start, countable.period_end,

@@ -4,6 +4,8 @@
 -- young than :most_keys, none is named, and every key has to be compared.
 -- One pass, and one aggregate of what is young: two passes that do less for each row take half as long again.
 -- Index: of the counters period_start, so that those of closed months are left alone; else they are read whole.
+-- Binds: counters_verified_below xid8, end timestamptz, gateway_name text, most_keys integer, start timestamptz
+-- Binds: usage_type text
 select
     nonzero_count,
     case when coalesce(cardinality(young), 0) <= 3 * :most_keys then coalesce(young, '{}') end as young

@@ -1,6 +1,7 @@
 -- Records why keys of a run were not repaired.
 -- Invariant: an outcome is set once; what was repaired stays repaired.
 -- Index: the primary key of recon.counter_drift; recon.counter_repair by drift.
+-- Binds: error text, ordinals bigint[], outcome text, run_id text
 update recon.counter_drift as drift
 set outcome = :outcome, error = :error
 where run_id = :run_id

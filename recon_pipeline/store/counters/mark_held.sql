@@ -1,6 +1,7 @@
 -- Records which drifted keys of a run are left alone because somebody holds them, and returns those that were not known to be.
 -- Invariant: a key that was repaired stays repaired; one that was held stays so to the end of the run, whatever becomes of the hold.
 -- Index: the primary key of recon.counter_drift; recon.counter_repair by drift; recon.hold, those that are not released.
+-- Binds: ordinals bigint[], run_id text
 update recon.counter_drift as drift
 set outcome = 'held', error = 'held by ' || hold.held_by || ': ' || hold.reason
 from (

@@ -1,6 +1,7 @@
 -- Records that a key of a run has no counter to lock, although it was offered a row.
 -- Invariant: an orphan that is gone needs no repair; any other key is a failure, since its usage is counted nowhere.
 -- Index: the primary key of recon.counter_drift.
+-- Binds: ordinals bigint[], run_id text
 update recon.counter_drift
 set
     outcome = case when kind = 'orphan' then 'in_sync' else 'failed' end,

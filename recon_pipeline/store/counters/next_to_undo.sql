@@ -1,6 +1,7 @@
 -- The next repairs of a run to take back, newest first; of several of one key the newest is the first of its key.
 -- Invariant: each is given once, since ids only go down.
 -- Index: recon.counter_repair by run, and by what it undoes.
+-- Binds: before bigint, customers text[], every_customer boolean, rows bigint, undone_run_id text
 select
     id,
     row_number() over (

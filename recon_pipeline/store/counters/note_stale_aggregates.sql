@@ -2,6 +2,8 @@
 -- Invariant: in the transaction of the comparison, after it: a suspect whose counter did not fit what was added up, and that the log found in sync or with
 -- another sum, was added up wrongly. Keys that are noted already are known to be wrong.
 -- Index: recon.counter_drift by run. A full join never loops through all of the one for each of the other.
+-- Binds: added_up text[], customers_given text[], gateway_name text, noted boolean[], period_ends_given text[]
+-- Binds: period_starts_given text[], run_id text, usage_type text
 insert into recon.invalidated_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end
 from (

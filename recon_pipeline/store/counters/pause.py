@@ -170,7 +170,7 @@ def enter_chunk(
     connection.execute(ENTER_CHUNK)
     look_up_by_index(connection)
     limit_waits(connection, lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms)
-    row = connection.execute(statement("read_control", read_pause="read_pause")).one()
+    row = connection.execute(statement("read_control")).one()
     if row.reason is not None and not while_paused:
         raise RepairsPausedError(Pause(row.reason, row.paused_by, row.paused_at, row.until))
     if not row.has_holds:

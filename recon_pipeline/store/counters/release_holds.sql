@@ -1,6 +1,7 @@
 -- Ends the holds on a customer: those of one billing month, those of all months (every_partition false, partition null), or all of them.
 -- Invariant: runs in the transaction that holds the lock of lock_control; what was released or has ended stays as it was.
 -- Index: recon.hold, those that are not released.
+-- Binds: every_partition boolean, gateway_customer_id text, partition text, reason text, released_by text
 update recon.hold
 set released_at = clock_timestamp(), released_by = :released_by, release_reason = :reason
 where gateway_customer_id = :gateway_customer_id

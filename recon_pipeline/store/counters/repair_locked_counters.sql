@@ -6,6 +6,8 @@
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
 -- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.
 -- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key.
+-- Uses: locked_sums = locked_sums | locked_sum_from_horizon
+-- Binds: counter_ids uuid[], ordinals bigint[], run_id text
 with locked as materialized (
     select
         drift.id as drift_id,

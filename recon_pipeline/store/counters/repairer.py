@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store.counters.pause import enter_chunk
 from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.billing_tables import IS_SETTLED, BillingTables
+from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, QUERY_CANCELED, first_line, is_connection_lost, sqlstate
@@ -164,7 +164,7 @@ class Repairer:
             "ordinal": ordinal,
             "horizon": str(horizon),
         }
-        summed = statement("sum_of_drifted_key", is_settled=IS_SETTLED, **tables.parts)
+        summed = statement("sum_of_drifted_key", tables.parts)
         row = self.connection.execute(summed, asked).one()
         self.final = {"horizon": str(horizon), "final_visible": row.visible, "final_settled": row.settled}
 
@@ -201,7 +201,7 @@ class Repairer:
         locked = self.connection.execute(statement(lock), asked).all()
         if locked:
             sums = "locked_sums" if self.final is None else "locked_sum_from_horizon"
-            repairs = statement("repair_locked_counters", locked_sums=sums, is_settled=IS_SETTLED, **tables.parts)
+            repairs = statement("repair_locked_counters", tables.parts, locked_sums=sums)
             self.connection.execute(
                 repairs,
                 {

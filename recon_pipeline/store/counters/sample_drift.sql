@@ -1,6 +1,7 @@
 -- The drifted keys of a run that a person should see first: transitions, then the largest differences.
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown.
 -- Index: the primary key of recon.counter_drift, by run; recon.counter_repair by drift.
+-- Binds: outcomes text[], run_id text, sample_rows bigint
 select
     gateway_customer_id, usage_type, period_start::text as period_start, kind,
     usage_count::text as usage_count, settled_sum::text as event_sum, usage_limit::text as usage_limit,

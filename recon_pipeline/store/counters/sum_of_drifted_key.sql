@@ -1,5 +1,7 @@
 -- The event sum of one drifted key below a horizon: of transactions that have all ended, so that it is final.
 -- Index: billing_usage_events by gateway_customer_id.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
+-- Binds: horizon xid8, ordinal bigint, run_id text, settle_seconds integer
 select
     coalesce(sum(countable.quantity), 0)::numeric::text as visible,
     coalesce(sum(countable.quantity) filter (where :settle_seconds = 0 or {is_settled}), 0)::numeric::text as settled

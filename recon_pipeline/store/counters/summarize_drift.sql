@@ -1,6 +1,7 @@
 -- What a run's comparison found, by billing month and kind.
 -- Invariant: counts keys, each once; transitions are those that a repair to the settled sum would make, which leaves held keys alone.
 -- Index: the primary key of recon.counter_drift, by run.
+-- Binds: run_id text
 select
     to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
     kind,

@@ -3,6 +3,7 @@
 -- said why that failed; the ledger may hold more: what an attempt repaired whose comparison was made again since.
 -- Index: the primary key of recon.counter_drift, by run; recon.counter_repair by run. A full join never loops through all of the one for each
 -- of the other, whatever old statistics make the planner expect.
+-- Binds: run_id text
 select
     count(*) filter (where outcome = 'repaired' or outcome is null and drift.id = repair.drift_id) as repaired,
     count(*) filter (where outcome = 'in_sync') as in_sync,

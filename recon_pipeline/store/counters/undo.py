@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store.counters.repairer import (
@@ -53,9 +53,6 @@ _START_UNDO = labelled(
     """,
 )
 
-
-_NEVER, _LOCK_TIMEOUT = text("skip locked"), text("")
-"""How long a statement waits for a counter that somebody else has locked."""
 
 CHUNK_ROWS = 500
 """Most counters that are locked at once: some 0.1 s."""
@@ -175,7 +172,7 @@ class _Undoer:
         """Take back what nobody holds; returns what is to be tried again by itself."""
         try:
             with self._begin(CHUNK_LOCK_TIMEOUT_MS):
-                rows = self._lock_and_undo(ids, waits=_NEVER)
+                rows = self._lock_and_undo(ids, waits=False)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
@@ -187,7 +184,7 @@ class _Undoer:
         """Take one repair back, waiting for its counter while holding none."""
         try:
             with self._begin(LOCK_TIMEOUT_MS):
-                rows = self._lock_and_undo([repair_id], waits=_LOCK_TIMEOUT)
+                rows = self._lock_and_undo([repair_id], waits=True)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
@@ -208,8 +205,9 @@ class _Undoer:
             idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS,
         )
 
-    def _lock_and_undo(self, ids: Sequence[int], *, waits: TextClause) -> Sequence[Any]:
-        locked = self.connection.execute(statement("lock_repaired_counters", waits=waits), {"ids": list(ids)}).all()
+    def _lock_and_undo(self, ids: Sequence[int], *, waits: bool) -> Sequence[Any]:
+        lock = statement("lock_repaired_counter" if waits else "lock_free_repaired_counters")
+        locked = self.connection.execute(lock, {"ids": list(ids)}).all()
         if not locked:
             return ()
         had = {

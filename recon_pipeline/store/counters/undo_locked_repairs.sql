@@ -3,6 +3,7 @@
 -- the same repair back (it would need the lock). Increments since the repair stay, since only its delta is taken off. No counter falls below 0.
 -- Counter and ledger row commit together.
 -- Index: the primary key of recon.counter_repair, and what it undoes; the counters by their unique key.
+-- Binds: counter_ids uuid[], ids bigint[], run_id text
 with locked as materialized (
     select
         repair.*,

@@ -9,7 +9,7 @@ decides which statements are used, never an assumption.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import UntrustworthyLogError
 from recon_pipeline.store.log.shape import COUNTER_KEY, REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
@@ -27,24 +27,6 @@ from recon_pipeline.store.postgres.statements import Part, statement
 
 _LOCKABLE = "rpv"
 """Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
-
-_CAME_BEFORE_BY_AGE = text(
-    "(coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)"
-    " < (coalesce(event.created_at, '-infinity'), event.id, event.tableoid, event.ctid)"
-)
-"""Which of two events with one request id arrived first, where rows carry no transaction ids."""
-
-_NO_KEY_IS_KNOWN = text(
-    "select drifted.gateway_customer_id, drifted.period_start, drifted.period_end from drifted where false"
-)
-"""No key is known to be subscribed, as there is no table billing_subscriptions; the statement around it says so."""
-
-IS_SETTLED = text(
-    "(age(countable.event_xid) < 0 or age(countable.event_xid) > age(cast(cast(:settled_below as xid8) as xid)))"
-)
-"""Whether the transaction that wrote an event had ended by the newest horizon that a run took long enough ago. Decided
-by the row's own transaction, never by a column that the application fills; without such a horizon nothing is settled.
-The age of a row that was frozen long ago may be negative: it is old."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +55,18 @@ class BillingTables:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The files that stand for the placeholders of a statement."""
+        """The files that fill holes, where the tables decide which."""
         kind = "" if self.request_id_is_unique else "_deduplicated"
         return {
             "countable_events": f"countable_events{kind}",
             "key_figures": f"key_figures{kind}",
-            "came_before": "came_before_by_transaction" if self.has_ingest_xid else _CAME_BEFORE_BY_AGE,
-            "judged_events": "judged_events",
-            "in_extent": "in_extent",
-            "valid_event": "valid_event",
-            "kept_name": "kept_name",
+            "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
         }
 
     @property
     def limit_parts(self) -> dict[str, Part]:
         """The file that finds subscribed keys."""
-        return {"subscribed_keys": "subscribed_keys" if self.has_subscriptions else _NO_KEY_IS_KNOWN}
+        return {"subscribed_keys": "subscribed_keys" if self.has_subscriptions else "no_key_is_known"}
 
     @property
     def parameters(self) -> dict[str, Any]:

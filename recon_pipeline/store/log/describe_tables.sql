@@ -1,5 +1,6 @@
 -- Some tables of the application as the catalog knows them: columns, unique keys, row security, our privileges.
 -- Invariant: looks names up through search_path exactly as our statements do; no row where there is no such table.
+-- Binds: table_names text[]
 select
     wanted.name as wanted,
     relation.oid::regclass::text as name,

@@ -2,6 +2,7 @@
 -- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event that belongs to no key that could be kept (no customer, a name that is too
 -- long, no end of the period) is invalid, and kept under the empty name.
 -- Index: as {which_events} says.
+-- Uses: kept_name, judged_events
 select
     {kept_name} as gateway_customer_id,
     event.period_start,

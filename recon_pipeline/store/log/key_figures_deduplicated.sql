@@ -2,6 +2,7 @@
 -- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Which of several events with
 -- one request id counts is decided by their order of arrival, so later events never change it.
 -- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
+-- Uses: countable_events = countable_events_deduplicated, kept_name, judged_events, which_events = *
 select
     figure.gateway_customer_id,
     figure.period_start,

@@ -2,6 +2,7 @@
 -- Invariant: reads the catalog alone; no row of kind `required` or `advised` means that the incremental mode is safe. Each statement does
 -- nothing where somebody else has run it meanwhile. Where something is in the way for good, nothing else is to be made. An invalid index
 -- has no statement while an index of its table is being built: it may be that one. Names are quoted by Postgres.
+-- Binds: request_id_is_unique boolean
 with log as materialized (
     select to_regclass('billing_usage_events')::oid as oid
 ),

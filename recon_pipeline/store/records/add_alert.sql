@@ -1,5 +1,6 @@
 -- A message, and where it is to be delivered.
 -- Invariant: written in the transaction that noticed what it tells of, so that a message is neither lost nor made up.
+-- Binds: body text, is_resolved boolean, severity text, target_names text[], targets text[], title text
 with alert as (
     insert into recon.alert_outbox (severity, is_resolved, title, body)
     values (:severity, :is_resolved, :title, :body)

@@ -1,5 +1,6 @@
 -- By how many units the counters that a run found drifted differed from the log.
 -- Index: the primary key of recon.counter_drift, the rows of that run.
+-- Binds: run_id text
 select
     coalesce(sum(settled_sum - coalesce(usage_count, 0)) filter (where settled_sum > coalesce(usage_count, 0)), 0)
         as missed,

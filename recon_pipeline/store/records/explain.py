@@ -185,7 +185,7 @@ def explain(
         "rows": ROWS_SHOWN,
         **tables.parameters,
     }
-    parts = tables.parts | {"countable_of_key": "countable_of_key"}
+    parts = tables.parts
     days = _rows(connection, "explain_days", parts, parameters | {"rows": MOST_DAYS}, Day)
     quota = quotas.get(key.usage_type)
     limits = {"free": quota.free, "paid": quota.paid} if quota else {}
@@ -230,7 +230,7 @@ def _limit(
 def _rows(
     connection: Connection, name: str, parts: Mapping[str, Part], parameters: Mapping[str, Any], made: type[_Row]
 ) -> tuple[_Row, ...]:
-    rows = connection.execute(statement(name, **parts), parameters).mappings()
+    rows = connection.execute(statement(name, parts), parameters).mappings()
     return tuple(made(**{column: _whole(value) for column, value in row.items()}) for row in rows)
 
 

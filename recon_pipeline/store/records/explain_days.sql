@@ -1,5 +1,7 @@
 -- The usage of one key by the UTC day on which it happened, and what it had added up to by the end of each.
 -- Index: as {countable_of_key} says.
+-- Uses: countable_of_key
+-- Binds: rows bigint
 select
     day.day,
     day.event_count,

@@ -1,6 +1,7 @@
 -- The keys of one customer in a range of months, the latest periods first, with their counters.
 -- Invariant: a key is there if it has a counter or an event, each once; a period that has not begun comes last.
 -- Index: the events by gateway_customer_id; the unique key of the counters.
+-- Binds: customer text, end timestamptz, gateway_names text[], rows bigint, start timestamptz, usage_types text[]
 select
     key.gateway_name, key.usage_type, key.period_start, key.period_end, counter.usage_count, counter.updated_at
 from (

@@ -1,6 +1,8 @@
 -- Who sent the usage of one key: request ids with what differs between requests taken out, and the device in the metadata.
 -- Invariant: a table without the column metadata has no devices; at most a few rows, the largest first.
 -- Index: as {countable_of_key} says.
+-- Uses: countable_of_key
+-- Binds: rows bigint
 select
     producer.pattern,
     producer.device,

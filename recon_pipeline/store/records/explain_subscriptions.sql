@@ -1,5 +1,6 @@
 -- The subscriptions of one customer, those that cover a period first.
 -- Index: billing_subscriptions by customer, where there is one.
+-- Binds: customer text, gateway_name text, period_end timestamptz, period_start timestamptz, rows bigint
 select
     status::text as status,
     coalesce((current_period_start at time zone 'UTC')::date::text, 'no date') as first_day, -- as text, whatever its year

@@ -1,6 +1,8 @@
 -- What the events of one key add up to, and what is odd about them.
 -- Invariant: counted, invalid and repeated ones are all of them; an event arrived late if that was more than an hour after it happened.
 -- Index: the events by gateway_customer_id.
+-- Uses: countable_of_key, valid_event
+-- Binds: customer text, gateway_name text, period_end timestamptz, period_start timestamptz, usage_type text
 select
     counted.event_count,
     counted.usage_count,

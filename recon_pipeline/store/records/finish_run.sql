@@ -1,6 +1,7 @@
 -- Closes the record of a run.
 -- Invariant: a run that was blocked or failed stays so; a failure as a whole counts as one reconcile failure.
 -- Index: the primary key of recon.reconciliation_run.
+-- Binds: error text, mismatch_count bigint, outcome text, run_id text
 update recon.reconciliation_run
 set
     finished_at = clock_timestamp(),

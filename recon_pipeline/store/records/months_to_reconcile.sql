@@ -2,6 +2,8 @@
 -- Invariant: a month with anything to repair since it was last verified is among them, and so is one that never was; an idle old month is not.
 -- created_at and updated_at are starts of transactions: overlap finds those that committed late.
 -- Index: none: one pass over the log, as every statement of the full mode.
+-- Binds: end timestamptz, gateway_names text[], overlap_minutes integer, recent_days integer, start timestamptz
+-- Binds: usage_types text[]
 select touched.partition
 from (
     select

@@ -2,6 +2,8 @@
 -- updated ones since they were verified, or with a key that does not count as verified.
 -- Invariant: an idle old month is not among them, and costs nothing; after a truncation every month is.
 -- Index: ingest_xid, from the horizon on; the other tables are small.
+-- Binds: end timestamptz, gateway_names text[], horizon xid8, partitions text[], recent_days integer
+-- Binds: start timestamptz, usage_types text[]
 with usage as materialized (
     select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])) as usage (gateway_name, usage_type)
 )

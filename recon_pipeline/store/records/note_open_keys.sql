@@ -2,6 +2,8 @@
 -- Invariant: the caller holds the row of recon.event_log, and notes in the same transaction what counts as verified. A key that was opened at or above the run's oldest
 -- transaction was perhaps not seen, and stays.
 -- Index: the primary key of recon.open_key; open keys are few.
+-- Binds: end timestamptz, gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
+-- Binds: open_period_starts text[], open_reasons text[], seen_below xid8, start timestamptz, usage_type text
 with mismatching as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end, reason, error
     from unnest(

@@ -3,6 +3,8 @@
 -- their mark as it is.
 -- A month that has a row counts as built, so none is made where there are aggregates of others; without a horizon they are all built anew.
 -- Index: the primary key of recon.usage_month.
+-- Binds: counters_verified_below xid8, gateway_name text, partitions text[], run_id text, usage_type text
+-- Binds: verified_below xid8
 insert into recon.usage_month as month (gateway_name, usage_type, partition, verified_below, counters_verified_below, verified_at)
 select
     :gateway_name, :usage_type, verified.partition, cast(:verified_below as xid8), cast(:counters_verified_below as xid8),

@@ -1,6 +1,8 @@
 -- What other runs repaired in the last 24 hours without an approval, in distinct keys.
 -- Invariant: what was taken back does not count, and taking back is no repair. No run takes a day: one that began before yesterday has ended.
 -- Index: recon.reconciliation_run by start, then recon.counter_repair by run, which `offset 0` keeps it at whatever the statistics say.
+-- Binds: customers text[], end timestamptz, every_customer boolean, gateway_names text[], run_id text
+-- Binds: start timestamptz, usage_types text[]
 with repaired as (
     select
         (gateway_name, usage_type) in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))

@@ -3,6 +3,7 @@
 -- Invariant: no run has repaired the same since, or anything under an approval of it, however that run ended; what was shown before that is no
 -- longer what is. The ledger says who repaired: a run that was killed has said nothing of it.
 -- Index: recon.reconciliation_run by start, recon.counter_repair by run.
+-- Binds: named text, run_id text
 select blocked.*, blocked.horizon::text as horizon_text,
     extract(epoch from blocked.finished_at - blocked.started_at)::float8 * 1000 as duration_ms
 from recon.reconciliation_run as blocked

@@ -1,6 +1,8 @@
 -- Opens the record of a run, or opens it again for a retried step.
 -- Invariant: one row for each run of Dagster's.
 -- Index: the primary key of recon.reconciliation_run.
+-- Binds: customers text[], first_partition text, last_partition text, mode text, mode_reason text, run_id text
+-- Binds: scope text[]
 insert into recon.reconciliation_run (
     run_id, mode, mode_reason, scope, first_partition, last_partition, customers, horizon
 )

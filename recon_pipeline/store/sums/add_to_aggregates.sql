@@ -2,6 +2,8 @@
 -- Invariant: the caller holds the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
 -- else writes aggregates meanwhile, so that a key which is not there can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
+-- Uses: key_figures = key_figures | key_figures_deduplicated, which_events = since_horizon
+-- Binds: gateway_name text, partitions text[], usage_type text
 with figure as materialized (
     {key_figures}
 ),

@@ -153,13 +153,14 @@ def put_extent(
 ) -> Any:
     """Put what the log says of an extent, below a horizon or all of it, into the aggregates; returns what differed."""
     sum_by_hash(connection)
-    parts = tables.parts | {"which_events": "in_extent" if horizon is None else "below_horizon"}
+    which = "in_extent" if horizon is None else "below_horizon"
     asked = {
         "every_key": True,
         "opens_differing": opens_differing,
         "horizon": None if horizon is None else str(horizon),
     }
-    rows = connection.execute(statement("put_sums", **parts), run.parameters(usage, tables) | asked).all()
+    put = statement("put_sums", tables.parts, which_events=which)
+    rows = connection.execute(put, run.parameters(usage, tables) | asked).all()
     if run.extent.customers is None or opens_differing:
         totalled = {"partitions": [month.key for month in run.extent.months]}
         connection.execute(statement("total_months"), run.parameters(usage, tables) | totalled)

@@ -1,6 +1,8 @@
 -- Part of put_sums: the events below the horizon of the keys that this transaction has opened, one of which has the empty name: the events that belong to no key that
 -- could be kept are kept under it.
 -- Index: none, since no index finds these; such events are few, and changed once.
+-- Uses: kept_name
+-- Binds: gateway_name text, horizon xid8, usage_type text
 case
     when event.gateway_name = :gateway_name
         and event.usage_type = :usage_type

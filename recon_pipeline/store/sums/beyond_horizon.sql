@@ -1,4 +1,6 @@
 -- Part of other statements: the events of an extent that are not below the horizon.
 -- Index: ingest_xid, as for those between two horizons.
+-- Uses: in_extent
+-- Binds: horizon xid8
 event.ingest_xid >= cast(:horizon as xid8)
 and case when {in_extent} then true end

@@ -1,6 +1,7 @@
 -- How many events of a metered usage have a period that begins outside of the known months.
 -- Invariant: infinity is later than every month, and no period_start is a kind of its own.
 -- Index: (usage_type, period_start, ...), or one pass over the log.
+-- Binds: first_start timestamptz, gateway_name text, last_end timestamptz, usage_type text
 select
     count(*) filter (where period_start < :first_start) as earlier_count,
     count(*) filter (where period_start >= :last_end) as later_count,

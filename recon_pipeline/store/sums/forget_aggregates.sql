@@ -2,6 +2,7 @@
 -- Invariant: the caller holds the row of recon.event_log. A note that somebody relies on stays, and is taken later. Horizons that runs took before the log was first seen
 -- say nothing of it; those since then do, whatever becomes of the aggregates.
 -- Index: none; all of it goes.
+-- Binds: identity text, is_another_log boolean
 with forgotten_aggregate as (delete from recon.usage_aggregate),
 forgotten_month as (delete from recon.usage_month),
 locked_note as materialized (

@@ -112,7 +112,7 @@ class _Advancing:
     def _absorb(self, usage: MeteredUsage, partitions: Sequence[str]) -> dict[str, int]:
         """Add the events between two horizons to months that are built; returns how many by month."""
         look_up_by_index(self.connection)
-        parts = self.tables.parts | {"which_events": "since_horizon"}
+        parts = {"which_events": "since_horizon"}
         more = _span(partitions) | {"partitions": list(partitions), "since": str(self.since)}
         rows = self._execute(usage, "add_to_aggregates", parts, horizon=str(self.horizon), **more).all()
         return {row.partition: row.events for row in rows}
@@ -137,10 +137,10 @@ class _Advancing:
         for usage, partitions in opened.items():
             if usage in nameless:
                 sum_by_hash(self.connection)
-                parts = self.tables.parts | {"which_events": "below_horizon_of_nameless"}
+                parts = {"which_events": "below_horizon_of_nameless"}
             else:
                 look_up_by_index(self.connection)
-                parts = self.tables.parts | {"which_events": "below_horizon_of_opened"}
+                parts = {"which_events": "below_horizon_of_opened"}
             asked = _span(built[usage]) | {"every_key": False, "opens_differing": False}
             self._execute(usage, "put_sums", parts, horizon=str(self.horizon), **asked)
             self._execute(usage, "total_months", **_span([*partitions]), partitions=sorted(partitions))
@@ -149,7 +149,7 @@ class _Advancing:
     def _execute(self, usage: MeteredUsage, name: str, parts: dict[str, Part] | None = None, **more: Any) -> Any:
         every_customer: dict[str, Any] = {"every_customer": True, "customers": []}
         parameters = self.run.parameters(usage, self.tables) | every_customer | more
-        return self.connection.execute(statement(name, **(parts or {})), parameters)
+        return self.connection.execute(statement(name, self.tables.parts, **(parts or {})), parameters)
 
 
 def _note_prepared(connection: Connection, tables: BillingTables) -> None:

@@ -1,5 +1,6 @@
 -- Which log the aggregates are of and how far they have come, and where transactions stand.
 -- Index: recon.event_log has one row; recon.invalidated_key is small.
+-- Binds: settle_seconds integer
 select
     log.identity as known_identity,
     log.first_seen_at::text as known_since,

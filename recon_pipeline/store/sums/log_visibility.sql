@@ -1,6 +1,7 @@
 -- Whether anything of a metered usage is visible at all, over every period.
 -- Invariant: an empty log beside counters that are not 0 is a log that was lost, not usage that was taken back.
 -- Index: (usage_type, period_start, period_end) of the events; both stop at the first row.
+-- Binds: gateway_name text, usage_type text
 select
     exists (
         select from billing_usage_events

@@ -1,6 +1,9 @@
 -- The quality of the log within an extent: how much there is, how much of it counts, what is odd.
 -- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate.
 -- Index: as {judged_events} says.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, judged_events, which_events = in_extent
+-- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, request_id_is_unique boolean
+-- Binds: since timestamptz, start timestamptz, usage_type text
 select
     count(*) as events_scanned,
     count(*) - count(*) filter (where is_valid) as invalid_count,

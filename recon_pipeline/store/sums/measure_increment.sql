@@ -1,6 +1,9 @@
 -- The quality of the log beyond the horizon, and for some customers also below it.
 -- Invariant: read at one snapshot with the horizon and the totals of the months, which hold everything below it.
 -- Index: ingest_xid; recon.usage_aggregate for some customers.
+-- Uses: key_figures = key_figures | key_figures_deduplicated, which_events = beyond_horizon
+-- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, start timestamptz
+-- Binds: usage_type text
 with figure as (
     {key_figures}
 )

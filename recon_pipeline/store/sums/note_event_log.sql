@@ -2,6 +2,7 @@
 -- Invariant: never waits: where another run is just writing the first row, nothing is written, and no row is to be seen. The number is this
 -- product's own.
 -- Index: the primary key of recon.event_log.
+-- Binds: identity text
 insert into recon.event_log as log (identity)
 select :identity
 where not exists (select from recon.event_log)

@@ -1,6 +1,8 @@
 -- The keys of an extent whose event sum no counter can hold: past bigint, or not a whole number.
 -- Invariant: the repair fails exactly these, each by itself. A month in which there never was one is not looked at.
 -- Index: none; the months say whether there is anything to be found.
+-- Binds: customers text[], end timestamptz, every_customer boolean, first text, gateway_name text, last text
+-- Binds: months_tell boolean, sample_rows bigint, start timestamptz, usage_type text
 select gateway_customer_id, period_start::text as period_start, usage_count::text as event_sum,
     count(*) over () as found
 from recon.usage_aggregate

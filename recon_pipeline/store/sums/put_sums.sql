@@ -3,6 +3,10 @@
 -- Invariant: the caller holds the row of recon.event_log, so nobody else writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
 -- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are put right, and not counted as found wrong.
 -- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
+-- Uses: key_figures = key_figures | key_figures_deduplicated
+-- Uses: which_events = in_extent | below_horizon | below_horizon_of_opened | below_horizon_of_nameless
+-- Binds: customers text[], end timestamptz, every_customer boolean, every_key boolean, gateway_name text
+-- Binds: opens_differing boolean, sample_rows bigint, start timestamptz, usage_type text
 with opened as materialized (
     select gateway_customer_id, period_start, period_end
     from recon.open_key

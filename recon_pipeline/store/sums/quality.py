@@ -129,12 +129,12 @@ def measure(
             asked = {"since": since, "request_id_is_unique": tables.request_id_is_unique}
             sum_by_hash(connection)
             row = connection.execute(
-                statement("measure_events", **tables.parts, which_events="in_extent"), parameters | asked
+                statement("measure_events", tables.parts, which_events="in_extent"), parameters | asked
             ).one()
         else:
             look_up_by_index(connection)
             row = connection.execute(
-                statement("measure_increment", **tables.parts, which_events="beyond_horizon"),
+                statement("measure_increment", tables.parts, which_events="beyond_horizon"),
                 parameters | {"horizon": str(known.horizon)},
             ).one()
         totals = [total + figure for total, figure in zip(totals, row, strict=True)]
@@ -168,11 +168,11 @@ def sample_odd(
         parameters = run.parameters(usage, tables) | {"invalid": invalid}
         if known is None:
             plan_as_usual(connection)
-            rows = connection.execute(statement("sample_odd_events", **tables.parts), parameters)
+            rows = connection.execute(statement("sample_odd_events", tables.parts), parameters)
         else:
             look_up_by_index(connection)
             parameters |= {"horizon": str(known.horizon), "most_events_sampled": MOST_EVENTS_SAMPLED}
-            rows = connection.execute(statement("sample_odd_events_by_key", **tables.parts), parameters)
+            rows = connection.execute(statement("sample_odd_events_by_key", tables.parts), parameters)
         found.extend(OddEvent(**row) for row in rows.mappings())
     return tuple(found)
 

@@ -2,6 +2,8 @@
 -- Invariant: infinity is later than every month, and no period_start is a kind of its own, so that no event is in no count at all. The usage is
 -- counted after the limit, so that a tick's cost is bounded whatever the log holds.
 -- Index: (usage_type, period_start, ...) or (period_start, ...), in its order.
+-- Binds: first_start timestamptz, gateway_name text, last_end timestamptz, most bigint, sample_rows bigint
+-- Binds: usage_type text
 with beyond as materialized (
     (
         select 'earlier' as kind, event.*

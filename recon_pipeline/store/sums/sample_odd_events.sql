@@ -1,6 +1,9 @@
 -- A few events that a person should look at: invalid ones (never summed) or ones outside their period (summed).
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown.
 -- Index: (usage_type, period_start, period_end); stops at the first rows.
+-- Uses: valid_event
+-- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, invalid boolean
+-- Binds: sample_rows bigint, start timestamptz, usage_type text
 select
     event.id::text as event_id,
     event.gateway_customer_id::text as gateway_customer_id,

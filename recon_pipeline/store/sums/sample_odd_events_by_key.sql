@@ -2,6 +2,9 @@
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. Of the events below the horizon those of a few keys are looked at that
 -- have not very many: an audit samples from all.
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
+-- Uses: valid_event
+-- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, horizon xid8, invalid boolean
+-- Binds: most_events_sampled bigint, sample_rows bigint, start timestamptz, usage_type text
 select
     event.id::text as event_id,
     left(event.gateway_customer_id::text, 200) as gateway_customer_id,

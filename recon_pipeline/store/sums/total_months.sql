@@ -1,6 +1,7 @@
 -- Totals the aggregates of some months, after they were put in line with the log; makes the row of a month that was not built.
 -- Invariant: the caller holds the row of recon.event_log; a month without events has a row too, since it is built.
 -- Index: the primary key of recon.usage_aggregate, by period.
+-- Binds: end timestamptz, gateway_name text, partitions text[], start timestamptz, usage_type text
 insert into recon.usage_month as month (
     gateway_name, usage_type, partition, last_period_end,
     key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, has_oversized

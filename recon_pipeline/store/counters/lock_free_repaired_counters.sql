@@ -1,10 +1,11 @@
--- Locks the counters of some repairs, and says which: those that nobody else has locked; or that of one repair, waiting no longer than lock_timeout.
--- Invariant: waits only where the transaction holds no other lock of the application's.
+-- Locks the counters of some repairs that nobody else holds, in order, and says which they are.
+-- Invariant: never waits, so it never makes the application wait for a lock that it waits for itself.
 -- Index: the primary key of recon.counter_repair; the unique key of the counters.
+-- Binds: ids bigint[]
 select repair.id as repair_id, counter.id as counter_id
 from recon.counter_repair as repair
 join billing_usage_counters as counter
     using (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
 where repair.id = any(:ids)
 order by counter.gateway_name, counter.usage_type, counter.gateway_customer_id, counter.period_start, counter.period_end
-for no key update of counter {waits}
+for no key update of counter skip locked

@@ -1,0 +1,1 @@
+"""How the store's statements are loaded, named and printed."""
