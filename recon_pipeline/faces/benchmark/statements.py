@@ -12,4 +12,4 @@ def statement(name: str) -> TextClause:
 
 def source(name: str) -> str:
     """Its text, for COPY."""
-    return statements.source(name, __package__ or "")
+    return statements.with_name(name, statements.source(name, __package__ or ""))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
 from recon_pipeline.core.errors import DatabaseUnreachableError, ReconError, StatementFailedError
+from recon_pipeline.store.postgres.statements import files, name_of
 
 LOCK_TIMED_OUT = "55P03"
 QUERY_CANCELED = "57014"
@@ -53,7 +54,8 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         error: What SQLAlchemy raised.
         database: The database as a person knows it, without its password.
     """
-    state, said = sqlstate(error), first_line(error)
+    state, said, name = sqlstate(error), first_line(error), name_of(error.statement or "")
+    at = f" (statement {name})" if name else ""
     if state.startswith("28") or "authentication failed" in said:
         return DatabaseUnreachableError(
             f"The billing database {database} refused the login: {said}",
@@ -79,32 +81,34 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         )
     if state == "42501":
         return StatementFailedError(
-            f"A privilege is missing in {database}: {said}",
+            f"A privilege is missing in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
             mend="Run `recon doctor`, which names each missing privilege with its GRANT.",
         )
     if state in ("42P01", "3F000", "42703"):
         return StatementFailedError(
-            f"A table or column is missing in {database}: {said}",
+            f"A table or column is missing in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
             mend="Run `recon init` for tables of schema recon, and `recon doctor` for the application's own.",
         )
     if state in LOCK_NOT_HAD or state == "57014":
         return StatementFailedError(
-            f"A lock or a time limit was not met in {database}: {said}",
+            f"A lock or a time limit was not met in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
             mend="Run again; if it stays, look in pg_stat_activity for a transaction that is open for long.",
         )
     if state == "53100":
         return StatementFailedError(
-            f"The disk of {database} is full: {said}",
+            f"The disk of {database} is full: {said}{at}",
             changed=_WORKED_SO_FAR,
             mend="Make room on the server, then run the same again, which finishes the work.",
         )
     return StatementFailedError(
-        f"{database} refused a statement: {said} (SQLSTATE {state})",
+        f"{database} refused {f'the statement {name}' if name else 'a statement'}: {said} (SQLSTATE {state})",
         changed=_WORKED_SO_FAR,
-        mend="Run `recon doctor`; if it passes, report this with the statement's name from the run's log.",
+        mend=f"Run `recon doctor`; if it passes, report this with what `recon sql {name}` prints."
+        if name in files()
+        else "Run `recon doctor`; if it passes, report this.",
     )
 
 
