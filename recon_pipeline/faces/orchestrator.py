@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from recon_pipeline.store.postgres.database import BillingDatabase
 
+_INTERRUPTED = "DagsterExecutionInterruptedError"
+
 
 @dataclass(frozen=True)
 class FailedCheck:
@@ -137,16 +139,22 @@ def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
     mend = f"Look at run {result.run_id} in the UI (recon dev)."
     for event in result.all_events:
         if event.is_step_failure:
-            told, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
-            said = (told and told.description) or (error and error.message) or "no reason was given"
-            return ReconError.told_as(said) or ReconError(
-                f"Run {result.run_id} failed in {event.step_key}: {said.strip()}", changed=REPAIRS_STAY, mend=mend
+            described, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            where = f" in {event.step_key}"
+        elif event.is_run_failure:
+            described, error, where = None, event.job_failure_data.error, ""
+        else:
+            continue
+        if error is not None and _INTERRUPTED in (error.cls_name or error.message):
+            return ReconError(
+                f"Run {result.run_id} was interrupted, by Ctrl-C or SIGTERM.",
+                changed=REPAIRS_STAY,
+                mend="Start it again when you like: it goes on with what is left.",
             )
-    for event in result.all_events:
-        if event.is_run_failure:
-            error = event.job_failure_data.error
-            said = (error and error.message) or event.message or "no reason was given"
-            return ReconError(f"Run {result.run_id} failed: {said.strip()}", changed=REPAIRS_STAY, mend=mend)
+        said = (described and described.description) or (error and error.message) or "no reason was given"
+        return ReconError.told_as(said) or ReconError(
+            f"Run {result.run_id} failed{where}: {said.strip()}", changed=REPAIRS_STAY, mend=mend
+        )
     return None
 
 

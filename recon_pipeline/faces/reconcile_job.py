@@ -93,15 +93,15 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
     )
-    outcome = "compared" if result.success else "failed"
+    outcome, failure = "compared" if result.success else "failed", failure_of(result)
     try:
-        close_record(database, result.run_id, outcome, lambda _: None)
+        close_record(database, result.run_id, outcome, lambda _: None, error=str(failure) if failure else None)
         with database.transaction() as connection:
             record = runs.read(connection, result.run_id)
     except ReconError as error:
-        raise failure_of(result) or error from error
+        raise failure or error from error
     if record is None:
-        raise failure_of(result) or ReconError(
+        raise failure or ReconError(
             f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, failed_checks(result.get_asset_check_evaluations()))

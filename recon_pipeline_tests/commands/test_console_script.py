@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sysconfig
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline_tests.commands.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until_blocked
 
 RECON = Path(sysconfig.get_path("scripts")) / "recon"
 
@@ -49,6 +51,27 @@ def test_a_blocked_run_exits_3_with_one_json_object_and_without_a_traceback(bill
     assert told.returncode == 3, told.stderr
     assert json.loads(told.stdout)["blocked"] is True
     assert "Traceback" not in told.stdout + told.stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_is_interrupted_says_so_and_its_record_does_too(billing: Billing) -> None:
+    billing.add_event("a", 7)
+    with billing.session() as migration:
+        migration.query("lock table billing_usage_counters in access exclusive mode")
+        process = subprocess.Popen(
+            [str(RECON), "reconcile", "--period", "2025-05"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        wait_until_blocked(billing, PRODUCT)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "was interrupted, by Ctrl-C or SIGTERM" in " ".join(told.split()), told
+    assert "What to do: Start it again" in " ".join(told.split())
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])

@@ -108,7 +108,7 @@ def test_a_hole_or_a_part_that_fits_nothing_is_an_error_that_names_it(
 ) -> None:
     package = make_package(**texts, **{name: "1" for name in ("one", "other") if name not in texts})
     with pytest.raises(StatementError, match=re.escape(said)):
-        statement("asked", package=package, **given)
+        statement("asked", package=package, **given)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_choice_of_the_tables_fills_the_holes_that_have_it_and_is_not_asked_of_others(
