@@ -12,6 +12,7 @@ from recon_pipeline.faces.commands.explain import explain
 from recon_pipeline.faces.commands.holds import hold, release
 from recon_pipeline.faces.commands.pause import pause, resume
 from recon_pipeline.faces.commands.serve import serve
+from recon_pipeline.faces.commands.sql import sql
 from recon_pipeline.faces.commands.undo import undo
 from recon_pipeline.faces.console import (
     EXIT_CLEAN,
@@ -226,5 +227,5 @@ def _required_url(settings: Settings) -> str:
     return settings.database_url
 
 
-for command in (backfill_events, backfills, rejected, pause, resume, hold, release, undo, explain, alerts, serve):
+for command in (backfill_events, backfills, rejected, pause, resume, hold, release, undo, explain, sql, alerts, serve):
     main.add_command(command)

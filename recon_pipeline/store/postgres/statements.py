@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import MappingProxyType
 
 from sqlalchemy import TextClause, text
@@ -106,7 +107,9 @@ class Composition:
         return part
 
 
-def statement(name: str, choices: Mapping[str, Part] = _NOTHING, *, package: str = STORE, **parts: Part) -> TextClause:
+def statement(
+    name: str, choices: Mapping[str, Part] = _NOTHING, /, *, package: str = STORE, **parts: Part
+) -> TextClause:
     """The statement `<name>.sql`.
 
     Args:
@@ -197,6 +200,11 @@ def source(name: str, package: str = STORE) -> str:
 def as_written(name: str, package: str = STORE) -> str:
     """The text of `<name>.sql`, for a person."""
     return files(package)[name].read_text(encoding="utf-8")
+
+
+def room(name: str, package: str = STORE) -> str:
+    """The folder in which `<name>.sql` lies."""
+    return Path(str(files(package)[name])).parent.name
 
 
 @cache

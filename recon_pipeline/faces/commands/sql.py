@@ -1,0 +1,66 @@
+"""The command of the statements: its options and an example; what it does is in `faces.sql`."""
+
+import click
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.commands.common import own_embedded_server, require_text
+from recon_pipeline.faces.console import EXIT_CLEAN, json_option, show_json, telling_errors
+from recon_pipeline.settings import read_settings
+
+
+@click.command(epilog="Example: recon sql find_mismatches --period 2026-05 | psql $DATABASE_URL")
+@click.argument("name", required=False)
+@click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    metavar="PART",
+    help="What fills a hole where several parts can, by name; repeatable. The first that is declared if not given.",
+)
+@click.option("--customer", "customers", multiple=True, metavar="ID", help="Values are of this customer; repeatable.")
+@click.option("--period", metavar="YYYY-MM", help="Values are of this billing month; the current one if not given.")
+@click.option("--explain", "explains", is_flag=True, help="Show how Postgres would run it, on the billing database.")
+@json_option
+@telling_errors
+def sql(
+    *,
+    name: str | None,
+    strategies: tuple[str, ...],
+    customers: tuple[str, ...],
+    period: str | None,
+    explains: bool,
+    as_json: bool,
+) -> int:
+    """List the statements that runs send; with NAME print one for psql, or show its plan.
+
+    Nothing is run: with --explain Postgres plans the statement in a transaction that is rolled back, and takes what the
+    tables decide from them.
+    """
+    from recon_pipeline.faces import sql as face
+
+    require_text("--customer", customers, example="cus_123")
+    if name is None:
+        if strategies or customers or period is not None or explains:
+            raise ConfigurationError(
+                "No statement is named: the options of recon sql are of one of them.",
+                mend="recon sql lists them; then for example recon sql compare_counters --explain.",
+            )
+        if as_json:
+            show_json(face.listed_as_json())
+        else:
+            face.show_list()
+        return EXIT_CLEAN
+    settings = read_settings()
+    month = BillingMonth.parse(period) if period is not None else None
+    asked = face.Asked(name, strategies, customers, month)
+    if explains:
+        face.require_plan(asked)
+        printed = face.explain(own_embedded_server(settings), asked)
+    else:
+        printed = face.compose(settings, asked)
+    if as_json:
+        show_json(face.as_json(printed))
+    else:
+        face.show(printed)
+    return EXIT_CLEAN
