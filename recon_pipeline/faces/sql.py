@@ -4,9 +4,8 @@ Invariant: a statement is printed as it is sent, with psql's variables for its v
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,10 +15,9 @@ from sqlalchemy import Connection, text
 
 from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.console import out
-from recon_pipeline.settings import RECENT_DAYS, Settings
-from recon_pipeline.store.counters.compare import MOST_KEYS
+from recon_pipeline.faces.sql_values import Asked, argument, literal, values_of
+from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import (
@@ -31,39 +29,8 @@ from recon_pipeline.store.postgres.statements import (
     room,
     statement,
 )
-from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 _HAS_PLAN = re.compile(r"(?:/\*.*?\*/)?\s*(?:with|select|insert|update|delete|create temporary table \w+ [\w ]*as)\s")
-_ROW_LIMITS = ("rows", "most", "most_events_sampled", "sample_rows")
-_BY_TYPE: Mapping[str, Any] = {
-    "boolean": False,
-    "integer": 0,
-    "bigint": 0,
-    "numeric": 0,
-    "double precision": 0,
-    "xid8": "0",
-    "uuid": "00000000-0000-0000-0000-000000000000",
-    "jsonb": "[]",
-    "text": "",
-}
-"""What stands for a value of which the settings and options say nothing."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for.
-
-    Attributes:
-        name: Of the statement.
-        strategies: Parts that fill holes where several can.
-        customers: By gateway_customer_id; none for every customer.
-        month: Whose start and end are taken; None for the current one.
-    """
-
-    name: str
-    strategies: tuple[str, ...] = ()
-    customers: tuple[str, ...] = ()
-    month: BillingMonth | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +98,7 @@ def compose(settings: Settings, asked: Asked, tables: BillingTables | None = Non
     """
     _require_known(asked.name)
     parts = _decided(asked, {**tables.parts, **tables.limit_parts} if tables is not None else {})
-    values = _values(declared_binds(asked.name, parts), settings, asked, tables)
+    values = values_of(declared_binds(asked.name, parts), settings, asked, tables)
     return Printed(asked.name, parts, values, statement(asked.name, parts).text)
 
 
@@ -213,32 +180,10 @@ def for_psql(printed: Printed) -> str:
     ends = next(number for number, line in enumerate(written) if not line.startswith("--"))
     lines = written[:ends]
     lines += [f"-- Here {hole} is {part}." for hole, part in printed.parts.items()]
-    lines += [f"\\set {name} {_argument(literal(value))}" for name, value in printed.values.items()]
+    lines += [f"\\set {name} {argument(literal(value))}" for name, value in printed.values.items()]
     texts = [*(statement(before).text for before in header(printed.name).after), printed.text]
     lines += ["begin;", *(f"{one.rstrip()}\n;" for one in texts), "rollback; -- commit, to keep what it writes"]
     return "\n".join(lines)
-
-
-def literal(value: Any) -> str:
-    """A value as it stands in SQL; its type is what the statement around it needs."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, list):
-        elements: Sequence[Any] = value
-        quoted = (str(one).replace("\\", "\\\\").replace('"', '\\"') for one in elements)
-        value = "{" + ",".join(f'"{one}"' for one in quoted) + "}"
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _argument(value: str) -> str:
-    r"""What `\set` takes as one argument."""
-    if value.replace("-", "").isalnum():
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _require_known(name: str) -> None:
@@ -281,52 +226,3 @@ def _decided(asked: Asked, of_tables: Mapping[str, str]) -> dict[str, str]:
             mend="Give one part for each hole.",
         )
     return min(fitting, key=lambda choices: sum(of_tables.get(hole, part) != part for hole, part in choices.items()))
-
-
-def _values(binds: Mapping[str, str], settings: Settings, asked: Asked, tables: BillingTables | None) -> dict[str, Any]:
-    usage = settings.scope[0]
-    quota = settings.quotas.get(usage.usage_type)
-    month = asked.month or BillingMonth.containing(datetime.now(UTC))
-    customer = asked.customers[0] if asked.customers else ""
-    known: dict[str, Any] = {
-        "gateway_name": usage.gateway_name,
-        "usage_type": usage.usage_type,
-        "gateway_names": [one.gateway_name for one in settings.scope],
-        "usage_types": [one.usage_type for one in settings.scope],
-        "start": month.start,
-        "end": month.end,
-        "period_start": month.start,
-        "period_end": month.end,
-        "first_start": month.start,
-        "last_end": month.end,
-        "partition": month.key,
-        "partitions": [month.key],
-        "first_partition": month.key,
-        "last_partition": month.key,
-        "every_customer": not asked.customers,
-        "customers": list(asked.customers),
-        "customer": customer,
-        "gateway_customer_id": customer,
-        "every_key": True,
-        "severity": "warn",
-        "outcome": "failed",
-        "mode": "full",
-        "limits_known": quota is not None and (tables is None or tables.has_subscriptions),
-        "limit_free": quota.free if quota else None,
-        "limit_paid": quota.paid if quota else None,
-        "settle_seconds": settings.settle_seconds,
-        "settled_below": None,
-        "recent_days": RECENT_DAYS,
-        "most_keys": MOST_KEYS,
-        "quantity_is_numeric": tables is not None and tables.quantity_is_numeric,
-        "request_id_is_unique": tables is None or tables.request_id_is_unique,
-        **dict.fromkeys(_ROW_LIMITS, SAMPLE_ROWS),
-    }
-    months = {"first": month.key, "last": month.key} if binds.get("first") == "text" else {}
-    return {name: {**known, **months}.get(name, _of_type(its_type, month)) for name, its_type in binds.items()}
-
-
-def _of_type(its_type: str, month: BillingMonth) -> Any:
-    if its_type.endswith("[]"):
-        return []
-    return month.start if its_type == "timestamptz" else _BY_TYPE[its_type]

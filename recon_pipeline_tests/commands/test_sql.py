@@ -7,7 +7,7 @@ import pytest
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import sql as face
-from recon_pipeline.faces.sql import Asked
+from recon_pipeline.faces.sql_values import Asked
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import combinations, header
