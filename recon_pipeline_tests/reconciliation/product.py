@@ -158,19 +158,20 @@ def _patient(*, is_hooked: bool) -> Iterator[None]:
         yield
 
 
-def _clause(name: str, parts: Mapping[str, str]) -> TextClause:
+def _clause(name: str, tables: BillingTables) -> TextClause:
     if name == "enter_chunk":
         return ENTER_CHUNK
-    return statement(name, parts if name == "repair_locked_counters" else {})
+    if name == "repair_locked_counters":
+        return statement(name, tables.parts, locked_sums="locked_sums")
+    return statement(name)
 
 
 @contextmanager
 def _hooked(
     connection: Connection, tables: BillingTables, before: Mapping[str, Hook], after: Mapping[str, Hook]
 ) -> Iterator[None]:
-    parts = {"locked_sums": "locked_sums", **tables.parts}
     waiting = {"before_execute": dict(before), "after_execute": dict(after)}
-    names = {_clause(name, parts): name for name in (*before, *after)}
+    names = {_clause(name, tables): name for name in (*before, *after)}
 
     def call(moment: str) -> Callable[..., None]:
         def hook(_: Connection, executed: Any, *rest: Any) -> None:
