@@ -53,7 +53,7 @@ def test_a_blocked_run_exits_3_with_one_json_object_and_without_a_traceback(bill
     assert "Traceback" not in told.stdout + told.stderr
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(150)
 def test_a_run_that_is_interrupted_says_so_and_its_record_does_too(billing: Billing) -> None:
     billing.add_event("a", 7)
     with billing.session() as migration:
@@ -64,7 +64,7 @@ def test_a_run_that_is_interrupted_says_so_and_its_record_does_too(billing: Bill
             stderr=subprocess.STDOUT,
             text=True,
         )
-        wait_until_blocked(billing, PRODUCT)
+        wait_until_blocked(billing, PRODUCT, seconds=60)  # a process that starts beside others
         process.send_signal(signal.SIGINT)
         told, _ = process.communicate(timeout=60)
 

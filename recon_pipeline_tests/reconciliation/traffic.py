@@ -31,9 +31,9 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def wait_until_blocked(billing: Billing, who: str) -> None:
+def wait_until_blocked(billing: Billing, who: str, *, seconds: float = 20) -> None:
     """Return as soon as a session of the application or of the product waits for a lock."""
-    wait_until(lambda: billing.value(_WAITING_FOR_LOCK, who) > 0)
+    wait_until(lambda: billing.value(_WAITING_FOR_LOCK, who) > 0, seconds=seconds)
 
 
 @contextmanager
