@@ -141,7 +141,7 @@ def killing() -> Iterator[Callable[[str, int, str], str]]:
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize(("mode", "step"), [("tick", 5), ("full", 21)])
+@pytest.mark.parametrize(("mode", "step"), [("tick", 7), ("full", 21)])
 def test_a_process_killed_before_any_statement_or_commit_leaves_whole_repairs_and_the_next_run_finishes(
     billing: Billing, killing: Callable[[str, int, str], str], mode: str, step: int
 ) -> None:
