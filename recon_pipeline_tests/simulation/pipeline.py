@@ -26,6 +26,7 @@ from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import Settings
+from recon_pipeline.store.postgres import statements
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.product import QUOTAS, SCOPE
 
@@ -237,8 +238,7 @@ def steer(database: BillingDatabase, steering: Steering) -> None:
 
 def name_of(body: str) -> str:
     """The name with which the product sends a statement, or how its text begins."""
-    label = re.match(r"/\* recon:(\w+) \*/", body)
-    return label[1] if label else body.split("\n")[0][:40]
+    return statements.name_of(body) or body.split("\n")[0][:40]
 
 
 def _body(asset: Any) -> Callable[..., Any]:
