@@ -79,7 +79,7 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
         },
     )
     failure = failure_of(result)
-    close_record(database, result.run_id, "failed", lambda _: None)
+    close_record(database, result.run_id, "failed", lambda _: None, error=str(failure) if failure else None)
     with database.transaction() as connection:
         batch = batches.of_run(connection, result.run_id)
         record = runs.read(connection, result.run_id)
