@@ -106,7 +106,7 @@ def read_alerting(environ: Mapping[str, str] = os.environ) -> Alerting:
     if url and _WEB_PAGE.fullmatch(url) is None:
         raise ConfigurationError(
             "RECON_UI_URL is no address of a web page, or it holds a login.",
-            mend="Set it like RECON_UI_URL=https://dagster.example.com, or unset it.",
+            fix="Set it like RECON_UI_URL=https://dagster.example.com, or unset it.",
         )
     return Alerting(parse_alert_urls(environ.get("RECON_ALERT_URLS", "")), url)
 
@@ -125,12 +125,12 @@ def read_cron_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...
         if secret and _TOKEN.fullmatch(secret) is None:
             raise ConfigurationError(
                 f"{name} holds a space, a line break or another character that cannot be sent as a token.",
-                mend=f'Set it to plain ASCII without spaces, for example {name}="$(openssl rand -hex 32)".',
+                fix=f'Set it to plain ASCII without spaces, for example {name}="$(openssl rand -hex 32)".',
             )
     if secrets["CRON_SECRET_PREVIOUS"] and not secrets["CRON_SECRET"]:
         raise ConfigurationError(
             "CRON_SECRET_PREVIOUS is set and CRON_SECRET is not.",
-            mend="Set CRON_SECRET to the new secret; CRON_SECRET_PREVIOUS is the old one while callers change.",
+            fix="Set CRON_SECRET to the new secret; CRON_SECRET_PREVIOUS is the old one while callers change.",
         )
     return tuple(filter(None, secrets.values()))
 
@@ -149,12 +149,12 @@ def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:
     try:
         month = BillingMonth.parse(environ.get("RECON_START_PERIOD", DEFAULT_START_PERIOD))
     except ConfigurationError as error:
-        raise ConfigurationError(f"RECON_START_PERIOD: {error.what}", mend=error.mend) from error
+        raise ConfigurationError(f"RECON_START_PERIOD: {error.what}", fix=error.fix) from error
     current = BillingMonth.containing(datetime.now(UTC))
     if not _OLDEST_MONTH <= month <= current:
         raise ConfigurationError(
             f"RECON_START_PERIOD is {month.key}, which lies before {_OLDEST_MONTH.key} or in the future.",
-            mend=f"Set it to the month of your first billing period, {current.key} or earlier.",
+            fix=f"Set it to the month of your first billing period, {current.key} or earlier.",
         )
     return month
 
@@ -168,7 +168,7 @@ def _require_text(environ: Mapping[str, str]) -> None:
             except UnicodeEncodeError:
                 raise ConfigurationError(
                     f"{name} holds a character that is not UTF-8.",
-                    mend=f"Set {name} again from a UTF-8 terminal or file; in a URL, write the character as %XX.",
+                    fix=f"Set {name} again from a UTF-8 terminal or file; in a URL, write the character as %XX.",
                 ) from None
 
 
@@ -181,7 +181,7 @@ def _database_url(environ: Mapping[str, str]) -> str | None:
     except DatabaseUrlError as error:
         raise ConfigurationError(
             f"DATABASE_URL cannot be used: {error}",
-            mend="Set it like DATABASE_URL=postgresql://user:password@host:5432/database.",
+            fix="Set it like DATABASE_URL=postgresql://user:password@host:5432/database.",
         ) from None
 
 
@@ -199,6 +199,6 @@ def _number(
         kind = "a whole number" if read is int else "a number"
         raise ConfigurationError(
             f"{name} is {text!r}, which is not {kind} from 0 to {largest:g}.",
-            mend=f"Set it like {name}={default}, or unset it for that default.",
+            fix=f"Set it like {name}={default}, or unset it for that default.",
         )
     return value

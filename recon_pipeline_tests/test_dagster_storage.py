@@ -103,7 +103,7 @@ def test_the_billing_database_is_never_taken_for_dagsters_records(
     with pytest.raises(ConfigurationError, match="DAGSTER_PG_URL is not") as error, instance_in(tmp_path):
         pass
 
-    assert "DAGSTER_PG_URL=postgresql://" in error.value.mend
+    assert "DAGSTER_PG_URL=postgresql://" in error.value.fix
     with psycopg.connect(billing_database_url) as connection:
         assert connection.execute("select to_regclass('runs')").fetchone() == (None,)
 

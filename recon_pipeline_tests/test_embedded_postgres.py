@@ -183,7 +183,7 @@ def test_data_of_another_major_version_is_named_and_left_alone(data_folder: Path
         ensure_running(folder=data_folder, major=18, keep_running=False)
 
     assert str(data_folder) in str(error.value)
-    assert "Dump it with Postgres 16" in error.value.mend
+    assert "Dump it with Postgres 16" in error.value.fix
     assert (data_folder / "PG_VERSION").read_text().strip() == "16"
 
 

@@ -19,7 +19,7 @@ from recon_pipeline.store.records.runs import RunRecord
 _APPROVE = 'recon reconcile --approve "your reason", or approve_reason in the launchpad.'
 
 
-def judge(step: Step, found: compare.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
+def decide(step: Step, found: compare.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
     """The budgets that repairing what was found would exceed, and why it may not be done, if so.
 
     An approval that is needed is recorded.
@@ -40,7 +40,7 @@ def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
     told = "; ".join(breach.sentence for breach in exceeded)
     if not step.approve_reason:
         return BlockedError(
-            f"Blocked: {told}.", mend=f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
+            f"Blocked: {told}.", fix=f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
         )
     shown = _shown(step)
     if shown is None:
@@ -50,7 +50,7 @@ def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
         grown = "; ".join(f"{breach.sentence}, and {_figures(shown)[breach.variable]:,} were shown" for breach in more)
         return BlockedError(
             f"Blocked again, since more would be repaired than run {shown.run_id} showed: {grown}.",
-            mend=f"Look at the sample, which is of now. If it is right, approve once more: {_APPROVE}",
+            fix=f"Look at the sample, which is of now. If it is right, approve once more: {_APPROVE}",
         )
     _record(step, shown)
     return None
@@ -83,7 +83,7 @@ def _nothing_shown(step: Step, told: str) -> BlockedError:
         f"Blocked: {told}. {named} over the same months and customers that is still current "
         "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done "
         "now.",
-        mend=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",
+        fix=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",
     )
 
 

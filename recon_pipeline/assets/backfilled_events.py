@@ -84,7 +84,7 @@ class Backfill(dg.Config):
         dg.AssetCheckSpec(
             "rows_were_taken",
             asset=_KEY,
-            description="Every row is in the log now. Others are kept with every reason, to be exported and mended.",
+            description="Every row is in the log now. Others are kept with every reason, to be exported and fixed.",
         ),
     ],
     group_name="billing_usage",
@@ -199,6 +199,6 @@ def _taken(batch: Batch, left: tuple[NotTaken, ...]) -> dg.AssetCheckResult:
         if batch.is_clean
         else f"{batch.conflict:,} rows are in conflict with events of the log, which stay, and {batch.rejected:,} were "
         f"rejected. Export them: recon rejected {batch.batch_id[:8]} --output rejected.csv; "
-        "mend that file, and backfill it.",
+        "fix that file, and backfill it.",
         metadata={"count": batch.conflict + batch.rejected, **sample("sample", tuple(map(_shown, left)), ShownRow)},
     )

@@ -77,7 +77,7 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
 def _within_budgets(
     step: Step, found: compare.Comparison, drifted: tuple[compare.DriftedKey, ...]
 ) -> dg.AssetCheckResult:
-    exceeded, blocked = approval.judge(step, found)
+    exceeded, blocked = approval.decide(step, found)
     if blocked is not None:
         step.finish("blocked", error=str(blocked))
     approved = approval.approved_by(step) if exceeded else None

@@ -96,7 +96,7 @@ class Step:
             return None
         return BlockedError(
             f"Not one event of {', '.join(map(str, invisible))} is visible, but counters are not 0.",
-            mend="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
+            fix="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
             'If the usage is truly gone: recon reconcile --approve "your reason".',
         )
 

@@ -27,7 +27,7 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     with reconciler.step(context) as step:
         found, _ = step.compared()
         lost, _ = approval.lost_log_refusal(step)
-        blocked = lost or approval.judge(step, found)[1]
+        blocked = lost or approval.decide(step, found)[1]
         if blocked is not None:
             raise blocked
         with step.database.connection() as connection:
@@ -123,7 +123,7 @@ def _told(answer: verify.Verification, months: str, paused: str | None) -> str:
         parts.insert(
             0,
             f"{wrong:,} counters of {months} differ from their event sums. "
-            "A key with an error in the sample cannot be repaired until its cause is mended; "
+            "A key with an error in the sample cannot be repaired until its cause is fixed; "
             "one without drifted after the comparison, and the next run repairs it.",
         )
     return " ".join(parts)

@@ -147,22 +147,22 @@ def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResu
         return dg.AssetCheckResult(check_name="horizon_advances", passed=True, severity=dg.AssetCheckSeverity.WARN)
     if oldest.prepared_as is not None:
         who = f"the prepared transaction {oldest.prepared_as!r}"
-        mend = "Commit it or roll it back: commit prepared ...; or rollback prepared ...;"
+        fix = "Commit it or roll it back: commit prepared ...; or rollback prepared ...;"
     elif oldest.pid is not None:
         who = (
             f"backend {oldest.pid} ({oldest.application or 'without a name'}, role {oldest.role}, "
             f"database {oldest.database}, {oldest.state})"
         )
-        mend = f"Ask its owner to end it, or: select pg_terminate_backend({oldest.pid});"
+        fix = f"Ask its owner to end it, or: select pg_terminate_backend({oldest.pid});"
     else:
         who = f"transaction {oldest.horizon}, whose backend our role may not see"
-        mend = "Let the role see it: grant pg_read_all_stats to the role of DATABASE_URL; or look in pg_stat_activity."
+        fix = "Let the role see it: grant pg_read_all_stats to the role of DATABASE_URL; or look in pg_stat_activity."
     return dg.AssetCheckResult(
         check_name="horizon_advances",
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"The horizon has been held back for {(oldest.seconds or 0) / 60:.0f} minutes by {who}. "
-        f"Nothing is lost: later events are counted, but read again by every run. {mend}",
+        f"Nothing is lost: later events are counted, but read again by every run. {fix}",
         metadata={"seconds": round(oldest.seconds or 0), "transaction": oldest.horizon},
     )
 

@@ -24,12 +24,12 @@ def dagster_url(environ: Mapping[str, str] = os.environ) -> str:
             return for_libpq(url)
         except DatabaseUrlError as error:
             raise ConfigurationError(
-                f"DAGSTER_PG_URL cannot be used: {error}.", mend=f"Set it like {_EXAMPLE}."
+                f"DAGSTER_PG_URL cannot be used: {error}.", fix=f"Set it like {_EXAMPLE}."
             ) from None
     if environ.get("DATABASE_URL"):
         raise ConfigurationError(
             "DATABASE_URL is set and DAGSTER_PG_URL is not: Dagster has no database for its run history.",
-            mend=f"Set it like {_EXAMPLE}, a database of its own (create it empty; the same server will do), "
+            fix=f"Set it like {_EXAMPLE}, a database of its own (create it empty; the same server will do), "
             "or unset both to use the embedded Postgres.",
         )
     return ensure_running(keep_running=True).ensure_database(DAGSTER_DATABASE)

@@ -33,7 +33,7 @@ def take_repairs_back(
     """Take back, and tell on the asset whose counters changed; a repair that could not be taken back fails the run."""
     try:
         if not config.reason.strip():
-            raise ConfigurationError("reason is empty.", mend="Say why the repairs are taken back.")
+            raise ConfigurationError("reason is empty.", fix="Say why the repairs are taken back.")
         with open_database(read_settings()).connection() as connection:
             with begin(connection):
                 undone_run_id = find_run(connection, config.run)
@@ -79,6 +79,5 @@ def not_all_undone(record: UndoRecord) -> ReconError:
     return ReconError(
         f"{record.left:,} repairs were not taken back: {told}.",
         changed=f"{record.undone or 0:,} repairs were taken back, each with a row in recon.counter_repair.",
-        mend="Look at the sample (recon.undo, not_undone). "
-        "Running it again takes back what is left, and nothing twice.",
+        fix="Look at the sample (recon.undo, not_undone). Running it again takes back what is left, and nothing twice.",
     )

@@ -53,11 +53,11 @@ def parse_alert_urls(text: str) -> tuple[AlertTarget, ...]:
     for place, entry in enumerate(text.split(), start=1):
         match = _ENTRY.fullmatch(entry)
         if match is None:
-            raise ConfigurationError(f"RECON_ALERT_URLS: entry {place} is no address like kind://....", mend=_EXAMPLE)
+            raise ConfigurationError(f"RECON_ALERT_URLS: entry {place} is no address like kind://....", fix=_EXAMPLE)
         severity = match["severity"]
         if severity is not None and severity.lower() not in set(Severity):
             raise ConfigurationError(
-                f"RECON_ALERT_URLS: what stands before the = of entry {place} is neither error nor warn.", mend=_EXAMPLE
+                f"RECON_ALERT_URLS: what stands before the = of entry {place} is neither error nor warn.", fix=_EXAMPLE
             )
         wanted = frozenset((Severity(severity.lower()),) if severity else tuple(Severity))
         target = AlertTarget(place, match["kind"].lower(), match["url"], wanted)

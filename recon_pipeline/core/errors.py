@@ -9,26 +9,26 @@ class ReconError(Exception):
 
     Args:
         what: What failed, and on what. Never holds a secret.
-        mend: What to do next, in the imperative.
+        fix: What to do next, in the imperative.
         changed: What was and was not changed.
     """
 
-    def __init__(self, what: str, *, mend: str, changed: str = NOTHING_CHANGED) -> None:
+    def __init__(self, what: str, *, fix: str, changed: str = NOTHING_CHANGED) -> None:
         super().__init__(what)
         self.what = what
-        self.mend = mend
+        self.fix = fix
         self.changed = changed
 
     def __str__(self) -> str:
         """The three parts, a line each."""
-        return f"{self.what}\n{self.changed}\nWhat to do: {self.mend}"
+        return f"{self.what}\n{self.changed}\nWhat to do: {self.fix}"
 
     @classmethod
     def told_as(cls, text: str) -> "ReconError | None":
         """The error that was recorded elsewhere as its text, or None if the text is not one."""
-        before, separator, mend = text.rpartition("\nWhat to do: ")
+        before, separator, fix = text.rpartition("\nWhat to do: ")
         what, newline, changed = before.rpartition("\n")
-        return cls(what, mend=mend, changed=changed) if separator and newline else None
+        return cls(what, fix=fix, changed=changed) if separator and newline else None
 
 
 class ConfigurationError(ReconError):
@@ -52,12 +52,12 @@ class SchemaVersionError(ReconError):
 
     Args:
         what: As of every error.
-        mend: As of every error.
+        fix: As of every error.
         is_newer: A newer release prepared it; else an older one did, or none.
     """
 
-    def __init__(self, what: str, *, mend: str, is_newer: bool = False) -> None:
-        super().__init__(what, mend=mend)
+    def __init__(self, what: str, *, fix: str, is_newer: bool = False) -> None:
+        super().__init__(what, fix=fix)
         self.is_newer = is_newer
 
 

@@ -20,13 +20,13 @@ class Finding:
         requirement: What was looked at, a few words.
         verdict: How it is met.
         detail: What was found.
-        mend: What to do; empty where nothing is to be done.
+        fix: What to do; empty where nothing is to be done.
     """
 
     requirement: str
     verdict: Verdict
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def passed(requirement: str, detail: str) -> Finding:
@@ -34,11 +34,11 @@ def passed(requirement: str, detail: str) -> Finding:
     return Finding(requirement, Verdict.PASS, detail)
 
 
-def noted(requirement: str, detail: str, mend: str = "") -> Finding:
+def noted(requirement: str, detail: str, fix: str = "") -> Finding:
     """The requirement is met in another way, or will cost something."""
-    return Finding(requirement, Verdict.NOTE, detail, mend)
+    return Finding(requirement, Verdict.NOTE, detail, fix)
 
 
-def failed(requirement: str, detail: str, mend: str) -> Finding:
+def failed(requirement: str, detail: str, fix: str) -> Finding:
     """The requirement is not met; a run would fail or be refused."""
-    return Finding(requirement, Verdict.FAIL, detail, mend)
+    return Finding(requirement, Verdict.FAIL, detail, fix)

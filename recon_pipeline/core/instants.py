@@ -29,10 +29,10 @@ def parse_until(text: str, *, now: datetime) -> datetime:
             given = datetime.fromisoformat(text)
             until = given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
-            raise ConfigurationError(f"{text!r} is neither a duration nor a date and time.", mend=_EXAMPLE) from None
+            raise ConfigurationError(f"{text!r} is neither a duration nor a date and time.", fix=_EXAMPLE) from None
     if until <= now or until.year > _LAST_YEAR:
         raise ConfigurationError(
             f"{text!r} is not in the future that can be told; now it is {now.astimezone(UTC):%Y-%m-%dT%H:%M}Z.",
-            mend=_EXAMPLE,
+            fix=_EXAMPLE,
         )
     return until

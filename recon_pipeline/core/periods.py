@@ -37,7 +37,7 @@ class BillingMonth:
         if match is None or not 1 <= int(match["year"]) <= 9998:
             raise ConfigurationError(
                 f"{key!r} is not a billing month.",
-                mend="Write it as YYYY-MM with a month from 01 to 12, for example 2026-05.",
+                fix="Write it as YYYY-MM with a month from 01 to 12, for example 2026-05.",
             )
         return cls(int(match["year"]), int(match["month"]))
 
@@ -103,10 +103,10 @@ def require_known(months: Sequence[BillingMonth], *, first: BillingMonth, curren
         if month < first:
             raise ConfigurationError(
                 f"The period {month.key} lies before RECON_START_PERIOD ({first.key}).",
-                mend=f"Ask for {first.key} or later, or set RECON_START_PERIOD={month.key} to take it in.",
+                fix=f"Ask for {first.key} or later, or set RECON_START_PERIOD={month.key} to take it in.",
             )
         if month > current:
             raise ConfigurationError(
                 f"The period {month.key} lies in the future; the current month is {current.key}.",
-                mend=f"Ask for {current.key} or earlier.",
+                fix=f"Ask for {current.key} or earlier.",
             )

@@ -36,16 +36,16 @@ def parse_quotas(text: str) -> Mapping[str, Quota]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"RECON_QUOTAS is not JSON: {error}.", mend=_EXAMPLE) from error
+        raise ConfigurationError(f"RECON_QUOTAS is not JSON: {error}.", fix=_EXAMPLE) from error
     if not isinstance(given, dict):
-        raise ConfigurationError("RECON_QUOTAS is not a JSON object.", mend=_EXAMPLE)
+        raise ConfigurationError("RECON_QUOTAS is not a JSON object.", fix=_EXAMPLE)
     return {usage_type: _quota(usage_type, limits) for usage_type, limits in cast("dict[str, Any]", given).items()}
 
 
 def _quota(usage_type: str, limits: Any) -> Quota:
     if not isinstance(limits, dict) or set(cast("dict[str, Any]", limits)) != {"free", "paid"}:
         raise ConfigurationError(
-            f"RECON_QUOTAS has no limits free and paid (and only these) for {usage_type!r}.", mend=_EXAMPLE
+            f"RECON_QUOTAS has no limits free and paid (and only these) for {usage_type!r}.", fix=_EXAMPLE
         )
     named = cast("dict[str, Any]", limits)
     for name, value in named.items():
@@ -53,6 +53,6 @@ def _quota(usage_type: str, limits: Any) -> Quota:
             raise ConfigurationError(
                 f"RECON_QUOTAS gives {usage_type!r} the {name} limit {value!r}, "
                 "which is not a whole number from 0 to 2^63 - 1.",
-                mend=_EXAMPLE,
+                fix=_EXAMPLE,
             )
     return Quota(free=named["free"], paid=named["paid"])

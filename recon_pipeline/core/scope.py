@@ -66,7 +66,7 @@ def parse_scope(text: str) -> tuple[MeteredUsage, ...]:
         if not (gateway_name and colon and usage_type):
             raise ConfigurationError(
                 f"RECON_SCOPE has the part {part.strip()!r}, which is not gateway:usage_type.",
-                mend="Set it like RECON_SCOPE=stripe:remote_commands,stripe:sms_messages.",
+                fix="Set it like RECON_SCOPE=stripe:remote_commands,stripe:sms_messages.",
             )
         pairs.add(MeteredUsage(gateway_name, usage_type))
     return tuple(sorted(pairs))

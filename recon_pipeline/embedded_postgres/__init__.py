@@ -190,7 +190,7 @@ def _exclusively(folder: Path) -> Generator[None]:
                     raise EmbeddedPostgresError(
                         f"For {_LOCK_SECONDS} s another process has been starting or stopping the Postgres "
                         f"in {folder}.",
-                        mend="Wait for it or end it, then start again.",
+                        fix="Wait for it or end it, then start again.",
                     ) from None
                 time.sleep(0.05)
         yield

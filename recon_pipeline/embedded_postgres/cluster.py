@@ -131,7 +131,7 @@ class PostgresCluster:
             if time.monotonic() > deadline:
                 raise EmbeddedPostgresError(
                     f"A Postgres runs on {self.folder} but has not answered for {_START_SECONDS} s.",
-                    mend=f"Read {self._log}, end the process named in the first line of "
+                    fix=f"Read {self._log}, end the process named in the first line of "
                     f"{self.folder / 'postmaster.pid'}, and start again.",
                 )
             time.sleep(0.1)
@@ -193,7 +193,7 @@ class PostgresCluster:
         if finished.returncode != 0:
             raise EmbeddedPostgresError(
                 f"Could not {doing}: {program} ended with {finished.returncode}.\n{_tail(said)}\n{self._log_tail()}",
-                mend=f"Mend what it says, or move {self.folder} away to begin with an empty one (its data is "
+                fix=f"Fix what it says, or move {self.folder} away to begin with an empty one (its data is "
                 "then not used), or set DATABASE_URL to a Postgres of your own.",
             )
 

@@ -22,17 +22,17 @@ def refuse_unusable(folder: Path, major: int) -> None:
         owner = pwd.getpwuid(folder.stat().st_uid).pw_name
         raise EmbeddedPostgresError(
             f"The Postgres data folder {folder} belongs to the account {owner} and is closed to ours.",
-            mend=f"Run this as the account that ran it first, or move {folder} away, {USE_YOUR_OWN}.",
+            fix=f"Run this as the account that ran it first, or move {folder} away, {USE_YOUR_OWN}.",
         ) from None
     if foreign:
         raise EmbeddedPostgresError(
             f"{folder} holds files but is no Postgres data folder.",
-            mend=f"Move its content away, {USE_YOUR_OWN}.",
+            fix=f"Move its content away, {USE_YOUR_OWN}.",
         )
     if found is not None and found != str(major):
         raise EmbeddedPostgresError(
             f"The data folder {folder} was made by Postgres {found}; Postgres {major} cannot read it.",
-            mend=f"Dump it with Postgres {found} if you need its data, then move it away to begin with an "
+            fix=f"Dump it with Postgres {found} if you need its data, then move it away to begin with an "
             f"empty one, {USE_YOUR_OWN}.",
         )
 
@@ -55,7 +55,7 @@ def prepare_parent(folder: Path) -> None:
     if os.geteuid() == 0 and not open_to_all(folder.parent):
         raise EmbeddedPostgresError(
             f"The account {ROOTS_ACCOUNT}, which runs Postgres for root, cannot enter {folder.parent}.",
-            mend=f"Choose a folder whose parents others may enter, {USE_YOUR_OWN}.",
+            fix=f"Choose a folder whose parents others may enter, {USE_YOUR_OWN}.",
         )
 
 
@@ -63,5 +63,5 @@ def not_writable(folder: Path, error: OSError) -> EmbeddedPostgresError:
     """What to raise where the folder, or what lies beside it, cannot be written."""
     return EmbeddedPostgresError(
         f"The embedded Postgres cannot keep its data in {folder}: {error.strerror} ({error.filename}).",
-        mend=f"Make {folder.parent} writable for the account that runs this, {USE_YOUR_OWN}.",
+        fix=f"Make {folder.parent} writable for the account that runs this, {USE_YOUR_OWN}.",
     )

@@ -163,7 +163,7 @@ def _mapping(path: Path | None) -> dict[str, Any]:
         raise ConfigurationError(
             f"The mapping {path} cannot be read: {error}.",
             changed=NOTHING_INSERTED,
-            mend="Give a text file in UTF-8 that this account may read.",
+            fix="Give a text file in UTF-8 that this account may read.",
         ) from error
     given = parse_mapping_text(text, name=f"The mapping {path}")
     parse_mapping(given)

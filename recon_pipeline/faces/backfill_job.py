@@ -85,7 +85,7 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
         record = runs.read(connection, result.run_id)
     if batch is None or batch.outcome != "done":
         raise failure or ReconError(
-            f"Run {result.run_id} left no batch.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
+            f"Run {result.run_id} left no batch.", fix=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     if record is None and failure is not None:
         raise failure

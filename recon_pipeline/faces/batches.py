@@ -1,4 +1,4 @@
-"""The commands `recon backfills` and `recon rejected`: what was inserted, and what was not, to be mended."""
+"""The commands `recon backfills` and `recon rejected`: what was inserted, and what was not, to be fixed."""
 
 import csv
 import json
@@ -77,7 +77,7 @@ def read_rejected(settings: Settings, batch: str, output: Path | None) -> Reject
     """
     if output is not None and output.suffix not in (".csv", ".ndjson"):
         raise ConfigurationError(
-            f"--output is {output}, which ends neither in .csv nor in .ndjson.", mend="Give it one of these endings."
+            f"--output is {output}, which ends neither in .csv nor in .ndjson.", fix="Give it one of these endings."
         )
     database = open_database(settings)
     with database.transaction() as connection:

@@ -91,7 +91,7 @@ def init(*, with_billing_tables: bool, without_ingest_xid: bool, print_only: boo
 @json_option
 @telling_errors
 def doctor(*, as_json: bool) -> int:
-    """Check everything that a run relies on; show each failure with its mend."""
+    """Check everything that a run relies on; show each failure with its fix."""
     from recon_pipeline.faces import doctor as face
 
     settings = read_settings()
@@ -221,7 +221,7 @@ def _required_url(settings: Settings) -> str:
         raise ConfigurationError(
             "DATABASE_URL is not set: this command works on a database of your own.",
             changed="Nothing was changed.",
-            mend="export DATABASE_URL=postgresql://user:password@host:5432/database "
+            fix="export DATABASE_URL=postgresql://user:password@host:5432/database "
             "(for a first look without one: recon demo).",
         )
     return settings.database_url

@@ -40,16 +40,16 @@ def exit_code_of(error: ReconError) -> int:
     return EXIT_BLOCKED if isinstance(error, BlockedError) else EXIT_NOT_CLEAN
 
 
-def _show_error_as_json(what: str, changed: str, mend: str, *, blocked: bool = False) -> None:
-    show_json({"success": False, "blocked": blocked, "error": what, "changed": changed, "what_to_do": mend})
+def _show_error_as_json(what: str, changed: str, fix: str, *, blocked: bool = False) -> None:
+    show_json({"success": False, "blocked": blocked, "error": what, "changed": changed, "what_to_do": fix})
 
 
 def tell_error(error: ReconError) -> None:
     """Show the three parts of an error on stderr."""
-    # Not wrapped: a mend is often a statement, to be copied as it stands.
+    # Not wrapped: a fix is often a statement, to be copied as it stands.
     err.print(f"[bold red]{escape(error.what)}[/]", soft_wrap=True)
     err.print(escape(error.changed), soft_wrap=True)
-    err.print(f"[bold]What to do:[/] {escape(error.mend)}", soft_wrap=True)
+    err.print(f"[bold]What to do:[/] {escape(error.fix)}", soft_wrap=True)
 
 
 class Commands(click.Group):
@@ -83,7 +83,7 @@ def telling_errors(command: Callable[_P, int]) -> Callable[_P, NoReturn]:
         except ReconError as error:
             tell_error(error)
             if options.get("as_json"):
-                _show_error_as_json(error.what, error.changed, error.mend, blocked=isinstance(error, BlockedError))
+                _show_error_as_json(error.what, error.changed, error.fix, blocked=isinstance(error, BlockedError))
             sys.exit(exit_code_of(error))
 
     return told

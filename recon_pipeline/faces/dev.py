@@ -150,7 +150,7 @@ def _dagster_home(environ: Mapping[str, str]) -> Path:
     if not (home / "dagster.yaml").exists():
         raise ConfigurationError(
             f"There is no dagster.yaml in {home}: without it runs would not be queued or retried.",
-            mend="Start in the project's folder, or set DAGSTER_HOME to the folder that holds it.",
+            fix="Start in the project's folder, or set DAGSTER_HOME to the folder that holds it.",
         )
     return home
 
@@ -160,7 +160,7 @@ def _free_port(wanted: int | None) -> int:
         if not _is_free(wanted):
             raise ConfigurationError(
                 f"Port {wanted} of {_HOST} is taken or not allowed; nothing was started.",
-                mend="End what listens there, or choose another with --port.",
+                fix="End what listens there, or choose another with --port.",
             )
         return wanted
     for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED):
@@ -168,7 +168,7 @@ def _free_port(wanted: int | None) -> int:
             return port
     raise ConfigurationError(
         f"None of the {_PORTS_TRIED} ports of {_HOST} from {_FIRST_PORT} is free; nothing was started.",
-        mend="Choose one with --port.",
+        fix="Choose one with --port.",
     )
 
 

@@ -63,7 +63,7 @@ def wait(services: Sequence[Service], stop: threading.Event, done: Callable[[], 
                 raise DevError(
                     f"Dagster's {service.name} ended with {service.process.returncode}. "
                     f"The end of {service.log}:\n{_end_of(service.log)}",
-                    mend="Mend what it says and start again; the other processes were stopped.",
+                    fix="Fix what it says and start again; the other processes were stopped.",
                 )
         if done is not None and done():
             return
@@ -71,7 +71,7 @@ def wait(services: Sequence[Service], stop: threading.Event, done: Callable[[], 
             raise DevError(
                 f"Dagster's {services[-1].name} was not ready after {_START_SECONDS} s. "
                 f"The end of {services[-1].log}:\n{_end_of(services[-1].log)}",
-                mend="Try again when the machine is less busy; all processes were stopped.",
+                fix="Try again when the machine is less busy; all processes were stopped.",
             )
 
 

@@ -1,4 +1,4 @@
-"""The command `recon doctor`: every requirement of a run, pass or fail, with its mend. Changes nothing."""
+"""The command `recon doctor`: every requirement of a run, pass or fail, with its fix. Changes nothing."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
                 "requirement": finding.requirement,
                 "verdict": str(finding.verdict),
                 "detail": finding.detail,
-                "mend": finding.mend,
+                "mend": finding.fix,
             }
             for finding in findings
         ],
@@ -62,8 +62,8 @@ def show(findings: Sequence[Finding]) -> None:
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         table.add_row(f"[{colour}]{finding.verdict}[/]", finding.requirement, escape(finding.detail))
-        if finding.mend:
-            table.add_row("", "", f"[bold]→ {escape(finding.mend)}[/]")
+        if finding.fix:
+            table.add_row("", "", f"[bold]→ {escape(finding.fix)}[/]")
     out.print(table)
     failures = sum(finding.verdict is Verdict.FAIL for finding in findings)
     out.print(
@@ -79,7 +79,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield passed("connection", database.name)
             yield from check_database(connection)
     except ReconError as error:
-        yield failed("connection", error.what, error.mend)
+        yield failed("connection", error.what, error.fix)
 
 
 def _dagster() -> Iterator[Finding]:
@@ -90,14 +90,14 @@ def _dagster() -> Iterator[Finding]:
             yield _schedule(instance)
             yield _alerts(instance)
     except ReconError as error:
-        yield failed("Dagster storage", error.what, error.mend)
+        yield failed("Dagster storage", error.what, error.fix)
 
 
 def _alerts(instance: "DagsterInstance") -> Finding:
     try:
         targets = read_alerting().targets
     except ConfigurationError as error:
-        return failed("alerts", error.what, error.mend)
+        return failed("alerts", error.what, error.fix)
     if _is_switched_off(instance, SENSOR):
         return failed("alerts", f"the sensor {SENSOR} was switched off", "Switch it on in the UI under Automation.")
     if not targets:

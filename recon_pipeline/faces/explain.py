@@ -75,7 +75,7 @@ def gather(settings: Settings, customer: str, month: BillingMonth | None) -> Exp
                 f"{customer} has neither a counter nor an event in "
                 f"{', '.join(map(str, settings.scope))}, {f'month {month.key}' if month else 'in any month'}.",
                 changed="Nothing was changed.",
-                mend="Check the id (gateway_customer_id), the period, RECON_SCOPE and DATABASE_URL.",
+                fix="Check the id (gateway_customer_id), the period, RECON_SCOPE and DATABASE_URL.",
             )
         wanted = keys[: store.KEYS_EXPLAINED] if month else keys[:1]
         return Explained(

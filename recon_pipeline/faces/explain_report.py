@@ -24,12 +24,12 @@ def require_writable(path: Path) -> None:
         ConfigurationError: The folder does not exist, or matplotlib is not installed.
     """
     if not path.parent.is_dir():
-        raise ConfigurationError(f"--html {path}: there is no folder {path.parent}.", mend="Name a file in one.")
+        raise ConfigurationError(f"--html {path}: there is no folder {path.parent}.", fix="Name a file in one.")
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "--html needs matplotlib, which is not installed.", mend="pip install 'recon-pipeline[charts]'"
+            "--html needs matplotlib, which is not installed.", fix="pip install 'recon-pipeline[charts]'"
         ) from None
 
 
@@ -62,9 +62,7 @@ def write_report(path: Path, explained: Explained) -> None:
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(
-            f"--html {path}: {error.strerror}.", mend="Name a file that can be written."
-        ) from error
+        raise ConfigurationError(f"--html {path}: {error.strerror}.", fix="Name a file that can be written.") from error
 
 
 def _chart(one: Explanation) -> str:

@@ -49,13 +49,13 @@ def prepare(
                 raise ReconError(
                     f"{database.name} is a standby and takes no changes.",
                     changed="Nothing was changed.",
-                    mend="Point DATABASE_URL at the primary.",
+                    fix="Point DATABASE_URL at the primary.",
                 )
             if not server.has_schema and not server.can_create_schema:
                 raise ReconError(
                     f"Role {server.role} may not create a schema in {server.database}.",
                     changed="Nothing was changed.",
-                    mend=f"Let its owner run: create schema recon authorization {server.role}; then run this again. "
+                    fix=f"Let its owner run: create schema recon authorization {server.role}; then run this again. "
                     "Or give a person the output of recon init --print.",
                 )
             before = migrate.installed_version(connection) if server.has_schema else None
@@ -67,7 +67,7 @@ def prepare(
             raise ReconError(
                 f"A lock in {database.name} was held by somebody else in each of {migrate.LOCK_ATTEMPTS} attempts.",
                 changed="Nothing was changed.",
-                mend="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
+                fix="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
             ) from error
         tables = " The billing tables are there." if with_billing_tables else ""
         state = (
@@ -105,7 +105,7 @@ def _prepare_log(
             raise ReconError(
                 f"A lock on {events.name} was held by somebody else in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",
                 changed="Schema recon is ready, and runs will read the whole log until this is done.",
-                mend="Look in pg_stat_activity for a transaction that is open for long, and run recon init again: "
+                fix="Look in pg_stat_activity for a transaction that is open for long, and run recon init again: "
                 "it goes on where it was.",
             ) from error
     required = [lack for lack in left if lack.rules_out_increments]

@@ -58,7 +58,7 @@ def use_dagster_home() -> str:
         named = f"DAGSTER_HOME is {given}, which" if given else f"DAGSTER_HOME is not set and {home}"
         raise ConfigurationError(
             f"{named} holds no dagster.yaml: runs would be kept elsewhere, and nobody would find them.",
-            mend="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
+            fix="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
         )
     os.environ["DAGSTER_HOME"] = home
     return home
@@ -79,7 +79,7 @@ def require_storage() -> None:
     except DatabaseUnreachableError as error:
         raise OrchestratorUnreachableError(
             error.what.replace("The billing database", "Dagster's storage"),
-            mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+            fix="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
         ) from error
 
 
@@ -104,7 +104,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
         raise OrchestratorUnreachableError(
             f"Dagster's storage cannot be reached, or it refused a statement: {_first_cause(error)}",
             changed=changed,
-            mend="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+            fix="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
         ) from error
 
 
@@ -136,7 +136,7 @@ def failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[Fai
 
 def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
     """Why the run failed, in the words of the step that did, or of Dagster where none had begun."""
-    mend = f"Look at run {result.run_id} in the UI (recon dev)."
+    fix = f"Look at run {result.run_id} in the UI (recon dev)."
     for event in result.all_events:
         if event.is_step_failure:
             described, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
@@ -149,11 +149,11 @@ def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
             return ReconError(
                 f"Run {result.run_id} was interrupted, by Ctrl-C or SIGTERM.",
                 changed=REPAIRS_STAY,
-                mend="Start it again when you like: it goes on with what is left.",
+                fix="Start it again when you like: it goes on with what is left.",
             )
         said = (described and described.description) or (error and error.message) or "no reason was given"
         return ReconError.told_as(said) or ReconError(
-            f"Run {result.run_id} failed{where}: {said.strip()}", changed=REPAIRS_STAY, mend=mend
+            f"Run {result.run_id} failed{where}: {said.strip()}", changed=REPAIRS_STAY, fix=fix
         )
     return None
 

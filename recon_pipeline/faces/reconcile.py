@@ -159,7 +159,7 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
 
 def _require_usable(asked: Asked) -> None:
     if asked.approve_run is not None and asked.approve_reason is None:
-        raise ConfigurationError("--approve-run is given without --approve.", mend='Add --approve "your reason".')
+        raise ConfigurationError("--approve-run is given without --approve.", fix='Add --approve "your reason".')
     for option, values in (
         ("--customer", asked.customers),
         ("--approve-run", (asked.approve_run,) if asked.approve_run is not None else ()),
@@ -169,7 +169,7 @@ def _require_usable(asked: Asked) -> None:
             if not value.strip() or not value.isprintable():
                 raise ConfigurationError(
                     f"{option} is {value!r}, which is empty or not printable text.",
-                    mend=f"Give {option} a value, for example "
+                    fix=f"Give {option} a value, for example "
                     + {
                         "--customer": "--customer cus_123.",
                         "--approve": '--approve "ledger import of 3 May".',
@@ -192,7 +192,7 @@ def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
     from recon_pipeline.assets.months import known_months
 
     if asked.periods and asked.every_period:
-        raise ConfigurationError("--period and --all exclude each other.", mend="Give one of them.")
+        raise ConfigurationError("--period and --all exclude each other.", fix="Give one of them.")
     first, current = known_months()
     if asked.every_period:
         return months_between(first, current)

@@ -102,6 +102,6 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
         raise failure or error from error
     if record is None:
         raise failure or ReconError(
-            f"Run {result.run_id} left no record.", mend=f"Look at run {result.run_id} in the UI (recon dev)."
+            f"Run {result.run_id} left no record.", fix=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, failed_checks(result.get_asset_check_evaluations()))

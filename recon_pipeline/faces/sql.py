@@ -76,7 +76,7 @@ def require_plan(asked: Asked) -> None:
     if not has_plan(asked.name):
         raise ConfigurationError(
             f"Postgres makes no plan for {asked.name}: it is a script, a block or a definition.",
-            mend=f"recon sql {asked.name} prints it.",
+            fix=f"recon sql {asked.name} prints it.",
         )
 
 
@@ -195,12 +195,12 @@ def _require_known(name: str) -> None:
         of = f", of {', '.join(users)}" if users else ""
         raise ConfigurationError(
             f"{name} is no statement: it is a part{of}.",
-            mend="recon sql lists the statements.",
+            fix="recon sql lists the statements.",
         )
     near = get_close_matches(name, known, n=3)
     raise ConfigurationError(
         f"There is no statement {name}.",
-        mend=f"Did you mean {' or '.join(near)}? recon sql lists them." if near else "recon sql lists them.",
+        fix=f"Did you mean {' or '.join(near)}? recon sql lists them." if near else "recon sql lists them.",
     )
 
 
@@ -217,12 +217,12 @@ def _decided(asked: Asked, of_tables: Mapping[str, str]) -> dict[str, str]:
             told = "; ".join(f"{hole}: {', '.join(parts)}" for hole, parts in alternatives(asked.name).items())
             raise ConfigurationError(
                 f"--strategy {strategy} fills no hole of {asked.name}.",
-                mend=f"Give one of these: {told}." if told else f"Leave it out: {asked.name} has one form alone.",
+                fix=f"Give one of these: {told}." if told else f"Leave it out: {asked.name} has one form alone.",
             )
     fitting = [choices for choices in ways if set(asked.strategies) <= set(choices.values())]
     if not fitting:
         raise ConfigurationError(
             f"{' and '.join(f'--strategy {one}' for one in asked.strategies)} do not go together in {asked.name}.",
-            mend="Give one part for each hole.",
+            fix="Give one part for each hole.",
         )
     return min(fitting, key=lambda choices: sum(of_tables.get(hole, part) != part for hole, part in choices.items()))

@@ -47,7 +47,7 @@ def find_files(source: str) -> tuple[SourceFile, ...]:
         raise ConfigurationError(
             f"The URL {shown} holds a password, which would be kept in the history of runs.",
             changed=NOTHING_INSERTED,
-            mend="Take it out; give it by the environment, as the package that opens such URLs says.",
+            fix="Take it out; give it by the environment, as the package that opens such URLs says.",
         )
     with _reading(shown):
         protocol = fsspec.core.split_protocol(source)[0] or "file"
@@ -55,7 +55,7 @@ def find_files(source: str) -> tuple[SourceFile, ...]:
             raise ConfigurationError(
                 f"{shown} begins with {protocol}://, which nothing here opens.",
                 changed=NOTHING_INSERTED,
-                mend="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT ...",
+                fix="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT ...",
             )
         filesystem, path = fsspec.core.url_to_fs(source)
         if _GLOB & set(path):
@@ -69,7 +69,7 @@ def find_files(source: str) -> tuple[SourceFile, ...]:
         raise ConfigurationError(
             f"{shown} stands for no file" + ("." if _GLOB & set(path) else f" that ends in {', '.join(_ENDINGS)}."),
             changed=NOTHING_INSERTED,
-            mend="Look at the path, as the process that runs the backfill sees it.",
+            fix="Look at the path, as the process that runs the backfill sees it.",
         )
     return found
 
@@ -99,7 +99,7 @@ def opened(file: SourceFile) -> Generator[tuple[Any, Any, str]]:
         raw.seek(0)
         if not head:
             raise ReconError(
-                f"{file.name} is empty.", changed=NOTHING_INSERTED, mend="Export it again, or leave it out."
+                f"{file.name} is empty.", changed=NOTHING_INSERTED, fix="Export it again, or leave it out."
             )
         if head == _PARQUET:
             yield raw, raw, "parquet"
@@ -128,25 +128,25 @@ def _reading(name: str) -> Generator[None]:
         raise ConfigurationError(
             f"{name} does not exist.",
             changed=NOTHING_INSERTED,
-            mend="Look at the path, as the process that runs the backfill sees it.",
+            fix="Look at the path, as the process that runs the backfill sees it.",
         ) from error
     except PermissionError as error:
         raise ReconError(
             f"{name} may not be read: {_first_line(error)}",
             changed=NOTHING_INSERTED,
-            mend="Let the account that runs this read it.",
+            fix="Let the account that runs this read it.",
         ) from error
     except ImportError as error:
         raise ConfigurationError(
             f"{name} cannot be opened: {_first_line(error)}",
             changed=NOTHING_INSERTED,
-            mend="Install what it names beside recon_pipeline, for example: uv pip install s3fs.",
+            fix="Install what it names beside recon_pipeline, for example: uv pip install s3fs.",
         ) from error
     except (OSError, EOFError, ValueError) as error:  # Arrow's errors are of these kinds
         raise ReconError(
             f"{name} cannot be read, or ends in the middle: {_first_line(error)}",
             changed=WHAT_IS_DONE,
-            mend="Get the whole file and run this again.",
+            fix="Get the whole file and run this again.",
         ) from error
 
 

@@ -72,19 +72,19 @@ def _text_rows(
         raise ConfigurationError(
             f"{file.name} begins like UTF-16, not like UTF-8.",
             changed=NOTHING_INSERTED,
-            mend="Say encoding: utf-16 in the mapping.",
+            fix="Say encoding: utf-16 in the mapping.",
         )
     known = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     text = io.TextIOWrapper(buffered, encoding=known, errors="surrogateescape", newline="")
     number, first = next(((number, line) for number, line in enumerate(text, 1) if line.strip()), (0, ""))
     if not number:
-        raise ReconError(f"{file.name} is empty.", changed=NOTHING_INSERTED, mend="Export it again, or leave it out.")
+        raise ReconError(f"{file.name} is empty.", changed=NOTHING_INSERTED, fix="Export it again, or leave it out.")
     name = file.name.lower().removesuffix(".gz").removesuffix(".zst")
     if first.startswith("PAR1"):
         raise ConfigurationError(
             f"{file.name} is a compressed Parquet file.",
             changed=NOTHING_INSERTED,
-            mend="Decompress it first; Parquet files are compressed inside.",
+            fix="Decompress it first; Parquet files are compressed inside.",
         )
     if name.endswith(_NDJSON_ENDINGS) or first.lstrip().startswith("{"):
         return _ndjson(file, first, text, number)
@@ -138,7 +138,7 @@ def _ndjson(file: SourceFile, first: str, text: Iterable[str], number: int) -> t
         raise ConfigurationError(
             f"{file.name} is one JSON array, not one object a line.",
             changed=NOTHING_INSERTED,
-            mend=f"Turn it into lines: jq -c '.[]' {file.name} > rows.ndjson",
+            fix=f"Turn it into lines: jq -c '.[]' {file.name} > rows.ndjson",
         )
 
     def numbered() -> _NUMBERED:
@@ -208,5 +208,5 @@ def _unusable_header(file: SourceFile, told: str) -> ConfigurationError:
     return ConfigurationError(
         f"{file.name} cannot be used: {told}.",
         changed=NOTHING_INSERTED,
-        mend="Export it again with one name for each column in its first line (or say delimiter: in the mapping).",
+        fix="Export it again with one name for each column in its first line (or say delimiter: in the mapping).",
     )

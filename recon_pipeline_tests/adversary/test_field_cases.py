@@ -82,7 +82,7 @@ def assert_clean(world: World, ended: Ended) -> None:
     assert world.wrong() == []
 
 
-def assert_mends(world: World) -> None:
+def assert_fixes(world: World) -> None:
     """The next run makes everything right, and the one after that finds nothing to do."""
     ended = world.run()
     assert_clean(world, ended)
@@ -109,7 +109,7 @@ def test_counters_that_a_trigger_counts_again_at_each_retried_upsert_go_back_to_
         world.billing.query(UPSERT, customer, f"{customer} first", 5, *MAY, MAY[0])
     for customer in CUSTOMERS[4:6]:  # once more, with another quantity
         world.billing.query(UPSERT, customer, f"{customer} first", 7, *MAY, MAY[0])
-    assert_mends(world)
+    assert_fixes(world)
 
     assert world.billing.counters() == {
         customer: 7 if number in (4, 5) else 5 for number, customer in enumerate(CUSTOMERS)
@@ -149,7 +149,7 @@ def test_an_event_of_a_savepoint_that_is_committed_after_two_later_ones_were_rea
             assert_clean(ticking, ticking.run())
         slow.connection.commit()
 
-    assert_mends(ticking)
+    assert_fixes(ticking)
 
     assert ticking.billing.counter(CUSTOMERS[0]) == 15
     assert ticking.billing.counter(CUSTOMERS[1]) == 12
@@ -185,7 +185,7 @@ def test_batches_that_take_counters_in_the_opposite_order_are_never_cancelled(wo
             stop.set()
 
     assert longest[0] < LONGEST_WAIT_SECONDS
-    assert_mends(world)
+    assert_fixes(world)
 
 
 def test_a_recount_of_all_counters_between_any_two_statements_raises_no_alarm(world: World) -> None:
@@ -198,7 +198,7 @@ def test_a_recount_of_all_counters_between_any_two_statements_raises_no_alarm(wo
         assert ended.outcome == "clean", f"before statement {number}: {ended}"
 
     assert world.repaired() == []
-    assert_mends(world)
+    assert_fixes(world)
 
 
 OPEN_ENDED = ["infinity", "9999-12-31 23:59:59.999999+00", "9999-12-31 23:59:59-08", "294276-12-31 23:59:59+00"]
@@ -227,7 +227,7 @@ def test_a_period_without_an_end_is_reconciled_like_any_other(world: World, end:
     world.billing.query(
         "delete from billing_usage_counters where gateway_customer_id = %s and period_start < %s", CUSTOMERS[2], MAY[0]
     )
-    assert_mends(world)
+    assert_fixes(world)
 
     assert sorted(customer for customer, _, _ in world.repaired()) == list(CUSTOMERS[:3])
 
@@ -279,12 +279,12 @@ def test_rows_that_move_from_the_default_partition_to_their_own_change_no_counte
                     b"drop table billing_usage_events_06"
                 )
             back.connection.commit()
-    assert_mends(overflowing)
+    assert_fixes(overflowing)
     assert overflowing.repaired() == []
 
     overflowing.billing.set_counter(CUSTOMERS[0], 3)
     overflowing.billing.connection.execute(b"begin;" + moved.encode() + b"commit")
-    assert_mends(overflowing)
+    assert_fixes(overflowing)
     assert {customer for customer, _, _ in overflowing.repaired()} == {CUSTOMERS[0]}
 
 
@@ -308,13 +308,13 @@ def test_a_log_that_is_swapped_for_a_copy_of_itself_changes_no_right_counter(wor
         "delete from billing_usage_events where gateway_customer_id = %s and quantity = 4", CUSTOMERS[2]
     )
     world.billing.set_counter(CUSTOMERS[2], 0)
-    assert_mends(world)
+    assert_fixes(world)
     assert world.billing.counter(CUSTOMERS[1]) == 14
 
     if world.mode != BARE_LOG:  # and the preparation of the log is made again
         install_increments(world.billing.url)
         world.billing.add_event(CUSTOMERS[3], 2)
-        assert_mends(world)
+        assert_fixes(world)
         assert world.billing.counter(CUSTOMERS[3]) == 14
 
 
@@ -337,7 +337,7 @@ def test_customers_that_are_merged_between_any_two_statements_raise_no_alarm(wor
     world.billing.query(
         "update billing_usage_events set gateway_customer_id = %s where gateway_customer_id = %s", kept, merged
     )  # and their counters were forgotten
-    assert_mends(world)
+    assert_fixes(world)
     assert (world.billing.counter(kept), world.billing.counter(merged)) == (24, 0)
 
 
@@ -374,7 +374,7 @@ def test_usage_at_the_last_moment_of_a_local_month_stays_in_the_period_it_was_bi
             "update billing_usage_counters set usage_count = 60 where gateway_customer_id = %s and period_start = %s",
             zone, of_zone[1][0],
         )  # fmt: skip
-    assert_mends(world)
+    assert_fixes(world)
 
     assert sorted(world.repaired()) == sorted((zone, 60, 6) for zone in ZONES)
 
@@ -399,7 +399,7 @@ def test_a_period_that_is_cut_short_by_an_upgrade_is_a_key_of_its_own(world: Wor
 
     world.billing.record(customer, 1, period=MAY)  # a straggler with the period as it was
     world.billing.add_event(customer, 2, period=short)
-    assert_mends(world)
+    assert_fixes(world)
 
     assert [world.billing.counter(customer, period=period) for period in (short, new, MAY)] == [14, 7, 1]
 

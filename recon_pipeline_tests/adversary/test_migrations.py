@@ -107,7 +107,7 @@ def assert_unharmed(world: World, ended: Ended, *, at_least: str = "") -> None:
         assert PUT_OFF in ended.error, told
 
 
-def assert_mends_itself(world: World) -> None:
+def assert_fixes_itself(world: World) -> None:
     """Once nobody migrates any more, runs are clean and every counter is right."""
     ended = [world.run() for _ in range(2)][-1]
     assert (ended.outcome, ended.mismatch_count) == ("clean", 0), ended
@@ -121,7 +121,7 @@ def test_a_migration_before_every_statement_of_a_run_changes_no_right_counter(wo
     ended = world.run(between=lambda _: impatient(world.billing, sql_of(migration, next(numbers))))
 
     assert_unharmed(world, ended)
-    assert_mends_itself(world)
+    assert_fixes_itself(world)
 
 
 @MIGRATED
@@ -130,7 +130,7 @@ def test_a_migration_between_any_two_statements_of_a_run_changes_no_right_counte
         spoil(world)
         ended = world.run(between=at(number, lambda n=number: impatient(world.billing, sql_of(migration, n))))
         assert_unharmed(world, ended, at_least=f"before statement {number}:")
-    assert_mends_itself(world)
+    assert_fixes_itself(world)
 
 
 @MIGRATED
@@ -143,7 +143,7 @@ def test_a_migration_that_a_run_waits_for_changes_no_right_counter(world: World,
             begin = at(number, lambda c=committing, n=number: c(sql_of(migration, n)))
             ended = world.run(between=begin)
         assert_unharmed(world, ended, at_least=f"before statement {number}:")
-    assert_mends_itself(world)
+    assert_fixes_itself(world)
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def test_a_migration_that_holds_its_lock_for_long_puts_the_run_off(world: World,
     assert time.monotonic() - began < LONGEST_WAIT_SECONDS
     assert world.billing.counters() == before
     assert world.repaired() == []
-    assert_mends_itself(world)
+    assert_fixes_itself(world)
 
 
 @pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters"])
@@ -244,7 +244,7 @@ def test_row_level_security_that_comes_and_goes_between_statements_changes_no_ri
                     assert {after for _, _, after in world.repaired()} <= {12}, f"{told} {ended}"
                 else:
                     assert_unharmed(world, ended, at_least=told)
-        assert_mends_itself(world)
+        assert_fixes_itself(world)
 
 
 @pytest.fixture(params=[TICK, BARE_LOG])
@@ -308,7 +308,7 @@ def test_a_partition_that_is_away_for_some_statements_lowers_no_counter(partitio
         told = f"detached before statement {number}: {ended}"
         assert set(partitioned.billing.counters().values()) == {12}, told
         assert partitioned.repaired() == [], told
-    assert_mends_itself(partitioned)
+    assert_fixes_itself(partitioned)
 
 
 def test_a_partition_that_is_attached_together_with_its_increments_is_not_reported_as_drift(partitioned: World) -> None:

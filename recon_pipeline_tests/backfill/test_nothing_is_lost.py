@@ -109,7 +109,7 @@ def test_a_full_disk_fails_the_whole_and_is_no_fault_of_a_row(billing: Billing, 
     )
     with pytest.raises(ReconError, match="is full: could not extend file") as full:
         insert_file(billing.url, audit(tmp_path / "audit.csv", [1, 2]))
-    assert "Make room" in full.value.mend
+    assert "Make room" in full.value.fix
     assert tuple(billing.query("select outcome, rows_read, rejected from recon.backfill_batch")[0]) == ("failed", 0, 0)
 
 

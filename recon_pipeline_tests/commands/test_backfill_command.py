@@ -99,7 +99,7 @@ def test_the_same_rows_in_any_form_and_order_are_inserted_once(billing: Billing,
     assert billing.log_checksum() == before
 
 
-def test_every_row_ends_in_one_way_and_those_not_taken_can_be_mended_and_sent_again(
+def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_again(
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
     billing.record("a", 5, request_id="live")
@@ -134,8 +134,8 @@ def test_every_row_ends_in_one_way_and_those_not_taken_can_be_mended_and_sent_ag
     assert ["is empty" in reasons[8], "control character" in reasons[9], "2031-01" in reasons[10]] == [True] * 3
 
     with export.open(newline="") as file:
-        mended = [one | {"units": "1", "at": IN_MAY, "customer": "z"} for one in csv.DictReader(file)]
-    again = recon("backfill-events", written(export, mended[1:]), "--mapping", mapping, "--json")
+        fixed = [one | {"units": "1", "at": IN_MAY, "customer": "z"} for one in csv.DictReader(file)]
+    again = recon("backfill-events", written(export, fixed[1:]), "--mapping", mapping, "--json")
     assert again.exit_code == 0, again.said
     assert figures(again) == (len(rows) - 3, len(rows) - 3, 0, 0, 0)
     assert billing.counters() == {"a": 7, "z": len(rows) - 3}

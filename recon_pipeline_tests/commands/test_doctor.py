@@ -44,7 +44,7 @@ def test_a_good_database_with_a_live_daemon_passes(
 
 
 @pytest.mark.parametrize(
-    ("breakage", "requirement", "mend"),
+    ("breakage", "requirement", "fix"),
     [
         ("drop table billing_usage_events", "billing_usage_events", "recon init --with-billing-tables"),
         ("drop table billing_usage_counters", "billing_usage_counters", "recon init --with-billing-tables"),
@@ -83,15 +83,15 @@ def test_a_good_database_with_a_live_daemon_passes(
         ),
     ],
 )
-def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_mend(
-    make_billing: MakeBilling, dagster_instance: DagsterInstance, breakage: str, requirement: str, mend: str
+def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_fix(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, breakage: str, requirement: str, fix: str
 ) -> None:
     make_billing(breakage)
     beating_daemon(dagster_instance)
     told = recon("doctor", "--json")
     assert told.exit_code == 1
     assert with_verdict(told, Verdict.FAIL) == set(requirement.split(","))
-    assert all(mend in findings(told)[name]["mend"] for name in requirement.split(","))
+    assert all(fix in findings(told)[name]["mend"] for name in requirement.split(","))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def stop_beating(instance: DagsterInstance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breakage", "said", "mend"),
+    ("breakage", "said", "fix"),
     [
         (lambda _: None, "no Dagster daemon is alive", "recon dev"),
         (stop_beating, "no Dagster daemon is alive", "recon dev"),
@@ -144,7 +144,7 @@ def test_a_schedule_that_nobody_runs_fails(
     dagster_instance: DagsterInstance,
     breakage: Callable[[DagsterInstance], None],
     said: str,
-    mend: str,
+    fix: str,
 ) -> None:
     make_billing()
     breakage(dagster_instance)
@@ -153,7 +153,7 @@ def test_a_schedule_that_nobody_runs_fails(
     assert with_verdict(told, Verdict.FAIL) == {"schedule"}
     schedule = findings(told)["schedule"]
     assert said in schedule["detail"]
-    assert mend in schedule["mend"]
+    assert fix in schedule["mend"]
 
 
 @pytest.mark.parametrize("url", [None, "mysql://app:hunter2secret@host/dagster"])

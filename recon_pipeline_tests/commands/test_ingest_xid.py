@@ -215,7 +215,7 @@ def test_a_lock_that_stays_held_is_told_and_the_next_init_goes_on_where_it_was(
 
     assert told.value.what == f"A lock on {LOG} was held by somebody else in each of 2 attempts."
     assert "runs will read the whole log until this is done" in told.value.changed
-    assert "pg_stat_activity" in told.value.mend
+    assert "pg_stat_activity" in told.value.fix
     assert len(steps) == 2
     assert mode() == ("full", f"{LOG}.ingest_xid is not filled with pg_current_xact_id()")
     run = run_may()
@@ -357,7 +357,7 @@ def test_events_that_came_without_a_transaction_id_are_noticed_by_the_first_run_
     assert billing.counters() == {"a": 10}
 
 
-def test_ids_of_another_server_are_noted_with_a_mend_that_works(billing: Billing) -> None:
+def test_ids_of_another_server_are_noted_with_a_fix_that_works(billing: Billing) -> None:
     billing.record("a", 7)
     assert finding("transaction ids") == {}
     billing.query(f"update {LOG} set ingest_xid = '999999999999'")

@@ -294,7 +294,7 @@ def test_each_partition_without_an_index_on_request_ids_is_named_with_its_statem
     assert finding("request ids")["mend"] == ""
 
 
-def test_a_unique_constraint_that_is_dropped_later_puts_runs_into_full_mode_and_init_mends_it(billing: Billing) -> None:
+def test_a_unique_constraint_that_is_dropped_later_puts_runs_into_full_mode_and_init_fixes_it(billing: Billing) -> None:
     billing.record("a", 3, request_id="twice")
     assert run_may()["mode"] == "incremental"
     billing.query(NO_UNIQUE + f"create index on {LOG} (gateway_name, request_id)")

@@ -1,4 +1,4 @@
-"""What Prometheus gets, and the dashboard and rules made for it, judged by Prometheus's own tool."""
+"""What Prometheus gets, and the dashboard and rules made for it, checked by Prometheus's own tool."""
 
 import json
 import re

@@ -82,7 +82,7 @@ def test_a_role_with_no_more_than_the_grants_passes_and_repairs(as_reader: Billi
 
 
 @pytest.mark.parametrize(
-    ("revoked", "requirement", "mend"),
+    ("revoked", "requirement", "fix"),
     [
         ("select on billing_usage_events", "billing_usage_events readable", "grant select on billing_usage_events"),
         (
@@ -105,8 +105,8 @@ def test_a_role_with_no_more_than_the_grants_passes_and_repairs(as_reader: Billi
         ("delete on recon.usage_aggregate", "schema recon", "grant select, insert, update, delete on all tables"),
     ],
 )
-def test_doctor_names_the_one_privilege_that_is_missing_with_a_grant_that_mends_it(
-    as_reader: Billing, revoked: str, requirement: str, mend: str
+def test_doctor_names_the_one_privilege_that_is_missing_with_a_grant_that_fixes_it(
+    as_reader: Billing, revoked: str, requirement: str, fix: str
 ) -> None:
     as_reader.query(f"revoke {revoked} from reader")
 
@@ -115,7 +115,7 @@ def test_doctor_names_the_one_privilege_that_is_missing_with_a_grant_that_mends_
     assert told.exit_code == 1
     found = failures(told)
     assert set(found) == {requirement}
-    assert mend in found[requirement]["mend"]
+    assert fix in found[requirement]["mend"]
     as_reader.query(found[requirement]["mend"])
     assert recon("doctor", "--json").exit_code == 0
 

@@ -287,7 +287,7 @@ def test_without_subscriptions_quota_figures_are_said_to_be_unknown_and_the_rest
 
 
 @pytest.mark.parametrize(
-    ("breakage", "said", "mend"),
+    ("breakage", "said", "fix"),
     [
         ("drop table billing_usage_events", "There is no table billing_usage_events", "--with-billing-tables"),
         ("drop table billing_usage_counters", "There is no table billing_usage_counters", "--with-billing-tables"),
@@ -305,8 +305,8 @@ def test_without_subscriptions_quota_figures_are_said_to_be_unknown_and_the_rest
         ),
     ],
 )
-def test_a_database_that_is_not_as_it_must_be_is_refused_with_the_cause_and_its_mend(
-    make_billing: MakeBilling, run_history: DagsterInstance, breakage: str, said: str, mend: str
+def test_a_database_that_is_not_as_it_must_be_is_refused_with_the_cause_and_its_fix(
+    make_billing: MakeBilling, run_history: DagsterInstance, breakage: str, said: str, fix: str
 ) -> None:
     make_billing(breakage)
     for arguments in (MAY, ("--json",)):
@@ -314,7 +314,7 @@ def test_a_database_that_is_not_as_it_must_be_is_refused_with_the_cause_and_its_
         assert told.exit_code == 1
         assert not told.json["blocked"]
         assert said in told.said
-        assert mend in told.said
+        assert fix in told.said
 
 
 def test_hostile_names_are_told_as_they_are(billing: Billing, run_history: DagsterInstance) -> None:

@@ -76,7 +76,7 @@ def test_the_version_that_this_code_needs_is_that_of_its_last_migration() -> Non
 def test_every_command_refuses_a_schema_that_is_not_its_own_and_changes_no_counter(
     billing: Billing, run_history: DagsterInstance, tmp_path: Path, state: str
 ) -> None:
-    change, what, mend = STATES[state]
+    change, what, fix = STATES[state]
     billing.record("a", 10)
     billing.set_counter("a", 4)
     billing.query(change)
@@ -88,7 +88,7 @@ def test_every_command_refuses_a_schema_that_is_not_its_own_and_changes_no_count
 
         assert told.exit_code == 1, (command, told)
         assert what in told.said, (command, told)
-        assert mend in told.said.partition("What to do:")[2], (command, told)
+        assert fix in told.said.partition("What to do:")[2], (command, told)
         assert billing.counters() == {"a": 4}, command
     assert billing.value("select count(*) from billing_usage_events") == 1
 

@@ -41,7 +41,7 @@ def test_arbitrary_text_gives_settings_or_an_error_that_names_its_variable(varia
         read_settings({variable: text})
     except ConfigurationError as error:
         assert variable in error.what  # noqa: PT017 - settings are as good an answer
-        assert error.mend  # noqa: PT017
+        assert error.fix  # noqa: PT017
 
 
 @given(
@@ -57,7 +57,7 @@ def test_arbitrary_text_where_a_secret_may_be_gives_a_value_or_an_error_that_nam
             read({variable: text + PASSWORD})
         except ConfigurationError as error:
             assert variable in error.what  # noqa: PT017 - a value is as good an answer
-            assert error.mend  # noqa: PT017
+            assert error.fix  # noqa: PT017
             assert PASSWORD not in str(error)  # noqa: PT017
 
 

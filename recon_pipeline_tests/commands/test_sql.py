@@ -119,7 +119,7 @@ def test_the_plan_of_what_reads_a_temporary_table_is_shown_and_no_table_is_left(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "mend"),
+    ("arguments", "said", "fix"),
     [
         (["compare_counter"], "There is no statement compare_counter.", "compare_counters"),
         (["valid_event"], "valid_event is no statement: it is a part, of explain_sums", "recon sql lists"),
@@ -136,11 +136,11 @@ def test_the_plan_of_what_reads_a_temporary_table_is_shown_and_no_table_is_left(
         (["put_sums", "--customer", ""], "--customer is ''", "--customer cus_123"),
     ],
 )
-def test_what_cannot_be_printed_is_refused_with_what_can(arguments: list[str], said: str, mend: str) -> None:
+def test_what_cannot_be_printed_is_refused_with_what_can(arguments: list[str], said: str, fix: str) -> None:
     told = recon("sql", *arguments)
     assert (told.exit_code, told.out) == (2, "")
     assert said in told.said
-    assert mend in told.said.partition("What to do:")[2]
+    assert fix in told.said.partition("What to do:")[2]
     as_json = json.loads(recon("sql", *arguments, "--json").out)
     assert (as_json["success"], said in as_json["error"]) == (False, True)
 

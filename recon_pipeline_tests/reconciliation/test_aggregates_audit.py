@@ -1,4 +1,4 @@
-"""What a tick cannot see, the nightly audit finds: it reads the whole log and mends the aggregates and the counters."""
+"""What a tick cannot see, the nightly audit finds: it reads the whole log and fixes the aggregates and the counters."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def differing(billing: Billing, job: JobResult) -> int | None:
     return record.aggregates_differing
 
 
-def test_what_a_tick_does_not_see_the_audit_finds_names_and_mends(audited: Billing) -> None:
+def test_what_a_tick_does_not_see_the_audit_finds_names_and_fixes(audited: Billing) -> None:
     audited.add_event("a", 100, ingest_xid="5")
     audited.add_event("new", 7, ingest_xid="5")
     behind_our_back(audited, "delete from billing_usage_events where gateway_customer_id = 'b'")
@@ -84,7 +84,7 @@ def sample(job: JobResult) -> list[dict[str, str]]:
     return [dict(record.data) for record in job.check(CHECK).metadata["sample"].value.records]  # type: ignore[union-attr]
 
 
-def test_an_aggregate_changed_by_hand_is_mended_and_no_counter_is_changed_by_it(audited: Billing) -> None:
+def test_an_aggregate_changed_by_hand_is_fixed_and_no_counter_is_changed_by_it(audited: Billing) -> None:
     audited.query("update recon.usage_aggregate set usage_count = 99 where gateway_customer_id = 'a'")
     audited.query("delete from recon.usage_aggregate where gateway_customer_id = 'b'")
     audited.query(

@@ -109,7 +109,7 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
 
     with pytest.raises(DatabaseUnreachableError) as caught:
         run.repair(after={inside: interrupt} if inside else None, on_progress=note)
-    assert "run again, which finishes the work" in caught.value.mend
+    assert "run again, which finishes the work" in caught.value.fix
     assert "before stays" in caught.value.changed
     return told
 

@@ -209,8 +209,8 @@ def test_what_the_next_run_would_make_again_is_refused(repaired: Billing, held: 
     with pytest.raises(ReconError, match=f"make {7 - len(held)} of these 7 repairs again") as caught:
         undo(repaired)
 
-    assert CUSTOMERS[len(held)] in caught.value.mend
-    assert "recon pause" in caught.value.mend
+    assert CUSTOMERS[len(held)] in caught.value.fix
+    assert "recon pause" in caught.value.fix
     assert repaired.counters() == dict.fromkeys(CUSTOMERS, USED)
     assert repaired.query("select * from recon.undo") == []
 

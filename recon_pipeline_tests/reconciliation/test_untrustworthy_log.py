@@ -1,4 +1,4 @@
-"""It refuses to be fooled: nothing is repaired from a log that cannot be trusted; the error names cause and mend."""
+"""It refuses to be fooled: nothing is repaired from a log that cannot be trusted; the error names cause and fix."""
 
 import secrets
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_row_level_security_that_is_active_for_our_role_is_refused(billing: Bill
         error = refusal(url)
 
     assert f"Row level security is active on {table}" in error.what
-    assert "bypassrls" in error.mend
+    assert "bypassrls" in error.fix
     assert billing.counters() == {"a": 4}
 
 
@@ -105,7 +105,7 @@ def test_a_standby_is_refused(private_server: PrivateServer) -> None:
     error = refusal(billing.url)
 
     assert "is a standby" in error.what
-    assert "primary" in error.mend
+    assert "primary" in error.fix
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_table_that_is_not_what_it_should_be_is_refused(make_billing: MakeBill
     error = refusal(make_billing(broken).url)
 
     assert what in error.what
-    assert error.mend
+    assert error.fix
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_table_that_our_role_may_not_read_is_refused(billing: Billing, table: 
         error = refusal(url)
 
     assert f"may not read {table}" in error.what
-    assert error.mend.startswith(f"grant select on {table}")
+    assert error.fix.startswith(f"grant select on {table}")
 
 
 def test_a_missing_privilege_to_write_fails_each_key_with_its_error(billing: Billing) -> None:
@@ -191,11 +191,11 @@ def test_a_missing_privilege_to_write_fails_each_key_with_its_error(billing: Bil
     assert billing.counters() == {"a": 4}
 
 
-def test_a_schema_that_was_never_prepared_is_told_with_its_mend(make_billing: MakeBilling) -> None:
+def test_a_schema_that_was_never_prepared_is_told_with_its_fix(make_billing: MakeBilling) -> None:
     with pytest.raises(ReconError) as caught:
         reconcile(make_billing("drop schema recon cascade").url)
 
-    assert "recon init" in caught.value.mend
+    assert "recon init" in caught.value.fix
 
 
 def test_a_refused_log_fails_the_job_in_the_words_of_the_error(job_billing: Billing) -> None:
@@ -333,7 +333,7 @@ LOG_COLUMNS = """
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "mend"),
+    ("change", "what", "fix"),
     [
         (
             f"{FOREIGN} drop table billing_usage_events; "
@@ -364,17 +364,17 @@ LOG_COLUMNS = """
     ],
 )
 def test_a_table_of_a_kind_that_cannot_be_worked_with_is_refused_with_the_fix(
-    billing: Billing, change: str, what: str, mend: str
+    billing: Billing, change: str, what: str, fix: str
 ) -> None:
     billing.connection.execute(change.encode())
 
     error = refusal(billing.url)
 
     assert what in error.what
-    assert mend in error.mend
+    assert fix in error.fix
     with BillingDatabase(billing.url).transaction() as connection:
         found = [one for one in check_database(connection) if one.verdict is Verdict.FAIL]
-    assert [(what in one.detail, mend in (one.mend or "")) for one in found if "kind" in one.requirement] == [
+    assert [(what in one.detail, fix in (one.fix or "")) for one in found if "kind" in one.requirement] == [
         (True, True)
     ]
 

@@ -26,7 +26,7 @@ _TRANSACTION = "select pg_current_xact_id()::text::bigint"
 
 @dataclass
 class Migrations:
-    """What goes on, for those who judge a run.
+    """What goes on, for those who check a run.
 
     Attributes:
         begun: How many migrations have begun.

@@ -318,9 +318,9 @@ class Reconciler:
             self.ended.append(ended)
             if run.was_disturbed:
                 self.disturbed.append(op.fault or "lock timeout")
-            self._judge(run, ended)
+            self._check(run, ended)
 
-    def _judge(self, run: Run, ended: Ended) -> None:
+    def _check(self, run: Run, ended: Ended) -> None:
         """No failure without a cause, and no alarm without a wrong counter."""
         if ended.outcome == "failed" and not self._may_fail(run, ended):
             raise ViolationError(f"a run failed of itself: {ended.error}")
@@ -336,7 +336,7 @@ class Reconciler:
             if not found and not unknown:
                 raise ViolationError(f"a run was blocked, and nothing was wrong: {ended.error}")
         if ended.mismatch_count is not None:
-            self._judge_last_check(run, ended.mismatch_count, ended, unknown)
+            self._check_last_asset_check(run, ended.mismatch_count, ended, unknown)
         if "aggregates_match_events" in ended.failed_checks and not model.foreign:
             raise ViolationError("an audit found aggregates that are not what the log adds up to")
 
@@ -344,7 +344,7 @@ class Reconciler:
         is_hidden = run.saw_rows_hidden and "Row level security" in ended.error
         return run.was_disturbed or (run.met_migration and "put off" in ended.error) or is_hidden
 
-    def _judge_last_check(self, run: Run, mismatches: int, ended: Ended, unknown: int) -> None:
+    def _check_last_asset_check(self, run: Run, mismatches: int, ended: Ended, unknown: int) -> None:
         wrong = [len(run.of_extent(drift)) for drift in run.in_check] or [0]
         if mismatches > max(wrong) + unknown:
             raise ViolationError(f"the last check found {mismatches} keys that differ, {max(wrong)} did")

@@ -222,7 +222,7 @@ def test_an_error_names_the_statement_that_was_refused_and_the_command_that_prin
     ):
         connection.execute(statement("drifted_units"), {"run_id": b"\x01"})
     assert "refused the statement drifted_units: " in refused.value.what
-    assert "recon sql drifted_units" in refused.value.mend
+    assert "recon sql drifted_units" in refused.value.fix
 
 
 def test_a_missing_table_is_told_with_the_statement_that_needs_it(empty_database_url: str) -> None:

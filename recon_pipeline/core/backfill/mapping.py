@@ -18,7 +18,7 @@ NOTHING_INSERTED = "No event was inserted and no counter was changed."
 OWN_PREFIX = "recon_"
 """Columns that begin with this are the product's own, as `recon backfills --export` writes them; never taken over."""
 
-_ADVICE = "Mend the mapping; docs/replay.md shows one for each common shape of export."
+_ADVICE = "Fix the mapping; docs/replay.md shows one for each common shape of export."
 
 
 class MappingSpec(BaseModel):
@@ -101,11 +101,9 @@ def parse_mapping_text(text: str, *, name: str) -> dict[str, Any]:
         given: Any = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         told = " ".join(str(error).split())
-        raise ConfigurationError(f"{name} is not YAML: {told}.", changed=NOTHING_INSERTED, mend=_ADVICE) from error
+        raise ConfigurationError(f"{name} is not YAML: {told}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
     if not isinstance(given, dict):
-        raise ConfigurationError(
-            f"{name} is not a mapping of names to columns.", changed=NOTHING_INSERTED, mend=_ADVICE
-        )
+        raise ConfigurationError(f"{name} is not a mapping of names to columns.", changed=NOTHING_INSERTED, fix=_ADVICE)
     return {str(key): value for key, value in given.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
@@ -119,7 +117,7 @@ def parse_mapping(given: Mapping[str, Any]) -> MappingSpec:
         return MappingSpec.model_validate(dict(given))
     except ValidationError as error:
         told = "; ".join(_mistake(one["loc"], one["msg"], one["type"]) for one in error.errors())
-        raise ConfigurationError(f"The mapping is wrong: {told}.", changed=NOTHING_INSERTED, mend=_ADVICE) from error
+        raise ConfigurationError(f"The mapping is wrong: {told}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
 
 
 def default_mapping(columns: Iterable[str]) -> MappingSpec:
@@ -137,7 +135,7 @@ def default_mapping(columns: Iterable[str]) -> MappingSpec:
             f"The source has no column {', '.join(missing)}, and no mapping says what its columns are "
             f"({shown_columns(there)}).",
             changed=NOTHING_INSERTED,
-            mend="Write a mapping and give it with --mapping FILE; docs/replay.md shows one for each common shape.",
+            fix="Write a mapping and give it with --mapping FILE; docs/replay.md shows one for each common shape.",
         )
     return parse_mapping({name: name for name in names & there})
 
@@ -155,7 +153,7 @@ def require_columns(spec: MappingSpec, columns: Iterable[str], *, source: str) -
         raise ConfigurationError(
             f"{source} has no column {told}. It has {shown_columns(there)}.",
             changed=NOTHING_INSERTED,
-            mend="Mend the names in the mapping; capitals and spaces count.",
+            fix="Fix the names in the mapping; capitals and spaces count.",
         )
 
 

@@ -71,7 +71,7 @@ def run_benchmark(
         raise ConfigurationError(
             f"{min(events, default=0):,} events cannot fill {counters:,} counters, of which there are at least 6, "
             f"in {rounds} rounds.",
-            mend="Ask for at least as many events as counters.",
+            fix="Ask for at least as many events as counters.",
         )
     sizes: list[SizeReport] = []
     server_version = ""

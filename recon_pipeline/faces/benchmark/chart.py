@@ -22,7 +22,7 @@ def draw_chart(path: Path, sizes: Sequence[SizeReport], lines: Mapping[str, str]
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "--chart needs matplotlib, which is not installed.", mend="pip install 'recon-pipeline[charts]'"
+            "--chart needs matplotlib, which is not installed.", fix="pip install 'recon-pipeline[charts]'"
         ) from None
     ordered = sorted(sizes, key=lambda size: size.events)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -38,4 +38,4 @@ def draw_chart(path: Path, sizes: Sequence[SizeReport], lines: Mapping[str, str]
     try:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except ValueError as error:
-        raise ConfigurationError(f"--chart {path}: {error}", mend="Name a file that ends in .svg or .png.") from error
+        raise ConfigurationError(f"--chart {path}: {error}", fix="Name a file that ends in .svg or .png.") from error

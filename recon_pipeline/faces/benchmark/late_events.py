@@ -73,7 +73,7 @@ def measure_backfill(
     if counters < 6 or events < counters or rows < 1 or rounds < 1:
         raise ConfigurationError(
             f"{events:,} events cannot fill {counters:,} counters, of which there are at least 6.",
-            mend="Ask for at least as many events as counters, and for at least one row and one round.",
+            fix="Ask for at least as many events as counters, and for at least one row and one round.",
         )
     first = _first_month(datetime.now(UTC))
     times: defaultdict[str, list[float]] = defaultdict(list)
@@ -190,7 +190,7 @@ def _run_command(environment: Mapping[str, str], parquet: Path, rows: int, expec
             complained.seek(0)
             raise ReconError(
                 f"recon backfill-events failed: {complained.read().decode(errors='replace').strip()[-500:]}",
-                mend="Report this with what it says.",
+                fix="Report this with what it says.",
             )
     if told["rows_read"] != rows:
         raise AssertionError(f"{told['rows_read']} rows were read, not {rows}")

@@ -70,7 +70,7 @@ def _calls_per_second(url: str, seconds: int) -> float:
     if done.returncode != 0 or found is None:
         raise ReconError(
             f"pgbench failed: {(done.stderr or done.stdout).strip()[-300:]}",
-            mend="Run it by hand with the options above, or report this.",
+            fix="Run it by hand with the options above, or report this.",
         )
     return float(found[1])
 
@@ -86,5 +86,5 @@ def pgbench() -> str:
         return found
     embedded = Path(binaries_folder(18, None)) / "pgbench"
     if not embedded.exists():
-        raise ReconError("There is no pgbench.", mend="apt-get install postgresql-contrib, or put it on the PATH.")
+        raise ReconError("There is no pgbench.", fix="apt-get install postgresql-contrib, or put it on the PATH.")
     return str(embedded)

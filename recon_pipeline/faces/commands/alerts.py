@@ -23,7 +23,7 @@ def test(*, as_json: bool) -> int:
         raise ConfigurationError(
             "RECON_ALERT_URLS is not set: there is nobody to tell.",
             changed="Nothing was sent.",
-            mend='Set it like RECON_ALERT_URLS="error=pagerduty://… slack://…", addresses of Apprise.',
+            fix='Set it like RECON_ALERT_URLS="error=pagerduty://… slack://…", addresses of Apprise.',
         )
     from recon_pipeline.automation.alert_delivery import Attempt, send
 

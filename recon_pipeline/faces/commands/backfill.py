@@ -67,7 +67,7 @@ def backfills(*, as_json: bool) -> int:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write all of them, .csv or .ndjson, as they came; mend that file and backfill it.",
+    help="Write all of them, .csv or .ndjson, as they came; fix that file and backfill it.",
 )
 @json_option
 @telling_errors

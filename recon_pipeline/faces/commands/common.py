@@ -53,7 +53,7 @@ def require_text(option: str, values: Sequence[str | None], *, example: str) -> 
         if value is not None and (not value.strip() or not value.isprintable()):
             raise ConfigurationError(
                 f"{option} is {value!r}, which is empty or not printable text.",
-                mend=f"Give {option} a value, for example {option} {example}.",
+                fix=f"Give {option} a value, for example {option} {example}.",
             )
 
 

@@ -44,7 +44,7 @@ def sql(
         if strategies or customers or period is not None or explains:
             raise ConfigurationError(
                 "No statement is named: the options of recon sql are of one of them.",
-                mend="recon sql lists them; then for example recon sql compare_counters --explain.",
+                fix="recon sql lists them; then for example recon sql compare_counters --explain.",
             )
         if as_json:
             show_json(face.listed_as_json())

@@ -54,7 +54,7 @@ def undo(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as
             record = store.read(connection, run_id)
         if record is None or record.finished_at is None:
             raise failure or ReconError(
-                f"Run {run_id} ended without a word.", mend=f"Look at run {run_id} in the UI (recon dev)."
+                f"Run {run_id} ended without a word.", fix=f"Look at run {run_id} in the UI (recon dev)."
             )
     if as_json:
         show_json({"success": record.left == 0, "dry_run": False, **_figures(record)})

@@ -100,7 +100,7 @@ def play_the_month(
     if events < LEAST_EVENTS or customers < LEAST_CUSTOMERS:
         raise ConfigurationError(
             f"A month of {events:,} events and {customers:,} customers is too small for every mishap.",
-            mend=f"Ask for at least {LEAST_EVENTS:,} events and {LEAST_CUSTOMERS:,} customers.",
+            fix=f"Ask for at least {LEAST_EVENTS:,} events and {LEAST_CUSTOMERS:,} customers.",
         )
     plan = plan_month(seed=seed, events=events, customers=customers, now=now)
     changed = NOTHING_CHANGED
@@ -119,7 +119,7 @@ def play_the_month(
         raise StatementFailedError(
             f"The month could not be played in {redacted(database_url)}: {_first_line(error)}",
             changed=changed,
-            mend="Mend what Postgres says, and play the month in an empty database.",
+            fix="Fix what Postgres says, and play the month in an empty database.",
         ) from error
 
 
@@ -138,13 +138,13 @@ def _refuse_existing_rows(connection: psycopg.Connection[Any], database_url: str
     except psycopg.errors.UndefinedTable as error:
         raise StatementFailedError(
             f"{redacted(database_url)} has no billing tables to play the month in: {_first_line(error)}.",
-            mend="Run `recon init --with-billing-tables` on an empty database.",
+            fix="Run `recon init --with-billing-tables` on an empty database.",
         ) from error
     if filled is not None:
         raise MonthNotEmptyError(
             f"The table {filled[0]} of {redacted(database_url)} holds rows, and a made-up month is never "
             "mixed into real ones.",
-            mend="Play the month in an empty database.",
+            fix="Play the month in an empty database.",
         )
 
 

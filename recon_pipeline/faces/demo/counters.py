@@ -1,6 +1,6 @@
 """The rows that mishaps pick and change, and the few writes they do.
 
-Invariant: a counter is picked at most once, so that no mishap mends or worsens another's. Everything
+Invariant: a counter is picked at most once, so that no mishap fixes or worsens another's. Everything
 happens in one transaction of the caller's, which drops the list of untouched counters at its end.
 """
 
@@ -148,6 +148,6 @@ def _sorted_in_utc(rows: Iterable[KeyT], at_least: int, name: str) -> tuple[KeyT
         raise MonthTooSmallError(
             f"A mishap needs {at_least} keys and found {len(picked)} ({name.replace('_', ' ')}).",
             changed="The events are recorded and every counter is right; no mishap happened.",
-            mend="Play a month with more events per customer in an empty database.",
+            fix="Play a month with more events per customer in an empty database.",
         )
     return tuple(picked)

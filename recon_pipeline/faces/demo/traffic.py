@@ -103,7 +103,7 @@ def _record_batch(idle: SimpleQueue[psycopg.Connection[Any]], batch: Batch) -> i
             f"The recorder took {recorded_count} of {len(batch)} events from {batch[0].request_id} on: "
             "their request ids were there already.",
             changed="The events that were new stay recorded.",
-            mend="Play the month in an empty database that nothing else writes to.",
+            fix="Play the month in an empty database that nothing else writes to.",
         )
     return len(batch)
 

@@ -149,5 +149,5 @@ def _unusable(error: ReconError) -> str:
     """What keeps the billing database from being used, as far as everybody may know."""
     if not isinstance(error, SchemaVersionError):
         return "the billing database cannot be used"
-    mend = "a newer release: upgrade this one" if error.is_newer else "an older release, or none: recon init"
-    return f"schema recon was prepared by {mend}"
+    fix = "a newer release: upgrade this one" if error.is_newer else "an older release, or none: recon init"
+    return f"schema recon was prepared by {fix}"

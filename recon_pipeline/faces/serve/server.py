@@ -89,7 +89,7 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ConfigurationError(
             f"{host} port {port} cannot be listened on: {error.strerror or error}.",
             changed="Nothing was started.",
-            mend="Choose another with --host and --port, or end what listens there.",
+            fix="Choose another with --host and --port, or end what listens there.",
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""Late events: read, judged, inserted once, and accounted for in batches."""
+"""Late events: read, classified, inserted once, and accounted for in batches."""

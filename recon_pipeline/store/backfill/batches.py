@@ -209,7 +209,7 @@ def named(connection: Connection, batch: str) -> Batch:
     if len(found) != 1:
         raise ConfigurationError(
             f"{'No batch' if not found else 'More than one batch'} has an id that begins with {batch!r}.",
-            mend="recon backfills lists them.",
+            fix="recon backfills lists them.",
         )
     return found[0]
 

@@ -61,7 +61,7 @@ def read_export(database: BillingDatabase, source: str, *, chunk_rows: int) -> I
                 raise ReconError(
                     f"{source} cannot be read: {first_line(failed)}",
                     changed=NOTHING_INSERTED,
-                    mend="Try the query in psql, as the role of DATABASE_URL; it can only read.",
+                    fix="Try the query in psql, as the role of DATABASE_URL; it can only read.",
                 ) from error
             raise failed from error
 
@@ -73,7 +73,7 @@ def _table_query(connection: Connection, source: str) -> str:
         raise ConfigurationError(
             f"There is no table {name!r} in the billing database, on its search_path.",
             changed=NOTHING_INSERTED,
-            mend="Name its schema too, as in table:audit.usage_log.",
+            fix="Name its schema too, as in table:audit.usage_log.",
         )
     return f"select * from {found}"  # noqa: S608 - quoted by Postgres, as regclass
 
@@ -83,5 +83,5 @@ def _require_distinct(columns: tuple[str, ...], source: str) -> None:
         raise ConfigurationError(
             f"{source} gives two columns one name.",
             changed=NOTHING_INSERTED,
-            mend="Give each column a name of its own.",
+            fix="Give each column a name of its own.",
         )

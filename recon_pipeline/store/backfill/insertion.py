@@ -64,7 +64,7 @@ _STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stay
 _REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
 
 
-class Judge:
+class Classifier:
     """What readings need from the database before they are events: their period, and whether the customer is known."""
 
     def __init__(self, tables: BillingTables, fence: Fence) -> None:
@@ -72,7 +72,7 @@ class Judge:
         self._fence = fence
         self._known: set[str] = set()
 
-    def judged(self, connection: Connection, readings: Sequence[Reading]) -> Sequence[Reading]:
+    def classified(self, connection: Connection, readings: Sequence[Reading]) -> Sequence[Reading]:
         """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
         subscribed = self._subscribed(connection, readings)
         unknown = self._unknown(connection, readings)
@@ -120,7 +120,7 @@ class Chunk:
         first_ordinal: The number of the first row within the batch.
         source: Its name for a person.
         rows: As they were read.
-        readings: Of each row; judged.
+        readings: Of each row; classified.
         done: Share of the whole that is read with them, 0 to 1, or None where that is unknown.
         events: How many of them are events.
         lines: The events, as COPY takes them; made where rows are read, so that nothing but sending is left to do.
@@ -135,10 +135,10 @@ class Chunk:
     lines: str
 
     @classmethod
-    def of(cls, first_ordinal: int, piece: Readings, judged: Sequence[Reading]) -> "Chunk":
+    def of(cls, first_ordinal: int, piece: Readings, classified: Sequence[Reading]) -> "Chunk":
         """The chunk of these readings."""
-        lines = [*staged_lines(first_ordinal, judged)]
-        return cls(first_ordinal, piece.source, piece.rows, judged, piece.done, len(lines), "".join(lines))
+        lines = [*staged_lines(first_ordinal, classified)]
+        return cls(first_ordinal, piece.source, piece.rows, classified, piece.done, len(lines), "".join(lines))
 
 
 def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:

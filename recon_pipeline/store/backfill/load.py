@@ -18,7 +18,7 @@ from recon_pipeline.core.errors import ReconError, StatementFailedError
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import Batch
 from recon_pipeline.store.backfill.dry_run import DryRun, Plan, PlanQuestion
-from recon_pipeline.store.backfill.insertion import Chunk, Judge, insert
+from recon_pipeline.store.backfill.insertion import Chunk, Classifier, insert
 from recon_pipeline.store.backfill.read_ahead import ahead
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
@@ -65,7 +65,7 @@ def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
     """Look at the log, and refuse what a backfill cannot work with.
 
     Raises:
-        ReconError: With the cause and its mend.
+        ReconError: With the cause and its fix.
     """
     tables = require_trustworthy(connection)
     found = connection.execute(statement("backfill_requirements")).one()
@@ -73,19 +73,19 @@ def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
         raise StatementFailedError(
             f"Role {found.role} may not insert into {found.log}; only a backfill needs that.",
             changed=NOTHING_INSERTED,
-            mend=f"grant insert on {found.log} to {found.role};",
+            fix=f"grant insert on {found.log} to {found.role};",
         )
     if not found.can_stage:
         raise StatementFailedError(
             f"Role {found.role} may not create temporary tables in {found.database}, where rows wait to be inserted.",
             changed=NOTHING_INSERTED,
-            mend=f"grant temporary on database {found.database} to {found.role};",
+            fix=f"grant temporary on database {found.database} to {found.role};",
         )
     if found.metadata_type != "jsonb":
         raise ReconError(
             f"{found.log}.metadata is {found.metadata_type or 'missing'}, not jsonb: an event cannot name its batch.",
             changed=NOTHING_INSERTED,
-            mend=f"alter table {found.log} add column metadata jsonb default '{{}}';",
+            fix=f"alter table {found.log} add column metadata jsonb default '{{}}';",
         )
     if not tables.request_id_is_unique:
         lacks = ingest_xid.lacking(connection, request_id_is_unique=False)
@@ -94,7 +94,7 @@ def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
             raise ReconError(
                 f"{unindexed[0].lacks}: to tell whether a row is there already, the whole log would have to be read.",
                 changed=NOTHING_INSERTED,
-                mend=" ".join(f"{lack.statement};" for lack in unindexed),
+                fix=" ".join(f"{lack.statement};" for lack in unindexed),
             )
     return LogShape(tables, QuantityRange.of(found.quantity_type))
 
@@ -114,7 +114,7 @@ def run(
 
     _open(database, order, dry_run=False)
     with _closing(database, order), database.connection() as connection:
-        _work_through(connection, _judged(database, order, shape, pieces), take, on_progress)
+        _work_through(connection, _classified(database, order, shape, pieces), take, on_progress)
     return _closed(database, order)
 
 
@@ -138,21 +138,23 @@ def look(
         def take(_: Connection, chunk: Chunk) -> None:
             dry_run.take(chunk)
 
-        _work_through(connection, _judged(database, order, shape, pieces), take, on_progress)
+        _work_through(connection, _classified(database, order, shape, pieces), take, on_progress)
         plan = dry_run.plan(question)
     return _closed(database, order), plan
 
 
-def _judged(database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings]) -> Iterator[Chunk]:
-    """The rows, judged and ready to be sent; on a connection of its own, since it works ahead."""
-    judge = Judge(shape.tables, order.fence)
+def _classified(
+    database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings]
+) -> Iterator[Chunk]:
+    """The rows, classified and ready to be sent; on a connection of its own, since it works ahead."""
+    classifier = Classifier(shape.tables, order.fence)
     first_ordinal = 0
     with database.connection() as connection:
         for piece in pieces:
             with begin(connection):
-                judged = judge.judged(connection, piece.readings)
-            yield Chunk.of(first_ordinal, piece, judged)
-            first_ordinal += len(judged)
+                classified = classifier.classified(connection, piece.readings)
+            yield Chunk.of(first_ordinal, piece, classified)
+            first_ordinal += len(classified)
 
 
 def _work_through(
@@ -169,7 +171,7 @@ def _work_through(
             on_progress(rows_read, chunk.done)
     if rows_read == 0:
         raise ReconError(
-            "The source holds not one row.", changed=NOTHING_INSERTED, mend="Look at the export, and at its path."
+            "The source holds not one row.", changed=NOTHING_INSERTED, fix="Look at the export, and at its path."
         )
 
 
@@ -202,7 +204,7 @@ def _closing(database: BillingDatabase, order: Order) -> Generator[None]:
         with database.transaction() as connection:
             batches.finish(connection, order.batch_id, error=error.what)
             batch = batches.named(connection, order.batch_id)
-        raise type(error)(error.what, changed=_what_is_done(batch), mend=error.mend) from error
+        raise type(error)(error.what, changed=_what_is_done(batch), fix=error.fix) from error
 
 
 def _what_is_done(batch: Batch) -> str:

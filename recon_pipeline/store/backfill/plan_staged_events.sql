@@ -1,5 +1,5 @@
 -- Keeps what would become of each event of a whole source, nothing of which is inserted, to be counted in several ways; gone with the transaction.
--- Invariant: as judged_staged_events; the first of several with one request id would be inserted, the others compared with it.
+-- Invariant: as classified_staged_events; the first of several with one request id would be inserted, the others compared with it.
 -- Index: the unique key on request ids, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 -- Uses: differing_from_staged, event_that_stays
 -- After: create_staged_events

@@ -1,8 +1,8 @@
 -- The staged events that are in conflict with the log or were refused by it, each with what there is to say.
--- Index: as {judged} says.
--- Uses: judged = judged_staged_events
+-- Index: as {classified} says.
+-- Uses: classified = classified_staged_events
 -- After: create_staged_events
 select ordinal, outcome, differing, refusal, stays
-from ({judged}) as judged
+from ({classified}) as classified
 where outcome in ('conflict', 'refused')
 order by ordinal

@@ -21,7 +21,7 @@ def staged_lines(first_ordinal: int, readings: Sequence[Reading]) -> Iterator[st
 
     Args:
         first_ordinal: The number of the first reading within the batch.
-        readings: Judged.
+        readings: Classified.
     """
     seen: set[tuple[str | None, str | None]] = set()
     for ordinal, (event_id, reading) in enumerate(zip(_new_ids(len(readings)), readings, strict=True), first_ordinal):

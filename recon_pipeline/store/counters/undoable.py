@@ -87,7 +87,7 @@ def find_run(connection: Connection, prefix: str) -> str:
         f"{prefix!r} is the beginning of several runs: {', '.join(found)}."
         if found
         else f"There is no run whose id begins with {prefix!r}.",
-        mend="Take the id from recon status --json, or from the run's page in the UI.",
+        fix="Take the id from recon status --json, or from the run's page in the UI.",
     )
 
 
@@ -119,5 +119,5 @@ def require_lasting(found: Undoable) -> None:
         f"The next run would make {found.not_held:,} of these {found.undoable:,} repairs again: "
         f"repairs are not paused, and not held are {some}.",
         changed=NOTHING_CHANGED,
-        mend=f'recon pause --reason "...", or recon hold {holds} --reason "..." --until 3d; then this again.',
+        fix=f'recon pause --reason "...", or recon hold {holds} --reason "..." --until 3d; then this again.',
     )

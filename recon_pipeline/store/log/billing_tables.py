@@ -85,7 +85,7 @@ def require_trustworthy(connection: Connection) -> BillingTables:
         The facts that choose the statements.
 
     Raises:
-        UntrustworthyLogError: With the cause and its mend.
+        UntrustworthyLogError: With the cause and its fix.
         SchemaVersionError: Schema recon was prepared by another release, for example since this run began.
     """
     catalog = connection.execute(statement("catalog_version")).one()
@@ -103,7 +103,7 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
     if server.is_standby:
         raise UntrustworthyLogError(
             f"The database {server.database} is a standby: it lags behind its primary and takes no writes.",
-            mend="Point DATABASE_URL at the primary.",
+            fix="Point DATABASE_URL at the primary.",
         )
     tables = describe_tables(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
     events = _require_table(tables.get(EVENTS), EVENTS, server)
@@ -112,7 +112,7 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
         raise UntrustworthyLogError(
             f"{COUNTERS} has no unique key on {', '.join(COUNTER_KEY)}: "
             "a key could have two counters, and none of them would be right.",
-            mend=f"create unique index concurrently on {COUNTERS} ({', '.join(COUNTER_KEY)});",
+            fix=f"create unique index concurrently on {COUNTERS} ({', '.join(COUNTER_KEY)});",
         )
     subscriptions = tables.get(SUBSCRIPTIONS)
     if subscriptions is not None:
@@ -135,7 +135,7 @@ def _require_table(table: Table | None, name: str, server: Server) -> Table:
     if table is None:
         raise UntrustworthyLogError(
             f"There is no table {name} in {server.database} on the search_path ({server.search_path}).",
-            mend="Point DATABASE_URL at the application's database, or add its schema: "
+            fix="Point DATABASE_URL at the application's database, or add its schema: "
             f"alter role {server.role} set search_path = <schema>; "
             "For a new project: recon init --with-billing-tables.",
         )
@@ -148,19 +148,19 @@ def _require_visible(table: Table, name: str, server: Server) -> None:
     if wrong:
         raise UntrustworthyLogError(
             f"{'; '.join(wrong)}.",
-            mend=f"Check that search_path ({server.search_path}) finds the application's own {name}.",
+            fix=f"Check that search_path ({server.search_path}) finds the application's own {name}.",
         )
     unsound = unsound_kind(table, name)
     if unsound is not None:
-        raise UntrustworthyLogError(unsound[0], mend=unsound[1])
+        raise UntrustworthyLogError(unsound[0], fix=unsound[1])
     if table.row_security_active:
         raise UntrustworthyLogError(
             f"Row level security is active on {table.name} for role {server.role}: it would hide rows without an "
             "error, and counters would be repaired to too little.",
-            mend=f"alter role {server.role} bypassrls; or use a role that has it.",
+            fix=f"alter role {server.role} bypassrls; or use a role that has it.",
         )
     if not table.can_select:
         raise UntrustworthyLogError(
             f"Role {server.role} may not read {table.name}.",
-            mend=f"grant select on {table.name} to {server.role};",
+            fix=f"grant select on {table.name} to {server.role};",
         )

@@ -87,5 +87,5 @@ def _require_no_new_partition(connection: Connection) -> None:
     if attached is not None:
         raise PutOffError(
             f"The run was put off: partition {attached} was attached while it read.",
-            mend="Nothing, the next run tries again.",
+            fix="Nothing, the next run tries again.",
         )

@@ -61,7 +61,7 @@ class Lack:
     Attributes:
         kind: What that means.
         lacks: A sentence.
-        statement: The SQL that mends it, or None where none does.
+        statement: The SQL that fixes it, or None where none does.
         is_concurrent: It must run outside a transaction, and waits for open ones without holding anybody up.
     """
 
@@ -92,7 +92,7 @@ class LogOwner:
 
 
 def lacking(connection: Connection, *, request_id_is_unique: bool) -> tuple[Lack, ...]:
-    """What the log lacks, in the order in which it is mended; reads the catalog only."""
+    """What the log lacks, in the order in which it is fixed; reads the catalog only."""
     rows = connection.execute(statement("plan_increments"), {"request_id_is_unique": request_id_is_unique}).mappings()
     return tuple(Lack(Need(row["kind"]), row["lacks"], row["statement"], row["is_concurrent"]) for row in rows)
 
@@ -124,7 +124,7 @@ def install(
         on_step: Told each statement before it runs.
 
     Returns:
-        What is still lacking, since it is not ours to decide or has no mend.
+        What is still lacking, since it is not ours to decide or has no fix.
 
     Raises:
         DBAPIError: Our role may not alter the log, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
@@ -173,7 +173,7 @@ class _Installation:
                 raise ReconError(
                     f"{step.lacks}, and this was run {ATTEMPTS_OF_ONE_STEP} times and did not help: {sql};",
                     changed="What was done before stays, and runs read the whole log.",
-                    mend="Run that statement by hand, look at what it says, and run recon init again.",
+                    fix="Run that statement by hand, look at what it says, and run recon init again.",
                 )
             if sql not in self.done:
                 self.done[sql] = 0

@@ -2,7 +2,7 @@
 -- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event that belongs to no key that could be kept (no customer, a name that is too
 -- long, no end of the period) is invalid, and kept under the empty name.
 -- Index: as {which_events} says.
--- Uses: kept_name, judged_events
+-- Uses: kept_name, classified_events
 select
     {kept_name} as gateway_customer_id,
     event.period_start,
@@ -14,5 +14,5 @@ select
     count(*) filter (
         where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
     ) as outside_period_count
-from ({judged_events}) as event
+from ({classified_events}) as event
 group by 1, 2, 3

@@ -2,7 +2,7 @@
 -- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Which of several events with
 -- one request id counts is decided by their order of arrival, so later events never change it.
 -- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
--- Uses: countable_events = countable_events_deduplicated, kept_name, judged_events, which_events = *
+-- Uses: countable_events = countable_events_deduplicated, kept_name, classified_events, which_events = *
 select
     figure.gateway_customer_id,
     figure.period_start,
@@ -33,7 +33,7 @@ from (
         count(*) filter (
             where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
         )
-    from ({judged_events}) as event
+    from ({classified_events}) as event
     group by 1, 2, 3
 ) as figure
 group by 1, 2, 3

@@ -1,4 +1,4 @@
-"""Server and tables as the catalog describes them, for the role we are; judges nothing."""
+"""Server and tables as the catalog describes them, for the role we are; decides nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

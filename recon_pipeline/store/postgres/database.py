@@ -210,6 +210,6 @@ def _lock(connection: Connection, tables: Sequence[str]) -> None:
             raise
         raise PutOffError(
             f"The run was put off: somebody holds {' or '.join(tables)} locked, for example a migration.",
-            mend="Nothing, the next run tries again. If it stays: look in pg_locks for an AccessExclusiveLock on these "
+            fix="Nothing, the next run tries again. If it stays: look in pg_locks for an AccessExclusiveLock on these "
             "tables and in pg_stat_activity for its transaction; let migrations set a lock_timeout.",
         ) from error

@@ -59,54 +59,54 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
     if state.startswith("28") or "authentication failed" in said:
         return DatabaseUnreachableError(
             f"The billing database {database} refused the login: {said}",
-            mend="Check user and password in DATABASE_URL.",
+            fix="Check user and password in DATABASE_URL.",
         )
     if not state and isinstance(error, ProgrammingError):
         return DatabaseUnreachableError(
             f"The URL of the billing database, {database}, cannot be used: {said}",
-            mend="Mend DATABASE_URL, for example by taking the part that is named away.",
+            fix="Fix DATABASE_URL, for example by taking the part that is named away.",
         )
     if state == SESSION_WAS_IDLE:
         return DatabaseUnreachableError(
             f"{database} ended our session, since this process did not go on in the middle of a transaction: it was "
             f"stopped, starved of processor time or cut off from the network ({said}).",
             changed=_WORKED_SO_FAR,
-            mend="Run again, which finishes the work. If it happens again: look at the machine's load and memory.",
+            fix="Run again, which finishes the work. If it happens again: look at the machine's load and memory.",
         )
     if is_connection_lost(error):
         return DatabaseUnreachableError(
             f"The billing database {database} could not be reached, or the connection was lost: {said}",
             changed=_WORKED_SO_FAR,
-            mend="Check that the server runs and that DATABASE_URL names it; then run again, which finishes the work.",
+            fix="Check that the server runs and that DATABASE_URL names it; then run again, which finishes the work.",
         )
     if state == "42501":
         return StatementFailedError(
             f"A privilege is missing in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
-            mend="Run `recon doctor`, which names each missing privilege with its GRANT.",
+            fix="Run `recon doctor`, which names each missing privilege with its GRANT.",
         )
     if state in ("42P01", "3F000", "42703"):
         return StatementFailedError(
             f"A table or column is missing in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
-            mend="Run `recon init` for tables of schema recon, and `recon doctor` for the application's own.",
+            fix="Run `recon init` for tables of schema recon, and `recon doctor` for the application's own.",
         )
     if state in LOCK_NOT_HAD or state == "57014":
         return StatementFailedError(
             f"A lock or a time limit was not met in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
-            mend="Run again; if it stays, look in pg_stat_activity for a transaction that is open for long.",
+            fix="Run again; if it stays, look in pg_stat_activity for a transaction that is open for long.",
         )
     if state == "53100":
         return StatementFailedError(
             f"The disk of {database} is full: {said}{at}",
             changed=_WORKED_SO_FAR,
-            mend="Make room on the server, then run the same again, which finishes the work.",
+            fix="Make room on the server, then run the same again, which finishes the work.",
         )
     return StatementFailedError(
         f"{database} refused {f'the statement {name}' if name else 'a statement'}: {said} (SQLSTATE {state})",
         changed=_WORKED_SO_FAR,
-        mend=f"Run `recon doctor`; if it passes, report this with what `recon sql {name}` prints."
+        fix=f"Run `recon doctor`; if it passes, report this with what `recon sql {name}` prints."
         if name in files()
         else "Run `recon doctor`; if it passes, report this.",
     )

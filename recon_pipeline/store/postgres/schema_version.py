@@ -48,12 +48,12 @@ def require_version(connection: Connection, installed: str | None, *, database: 
         return
     if installed is None:
         raise SchemaVersionError(
-            f"{database} was never prepared: it has no schema recon, or an empty one.", mend="Run recon init."
+            f"{database} was never prepared: it has no schema recon, or an empty one.", fix="Run recon init."
         )
     is_newer = installed > SCHEMA_VERSION
     raise SchemaVersionError(
         f"Schema recon in {database} is at version {installed}, and this release works on version {SCHEMA_VERSION}.",
-        mend="A newer release prepared it: upgrade this package to that release, wherever it runs (recon --version)."
+        fix="A newer release prepared it: upgrade this package to that release, wherever it runs (recon --version)."
         if is_newer
         else "Run recon init with this release, then this again.",
         is_newer=is_newer,

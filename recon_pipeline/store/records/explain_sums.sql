@@ -6,14 +6,14 @@
 select
     counted.event_count,
     counted.usage_count,
-    judged.invalid_count,
-    judged.valid_count - counted.event_count as repeated_count,
+    classified.invalid_count,
+    classified.valid_count - counted.event_count as repeated_count,
     counted.late_count,
     counted.late_usage,
-    judged.latest_by_seconds,
-    judged.outside_period_count,
-    judged.first_at,
-    judged.last_at
+    classified.latest_by_seconds,
+    classified.outside_period_count,
+    classified.first_at,
+    classified.last_at
 from (
     select
         count(*) as event_count,
@@ -37,4 +37,4 @@ cross join (
             and (event.gateway_name, event.usage_type, event.period_start, event.period_end)
             = (:gateway_name, :usage_type, :period_start, :period_end)
     ) as event
-) as judged
+) as classified

@@ -81,7 +81,7 @@ def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> bool:
                 f"Schema recon is at version {before}, which this code ({SCHEMA_VERSION}) does not know: "
                 "a newer release prepared it.",
                 changed="Nothing was changed.",
-                mend="Run the release that prepared it, or a newer one.",
+                fix="Run the release that prepared it, or a newer one.",
             )
         if before != SCHEMA_VERSION:
             config = _config()
@@ -99,7 +99,7 @@ def _create_billing_tables(connection: Connection) -> bool:
         raise ReconError(
             f"Of the billing tables only {', '.join(there)} is there.",
             changed="Nothing was changed.",
-            mend="Let the application's own migrations create the others, "
+            fix="Let the application's own migrations create the others, "
             "or take the statements from recon init --print --with-billing-tables.",
         )
     connection.execute(text(source("billing_tables")))

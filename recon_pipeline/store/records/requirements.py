@@ -1,4 +1,4 @@
-"""Everything that a run relies on in the billing database, looked at one by one, each with its mend.
+"""Everything that a run relies on in the billing database, looked at one by one, each with its fix.
 
 Changes nothing.
 """

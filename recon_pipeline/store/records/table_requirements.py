@@ -1,4 +1,4 @@
-"""What a run relies on in the application's tables, each with its mend.
+"""What a run relies on in the application's tables, each with its fix.
 
 Changes nothing.
 """
@@ -68,7 +68,7 @@ def check_events(events: Table, left: Sequence[Lack], server: Server) -> Iterato
         yield noted(
             "request ids",
             "neither unique nor indexed: repeated ones are found by reading the whole log, which is right but slow",
-            _mend(unindexed),
+            _fix(unindexed),
         )
     yield (
         passed("events by customer", "indexed")
@@ -113,13 +113,13 @@ def check_increments(left: Sequence[Lack], connection: Connection, events: Table
             "mode",
             "full, every run reads the whole log, and keys with very many events are not repaired: "
             f"{_sentences(in_the_way)}",
-            _mend(in_the_way),
+            _fix(in_the_way),
         )
         if in_the_way
         else passed("mode", "incremental: a run reads what is new in the log")
     )
     if others:
-        yield noted("partitions", _sentences(others), _mend(others))
+        yield noted("partitions", _sentences(others), _fix(others))
     is_readable = events.can_select and not events.row_security_active
     if not in_the_way and is_readable and ingest_xid.has_foreign_ids(connection):
         yield noted(
@@ -135,8 +135,8 @@ def _sentences(lacks: Sequence[Lack]) -> str:
     return "; ".join(lack.lacks for lack in lacks[:LACKS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _mend(lacks: Sequence[Lack]) -> str:
-    """What recon init does and what is the operator's to decide; empty where there is no mend."""
+def _fix(lacks: Sequence[Lack]) -> str:
+    """What recon init does and what is the operator's to decide; empty where there is no fix."""
     is_ours = any(lack.statement is not None and lack.kind is not Need.ADVISED for lack in lacks)
     advised = [f"{lack.statement};" for lack in lacks if lack.kind is Need.ADVISED]
     return "\n".join([*(["recon init"] if is_ours else []), *advised])

@@ -1,7 +1,7 @@
 -- The quality of the log within an extent: how much there is, how much of it counts, what is odd.
 -- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate.
--- Index: as {judged_events} says.
--- Uses: countable_events = countable_events | countable_events_deduplicated, judged_events, which_events = in_extent
+-- Index: as {classified_events} says.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events, which_events = in_extent
 -- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, request_id_is_unique boolean
 -- Binds: since timestamptz, start timestamptz, usage_type text
 select
@@ -23,4 +23,4 @@ select
         where event_timestamp < period_start or event_timestamp >= period_end
     ) as outside_period_count,
     count(*) filter (where created_at > :since) as new_count
-from ({judged_events}) as measured
+from ({classified_events}) as measured
