@@ -94,7 +94,8 @@ def repair(
 def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], None]) -> None:
     """Chunk after chunk, then what somebody had locked."""
     busy: list[int] = []
-    chunk_keys = CHUNK_KEYS // 4
+    # Small at first, since nobody knows yet how many events these keys have; each chunk is at most twice the last.
+    chunk_keys = max(1, CHUNK_KEYS // 20)
     first = 1
     while first <= drift_count:
         chunk = range(first, min(first + chunk_keys, drift_count + 1))
