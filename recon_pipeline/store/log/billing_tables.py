@@ -1,6 +1,6 @@
 """The application's tables as they really are, and the refusal to work from a log that cannot be trusted.
 
-Invariant ("It refuses to be fooled" in docs/correctness.md): no comparison and no repair happens before
+Invariant ("Refuse to be fooled" in docs/correctness.md): no comparison and no repair happens before
 `require_trustworthy` has passed in the same step. Row level security hides rows without an error, a standby lags and
 cannot be written, a missing column means another table. Real tables differ in constraints and types; what they have
 decides which statements are used, never an assumption.
