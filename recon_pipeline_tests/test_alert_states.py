@@ -1,4 +1,4 @@
-"""When somebody is told, and of what: pure decisions, each boundary from both sides."""
+"""When an alert is sent, and about what: pure decisions, each boundary from both sides."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recon_pipeline.core.alert_targets import parse_alert_urls
 from recon_pipeline.core.alerts import (
     DEAD_MANS_SWITCH_MINUTES,
-    MOST_CHANGES_TOLD,
+    MOST_CHANGES_IN_MESSAGE,
     RECONCILE_RUNS,
     Alarm,
     Observation,
@@ -34,7 +34,7 @@ def seen(severity: Severity | None, *months: BillingMonth, is_partial: bool = Fa
 
 
 def after(*observed: Observation) -> tuple[Alarm | None, list[Turn]]:
-    """The alarm at the end, and what was told on the way."""
+    """The alarm at the end, and its changes on the way."""
     alarm, turns = None, []
     for one in observed:
         alarm, change = observe(alarm, one, at=NOW)
@@ -62,7 +62,7 @@ def after(*observed: Observation) -> tuple[Alarm | None, list[Turn]]:
         ([seen(ERROR), seen(None), seen(ERROR)], [Turn.FAILING, Turn.RESOLVED, Turn.FAILING]),
     ],
 )
-def test_each_change_of_state_is_told_once(observed: list[Observation], turns: list[Turn]) -> None:
+def test_each_change_of_state_is_notified_once(observed: list[Observation], turns: list[Turn]) -> None:
     assert after(*observed)[1] == turns
 
 
@@ -76,11 +76,11 @@ def test_each_change_of_state_is_told_once(observed: list[Observation], turns: l
         )
     )
 )
-def test_what_is_told_always_alternates_and_ends_as_things_are(observed: list[Observation]) -> None:
+def test_notifications_always_alternate_and_end_as_things_are(observed: list[Observation]) -> None:
     alarm, turns = after(*observed)
-    told = [turn for turn in turns if turn is not Turn.WORSE]
-    assert told == [Turn.FAILING, Turn.RESOLVED] * (len(told) // 2) + [Turn.FAILING] * (len(told) % 2)
-    assert (alarm is not None) == bool(told and told[-1] is Turn.FAILING)
+    reported = [turn for turn in turns if turn is not Turn.WORSE]
+    assert reported == [Turn.FAILING, Turn.RESOLVED] * (len(reported) // 2) + [Turn.FAILING] * (len(reported) % 2)
+    assert (alarm is not None) == bool(reported and reported[-1] is Turn.FAILING)
     failing = set()
     for one in observed:
         if one.severity is not None:
@@ -117,14 +117,14 @@ def test_everything_that_changed_at_once_is_one_message_for_each_severity() -> N
 def test_a_message_stays_short_whatever_happened_since_the_last_look() -> None:
     changes = []
     alarm = None
-    for number in range(2 * MOST_CHANGES_TOLD):
+    for number in range(2 * MOST_CHANGES_IN_MESSAGE):
         alarm, change = observe(alarm, seen(None if number % 2 else ERROR, MAY), at=NOW)
         assert change is not None
         changes.append(change)
     (message,) = messages(changes, database="app")
     assert message.title == "[recon error] FAILING: check; RESOLVED: check"
-    assert message.body.count("check") == MOST_CHANGES_TOLD
-    assert f"Before that, {MOST_CHANGES_TOLD} other changes" in message.body
+    assert message.body.count("check") == MOST_CHANGES_IN_MESSAGE
+    assert f"Before that, {MOST_CHANGES_IN_MESSAGE} other changes" in message.body
 
 
 def test_a_message_is_good_news_only_if_nothing_in_it_is_bad() -> None:
@@ -165,14 +165,20 @@ def test_the_dead_mans_switch_counts_from_the_last_success_pause_or_beginning(
 
 
 @pytest.mark.parametrize(
-    ("ending", "outcome", "blocked", "months", "told"),
+    ("ending", "outcome", "blocked", "months", "reported"),
     [
         (Ending.FAILED, "failed", False, (MAY,), ERROR),
         (Ending.FAILED, None, False, (MAY,), ERROR),
-        (Ending.FAILED, "blocked", True, (MAY,), "nothing"),  # the check tells
+        (Ending.FAILED, "blocked", True, (MAY,), "nothing"),  # the check reports it
         (Ending.FAILED, "blocked", False, (MAY,), ERROR),  # refused outside of a check
         (Ending.FAILED, "failed", True, (MAY,), ERROR),
-        (Ending.FAILED, "put_off", False, (MAY,), "nothing"),  # the next run tries again; silence is told if it lasts
+        (
+            Ending.FAILED,
+            "put_off",
+            False,
+            (MAY,),
+            "nothing",
+        ),  # the next run tries again; silence is notified if it lasts
         (Ending.FAILED, "put_off", False, None, "nothing"),
         (Ending.FAILED, None, False, None, WARN),
         (Ending.CANCELED, "failed", False, (MAY,), "nothing"),
@@ -184,14 +190,14 @@ def test_the_dead_mans_switch_counts_from_the_last_success_pause_or_beginning(
     ],
 )
 def test_what_a_run_says_of_runs(
-    ending: Ending, outcome: str | None, blocked: bool, months: tuple[BillingMonth, ...] | None, told: object
+    ending: Ending, outcome: str | None, blocked: bool, months: tuple[BillingMonth, ...] | None, reported: object
 ) -> None:
     check = CheckOutcome("drift_is_within_budgets", ERROR if blocked else None, is_blocking=True, details="")
     run = EndedRun("id", NOW, "job", ending, months, "the reason", "", (check,))
     record = OwnRecord(outcome, is_partial=False, error=None) if outcome else None
     subject = "job" if months is None else RECONCILE_RUNS
     of_runs = [one for one in observations(run, record) if one.subject == subject]
-    assert [one.severity for one in of_runs] == ([] if told == "nothing" else [told])
+    assert [one.severity for one in of_runs] == ([] if reported == "nothing" else [reported])
     assert all("the reason" in one.details for one in of_runs if one.severity)
 
 

@@ -179,7 +179,7 @@ def test_variables_of_libpq_mislead_neither_server_nor_client(
 def test_data_of_another_major_version_is_named_and_left_alone(data_folder: Path) -> None:
     ensure_running(folder=data_folder, major=16, keep_running=False).stop()
 
-    with pytest.raises(EmbeddedPostgresError, match=r"made by Postgres 16; Postgres 18 cannot read it") as error:
+    with pytest.raises(EmbeddedPostgresError, match=r"created by Postgres 16; Postgres 18 cannot read it") as error:
         ensure_running(folder=data_folder, major=18, keep_running=False)
 
     assert str(data_folder) in str(error.value)
@@ -187,11 +187,11 @@ def test_data_of_another_major_version_is_named_and_left_alone(data_folder: Path
     assert (data_folder / "PG_VERSION").read_text().strip() == "16"
 
 
-def test_a_folder_that_holds_something_else_is_refused(data_folder: Path) -> None:
+def test_a_folder_with_other_files_is_refused(data_folder: Path) -> None:
     data_folder.mkdir()
     (data_folder / "diary.txt").write_text("mine")
 
-    with pytest.raises(EmbeddedPostgresError, match="no Postgres data folder"):
+    with pytest.raises(EmbeddedPostgresError, match="not a Postgres data folder"):
         ensure_running(folder=data_folder, keep_running=False)
 
     assert [path.name for path in data_folder.iterdir()] == ["diary.txt"]

@@ -1,1 +1,1 @@
-"""What runs without being asked: jobs, schedules, sensors, and Dagster's storage."""
+"""What runs without a person: jobs, schedules, sensors, and Dagster's storage."""

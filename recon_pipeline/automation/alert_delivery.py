@@ -1,8 +1,8 @@
-"""Sends what is in the outbox, by Apprise.
+"""Sends the messages in the outbox with Apprise.
 
-Invariant: a message leaves the outbox only when its target took it. Whatever a target does (refuse, hang, answer a
-byte a minute) costs the others nothing and the caller no more than `DELIVERY_SECONDS`. What Apprise says of a failure
-is shown; addresses, which hold secrets, are not.
+Invariant: a message leaves the outbox only when its target has accepted it. A target that fails, hangs or answers one
+byte a minute does not delay the others, and delays the caller by at most `DELIVERY_SECONDS`. Apprise's text about a
+failure is shown; addresses, which contain secrets, are not.
 """
 
 import logging
@@ -20,13 +20,13 @@ from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import outbox
 
 DELIVERY_SECONDS = 25.0
-"""In one evaluation of the sensor, which Dagster gives up after 60."""
+"""In one evaluation of the sensor, which Dagster cancels after 60."""
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
 FAILURES_IN_A_ROUND = 2
-"""After one, the next message is tried too: if that is taken, the first was refused for what it says."""
+"""After one failure, the next message is tried too: if it is accepted, the first failed because of its content."""
 
 _LONGEST_ERROR = 300
 _APPRISE = logging.getLogger("apprise")
@@ -39,7 +39,7 @@ class Attempt:
     Attributes:
         target: Its name.
         title: Of the message.
-        error: Why the target did not take it, or None if it did.
+        error: Why the delivery failed, or None if it succeeded.
     """
 
     target: str
@@ -48,7 +48,7 @@ class Attempt:
 
 
 def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[Attempt, ...]:
-    """Send every message that is due, the oldest first; a target that fails is left alone for a while.
+    """Send every message that is due, the oldest first; after a failure a target is skipped for a while.
 
     Raises:
         ReconError: The outbox cannot be reached.
@@ -71,27 +71,27 @@ def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[
 
 
 def send(target: AlertTarget, message: Message) -> str | None:
-    """Send one message now; returns why that failed, or None."""
+    """Send one message now; return why that failed, or None."""
     from apprise import NotifyFormat, NotifyType, OverflowMode
 
     tone = {Severity.ERROR: NotifyType.FAILURE, Severity.WARN: NotifyType.WARNING}[message.severity]
     try:
-        with _said_by_apprise():  # which quotes tokens that it does not like
+        with _apprise_warnings():  # which quote invalid tokens
             service = _service(target)
         if service is None:
-            return f"Apprise knows no service {target.kind}://, or the address lacks a part of it"
-        with _said_by_apprise() as said:
+            return f"Apprise has no service {target.kind}://, or a part of the address is missing"
+        with _apprise_warnings() as warnings:
             is_sent = service.notify(
                 body=message.body,
                 title=message.title,
                 notify_type=NotifyType.SUCCESS if message.is_resolved else tone,
                 body_format=NotifyFormat.TEXT,
-                # What is too long for a service is cut at its end: refused as a whole it would be tried for ever.
+                # A text too long for a service is cut at its end: refused as a whole it would be tried for ever.
                 overflow=None if "overflow=" in target.url else OverflowMode.TRUNCATE,
             )
-    except Exception as error:  # noqa: BLE001 - a hundred services behind one call; the text may hold a secret
+    except Exception as error:  # noqa: BLE001 - a hundred services behind one call; the text may contain a secret
         return f"{target.kind} failed with {type(error).__name__}"
-    return None if is_sent else ("; ".join(said) or f"{target.kind} gave no reason")[:_LONGEST_ERROR]
+    return None if is_sent else ("; ".join(warnings) or f"{target.kind} gave no reason")[:_LONGEST_ERROR]
 
 
 def _service(target: AlertTarget) -> "NotifyBase | None":
@@ -121,31 +121,31 @@ def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float,
             attempts.append(Attempt(target.name, claimed.message.title, error))
             failures += error is not None
     except ReconError as error:
-        attempts.append(Attempt(target.name, "", f"the outbox was lost on the way: {error.what}"))
+        attempts.append(Attempt(target.name, "", f"the outbox could not be used: {error.what}"))
 
 
 @contextmanager
-def _said_by_apprise() -> Iterator[list[str]]:
-    """What Apprise warns of in this thread; nothing of it reaches any other log, since it may quote an address."""
-    said: list[str] = []
-    handler = _OfThisThread(said)
+def _apprise_warnings() -> Iterator[list[str]]:
+    """Apprise's warnings in this thread; they reach no other log, because they may quote an address."""
+    warnings: list[str] = []
+    handler = _OfThisThread(warnings)
     _APPRISE.propagate = False
     _APPRISE.addHandler(handler)
     try:
-        yield said
+        yield warnings
     finally:
         _APPRISE.removeHandler(handler)
 
 
 class _OfThisThread(logging.Handler):
-    """Keeps the warnings that the thread that made it causes."""
+    """Collects the warnings of the thread that created it."""
 
-    def __init__(self, said: list[str]) -> None:
+    def __init__(self, warnings: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self._said = said
+        self._warnings = warnings
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
+        """Collect it."""
         if record.thread == self._thread:
-            self._said.append(record.getMessage().strip())
+            self._warnings.append(record.getMessage().strip())

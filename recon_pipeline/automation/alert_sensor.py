@@ -1,8 +1,8 @@
-"""The sensor `alerts`: notices what changed, writes it down with the message that tells of it, and sends what is due.
+"""The sensor `alerts`: detects changes, records each with its message, and sends the messages that are due.
 
-Invariant: the place up to which runs were noticed is kept in schema `recon`, in the transaction that writes the
-messages; a missed or failed evaluation is made up for by the next. Where that database cannot be used, nothing can be
-written there: then Dagster's cursor remembers since when, and targets are told without an outbox.
+Invariant: schema `recon` records up to which run changes were detected, in the transaction that writes the messages.
+So the next evaluation does the work of a missed or failed one. While that database cannot be used, Dagster's cursor
+records since when, and targets are notified without an outbox.
 """
 
 import json
@@ -30,8 +30,8 @@ class Outage:
     """Since when the database of the outbox cannot be used, kept in Dagster's cursor.
 
     Attributes:
-        since: When that was first seen, ISO 8601.
-        told_at: When everybody was last told, or None.
+        since: When the outage was first seen, ISO 8601.
+        told_at: When the targets were last notified, or None.
     """
 
     since: str
@@ -41,35 +41,35 @@ class Outage:
 @dg.sensor(
     minimum_interval_seconds=EVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells RECON_ALERT_URLS when a check or a run fails or passes again, and when runs are silent.",
+    description="Notifies RECON_ALERT_URLS when a check or a run fails or passes again, and when no run succeeds.",
 )
 def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Notice and deliver; Dagster's page of the sensor shows what came of it."""
+    """Detect changes and deliver messages; Dagster's page of the sensor shows the result."""
     alerting = read_alerting()
     database = open_database(read_settings())
     outage = Outage(**json.loads(context.cursor)) if context.cursor else None
     try:
-        told = _notice(context, database, alerting)
+        written = _notice(context, database, alerting)
         attempts = deliver(database, alerting.targets)
     except ReconError as error:
-        outage = _tell_outage(outage or Outage(_now().isoformat()), database, alerting, error, context)
-        return _result(f"Nothing was noticed: {error.what}", json.dumps(asdict(outage)))
-    for message in told:
+        outage = _report_outage(outage or Outage(_now().isoformat()), database, alerting, error, context)
+        return _result(f"No change was detected: {error.what}", json.dumps(asdict(outage)))
+    for message in written:
         context.log.info(f"{message.title}\n{message.body}")
     _log_failures(context, attempts)
     if outage is not None and outage.told_at is not None:
         _log_failures(context, _send_to_all(alerting, _back_again(database, outage)))
     failed = [attempt for attempt in attempts if attempt.error is not None]
     return _result(
-        f"{len(told)} messages noticed, {len(attempts) - len(failed)} delivered, {len(failed)} attempts failed"
-        + ("." if alerting.targets else "; RECON_ALERT_URLS is not set, so nobody is told."),
+        f"{len(written)} messages written, {len(attempts) - len(failed)} delivered, {len(failed)} attempts failed"
+        + ("." if alerting.targets else "; RECON_ALERT_URLS is not set, so no alert is sent."),
         "",
     )
 
 
 def _notice(context: dg.SensorEvaluationContext, database: BillingDatabase, alerting: Alerting) -> tuple[Message, ...]:
     with database.transaction() as connection:
-        # What ended before anybody watched is nobody's news, though it would be read again.
+        # Runs that ended before the first evaluation send no alert, although the overlap would read them.
         since = store.noticed_until(connection, otherwise=_now() + timedelta(minutes=OVERLAP_MINUTES))
         ours = OwnRuns.of_sensor(context, connection)
     ended = list(ended_runs(context.instance, ours, since=since, ui_url=alerting.ui_url))
@@ -83,14 +83,14 @@ def _notice(context: dg.SensorEvaluationContext, database: BillingDatabase, aler
         )
 
 
-def _tell_outage(
+def _report_outage(
     outage: Outage,
     database: BillingDatabase,
     alerting: Alerting,
     error: ReconError,
     context: dg.SensorEvaluationContext,
 ) -> Outage:
-    """Tell everybody that nothing can be noticed any more, once it has lasted; again after hours."""
+    """Notify all targets of the outage after `DEAD_MANS_SWITCH_MINUTES`, and again every `REMINDER_HOURS`."""
     context.log.error(str(error))
     now = _now()
     due = (
@@ -104,13 +104,13 @@ def _tell_outage(
         Severity.ERROR,
         is_resolved=False,
         title="[recon error] FAILING: billing database cannot be used",
-        body=f"Since {outage.since[:16]} UTC neither counters nor alerts can be looked at.\n{error}\n\n"
+        body=f"Since {outage.since[:16]} UTC neither counters nor alerts can be read.\n{error}\n\n"
         f"Database: {database.name}",
     )
     attempts = _send_to_all(alerting, message)
     _log_failures(context, attempts)
-    is_told = any(attempt.error is None for attempt in attempts)
-    return Outage(outage.since, now.isoformat()) if is_told else outage
+    is_delivered = any(attempt.error is None for attempt in attempts)
+    return Outage(outage.since, now.isoformat()) if is_delivered else outage
 
 
 def _back_again(database: BillingDatabase, outage: Outage) -> Message:
@@ -133,11 +133,11 @@ def _send_to_all(alerting: Alerting, message: Message) -> list[Attempt]:
 def _log_failures(context: dg.SensorEvaluationContext, attempts: Sequence[Attempt]) -> None:
     for attempt in attempts:
         if attempt.error is not None:
-            context.log.error(f"Alert target {attempt.target} was not told {attempt.title!r}: {attempt.error}")
+            context.log.error(f"Alert target {attempt.target} did not get {attempt.title!r}: {attempt.error}")
 
 
-def _result(said: str, cursor: str) -> dg.SensorResult:
-    return dg.SensorResult(skip_reason=said, cursor=cursor)
+def _result(summary: str, cursor: str) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason=summary, cursor=cursor)
 
 
 def _now() -> datetime:

@@ -1,8 +1,8 @@
 """Where Dagster keeps its records and files, named by `dagster.yaml`.
 
 Every process of Dagster (webserver, daemon, code server, each run) gets these classes' names and reads its
-own environment, so that all find the same storage and no URL with a password is written down or passed on a
-command line. The billing database is never taken for Dagster's records unless `DAGSTER_PG_URL` says so.
+own environment, so that all find the same storage and no URL with a password is stored or passed on a command
+line. The billing database is used for Dagster's records only if `DAGSTER_PG_URL` says so.
 """
 
 import contextlib
@@ -32,24 +32,24 @@ class ReconPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
-        """Nothing: what differs between installations is in the environment."""
+        """Nothing: the environment configures the storage."""
         return {}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]) -> Self:
-        """Called in every process of Dagster with what `dagster.yaml` says.
+        """Called in every process of Dagster with the values of `dagster.yaml`.
 
         Raises:
             ConfigurationError: The environment does not name a database.
         """
-        # Dagster fills timestamps without a zone by the session's clock and reads them as UTC: a server elsewhere would
-        # make new runs look hours old, and run monitoring would fail them as never started.
+        # Dagster writes timestamps without a zone in the session's time zone and reads them as UTC: in another zone
+        # new runs would seem hours old, and run monitoring would fail them as never started.
         os.environ["PGTZ"] = "UTC"
         return cls(for_dagster(dagster_url()), inst_data=inst_data)
 
     @property
     def run_storage_data(self) -> ConfigurableClassData | None:
-        """None: the parts cannot be made again on their own, since the URL is not in the configuration."""
+        """None: the parts cannot be created separately, because the URL is not in the configuration."""
         return None
 
     @property
@@ -64,7 +64,7 @@ class ReconPostgresStorage(DagsterPostgresStorage):
 
 
 class ReconArtifactStorage(LocalArtifactStorage):
-    """Dagster's files in `.recon/dagster`, wherever the process was started."""
+    """Dagster's files in `.recon/dagster`, in whatever folder the process was started."""
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
@@ -78,7 +78,7 @@ class ReconArtifactStorage(LocalArtifactStorage):
 
 
 class ReconComputeLogManager(LocalComputeLogManager):
-    """What runs and ticks print, in `.recon/dagster/logs`. Removes what is old, since Dagster never does."""
+    """The output of runs and ticks, in `.recon/dagster/logs`. Removes old files, because Dagster never does."""
 
     def __init__(self, base_dir: str, keep_days: int, inst_data: ConfigurableClassData | None = None) -> None:
         """Keep files for `keep_days` days after they were last written."""
@@ -98,7 +98,7 @@ class ReconComputeLogManager(LocalComputeLogManager):
 
     @contextlib.contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
-        """Capture as ever; the first run of a day removes what is too old."""
+        """Capture as usual; the first run of a day removes old files."""
         self._remove_old_logs(time.time())
         with super().capture_logs(log_key) as context:
             yield context
@@ -116,7 +116,7 @@ class ReconComputeLogManager(LocalComputeLogManager):
         for path, modified in found:
             if now - modified <= self._keep_seconds:
                 continue
-            # Another run may remove the same, and a folder may hold what is younger.
+            # Another run may remove the same, and a folder may contain newer files.
             with contextlib.suppress(OSError):
                 if path.is_dir():
                     path.rmdir()

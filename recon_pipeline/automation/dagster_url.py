@@ -1,4 +1,4 @@
-"""Which database holds Dagster's records; apart from the storage, so that asking does not import Dagster."""
+"""Which database stores Dagster's records; separate from the storage, so that this does not import Dagster."""
 
 import os
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ _EXAMPLE = "DAGSTER_PG_URL=postgresql://user:password@host:5432/dagster"
 
 
 def dagster_url(environ: Mapping[str, str] = os.environ) -> str:
-    """The plain URL of Dagster's records: `DAGSTER_PG_URL`, or on the embedded server, which is started.
+    """The plain URL of Dagster's records: `DAGSTER_PG_URL`, or a database of the embedded server, which is started.
 
     Raises:
-        ConfigurationError: `DAGSTER_PG_URL` is no Postgres URL, or is missing while `DATABASE_URL` is set:
-            the billing database is never taken for Dagster's records unless it is said.
+        ConfigurationError: `DAGSTER_PG_URL` is not a Postgres URL, or is missing while `DATABASE_URL` is set: the
+            billing database is used for Dagster's records only if that is requested.
         EmbeddedPostgresError: The embedded server cannot run.
     """
     url = environ.get("DAGSTER_PG_URL")
@@ -29,7 +29,7 @@ def dagster_url(environ: Mapping[str, str] = os.environ) -> str:
     if environ.get("DATABASE_URL"):
         raise ConfigurationError(
             "DATABASE_URL is set and DAGSTER_PG_URL is not: Dagster has no database for its run history.",
-            fix=f"Set it like {_EXAMPLE}, a database of its own (create it empty; the same server will do), "
+            fix=f"Set it like {_EXAMPLE}, a separate database (create it empty; the same server is fine), "
             "or unset both to use the embedded Postgres.",
         )
     return ensure_running(keep_running=True).ensure_database(DAGSTER_DATABASE)

@@ -1,7 +1,7 @@
-"""Reads from Dagster which runs of ours ended, and what their checks said.
+"""Reads from Dagster which of our runs ended, and the results of their checks.
 
-Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, since runs become visible a little out of order;
-whoever notices them leaves out what is known.
+Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, because runs become visible slightly out of order;
+the caller skips the runs that it knows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from recon_pipeline.core.periods import BillingMonth, months_between
 
 OVERLAP_MINUTES = 10
 RUNS_AT_ONCE = 300
-"""In one evaluation of the sensor, which Dagster gives up after 60 seconds; the next goes on from there."""
+"""In one evaluation of the sensor, which Dagster cancels after 60 seconds; the next one continues from there."""
 
 ROWS_SHOWN = 5
 LONGEST_DETAILS = 1_500
@@ -34,7 +34,7 @@ _ENDINGS = {
 
 
 def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, ui_url: str) -> Iterator[EndedRun]:
-    """The first of our runs that ended after that moment, or a little before, in the order in which they ended."""
+    """The first of our runs that ended after that time, or shortly before, in the order in which they ended."""
     after = since.astimezone(UTC) - timedelta(minutes=OVERLAP_MINUTES)
     for record in islice(ours.ended(instance, after=after), RUNS_AT_ONCE):
         run = record.dagster_run
@@ -55,7 +55,7 @@ def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, 
 def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
     try:
         return months_between(*months_of_run(dict(tags)))
-    except ConfigurationError:  # whoever made up a partition's name was told so by the run itself
+    except ConfigurationError:  # an invalid partition name, which the run itself has reported
         return ()
 
 
@@ -72,7 +72,7 @@ def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[
 
 
 def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> str:
-    """The sentence of the check with what to do, its exact counts, a capped sample, and where to look."""
+    """The check's description with what to do, its exact counts, a capped sample, and where to look."""
     lines = [(evaluation.description or "The check gave no description.")[:LONGEST_DETAILS]]
     counts = [
         f"{name} {value.value:,}"
@@ -100,15 +100,15 @@ def _sample(table: dg.TableMetadataValue) -> Iterator[str]:
 
 
 def _failure(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Why the run failed, in the words of the step that did, else in Dagster's."""
-    said = ""
+    """Why the run failed: the message of the failed step, else Dagster's."""
+    message = ""
     for event in _events(instance, run_id, {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.PIPELINE_FAILURE}):
         if event.is_step_failure:
-            told, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
-            said = (told and told.description) or (error and error.message) or ""
+            failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            message = (failure and failure.description) or (error and error.message) or ""
         else:
-            said = said or event.message or ""
-    return said.strip()[:LONGEST_DETAILS]
+            message = message or event.message or ""
+    return message.strip()[:LONGEST_DETAILS]
 
 
 def _events(instance: dg.DagsterInstance, run_id: str, kinds: set[dg.DagsterEventType]) -> Iterator[dg.DagsterEvent]:

@@ -1,4 +1,4 @@
-"""The jobs: reconcile (detect, repair, verify), the backfill of missing events before it, and housekeeping."""
+"""The jobs: reconcile (compare, repair, verify), the backfill of late events before it, and housekeeping."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -28,14 +28,14 @@ PIPELINE = (usage_events, usage_aggregates, counter_drift, repaired_counters)
 reconcile = dg.define_asset_job(
     "reconcile",
     selection=dg.AssetSelection.assets(*PIPELINE),
-    description="Compare counters with the event log, repair what drifted, verify. For a range of billing months.",
+    description="Compare counters with the event log, repair drifted ones, verify. For a range of billing months.",
 )
 
 
 backfill_usage_events = dg.define_asset_job(
     "backfill_usage_events",
     selection=dg.AssetSelection.assets(backfilled_events, *PIPELINE),
-    description="Insert events that never arrived, from the source in the config, then reconcile the run's months.",
+    description="Insert late events from the source in the config, then reconcile the run's months.",
 )
 
 
@@ -64,7 +64,7 @@ def delete_old_drift(context: dg.OpExecutionContext) -> int:
 
 @dg.op
 def delete_old_alerts(context: dg.OpExecutionContext) -> int:
-    """Delete messages older than `KEEP_ALERTS_DAYS` that everybody has got."""
+    """Delete messages older than `KEEP_ALERTS_DAYS` that all targets have got."""
     with open_database(read_settings()).transaction() as connection:
         deleted = outbox.delete_old(connection, days=KEEP_ALERTS_DAYS)
     context.add_output_metadata({"deleted_alerts": deleted})

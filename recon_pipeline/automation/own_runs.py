@@ -1,8 +1,8 @@
-"""Which runs of a Dagster instance are ours: others use it too, perhaps with jobs of the same names as ours.
+"""Which runs of a Dagster instance are ours: others may use it too, perhaps with jobs of the same names.
 
-Invariant: a run that Dagster launched is ours if it is in our code location and of a job of ours, or a materialization
-in the UI of nothing but assets of ours. A run that `recon` made in its own process is in no code location: it carries a
-tag that names the billing database. A run that says neither is not ours: it is neither read nor deleted.
+Invariant: a run that Dagster launched is ours if it is in our code location and of one of our jobs, or a
+materialization of only our assets in the UI. A run that `recon` started in its own process has no code location, but a
+tag with the billing database. All other runs are not ours: they are neither read nor deleted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,17 +27,17 @@ _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 
 
 def own_tag(connection: Connection) -> dict[str, str]:
-    """The tag of runs on the billing database of the connection, for whoever starts or looks for one."""
+    """The tag of runs on the billing database of the connection, to start or to find one."""
     return {DATABASE_TAG: identity(connection)}
 
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """How our runs are told from those of others.
+    """How our runs are distinguished from those of others.
 
     Attributes:
-        in_process: The tag of runs that `recon` made in its own process: `own_tag`.
-        repository: Ours, in our code location, or None where we are in none.
+        in_process: The tag of runs that `recon` started in its own process: `own_tag`.
+        repository: Ours, in our code location, or None if there is none.
     """
 
     in_process: Mapping[str, str]
@@ -58,7 +58,7 @@ class OwnRuns:
     def ended(
         self, instance: dg.DagsterInstance, *, after: datetime | None = None, created_before: datetime | None = None
     ) -> Iterator[dg.RunRecord]:
-        """Our runs that ended, between those moments (UTC), in the order of their ends; each may be deleted at once."""
+        """Our runs that ended between those times (UTC), in the order of their ends; each may be deleted at once."""
         sources = [_ended(instance, self.in_process, after, created_before, is_launched=False)]
         if self.repository is not None:
             launched = {REPOSITORY_LABEL_TAG: self.repository.get_label()}
@@ -85,7 +85,7 @@ def _ended(
         )
         for record in page:
             run = record.dagster_run
-            # A launched run may carry our tag too: its code location decides.
+            # A launched run may have our tag too: its code location decides.
             if (
                 (run.remote_job_origin is not None) == is_launched
                 and record.storage_id not in seen
@@ -94,7 +94,7 @@ def _ended(
                 yield record
         if len(page) < limit:
             return
-        # The next page begins with the last moment of this one, since several runs may have ended in it.
+        # The next page begins with the last instant of this one, because several runs may have ended then.
         seen = {record.storage_id for record in page}
         after = page[-1].update_timestamp - timedelta(microseconds=1)
         if page[0].update_timestamp == page[-1].update_timestamp:
@@ -102,7 +102,7 @@ def _ended(
 
 
 def _is_of_ours(run: dg.DagsterRun) -> bool:
-    """Whether the run is of a job or of assets of ours, which may share a code location with others."""
+    """Whether the run is of our jobs or assets, which may share a code location with others."""
     jobs, assets = _jobs_and_assets()
     if run.job_name != MATERIALIZED_IN_THE_UI:
         return run.job_name in jobs

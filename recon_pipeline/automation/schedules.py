@@ -31,17 +31,17 @@ UNFINISHED = [
     cron_schedule="*/5 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Reconcile the months that are open or ended lately, and older ones that changed.",
+    description="Reconcile the months that are open or ended recently, and older ones that changed.",
 )
 def reconcile_every_5_minutes(
     context: dg.ScheduleEvaluationContext,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run for each contiguous range of months; none while the last tick's runs are still at work."""
+    """One run for each contiguous range of months; none while runs of an earlier tick are in progress."""
     settings = read_settings()
     first, last = known_months()
     try:
         with open_database(settings).connection() as connection, decision(connection) as tables:
-            # Not by code location, which Dagster does not tell a schedule.
+            # Not by code location, which a schedule cannot get from Dagster.
             of_ticks = {**own_tag(connection), LANE_TAG: "tick"}
             unfinished = context.instance.get_runs(dg.RunsFilter(tags=of_ticks, statuses=UNFINISHED), limit=1)
             if unfinished:

@@ -1,6 +1,6 @@
-"""Closes the records of runs, and of their batches, that ended without closing their own: crashes, cancellations.
+"""Closes the records of runs, and of their batches, that a crash or a cancellation left open.
 
-Dagster gives these sensors the runs of their own code location alone; of those, only ours have a record.
+Dagster gives these sensors only the runs of their own code location; of those, only ours have a record.
 """
 
 import dagster as dg
@@ -9,8 +9,8 @@ from recon_pipeline.assets.reconciler import close_record, open_database
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.backfill import batches
 
-_ENDED_WITHOUT_SAYING = (
-    "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is untouched."
+_RECORD_LEFT_OPEN = (
+    "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is unchanged."
 )
 
 
@@ -28,7 +28,7 @@ def _close(context: dg.RunStatusSensorContext, outcome: str, error: str | None) 
     description="Closes the record of a run that only compared.",
 )
 def run_succeeded(context: dg.RunStatusSensorContext) -> None:
-    """A run without the final check compared and did no more."""
+    """A run without the final check only compared."""
     _close(context, "compared", None)
 
 
@@ -38,8 +38,8 @@ def run_succeeded(context: dg.RunStatusSensorContext) -> None:
     description="Closes the record of a run that crashed.",
 )
 def run_failed(context: dg.RunStatusSensorContext) -> None:
-    """A run that was killed could not say so itself."""
-    _close(context, "failed", _ENDED_WITHOUT_SAYING)
+    """A killed run could not close its record itself."""
+    _close(context, "failed", _RECORD_LEFT_OPEN)
 
 
 @dg.run_status_sensor(
@@ -49,4 +49,4 @@ def run_failed(context: dg.RunStatusSensorContext) -> None:
 )
 def run_canceled(context: dg.RunStatusSensorContext) -> None:
     """A run that was stopped is not clean."""
-    _close(context, "failed", _ENDED_WITHOUT_SAYING)
+    _close(context, "failed", _RECORD_LEFT_OPEN)

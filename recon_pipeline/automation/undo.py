@@ -1,4 +1,4 @@
-"""The job that takes the repairs of a run back: from the launchpad or through `recon undo`."""
+"""The job that undoes the repairs of a run: from the launchpad or through `recon undo`."""
 
 from collections.abc import Iterator
 
@@ -16,9 +16,9 @@ from recon_pipeline.store.postgres.database import begin
 
 
 class UndoConfig(dg.Config):
-    """What a person asks to be taken back."""
+    """Which repairs a person wants to undo."""
 
-    run: str = Field(description="The run whose repairs are taken back: its id, or the beginning of it.")
+    run: str = Field(description="The run whose repairs are undone: its id, or its first characters.")
     reason: str = Field(description="Why; recorded.")
     customers: list[str] = Field(
         default=[], description="Only the repairs of these customers, by gateway_customer_id. Empty for all."
@@ -30,10 +30,10 @@ class UndoConfig(dg.Config):
 def take_repairs_back(
     context: dg.OpExecutionContext, config: UndoConfig
 ) -> Iterator[dg.AssetObservation | dg.Output[None]]:
-    """Take back, and tell on the asset whose counters changed; a repair that could not be taken back fails the run."""
+    """Undo, and report it on the asset of the counters; a repair that could not be undone fails the run."""
     try:
         if not config.reason.strip():
-            raise ConfigurationError("reason is empty.", fix="Say why the repairs are taken back.")
+            raise ConfigurationError("reason is empty.", fix="Say why the repairs are undone.")
         with open_database(read_settings()).connection() as connection:
             with begin(connection):
                 undone_run_id = find_run(connection, config.run)
@@ -60,7 +60,7 @@ def take_repairs_back(
 @dg.job(
     executor_def=dg.in_process_executor,
     tags={LANE_TAG: "undo"},
-    description="Take back what a run repaired, by the inverse of each change; increments since then stay.",
+    description="Undo the repairs of a run, by the inverse of each change; increments since then stay.",
 )
 def undo_repairs() -> None:
     """One step."""
@@ -68,16 +68,16 @@ def undo_repairs() -> None:
 
 
 def not_all_undone(record: UndoRecord) -> ReconError:
-    """What is told where some repairs could not be taken back."""
+    """The error if some repairs could not be undone."""
     reasons = (
         (record.below_zero, "would have made a counter negative"),
         (record.without_counter, "have no counter any more"),
-        (record.deferred, "belong to a counter that somebody has locked"),
+        (record.deferred, "belong to a counter that another session has locked"),
         (record.failed, "were refused by Postgres"),
     )
-    told = ", ".join(f"{count:,} {why}" for count, why in reasons if count)
+    causes = ", ".join(f"{count:,} {why}" for count, why in reasons if count)
     return ReconError(
-        f"{record.left:,} repairs were not taken back: {told}.",
+        f"{record.left:,} repairs were not taken back: {causes}.",
         changed=f"{record.undone or 0:,} repairs were taken back, each with a row in recon.counter_repair.",
         fix="Look at the sample (recon.undo, not_undone). Running it again takes back what is left, and nothing twice.",
     )

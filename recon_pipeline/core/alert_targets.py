@@ -1,6 +1,6 @@
 """Where alerts go: what `RECON_ALERT_URLS` says. The addresses hold secrets, so no part of one is ever shown.
 
-A target is known to people by its place in the list and its kind (`2 (slack)`), and to the outbox by a fingerprint.
+People see a target as its place in the list and its kind (`2 (slack)`); the outbox stores a fingerprint.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ _ENTRY = re.compile(r"(?:(?P<severity>[a-zA-Z]+)=)?(?P<url>(?P<kind>[a-zA-Z][a-z
 
 @dataclass(frozen=True)
 class AlertTarget:
-    """One address and what it is told.
+    """One address and what is sent to it.
 
     Attributes:
-        place: In the list, from 1.
+        place: Its position in the list, from 1.
         kind: The address's scheme, such as `slack`.
-        url: As Apprise takes it.
-        severities: What goes there.
+        url: In the syntax of Apprise.
+        severities: Which messages go there.
     """
 
     place: int
@@ -39,7 +39,7 @@ class AlertTarget:
 
     @property
     def fingerprint(self) -> str:
-        """The same as long as the address is."""
+        """Changes only if the address changes."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
 
@@ -47,17 +47,19 @@ def parse_alert_urls(text: str) -> tuple[AlertTarget, ...]:
     """The targets; `error=` before an address sends it errors alone, `warn=` warnings alone.
 
     Raises:
-        ConfigurationError: An entry is no address, or its severity is unknown. Names the entry by its place.
+        ConfigurationError: An entry is not an address, or its severity is unknown. Names the entry by its place.
     """
     targets: dict[str, AlertTarget] = {}
     for place, entry in enumerate(text.split(), start=1):
         match = _ENTRY.fullmatch(entry)
         if match is None:
-            raise ConfigurationError(f"RECON_ALERT_URLS: entry {place} is no address like kind://....", fix=_EXAMPLE)
+            raise ConfigurationError(
+                f"RECON_ALERT_URLS: entry {place} is not an address like kind://....", fix=_EXAMPLE
+            )
         severity = match["severity"]
         if severity is not None and severity.lower() not in set(Severity):
             raise ConfigurationError(
-                f"RECON_ALERT_URLS: what stands before the = of entry {place} is neither error nor warn.", fix=_EXAMPLE
+                f"RECON_ALERT_URLS: the text before the = in entry {place} is neither error nor warn.", fix=_EXAMPLE
             )
         wanted = frozenset((Severity(severity.lower()),) if severity else tuple(Severity))
         target = AlertTarget(place, match["kind"].lower(), match["url"], wanted)

@@ -1,8 +1,8 @@
-"""When somebody is told, and in which words.
+"""When an alert is sent, and with which text.
 
-Invariant: a subject (a check, runs, the dead man's switch) is told of when it begins to fail, when it gets worse and
-when it passes again, once each; while it fails, again after `REMINDER_HOURS`. What failed for some billing months
-passes again when every one of them has passed, in whatever runs. Knows no clock, no Dagster and no delivery.
+Invariant: a subject (a check, runs, the dead man's switch) causes one message when it starts to fail, one when it gets
+worse and one when it passes again; while it fails, another after `REMINDER_HOURS`. A subject that failed for some
+billing months passes again when all of them have passed, in any runs. Knows no clock, no Dagster and no delivery.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 DEAD_MANS_SWITCH_MINUTES = 15
 """Three ticks of the schedule."""
 
-MOST_CHANGES_TOLD = 20
-"""In one message. There are a dozen checks: more can change at once only after a long time without a look."""
+MOST_CHANGES_IN_MESSAGE = 20
+"""There are a dozen checks: more can change at once only after a long time without an evaluation."""
 
 DEAD_MANS_SWITCH = "dead_mans_switch"
 RECONCILE_RUNS = "reconcile_runs"
@@ -30,11 +30,11 @@ class Severity(StrEnum):
 
 
 REMINDER_HOURS = {Severity.ERROR: 4, Severity.WARN: 24}
-"""A warning may be a fact that stays, such as duplicates in the log."""
+"""A warning may be permanent, such as duplicates in the log."""
 
 
 class Turn(StrEnum):
-    """What is told of a subject."""
+    """What a message says of a subject."""
 
     FAILING = "FAILING"
     WORSE = "WORSE"
@@ -49,8 +49,8 @@ class Observation:
     Attributes:
         subject: The name of a check, or one of the names above.
         severity: How it fails, or None if it passes.
-        months: Which billing months it is about; empty for what is not about months.
-        is_partial: It looked at some customers only: enough to fail, not to pass.
+        months: Which billing months it is about; empty if it is not about months.
+        is_partial: It covered some customers only: enough to fail, not to pass.
         details: For a person: what was found, how much, what to do, where to look.
     """
 
@@ -69,8 +69,8 @@ class Alarm:
         severity: The worst since it began.
         months: Those that have not passed since.
         details: Of the last evaluation that failed.
-        failing_since: When it began.
-        told_at: When somebody was last told.
+        failing_since: When it started to fail.
+        told_at: When the last message about it was written.
     """
 
     subject: str
@@ -83,7 +83,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be told: the turn that the alarm took."""
+    """A change of an alarm, which becomes part of a message."""
 
     turn: Turn
     alarm: Alarm
@@ -100,7 +100,7 @@ class Message:
 
 
 def observe(alarm: Alarm | None, seen: Observation, *, at: datetime) -> tuple[Alarm | None, Change | None]:
-    """The alarm after an observation, and what is to be told of it."""
+    """The alarm after an observation, and its change, if there is one."""
     if seen.severity is None:
         return _passed(alarm, seen)
     if alarm is None:
@@ -118,8 +118,8 @@ def remind(alarm: Alarm, *, at: datetime) -> tuple[Alarm, Change | None]:
     """The alarm, and the reminder if it is time for one."""
     if at - alarm.told_at < timedelta(hours=REMINDER_HOURS[alarm.severity]):
         return alarm, None
-    told = replace(alarm, told_at=at)
-    return told, Change(Turn.STILL_FAILING, told)
+    reminded = replace(alarm, told_at=at)
+    return reminded, Change(Turn.STILL_FAILING, reminded)
 
 
 def messages(changes: Sequence[Change], *, database: str) -> tuple[Message, ...]:
@@ -142,14 +142,14 @@ def _message(severity: Severity, changes: Sequence[Change], database: str) -> Me
     subjects = {
         turn: dict.fromkeys(change.alarm.subject for change in changes if change.turn is turn) for turn in turns
     }
-    told = "; ".join(f"{turn}: {', '.join(some)}" for turn, some in subjects.items())
-    left_out = len(changes) - MOST_CHANGES_TOLD
+    summary = "; ".join(f"{turn}: {', '.join(some)}" for turn, some in subjects.items())
+    left_out = len(changes) - MOST_CHANGES_IN_MESSAGE
     more = [f"Before that, {left_out} other changes; the UI shows all of them."] if left_out > 0 else []
-    body = "\n\n".join([*map(_told, changes[-MOST_CHANGES_TOLD:]), *more, f"Database: {database}"])
-    return Message(severity, turns == [Turn.RESOLVED], f"[recon {severity}] {told}", body)
+    body = "\n\n".join([*map(_text, changes[-MOST_CHANGES_IN_MESSAGE:]), *more, f"Database: {database}"])
+    return Message(severity, turns == [Turn.RESOLVED], f"[recon {severity}] {summary}", body)
 
 
-def _told(change: Change) -> str:
+def _text(change: Change) -> str:
     alarm = change.alarm
     months = ", ".join(
         first.key if first == last else f"{first.key} to {last.key}" for first, last in contiguous_ranges(alarm.months)

@@ -1,9 +1,9 @@
-"""Rewrites one Postgres URL for each of its readers, and shows it without its password.
+"""Rewrites a Postgres URL for each library that reads it, and shows it without its password.
 
-A person pastes `postgres://` or `postgresql://`, which SQLAlchemy takes for the wrong driver on Dagster's
-side and libpq refuses with a driver's name in it. Only the scheme changes, and two spellings that SQLAlchemy
-reads otherwise than libpq; everything else survives as it was given. No message and no result of `redacted`
-ever shows a password.
+A person sets `postgres://` or `postgresql://`. For these SQLAlchemy would choose the wrong driver on Dagster's
+side, and libpq refuses a URL that names a driver. Only the scheme changes, and two spellings that SQLAlchemy
+reads differently from libpq; everything else stays as given. No message and no result of `redacted` ever shows
+a password.
 """
 
 import re
@@ -29,7 +29,7 @@ _HIDDEN = "***"
 
 
 class DatabaseUrlError(ValueError):
-    """The text is no URL of a Postgres database. The message never holds any part of it but the scheme."""
+    """The text is not a URL of a Postgres database. The message contains no part of it but the scheme."""
 
 
 def for_libpq(url: str) -> str:
@@ -62,7 +62,7 @@ def for_dagster(url: str) -> str:
 def redacted(url: str) -> str:
     """The URL with everything hidden that is, or could be, a password. Never raises.
 
-    What cannot be told apart is hidden: a malformed URL shows less than a good one.
+    In case of doubt a part is hidden: a malformed URL shows less than a good one.
     """
     scheme, separator, rest = url.strip().partition("://")
     if not separator or not re.fullmatch(r"[a-z][a-z0-9+]*", scheme):
@@ -70,7 +70,7 @@ def redacted(url: str) -> str:
     user_info, at, location = rest.rpartition("@")
     if at:
         user, colon, _ = user_info.partition(":")
-        # A ? or # before the last @ is part of a password or of the query: nobody can say which.
+        # A ? or # before the last @ is part of a password or of the query: it is not clear which.
         if re.search(r"[?#]", user_info) or not re.fullmatch(r"[\w.%~-]*", user):
             return f"{scheme}://{_HIDDEN}"
         shown_user = f"{user}:{_HIDDEN}@" if colon else f"{user}@"
@@ -105,20 +105,20 @@ def _after_scheme(url: str) -> str:
         raise DatabaseUrlError("it is not a URL like postgresql://user:password@host:5432/database")
     if scheme.lower() not in _SCHEMES:
         shown = f" {scheme}://" if re.fullmatch(r"[A-Za-z][A-Za-z0-9+]*", scheme) else ""
-        raise DatabaseUrlError(f"its scheme{shown} is not one of a Postgres database; use postgresql://")
+        raise DatabaseUrlError(f"its scheme{shown} is not that of a Postgres database; use postgresql://")
     authority, _, path = rest.partition("/")
     user_info, at, hosts = authority.rpartition("@")
     if "@" in user_info or (not at and "@" in path.partition("?")[0]):
         raise DatabaseUrlError(
-            "its user or password holds a character that ends it too early; write @ as %40, / as %2F and % as %25"
+            "its user or password contains a reserved character; write @ as %40, / as %2F and % as %25"
         )
     if not all(_HOST_AND_PORT.fullmatch(host) for host in hosts.partition("?")[0].split(",")):
-        raise DatabaseUrlError("what follows the colon after its host is no port number")
+        raise DatabaseUrlError("the text after the colon that follows its host is not a port number")
     return rest
 
 
 def _for_sqlalchemy(rest: str) -> str:
-    """Rewrite the two spellings that SQLAlchemy reads otherwise than libpq does."""
+    """Rewrite the two spellings that SQLAlchemy reads differently from libpq."""
     encoded_socket = _ENCODED_SOCKET.match(rest)
     if encoded_socket:
         user, host, port, tail = (encoded_socket[name] or "" for name in ("user", "host", "port", "rest"))

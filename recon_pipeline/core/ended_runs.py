@@ -1,4 +1,4 @@
-"""What a run that ended says of its checks and of runs as such."""
+"""What the end of a run shows about its checks and about runs in general."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from recon_pipeline.core.alerts import (
 from recon_pipeline.core.periods import BillingMonth
 
 _KILLED = (
-    "It ended without saying why: its process was killed, or never began. Whole chunks of repairs are done, the rest "
-    "is untouched; the next run finishes.\nWhat to do: look at the run's page and at the machine's memory and logs."
+    "It ended without an error: its process was killed, or never started. Whole chunks of repairs are done, the rest "
+    "is unchanged; the next run finishes.\nWhat to do: look at the run's page and at the machine's memory and logs."
 )
 _SILENT = (
     f"No run has reconciled the current billing month for {DEAD_MANS_SWITCH_MINUTES} minutes, and repairs are not "
-    "paused. Counters drift unwatched.\nWhat to do: recon doctor says whether schedule and daemon are alive, "
+    "paused. Drift is not detected.\nWhat to do: recon doctor shows whether schedule and daemon are alive, "
     "recon status how the latest runs ended."
 )
 
 
 class Ending(StrEnum):
-    """How Dagster says that a run ended."""
+    """How a run ended, according to Dagster."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -39,7 +39,7 @@ class CheckOutcome:
 
     Attributes:
         severity: How it failed, or None if it passed.
-        is_blocking: Nothing after it was run.
+        is_blocking: No step after it runs if it fails.
         details: For a person.
     """
 
@@ -51,12 +51,12 @@ class CheckOutcome:
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run as Dagster tells it.
+    """A run that ended, according to Dagster.
 
     Attributes:
         job: The job's name.
         months: Its billing months, or None for a job that is not about months.
-        failure: What Dagster has of the reason, or ''.
+        failure: The reason, as far as Dagster knows it, or ''.
         link: Its page in the UI, or ''.
         checks: In the order in which they were evaluated.
     """
@@ -73,12 +73,12 @@ class EndedRun:
 
 @dataclass(frozen=True)
 class OwnRecord:
-    """What schema recon has of the run.
+    """The record of the run in schema recon.
 
     Attributes:
         outcome: As in `recon.reconciliation_run`.
-        is_partial: It looked at some customers only.
-        error: In words, or None.
+        is_partial: It covered some customers only.
+        error: Its text, or None.
     """
 
     outcome: str
@@ -87,13 +87,13 @@ class OwnRecord:
 
 
 def observations(run: EndedRun, record: OwnRecord | None) -> Iterator[Observation]:
-    """What the run says: of each of its checks, then of runs as such."""
+    """What the run shows: about each of its checks, then about runs in general."""
     is_partial = record is not None and record.is_partial
     months = frozenset(run.months or ())
     for check in run.checks:
         yield Observation(check.name, check.severity, months, is_partial, check.details)
     subject = run.job if run.months is None else RECONCILE_RUNS
-    if run.ending is Ending.FAILED and not _is_no_news(run, record):
+    if run.ending is Ending.FAILED and not _needs_no_alert(run, record):
         severity = Severity.WARN if run.months is None else Severity.ERROR
         details = (record and record.error) or run.failure or _KILLED
         where = f"Run {run.run_id} of job {run.job}: {run.link}".rstrip(": ")
@@ -107,12 +107,12 @@ def observations(run: EndedRun, record: OwnRecord | None) -> Iterator[Observatio
 def silence(
     *, last_success: datetime | None, paused_at: datetime | None, watching_since: datetime, now: datetime, link: str
 ) -> Observation:
-    """The dead man's switch: whether runs were silent for too long.
+    """The dead man's switch: whether no run has succeeded for too long.
 
     Args:
         last_success: When a run over every customer last verified the current month.
         paused_at: When repairs were last seen paused.
-        watching_since: When this was first asked.
+        watching_since: When this was first evaluated.
         now: By the same clock as the others.
         link: Where to look in the UI, or ''.
     """
@@ -123,8 +123,8 @@ def silence(
     return Observation(DEAD_MANS_SWITCH, Severity.ERROR, details=f"{_SILENT}\nLast success: {last}. {link}".rstrip())
 
 
-def _is_no_news(run: EndedRun, record: OwnRecord | None) -> bool:
-    """Told by the check that blocked it, or put off until the next run; if that lasts, the dead man's switch tells."""
+def _needs_no_alert(run: EndedRun, record: OwnRecord | None) -> bool:
+    """Whether the failure needs no alert: its check sends one, or it was put off (see the dead man's switch)."""
     if record is None:
         return False
     return record.outcome == "put_off" or (record.outcome == "blocked" and _blocked(run.checks))

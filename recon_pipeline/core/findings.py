@@ -1,11 +1,11 @@
-"""The answer of one check of a requirement: met, met in a way worth knowing, or in the way of a run."""
+"""The result of checking one requirement: met, met with a note, or not met."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How a requirement is met; only FAIL stands in the way of a run."""
+    """How a requirement is met; only FAIL prevents a run."""
 
     PASS = "pass"  # noqa: S105 - a verdict
     NOTE = "note"
@@ -14,13 +14,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One requirement and its answer.
+    """One requirement and its result.
 
     Attributes:
-        requirement: What was looked at, a few words.
+        requirement: What was checked, in a few words.
         verdict: How it is met.
         detail: What was found.
-        fix: What to do; empty where nothing is to be done.
+        fix: What to do; empty if nothing.
     """
 
     requirement: str
@@ -35,7 +35,7 @@ def passed(requirement: str, detail: str) -> Finding:
 
 
 def noted(requirement: str, detail: str, fix: str = "") -> Finding:
-    """The requirement is met in another way, or will cost something."""
+    """The requirement is met in another way, or at a cost."""
     return Finding(requirement, Verdict.NOTE, detail, fix)
 
 

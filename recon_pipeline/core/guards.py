@@ -1,9 +1,9 @@
-"""Blast radius: whether a run may repair what it found without asking a person first.
+"""Blast radius: whether a run may repair the drift it found without an approval.
 
 Wrong input (a truncated log, a wrong scope, a broken import) looks like an enormous drift. A repair beyond these
-budgets is refused before its first write. Budgets are of a day: what runs repaired in the last 24 hours without an
-approval is part of them, or a loss that is a little smaller than a budget would be followed to the end, run by run.
-Shares have a floor, so that a small database with three wrong counters is not blocked.
+budgets is blocked before its first write. Budgets are for a day: they include what runs repaired in the last 24 hours
+without an approval; otherwise many runs, each below a budget, could repair every counter from a log that loses events.
+Shares have a minimum, so that a small database with three wrong counters is not blocked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class DriftSummary:
         orphan: Counter not 0 without events.
         over_quota_transitions: Repairs that would reach or pass the limit from below.
         under_quota_transitions: Repairs that would fall below the limit.
-        held: Drifted keys that somebody holds; a repair leaves them alone.
+        held: Drifted keys under a hold; they are not repaired.
         usage_missed: Units of usage that counters lack (missing and under).
         usage_excess: Units of usage that counters have too many (over and orphan).
     """
@@ -81,13 +81,13 @@ class DriftSummary:
 
 @dataclass(frozen=True)
 class Today:
-    """What other runs repaired in the last 24 hours without an approval, in distinct keys, and nobody has taken back.
+    """What other runs repaired in the last 24 hours without an approval and nobody has undone, in distinct keys.
 
     Attributes:
         repairs: In all months.
         over_quota_transitions: Repairs that reached or passed the limit, in all months.
-        repairs_of_extent: In the months, and of the customers, that a run looks at.
-        orphans_of_extent: Likewise, counters that were zeroed.
+        repairs_of_extent: In the months, and of the customers, that a run covers.
+        orphans_of_extent: Likewise, counters that were set to 0.
     """
 
     repairs: int = 0
@@ -108,7 +108,7 @@ class Breach:
         found: What the run would do.
         earlier: What other runs did in the last 24 hours.
         allowed: What the budget allows for both together; for shares, in keys.
-        sentence: All of it, for a person.
+        sentence: All of this as text.
     """
 
     variable: str
@@ -119,7 +119,7 @@ class Breach:
 
 
 def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TODAY) -> tuple[Breach, ...]:
-    """The budgets that repairing this drift would exceed; none means that it may go ahead."""
+    """The budgets that repairing this drift would exceed; empty if the repair is allowed."""
     keys, floor = summary.keys_compared, f"at least {SHARE_FLOOR_KEYS}"
     measures = (
         ("RECON_MAX_REPAIRS", summary.repairs, today.repairs, budgets.max_repairs, "counters would be repaired"),
@@ -146,22 +146,22 @@ def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TOD
         ),
     )
     return tuple(
-        Breach(variable, found, earlier, allowed, _told(variable, found, earlier, allowed, doing))
+        Breach(variable, found, earlier, allowed, _sentence(variable, found, earlier, allowed, doing))
         for variable, found, earlier, allowed, doing in measures
         if found and found + earlier > allowed
     )
 
 
 def beyond(exceeded: Sequence[Breach], shown: Mapping[str, int]) -> tuple[Breach, ...]:
-    """The breaches that are larger than what a person was shown, whatever other runs did that day.
+    """The breaches that exceed what a person was shown, whatever other runs repaired that day.
 
     Args:
         exceeded: Budgets that a repair would exceed.
-        shown: By the variable of the budget, what was found when it was shown.
+        shown: By the variable of the budget, the figure that was shown.
     """
     return tuple(breach for breach in exceeded if breach.found > shown[breach.variable])
 
 
-def _told(variable: str, found: int, earlier: int, allowed: int, doing: str) -> str:
+def _sentence(variable: str, found: int, earlier: int, allowed: int, doing: str) -> str:
     before = f", and {earlier:,} were by runs of the last 24 hours" if earlier else ""
     return f"{found:,} {doing}{before}; {variable} allows {allowed:,}"

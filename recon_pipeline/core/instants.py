@@ -1,4 +1,4 @@
-"""Instants as a person writes them: how long from now, or when."""
+"""Instants as a person writes them: a duration from now, or a date and time."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ def parse_until(text: str, *, now: datetime) -> datetime:
 
     Args:
         text: As given.
-        now: By the clock that will be asked whether it has come.
+        now: By the clock that later decides whether the instant has come.
 
     Raises:
         ConfigurationError: It is neither, or it is not in the future.
@@ -32,7 +32,7 @@ def parse_until(text: str, *, now: datetime) -> datetime:
             raise ConfigurationError(f"{text!r} is neither a duration nor a date and time.", fix=_EXAMPLE) from None
     if until <= now or until.year > _LAST_YEAR:
         raise ConfigurationError(
-            f"{text!r} is not in the future that can be told; now it is {now.astimezone(UTC):%Y-%m-%dT%H:%M}Z.",
+            f"{text!r} is not in the future, or after {_LAST_YEAR}; now it is {now.astimezone(UTC):%Y-%m-%dT%H:%M}Z.",
             fix=_EXAMPLE,
         )
     return until

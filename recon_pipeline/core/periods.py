@@ -1,7 +1,7 @@
-"""Billing months: the partitions that billing periods are filed under.
+"""Billing months: the partitions of billing periods.
 
 A period belongs to the UTC month in which it starts, whatever its length. Months are half open: `[start, end)`.
-Knows nothing of today: callers pass instants.
+Has no clock: callers pass instants.
 """
 
 import re
@@ -89,10 +89,10 @@ def contiguous_ranges(months: Iterable[BillingMonth]) -> tuple[tuple[BillingMont
 
 
 def require_known(months: Sequence[BillingMonth], *, first: BillingMonth, current: BillingMonth) -> None:
-    """Refuse months that hold no reconcilable period.
+    """Refuse months whose periods are not reconciled.
 
     Args:
-        months: What was asked for.
+        months: The requested months.
         first: The month of `RECON_START_PERIOD`.
         current: The month of today.
 
@@ -103,7 +103,7 @@ def require_known(months: Sequence[BillingMonth], *, first: BillingMonth, curren
         if month < first:
             raise ConfigurationError(
                 f"The period {month.key} lies before RECON_START_PERIOD ({first.key}).",
-                fix=f"Ask for {first.key} or later, or set RECON_START_PERIOD={month.key} to take it in.",
+                fix=f"Ask for {first.key} or later, or set RECON_START_PERIOD={month.key} to include it.",
             )
         if month > current:
             raise ConfigurationError(

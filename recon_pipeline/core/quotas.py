@@ -1,7 +1,7 @@
 """Usage limits: how much of a usage type a customer may use in a period, subscribed or not.
 
-A repair that carries a counter across its limit blocks or unblocks a customer, so limits decide what a repair means to
-people; they never decide whether a counter is right. Which customers are subscribed is the database's to say.
+A repair that moves a counter across its limit blocks or unblocks a customer. Limits decide nothing else: not whether a
+counter is right. The database says which customers are subscribed.
 """
 
 import json
@@ -31,7 +31,7 @@ def parse_quotas(text: str) -> Mapping[str, Quota]:
     """Read the JSON of `RECON_QUOTAS`: usage type to `{"free": n, "paid": n}`.
 
     Raises:
-        ConfigurationError: Not JSON, not of that shape, or a limit that is no whole number of at least 0.
+        ConfigurationError: Not JSON, not of that shape, or a limit that is not a whole number of at least 0.
     """
     try:
         given = json.loads(text)
@@ -45,7 +45,7 @@ def parse_quotas(text: str) -> Mapping[str, Quota]:
 def _quota(usage_type: str, limits: Any) -> Quota:
     if not isinstance(limits, dict) or set(cast("dict[str, Any]", limits)) != {"free", "paid"}:
         raise ConfigurationError(
-            f"RECON_QUOTAS has no limits free and paid (and only these) for {usage_type!r}.", fix=_EXAMPLE
+            f"RECON_QUOTAS must have exactly the limits free and paid for {usage_type!r}.", fix=_EXAMPLE
         )
     named = cast("dict[str, Any]", limits)
     for name, value in named.items():

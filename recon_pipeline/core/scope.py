@@ -1,4 +1,4 @@
-"""What is reconciled: pairs of gateway and usage type. Everything outside them is left alone."""
+"""What is reconciled: pairs of gateway and usage type. Nothing else is read or changed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +15,13 @@ class MeteredUsage:
     usage_type: str
 
     def __str__(self) -> str:
-        """The form it has in `RECON_SCOPE`."""
+        """As it is written in `RECON_SCOPE`."""
         return f"{self.gateway_name}:{self.usage_type}"
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The part of log and counters that one run looks at.
+    """The part of log and counters that one run covers.
 
     Attributes:
         scope: The metered usages, sorted, at least one.

@@ -1,10 +1,10 @@
-"""The Postgres that comes in a wheel, for whoever has not set `DATABASE_URL`: a demo and a first look.
+"""The Postgres server from a wheel, used if `DATABASE_URL` is not set: for the demo and a first try.
 
-Any number of processes may ask for it at once. Two files beside the data folder keep order, by locks that the
-kernel takes back from a killed process: `<folder>.lock`, held while the server is started or stopped, and
-`<folder>.users`, held (shared) by every process that uses it. A process that asked with `keep_running=False`,
-a face such as `recon dev`, stops the server when it ends, unless another still uses it. Killed faces leave a
-running server that the next start takes over.
+Any number of processes may start it at once. Two files beside the data folder coordinate them, by locks that the
+kernel releases for a killed process: `<folder>.lock`, locked while the server is started or stopped, and
+`<folder>.users`, locked (shared) by every process that uses it. A process that passed `keep_running=False`, a
+command such as `recon dev`, stops the server when it ends, unless another process still uses it. A killed command
+leaves a running server, which the next start uses.
 """
 
 import atexit
@@ -39,7 +39,7 @@ _LOCK_SECONDS = 90
 
 _log = logging.getLogger(__name__)
 _users: dict[Path, int] = {}
-"""Descriptor of our hold on `<folder>.users`, by data folder."""
+"""Descriptor of our lock on `<folder>.users`, by data folder."""
 _users_guard = threading.Lock()
 
 
@@ -50,7 +50,7 @@ class EmbeddedServer:
     Attributes:
         folder: Its data folder.
         socket_folder: Where its socket is.
-        cluster: What started it.
+        cluster: The cluster that it serves.
     """
 
     folder: Path
@@ -73,14 +73,14 @@ class EmbeddedServer:
                 try:
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
                 except (errors.DuplicateDatabase, errors.UniqueViolation):
-                    _log.debug("Database %s was created by another process meanwhile.", name)
+                    _log.debug("Another process has created database %s.", name)
         return self.url(name)
 
     def stop(self) -> bool:
-        """Give up our use of the server, and stop it unless another process uses it. May be called twice.
+        """End our use of the server, and stop it unless another process uses it. May be called twice.
 
         Returns:
-            Whether it was stopped, by this call.
+            Whether this call stopped it.
         """
         if self.folder not in _users:
             return False
@@ -100,11 +100,11 @@ class EmbeddedServer:
 
 
 def default_data_folder() -> Path:
-    """Where the data is kept: `.recon/postgres` in the project's folder.
+    """The default data folder: `.recon/postgres` in the project's folder.
 
-    Root cannot run Postgres, and the account that does must be able to reach the data. Where the project's
-    folder is closed to others (a home folder), root's data is kept in `/var/lib` instead: opening a home
-    folder to the world is no option.
+    Root cannot run Postgres, and the account that does must be able to reach the data. If the project's folder
+    is closed to others (a home folder), root's data is kept in `/var/lib` instead: a home folder must not be
+    opened to all accounts.
     """
     folder = project_folder() / ".recon" / "postgres"
     if os.geteuid() == 0 and not open_to_all(folder.parent):
@@ -119,13 +119,13 @@ def project_folder() -> Path:
 
 
 def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running: bool) -> EmbeddedServer:
-    """Make the data folder if it is missing, start the server if it is not running, and take part in its use.
+    """Create the data folder if it is missing, start the server if it is not running, and register as a user of it.
 
     Args:
         folder: The data folder; by default `default_data_folder()`.
         major: Major version of Postgres, 16 or 18.
         keep_running: False for the process that owns the server: it stops when this process ends, unless
-            others use it. True for whoever merely needs it now, such as a run.
+            others use it. True for a process that only needs it now, such as a run.
 
     Raises:
         EmbeddedPostgresError: It cannot run there; the message says why and what to do.
@@ -155,7 +155,7 @@ def ensure_running(*, folder: Path | None = None, major: int = 18, keep_running:
 
 
 def billing_url() -> str:
-    """The plain URL of the billing database on the embedded server, which is started and made if need be.
+    """The plain URL of the billing database on the embedded server; both are created and started if necessary.
 
     Raises:
         EmbeddedPostgresError: The server cannot run.

@@ -1,7 +1,7 @@
 """The programs of the Postgres in a wheel, and the system account that runs them for root.
 
-Found without importing the package: its import warns of a runtime folder that is not used here, and its own
-start of a server opens every parent folder to the world, which nobody wants of a home folder.
+Found without importing the package: its import warns about a runtime folder that is not used here, and its own
+server start opens every parent folder to all accounts, which must not happen to a home folder.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from recon_pipeline.embedded_postgres.cluster import EmbeddedPostgresError
 
 ROOTS_FOLDER = Path("/var/lib/recon_pipeline")
-"""Where data and programs go that root keeps in a folder closed to others."""
+"""For data and programs of root, if root's own folder is closed to others."""
 ROOTS_ACCOUNT = "pgserver"
 USE_YOUR_OWN = "or set DATABASE_URL to a Postgres of your own"
 
@@ -28,27 +28,27 @@ _log = logging.getLogger(__name__)
 
 
 def open_to_all(folder: Path) -> bool:
-    """Whether every account may pass through the folder and all above it; what is missing will be made so."""
+    """Whether every account may enter the folder and all its parents; a missing one will be created open."""
     existing = [path for path in (folder, *folder.parents) if path.exists()]
     return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
 
 
 def ensure_account(account: str) -> None:
-    """Make the system account if there is none of that name.
+    """Create the system account if it does not exist.
 
     Raises:
-        EmbeddedPostgresError: It could not be made.
+        EmbeddedPostgresError: It could not be created.
     """
     try:
         pwd.getpwnam(account)
     except KeyError:
-        _log.warning("Postgres refuses to run as root: making the system account %s for it.", account)
+        _log.warning("Postgres refuses to run as root: creating the system account %s for it.", account)
         command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", account]
         try:
             subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - arguments of our own
         except (OSError, subprocess.CalledProcessError) as error:
             raise EmbeddedPostgresError(
-                f"Postgres refuses root, and the system account {account} could not be made: {error}.",
+                f"Postgres refuses root, and the system account {account} could not be created: {error}.",
                 fix=f"Run this as an ordinary user, {USE_YOUR_OWN}.",
             ) from error
 
@@ -57,7 +57,7 @@ def binaries_folder(major: int, account: str | None) -> Path:
     """The folder of the wheel's programs, where the account (None for our own) can run them.
 
     Raises:
-        EmbeddedPostgresError: The wheel is not installed, or does not hold that major version.
+        EmbeddedPostgresError: The wheel is not installed, or does not contain that major version.
     """
     spec = importlib.util.find_spec(_WHEEL)
     if major not in _BINARIES_BY_MAJOR or spec is None or not spec.submodule_search_locations:
@@ -85,7 +85,7 @@ def _copy_for_account(package: Path) -> Path:
         try:
             unfinished.rename(home)
         except OSError:
-            if not home.exists():  # else another project's start has just put the same there
+            if not home.exists():  # else another process has just created the same
                 raise
             shutil.rmtree(unfinished)
     return home / package.name

@@ -1,9 +1,8 @@
-"""One Postgres data folder and the binaries that serve it: made, started, asked, stopped.
+"""One Postgres data folder and the binaries that serve it: created, started, queried, stopped.
 
-The server listens on a Unix socket alone, inside its own folder where the path is short enough: who may not
-enter the folder cannot connect, which is what makes trust authentication bearable. `postmaster.pid` is the
-one truth on whether and where it runs. Callers make sure that only one of them acts at a time; who may stop
-the server is not decided here.
+The server listens only on a Unix socket, inside its own folder if the path is short enough. An account that may
+not enter the folder cannot connect; so trust authentication is acceptable. Only `postmaster.pid` says whether and
+where the server runs. Callers ensure that only one of them acts at a time, and decide who may stop the server.
 """
 
 import os
@@ -31,7 +30,7 @@ _LOG_LINES_SHOWN = 8
 
 
 class EmbeddedPostgresError(ReconError):
-    """The embedded Postgres could not be made, started or reached."""
+    """The embedded Postgres could not be created, started or reached."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class PostgresCluster:
     """A data folder, served by one set of binaries.
 
     Attributes:
-        binaries: Folder that holds `initdb`, `pg_ctl` and `postgres`.
+        binaries: Folder with `initdb`, `pg_ctl` and `postgres`.
         folder: The data folder.
         account: System account that runs the server and owns the folder; None for our own. Postgres refuses
             root.
@@ -50,7 +49,7 @@ class PostgresCluster:
     account: str | None
 
     def initialise(self) -> None:
-        """Make the data folder, or nothing: it is made beside its place and moved there when it is whole.
+        """Create the data folder completely or not at all: it is created beside its place and then moved there.
 
         Raises:
             EmbeddedPostgresError: `initdb` failed.
@@ -69,7 +68,7 @@ class PostgresCluster:
                 "-D",
                 str(unfinished),
             ]
-            self._run("initdb", arguments, doing=f"make a Postgres data folder at {self.folder}")
+            self._run("initdb", arguments, doing=f"create a Postgres data folder at {self.folder}")
             unfinished.rename(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -81,7 +80,7 @@ class PostgresCluster:
             The folder of its socket.
 
         Raises:
-            EmbeddedPostgresError: It did not start; the message ends with what the server said.
+            EmbeddedPostgresError: It did not start; the message ends with the server's log.
         """
         running = self._socket_folder_once_settled()
         if running is not None:
@@ -104,7 +103,7 @@ class PostgresCluster:
         return socket_folder
 
     def stop(self) -> None:
-        """Stop the server, if it runs: open connections are ended, the data is left clean.
+        """Stop the server, if it runs: open connections are ended, the data is shut down cleanly.
 
         Raises:
             EmbeddedPostgresError: It did not stop.
@@ -122,7 +121,7 @@ class PostgresCluster:
         return self.folder / "server.log"
 
     def _socket_folder_once_settled(self) -> Path | None:
-        """Where the server answers, or None if none runs. One that is starting is waited for."""
+        """The socket folder of the running server, or None. Waits for a server that is starting."""
         deadline = time.monotonic() + _START_SECONDS
         while self._postmaster() is not None:
             socket_folder = self._recorded_socket_folder()
@@ -138,7 +137,7 @@ class PostgresCluster:
         return None
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server's process: it works in its data folder. One that merely got the same number is none."""
+        """The server's process, if it runs in its data folder: another process may have got the same number."""
         try:
             pid = int((self.folder / "postmaster.pid").read_text().partition("\n")[0])
             process = psutil.Process(pid)
@@ -148,7 +147,7 @@ class PostgresCluster:
         return process if is_ours else None
 
     def _recorded_socket_folder(self) -> Path | None:
-        """What the running server wrote down; its line comes a moment after the file."""
+        """The socket folder in `postmaster.pid`; the server writes that line shortly after the file."""
         try:
             lines = (self.folder / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -172,8 +171,8 @@ class PostgresCluster:
     def _run(self, program: str, arguments: list[str], *, doing: str) -> None:
         """Run one of the binaries as the server's account.
 
-        Its output goes to a file: the server inherits it, and a pipe would be waited for as long as the
-        server lives.
+        Its output goes to a file: the server inherits it, and a pipe would stay open as long as the server
+        runs.
         """
         with tempfile.TemporaryFile() as output:
             finished = subprocess.run(  # noqa: S603 - our own program and arguments
@@ -189,10 +188,10 @@ class PostgresCluster:
                 extra_groups=None if self.account is None else [],
             )
             output.seek(0)
-            said = output.read().decode(errors="replace")
+            text = output.read().decode(errors="replace")
         if finished.returncode != 0:
             raise EmbeddedPostgresError(
-                f"Could not {doing}: {program} ended with {finished.returncode}.\n{_tail(said)}\n{self._log_tail()}",
+                f"Could not {doing}: {program} ended with {finished.returncode}.\n{_tail(text)}\n{self._log_tail()}",
                 fix=f"Fix what it says, or move {self.folder} away to begin with an empty one (its data is "
                 "then not used), or set DATABASE_URL to a Postgres of your own.",
             )
@@ -202,7 +201,7 @@ class PostgresCluster:
 
 
 def socket_url(socket_folder: Path, database: str) -> str:
-    """The plain URL of a database behind that socket. It names the port: `PGPORT` cannot mislead it."""
+    """The plain URL of a database behind that socket. It names the port, so that `PGPORT` has no effect."""
     host = quote(str(socket_folder), safe="/")
     return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={_PORT}"
 

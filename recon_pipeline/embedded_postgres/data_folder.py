@@ -1,4 +1,4 @@
-"""The folder that keeps the data of an embedded server: made ready, or refused with what to do."""
+"""The data folder of an embedded server: prepared, or refused with what to do."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ from recon_pipeline.embedded_postgres.cluster import EmbeddedPostgresError
 
 
 def refuse_unusable(folder: Path, major: int) -> None:
-    """Refuse a folder that is another account's, another version's, or no data folder at all.
+    """Refuse a folder of another account or another version, and one that is not a data folder.
 
     Raises:
         EmbeddedPostgresError: With what to do.
@@ -26,22 +26,22 @@ def refuse_unusable(folder: Path, major: int) -> None:
         ) from None
     if foreign:
         raise EmbeddedPostgresError(
-            f"{folder} holds files but is no Postgres data folder.",
-            fix=f"Move its content away, {USE_YOUR_OWN}.",
+            f"{folder} contains files but is not a Postgres data folder.",
+            fix=f"Move its content to another folder, {USE_YOUR_OWN}.",
         )
     if found is not None and found != str(major):
         raise EmbeddedPostgresError(
-            f"The data folder {folder} was made by Postgres {found}; Postgres {major} cannot read it.",
+            f"The data folder {folder} was created by Postgres {found}; Postgres {major} cannot read it.",
             fix=f"Dump it with Postgres {found} if you need its data, then move it away to begin with an "
             f"empty one, {USE_YOUR_OWN}.",
         )
 
 
 def prepare_parent(folder: Path) -> None:
-    """Make the folders above it, so that the account that runs Postgres can enter them.
+    """Create the folders above it, so that the account that runs Postgres can enter them.
 
     Raises:
-        EmbeddedPostgresError: They cannot be made, or that account cannot enter them.
+        EmbeddedPostgresError: They cannot be created, or that account cannot enter them.
     """
     try:
         missing = [parent for parent in folder.parents if not parent.exists()]
@@ -49,7 +49,7 @@ def prepare_parent(folder: Path) -> None:
             parent.mkdir(exist_ok=True)
             if os.geteuid() == 0:  # against a strict umask: the server's account must pass through
                 parent.chmod(0o755)
-        folder.parent.mkdir(exist_ok=True)  # fails where a file is in its place
+        folder.parent.mkdir(exist_ok=True)  # fails if a file is in its place
     except OSError as error:
         raise not_writable(folder, error) from error
     if os.geteuid() == 0 and not open_to_all(folder.parent):
@@ -60,7 +60,7 @@ def prepare_parent(folder: Path) -> None:
 
 
 def not_writable(folder: Path, error: OSError) -> EmbeddedPostgresError:
-    """What to raise where the folder, or what lies beside it, cannot be written."""
+    """The error if the folder, or a file beside it, cannot be written."""
     return EmbeddedPostgresError(
         f"The embedded Postgres cannot keep its data in {folder}: {error.strerror} ({error.filename}).",
         fix=f"Make {folder.parent} writable for the account that runs this, {USE_YOUR_OWN}.",

@@ -1,7 +1,7 @@
-"""Files, globs, folders and URLs, each opened as one stream of bytes, whatever it is compressed with.
+"""Files, globs, folders and URLs, each opened as one stream of decompressed bytes.
 
-What a file is, is told by its first bytes; a name only where those say nothing. fsspec opens whatever it knows: S3, GCS
-and others need their own package beside it.
+The first bytes of a file decide its format, and its name only if they do not. fsspec opens the URLs: S3, GCS and others
+need an additional package.
 """
 
 from collections.abc import Generator, Sequence
@@ -25,7 +25,7 @@ class SourceFile:
 
     Attributes:
         name: For people and for `metadata`: without password and signature.
-        size: In bytes, or None where the file system does not tell.
+        size: In bytes, or None if the file system does not report it.
     """
 
     name: str
@@ -35,7 +35,7 @@ class SourceFile:
 
 
 def find_files(source: str) -> tuple[SourceFile, ...]:
-    """The files that a path, glob, folder or URL stands for, in the order of their names.
+    """The files of a path, glob, folder or URL, in the order of their names.
 
     Raises:
         ReconError: There is none, or it cannot be reached.
@@ -45,15 +45,15 @@ def find_files(source: str) -> tuple[SourceFile, ...]:
     shown = shown_source(source)
     if "://" in source and urlsplit(source).password is not None:
         raise ConfigurationError(
-            f"The URL {shown} holds a password, which would be kept in the history of runs.",
+            f"The URL {shown} contains a password, which would be kept in the history of runs.",
             changed=NOTHING_INSERTED,
-            fix="Take it out; give it by the environment, as the package that opens such URLs says.",
+            fix="Remove it; pass it by environment variables, as the package that opens such URLs documents.",
         )
     with _reading(shown):
         protocol = fsspec.core.split_protocol(source)[0] or "file"
         if protocol not in fsspec.available_protocols():
             raise ConfigurationError(
-                f"{shown} begins with {protocol}://, which nothing here opens.",
+                f"{shown} begins with {protocol}://, which cannot be opened.",
                 changed=NOTHING_INSERTED,
                 fix="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT ...",
             )
@@ -67,15 +67,15 @@ def find_files(source: str) -> tuple[SourceFile, ...]:
         found = tuple(_file(filesystem, one, source if one == path else None) for one in paths)
     if not found:
         raise ConfigurationError(
-            f"{shown} stands for no file" + ("." if _GLOB & set(path) else f" that ends in {', '.join(_ENDINGS)}."),
+            f"{shown} matches no file" + ("." if _GLOB & set(path) else f" that ends with {', '.join(_ENDINGS)}."),
             changed=NOTHING_INSERTED,
-            fix="Look at the path, as the process that runs the backfill sees it.",
+            fix="Check the path on the machine where the backfill runs.",
         )
     return found
 
 
 def shown_source(source: str) -> str:
-    """A source's name without what could be secret: user, password, query (signatures) and fragment of a URL."""
+    """A source's name without possible secrets: user, password, query (signatures) and fragment of a URL."""
     if "://" not in source:
         return source
     parts = urlsplit(source)
@@ -87,10 +87,10 @@ def opened(file: SourceFile) -> Generator[tuple[Any, Any, str]]:
     """The file's bytes, decompressed.
 
     Yields:
-        What to read from; the raw file beneath, whose position tells how far the reading is; `parquet` or `text`.
+        The stream to read; the raw file below it, whose position shows the progress; `parquet` or `text`.
 
     Raises:
-        ReconError: It cannot be opened or read, or ends in the middle.
+        ReconError: It cannot be opened or read, or is truncated.
     """
     import pyarrow as pa
 
@@ -119,7 +119,7 @@ def _file(filesystem: Any, path: str, given: str | None) -> SourceFile:
 
 @contextmanager
 def _reading(name: str) -> Generator[None]:
-    """Tell what file systems, decompressors and Arrow report, in the three parts that a person needs."""
+    """Report errors of file systems, decompressors and Arrow in the three parts that a person needs."""
     try:
         yield
     except ReconError:
@@ -128,7 +128,7 @@ def _reading(name: str) -> Generator[None]:
         raise ConfigurationError(
             f"{name} does not exist.",
             changed=NOTHING_INSERTED,
-            fix="Look at the path, as the process that runs the backfill sees it.",
+            fix="Check the path on the machine where the backfill runs.",
         ) from error
     except PermissionError as error:
         raise ReconError(
@@ -144,7 +144,7 @@ def _reading(name: str) -> Generator[None]:
         ) from error
     except (OSError, EOFError, ValueError) as error:  # Arrow's errors are of these kinds
         raise ReconError(
-            f"{name} cannot be read, or ends in the middle: {_first_line(error)}",
+            f"{name} cannot be read, or is truncated: {_first_line(error)}",
             changed=WHAT_IS_DONE,
             fix="Get the whole file and run this again.",
         ) from error
@@ -156,6 +156,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def total_size(files: Sequence[SourceFile]) -> int | None:
-    """Bytes of all files, or None where that of one is unknown."""
+    """The size of all files in bytes, or None if that of one is unknown."""
     sizes = [file.size for file in files]
     return sum(size for size in sizes if size is not None) if None not in sizes else None

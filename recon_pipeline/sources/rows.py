@@ -1,6 +1,6 @@
-"""Rows of CSV, NDJSON and Parquet files, in pieces of bounded size, each with the number of its line.
+"""Rows of CSV, NDJSON and Parquet files, in pieces of bounded size, each row with its line number.
 
-Invariant: every piece of a file ends up in a row or in an `Unreadable` with its text; only empty lines are skipped.
+Invariant: every part of a file becomes a row or an `Unreadable` with its text; only empty lines are skipped.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.sources.files import SourceFile, find_files, opened, total_size
 
 CHUNK_ROWS = 10_000
-"""Some 300 ms of inserting: so long at most does the application wait for a request id that is being inserted here."""
+"""Inserting them takes some 300 ms: the application waits at most that long for a request id that is inserted here."""
 
 _BUFFER_BYTES = 2**18
 _NDJSON_ENDINGS = (".ndjson", ".jsonl", ".json")
@@ -30,7 +30,7 @@ _Piece = tuple[tuple[str, ...], Sequence[int], Sequence[Row | Unreadable], int]
 
 
 def read_files(sources: Iterable[str], *, encoding: str, delimiter: str | None) -> Iterator[SourceRows]:
-    """All rows of the files that the sources stand for.
+    """All rows of the files of the sources.
 
     Args:
         sources: Paths, globs, folders, URLs.
@@ -38,7 +38,7 @@ def read_files(sources: Iterable[str], *, encoding: str, delimiter: str | None) 
         delimiter: Of CSV files, or None for the usual one.
 
     Raises:
-        ReconError: A file cannot be read; what came before has been given out.
+        ReconError: A file cannot be read; earlier rows have been yielded.
     """
     files = [file for source in sources for file in find_files(source)]
     total, before = total_size(files), 0
@@ -70,9 +70,9 @@ def _text_rows(
         and codecs.lookup(encoding).name == "utf-8"
     ):
         raise ConfigurationError(
-            f"{file.name} begins like UTF-16, not like UTF-8.",
+            f"{file.name} is UTF-16, not UTF-8.",
             changed=NOTHING_INSERTED,
-            fix="Say encoding: utf-16 in the mapping.",
+            fix="Set encoding: utf-16 in the mapping.",
         )
     known = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     text = io.TextIOWrapper(buffered, encoding=known, errors="surrogateescape", newline="")
@@ -106,7 +106,7 @@ def _csv(
     try:
         columns = tuple(next(reader))
     except csv.Error as error:
-        raise _unusable_header(file, f"its first line is no CSV: {error}") from error
+        raise _unusable_header(file, f"its first line is not CSV: {error}") from error
     doubled = sorted({column for column in columns if columns.count(column) > 1})
     if doubled:
         raise _unusable_header(file, f"its first line names {', '.join(map(repr, doubled))} twice")
@@ -124,19 +124,19 @@ def _csv_rows(reader: Any, columns: tuple[str, ...], consumed: list[str], skippe
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, Unreadable("".join(consumed), f"this is no CSV: {error}")
+            yield line, Unreadable("".join(consumed), f"this is not CSV: {error}")
             continue
         if len(values) == len(columns):
             yield line, dict(zip(columns, values, strict=True))
         elif values:
-            told = f"it has {len(values)} values and the first line names {len(columns)} columns"
-            yield line, Unreadable("".join(consumed), told)
+            reason = f"it has {len(values)} values and the first line names {len(columns)} columns"
+            yield line, Unreadable("".join(consumed), reason)
 
 
 def _ndjson(file: SourceFile, first: str, text: Iterable[str], number: int) -> tuple[tuple[str, ...], _NUMBERED]:
     if first.lstrip().startswith("["):
         raise ConfigurationError(
-            f"{file.name} is one JSON array, not one object a line.",
+            f"{file.name} is one JSON array, not one object per line.",
             changed=NOTHING_INSERTED,
             fix=f"Turn it into lines: jq -c '.[]' {file.name} > rows.ndjson",
         )
@@ -154,8 +154,8 @@ def _json_row(line: str) -> Row | Unreadable:
     try:
         row = json.loads(line, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        return Unreadable(line, f"this is no JSON: {error}")
-    return row if isinstance(row, dict) else Unreadable(line, "this is no JSON object")
+        return Unreadable(line, f"this is not JSON: {error}")
+    return row if isinstance(row, dict) else Unreadable(line, "this is not a JSON object")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -171,9 +171,9 @@ def _parquet(file: SourceFile, stream: Any) -> Iterator[_Piece]:
     parquet = pq.ParquetFile(stream)
     columns = tuple(parquet.schema_arrow.names)
     if len(set(columns)) != len(columns):
-        raise _unusable_header(file, "two of its columns have one name")
+        raise _unusable_header(file, "two of its columns have the same name")
     total, number = parquet.metadata.num_rows, 0
-    # Group by group: an iterator over several keeps what it has read of each until its end, which is the whole file.
+    # Group by group: an iterator over several keeps all that it has read until its end, which is the whole file.
     groups = map(parquet.iter_batches, repeat(CHUNK_ROWS), [[group] for group in range(parquet.num_row_groups)])
     for batch in chain.from_iterable(groups):
         rows = Columns(dict(zip(columns, map(_python_values, batch.columns), strict=True)))
@@ -183,9 +183,9 @@ def _parquet(file: SourceFile, stream: Any) -> Iterator[_Piece]:
 
 
 def _python_values(column: Any) -> list[Any]:
-    """Arrow's own conversion of timestamps takes microseconds for each; nanoseconds are cut off, always alike.
+    """The values; timestamps are converted here, because Arrow needs microseconds for each. Nanoseconds are cut off.
 
-    Each instant is made once: the bounds of a period come again and again.
+    Each instant is created once, because the bounds of periods repeat.
     """
     import pyarrow as pa
 
@@ -204,9 +204,9 @@ def _after(epoch: datetime, microseconds: int) -> Any:
         return f"{microseconds} microseconds since 1970"
 
 
-def _unusable_header(file: SourceFile, told: str) -> ConfigurationError:
+def _unusable_header(file: SourceFile, reason: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{file.name} cannot be used: {told}.",
+        f"{file.name} cannot be used: {reason}.",
         changed=NOTHING_INSERTED,
-        fix="Export it again with one name for each column in its first line (or say delimiter: in the mapping).",
+        fix="Export it again with one name for each column in its first line (or set delimiter: in the mapping).",
     )

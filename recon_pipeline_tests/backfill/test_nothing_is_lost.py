@@ -170,9 +170,9 @@ def test_a_parquet_file_of_several_groups_is_read_to_its_end_in_chunks_with_its_
     at = pa.array([datetime(2025, 5, 17, 12, tzinfo=UTC)] * 20, pa.timestamp("ms", "UTC"))
     columns = {"customer": ["c"] * 20, "request": [f"r{number}" for number in numbers], "units": numbers, "at": at}
     pq.write_table(pa.table(columns), path, row_group_size=7)
-    told: list[int] = []
-    batch = insert_file(billing.url, str(path), told.append)
-    assert (batch.inserted, told) == (20, [4, 7, 11, 14, 18, 20])
+    reported: list[int] = []
+    batch = insert_file(billing.url, str(path), reported.append)
+    assert (batch.inserted, reported) == (20, [4, 7, 11, 14, 18, 20])
     lines = billing.query(
         "select quantity, metadata -> 'recon_backfill' ->> 'line' from billing_usage_events order by 1"
     )

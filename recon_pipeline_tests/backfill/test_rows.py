@@ -62,9 +62,9 @@ def test_a_row_gives_the_same_event_or_reasons_alone_among_others_and_by_column(
     columns = Columns({name: [row[name] for row in rows] for name in rows[0]})
     assert said(_READER.read(lines, columns)) == said(alone)
     assert said(_READER.read(lines, rows)) == said(alone)
-    among_others: list[Row | Unreadable] = [*rows, Unreadable("?", "this is no JSON"), {"other": 1}]
+    among_others: list[Row | Unreadable] = [*rows, Unreadable("?", "this is not JSON"), {"other": 1}]
     read = _READER.read(range(5, 7 + len(rows)), among_others)
-    assert read[-2].reasons == ("this is no JSON",)
+    assert read[-2].reasons == ("this is not JSON",)
     assert said(read[: len(rows)]) == said(alone)
 
 

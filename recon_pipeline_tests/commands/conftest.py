@@ -32,7 +32,7 @@ MakeBilling = Callable[..., Billing]
 
 
 @dataclass(frozen=True)
-class Told:
+class CommandResult:
     """How a command ended: its exit code and both of its streams."""
 
     exit_code: int
@@ -52,12 +52,12 @@ class Told:
         return " ".join((self.out + self.err).split())
 
 
-def recon(*arguments: str, **variables: str | None) -> Told:
+def recon(*arguments: str, **variables: str | None) -> CommandResult:
     """Run the command in this process, with these environment variables (None takes one away)."""
     result = CliRunner().invoke(main, list(arguments), env=variables)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return Told(result.exit_code, result.stdout, result.stderr)
+    return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="package")

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from recon_pipeline_tests.commands.conftest import Told, recon
+from recon_pipeline_tests.commands.conftest import CommandResult, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 
 MAY = ("--period", "2025-05", "--json")
@@ -52,14 +52,14 @@ def is_incremental() -> bool:
 
 def run_may() -> dict[str, Any]:
     """The figures of a clean run over May."""
-    told = recon("reconcile", *MAY)
-    assert told.exit_code == 0, told.said
-    return told.json
+    output = recon("reconcile", *MAY)
+    assert output.exit_code == 0, output.said
+    return output.json
 
 
-def statements(told: Told) -> list[str]:
+def statements(output: CommandResult) -> list[str]:
     """What a person is asked to run by hand, each as it stands there."""
-    return re.findall(r"^  (\S.*);$", told.out, flags=re.MULTILINE)
+    return re.findall(r"^  (\S.*);$", output.out, flags=re.MULTILINE)
 
 
 def xid_indexes(billing: Billing) -> list[tuple[str, bool]]:

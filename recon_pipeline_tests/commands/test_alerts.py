@@ -45,7 +45,7 @@ def box() -> Iterator[Mailbox]:
 def watched(
     billing: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> Billing:
-    """A database whose alerts are watched from now on, and told to `hook`."""
+    """A database whose alerts are sent to `hook` from now on."""
     monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
     monkeypatch.setenv("RECON_UI_URL", "https://dagster.example.com/")
     assert "0 messages" in evaluate(dagster_instance)
@@ -76,7 +76,7 @@ def report_failed_run(instance: DagsterInstance) -> str:
     return run.run_id
 
 
-def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_its_end_is_told_once(
+def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolved_once(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     watched.query(
@@ -90,18 +90,18 @@ def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_its_end_i
     evaluate(dagster_instance)
     evaluate(dagster_instance)
 
-    (told,) = hook.received
-    assert told["title"] == "[recon error] FAILING: drift_is_within_budgets"
-    assert told["type"] == "failure"
-    assert "FAILING: drift_is_within_budgets (2025-05), error, failing since " in told["message"]
-    assert "drift_count 10,000" in told["message"]
-    assert "What to do: Look at the sample" in told["message"]
-    assert told["message"].count("gateway_customer_id cus_") == ROWS_SHOWN
+    (output,) = hook.received
+    assert output["title"] == "[recon error] FAILING: drift_is_within_budgets"
+    assert output["type"] == "failure"
+    assert "FAILING: drift_is_within_budgets (2025-05), error, failing since " in output["message"]
+    assert "drift_count 10,000" in output["message"]
+    assert "What to do: Look at the sample" in output["message"]
+    assert output["message"].count("gateway_customer_id cus_") == ROWS_SHOWN
     assert (
         "https://dagster.example.com/assets/counter_drift?view=checks&checkDetail=drift_is_within_budgets"
-        in told["message"]
+        in output["message"]
     )
-    assert SECRET not in str(told)
+    assert SECRET not in str(output)
 
     assert recon(*A_RUN, "--approve", "INC-1").exit_code == 0
     evaluate(dagster_instance)
@@ -110,7 +110,7 @@ def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_its_end_i
     assert hook.received[1]["type"] == "success"
 
 
-def test_a_database_that_holds_latin_letters_only_is_told_of_like_any_other(
+def test_a_database_with_latin_letters_only_sends_alerts_like_any_other(
     make_billing: MakeBilling, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = make_billing(encoding="LATIN1")
@@ -123,11 +123,11 @@ def test_a_database_that_holds_latin_letters_only_is_told_of_like_any_other(
     assert recon(*A_RUN).exit_code == 3
     evaluate(dagster_instance)
 
-    (told,) = hook.received
-    assert "caf\u00e9" in told["message"]
+    (output,) = hook.received
+    assert "caf\u00e9" in output["message"]
 
 
-def test_a_run_goes_on_and_its_failure_is_told_with_its_link_while_the_webserver_is_down(
+def test_a_run_goes_on_and_its_failure_is_notified_with_its_link_while_the_webserver_is_down(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECON_UI_URL", "http://127.0.0.1:1")
@@ -141,8 +141,8 @@ def test_a_run_goes_on_and_its_failure_is_told_with_its_link_while_the_webserver
     failed = report_failed_run(dagster_instance)
     evaluate(dagster_instance)
 
-    (told,) = [one for one in hook.received if failed in one["message"]]
-    assert f"http://127.0.0.1:1/runs/{failed}" in told["message"]
+    (output,) = [one for one in hook.received if failed in one["message"]]
+    assert f"http://127.0.0.1:1/runs/{failed}" in output["message"]
 
 
 def test_what_a_target_missed_while_it_was_down_for_an_hour_comes_in_order_and_once_when_it_is_back(
@@ -163,12 +163,12 @@ def test_what_a_target_missed_while_it_was_down_for_an_hour_comes_in_order_and_o
     (undelivered,) = status["undelivered"]
     assert (undelivered["target_name"], undelivered["messages"]) == ("1 (json)", 2)
     assert "503" in undelivered["error"]
-    told = recon("status")
-    assert "2 alerts are not delivered to 1 (json)" in told.said
-    assert SECRET not in told.said
+    output = recon("status")
+    assert "2 alerts are not delivered to 1 (json)" in output.said
+    assert SECRET not in output.said
 
     hook.answers_with = 200
-    assert evaluate(dagster_instance).startswith("0 messages noticed, 0 delivered"), "each attempt waits longer"
+    assert evaluate(dagster_instance).startswith("0 messages written, 0 delivered"), "each attempt waits longer"
     make_due(watched)
     for _ in range(3):
         evaluate(dagster_instance)
@@ -196,7 +196,7 @@ def test_the_wait_between_attempts_doubles_up_to_a_bound(
     assert 200 < waits[-1] <= 300
 
 
-def test_a_message_that_a_target_refuses_for_what_it_says_does_not_hold_up_the_others(
+def test_a_message_that_a_target_refuses_for_its_content_does_not_delay_the_others(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     hook.refuses = "FAILING: reconcile_runs"
@@ -208,14 +208,14 @@ def test_a_message_that_a_target_refuses_for_what_it_says_does_not_hold_up_the_o
     assert recon("status", "--json").json["alerts"]["undelivered"][0]["messages"] == 1
 
 
-def test_severity_decides_who_is_told_and_a_target_that_hangs_costs_the_others_nothing(
+def test_severity_decides_who_is_notified_and_a_target_that_hangs_costs_the_others_nothing(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, box: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook.answers_with = None
     monkeypatch.setenv("RECON_ALERT_URLS", f"{hook.url}?rto=1 warn={box.url} error=json://127.0.0.1:1/{SECRET}")
     watched.add_event("a", 3)  # today, in a period of last year: summed, with a warning
     assert recon(*A_RUN).exit_code == 0
-    assert "1 messages noticed, 1 delivered, 1 attempts failed" in evaluate(dagster_instance)
+    assert "1 messages written, 1 delivered, 1 attempts failed" in evaluate(dagster_instance)
     (mail,) = box.mails
     assert mail["subject"] == "[recon warn] FAILING: events_lie_in_their_period"
     assert "1 events were billed in a period that does not hold their timestamp" in box.text_of(mail)
@@ -226,7 +226,7 @@ def test_severity_decides_who_is_told_and_a_target_that_hangs_costs_the_others_n
     assert SECRET not in errors[0]
 
 
-def test_silence_is_told_even_where_no_schedule_runs_and_not_while_repairs_are_paused(
+def test_silence_is_notified_even_where_no_schedule_runs_and_not_while_repairs_are_paused(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     minutes = DEAD_MANS_SWITCH_MINUTES + 1
@@ -259,12 +259,12 @@ def test_silence_is_told_even_where_no_schedule_runs_and_not_while_repairs_are_p
     assert "Last success: none yet. https://dagster.example.com/runs" in hook.received[0]["message"]
 
 
-def test_nothing_is_lost_or_told_twice_when_noticing_or_sending_breaks_off(
+def test_no_alert_is_lost_or_sent_twice_when_detection_or_delivery_breaks_off(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     report_failed_run(dagster_instance)
     watched.query("alter table recon.alert_delivery rename to elsewhere")
-    assert "Nothing was noticed: " in evaluate(dagster_instance)
+    assert "No change was detected: " in evaluate(dagster_instance)
     watched.query("alter table recon.elsewhere rename to alert_delivery")
     assert watched.query("select * from recon.alert_outbox") == []
 
@@ -319,7 +319,7 @@ def test_a_corrected_address_gets_what_the_wrong_one_did_not(
     report_failed_run(dagster_instance)
     evaluate(dagster_instance)
     assert watched.value("select error from recon.alert_delivery") == (
-        "Apprise knows no service slack://, or the address lacks a part of it"
+        "Apprise has no service slack://, or a part of the address is missing"
     )
     monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
     evaluate(dagster_instance)
@@ -327,7 +327,7 @@ def test_a_corrected_address_gets_what_the_wrong_one_did_not(
     assert watched.value("select count(*) from recon.alert_delivery") == 1
 
 
-def test_when_the_billing_database_is_gone_everybody_is_told_without_an_outbox(
+def test_when_the_billing_database_is_gone_all_targets_are_notified_without_an_outbox(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", NOBODY)
@@ -362,12 +362,12 @@ def test_a_failure_of_another_job_is_a_warning_of_its_own_and_leaves_reconciliat
     assert hook.titles == ["[recon warn] FAILING: housekeeping", "[recon warn] RESOLVED: housekeeping"]
 
 
-def test_without_targets_everything_is_noticed_and_nobody_is_told_later(
+def test_without_targets_every_change_is_detected_and_none_is_notified_later(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RECON_ALERT_URLS")
     report_failed_run(dagster_instance)
-    assert "RECON_ALERT_URLS is not set, so nobody is told." in evaluate(dagster_instance)
+    assert "RECON_ALERT_URLS is not set, so no alert is sent." in evaluate(dagster_instance)
     (failing,) = recon("status", "--json").json["alerts"]["failing"]
     assert failing["subject"] == "reconcile_runs"
     monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
@@ -375,7 +375,7 @@ def test_without_targets_everything_is_noticed_and_nobody_is_told_later(
     assert hook.received == []
 
 
-def test_runs_that_ended_before_the_watch_began_are_nobodys_news(
+def test_runs_that_ended_before_the_first_evaluation_send_no_alert(
     billing: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECON_ALERT_URLS", hook.url)
@@ -387,7 +387,7 @@ def test_runs_that_ended_before_the_watch_began_are_nobodys_news(
     assert run.run_id not in str(hook.received)
 
 
-def test_housekeeping_keeps_what_somebody_has_not_got(
+def test_housekeeping_keeps_undelivered_messages(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     report_failed_run(dagster_instance)
@@ -403,16 +403,16 @@ def test_housekeeping_keeps_what_somebody_has_not_got(
     assert watched.value("select title from recon.alert_outbox") == "[recon error] RESOLVED: reconcile_runs"
 
 
-def test_doctor_tells_whether_anybody_is_told(watched: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_shows_whether_alerts_have_a_target(watched: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding("alerts")["verdict"] == "pass"
     monkeypatch.setenv("RECON_ALERT_URLS", SECRET)
     assert finding("alerts")["verdict"] == "fail"
     monkeypatch.delenv("RECON_ALERT_URLS")
-    told = finding("alerts")
-    assert (told["verdict"], told["mend"].split("=")[0]) == ("note", "Set it like RECON_ALERT_URLS")
+    output = finding("alerts")
+    assert (output["verdict"], output["mend"].split("=")[0]) == ("note", "Set it like RECON_ALERT_URLS")
 
 
-def test_alerts_test_tells_who_took_a_message_and_who_did_not(hook: Webhook, box: Mailbox) -> None:
+def test_alerts_test_shows_which_targets_accept_a_message(hook: Webhook, box: Mailbox) -> None:
     well = recon("alerts", "test", "--json", RECON_ALERT_URLS=f"error={hook.url} warn={box.url}")
     assert (well.exit_code, well.json["success"]) == (0, True)
     assert well.json["targets"] == [
@@ -427,13 +427,13 @@ def test_alerts_test_tells_who_took_a_message_and_who_did_not(hook: Webhook, box
     assert "Target 1 (json) did not take it: " in badly.said
     assert "401" in badly.said
     assert "Target 2 (mailto) took the message" in badly.said
-    assert "Target 3 (slack) did not take it: Apprise knows no service slack://" in badly.said
+    assert "Target 3 (slack) did not take it: Apprise has no service slack://" in badly.said
     assert SECRET not in badly.said
 
 
 @pytest.mark.parametrize("urls", [None, "", "hunter2secret"])
 def test_alerts_test_without_a_usable_target_exits_2(urls: str | None) -> None:
-    told = recon("alerts", "test", "--json", RECON_ALERT_URLS=urls)
-    assert told.exit_code == 2
-    assert "RECON_ALERT_URLS" in told.json["error"]
-    assert SECRET not in told.said
+    output = recon("alerts", "test", "--json", RECON_ALERT_URLS=urls)
+    assert output.exit_code == 2
+    assert "RECON_ALERT_URLS" in output.json["error"]
+    assert SECRET not in output.said

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recon_pipeline_tests.commands.conftest import MakeBilling, Told, recon
+from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
 
 MAPPING = """
@@ -62,8 +62,8 @@ def written(path: Path, rows: Sequence[dict[str, Any]]) -> str:
     return str(path)
 
 
-def figures(told: Told) -> tuple[int, ...]:
-    return tuple(told.json[name] for name in FIGURES)
+def figures(output: CommandResult) -> tuple[int, ...]:
+    return tuple(output.json[name] for name in FIGURES)
 
 
 def test_missing_events_are_inserted_counted_and_named_after_their_source(
@@ -71,16 +71,16 @@ def test_missing_events_are_inserted_counted_and_named_after_their_source(
 ) -> None:
     billing.record("a", 5)
     source = written(tmp_path / "audit.csv", [row(1), row(2), row(3, "b", units=7)])
-    told = recon("backfill-events", source, "--mapping", mapping, "--period", "2025-05", "--json")
-    assert told.exit_code == 0, told.said
-    assert set(told.json) >= JSON_KEYS
-    assert figures(told) == (3, 3, 0, 0, 0)
-    assert (told.json["reconcile"]["rows_repaired"], told.json["reconcile"]["partitions"]) == (2, ["2025-05"])
+    output = recon("backfill-events", source, "--mapping", mapping, "--period", "2025-05", "--json")
+    assert output.exit_code == 0, output.said
+    assert set(output.json) >= JSON_KEYS
+    assert figures(output) == (3, 3, 0, 0, 0)
+    assert (output.json["reconcile"]["rows_repaired"], output.json["reconcile"]["partitions"]) == (2, ["2025-05"])
     assert billing.counters() == {"a": 9, "b": 7} == billing.event_sums()
     metadata = billing.value("select metadata from billing_usage_events where gateway_customer_id = 'b'")
     origin = metadata.pop("recon_backfill")
     assert metadata == {"device": "pump 3"}
-    assert origin == {"batch_id": told.json["batch_id"], "source": source, "line": 4}
+    assert origin == {"batch_id": output.json["batch_id"], "source": source, "line": 4}
 
 
 def test_the_same_rows_in_any_form_and_order_are_inserted_once(billing: Billing, mapping: str, tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ def test_the_same_rows_in_any_form_and_order_are_inserted_once(billing: Billing,
     before = billing.log_checksum()
     timed = [one | {"at": datetime(2025, 5, 17, 12, tzinfo=UTC)} for one in rows]
     for name, again in (("2.ndjson.zst", rows[::-1]), ("3.parquet", timed), ("4.csv", rows[10:] + rows[:20])):
-        told = recon(
+        output = recon(
             "backfill-events", written(tmp_path / name, again), "--mapping", mapping, "--json", "--no-reconcile"
         )
-        assert told.exit_code == 0, told.said
-        assert figures(told) == (len(again), 0, len(again), 0, 0)
-        assert told.json["reconcile"] is None
+        assert output.exit_code == 0, output.said
+        assert figures(output) == (len(again), 0, len(again), 0, 0)
+        assert output.json["reconcile"] is None
     assert billing.log_checksum() == before
 
 
@@ -103,7 +103,7 @@ def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_aga
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
     billing.record("a", 5, request_id="live")
-    bad = {"1e3": "scientific", "1.5": "fraction", "-1": "above 0", "NaN": "plain digits", str(2**31): "past what"}
+    bad = {"1e3": "scientific", "1.5": "fraction", "-1": "above 0", "NaN": "plain digits", str(2**31): "too large for"}
     rows = [
         row(1),
         row(2, request="live", units=5, at="2025-05-03T00:00:00Z"),
@@ -116,21 +116,21 @@ def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_aga
         row(24, at="2031-01-01T00:00:00Z"),
     ]
     source = written(tmp_path / "audit.csv", rows)
-    told = recon("backfill-events", source, "--mapping", mapping, "--json")
-    assert told.exit_code == 1
-    assert figures(told) == (len(rows), 1, 1, 1, len(rows) - 3)
+    output = recon("backfill-events", source, "--mapping", mapping, "--json")
+    assert output.exit_code == 1
+    assert figures(output) == (len(rows), 1, 1, 1, len(rows) - 3)
     assert billing.counters() == {"a": 7}
 
     export = tmp_path / "rejected.csv"
-    shown = recon("rejected", told.json["batch_id"][:8], "--output", str(export), "--json").json["rows"]
+    shown = recon("rejected", output.json["batch_id"][:8], "--output", str(export), "--json").json["rows"]
     reasons = [" & ".join(one["reasons"]) for one in shown]
     assert shown[0]["kind"] == "conflict"
     assert (shown[0]["stays"]["quantity"], shown[0]["row"]["units"]) == (5, "6")
     for said, expected in zip(reasons[1:6], bad.values(), strict=True):
         assert expected in said
-    assert "names no time zone" in reasons[6]
+    assert "has no time zone" in reasons[6]
     assert "units" in reasons[7]
-    assert "column at" in reasons[7], "every reason is told"
+    assert "column at" in reasons[7], "every reason is reported"
     assert ["is empty" in reasons[8], "control character" in reasons[9], "2031-01" in reasons[10]] == [True] * 3
 
     with export.open(newline="") as file:
@@ -142,7 +142,7 @@ def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_aga
     assert "recon_reasons" not in billing.value("select string_agg(metadata::text, '') from billing_usage_events")
 
 
-def test_a_dry_run_tells_by_month_and_customer_and_who_would_go_over_quota_and_changes_nothing(
+def test_a_dry_run_shows_months_customers_and_who_would_go_over_quota_and_changes_nothing(
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
     billing.record("a", 40)
@@ -155,10 +155,10 @@ def test_a_dry_run_tells_by_month_and_customer_and_who_would_go_over_quota_and_c
     ]
     before = billing.log_checksum()
     source = written(tmp_path / "audit.csv", rows)
-    told = recon("backfill-events", source, "--mapping", mapping, "--dry-run", "--json")
-    assert told.exit_code == 0, told.said
-    assert figures(told) == (4, 3, 1, 0, 0)
-    plan = told.json["plan"]
+    output = recon("backfill-events", source, "--mapping", mapping, "--dry-run", "--json")
+    assert output.exit_code == 0, output.said
+    assert figures(output) == (4, 3, 1, 0, 0)
+    plan = output.json["plan"]
     assert [(one["partition"], one["outcome"], one["events"]) for one in plan["months"]] == [
         ("2025-05", "duplicate", 1),
         ("2025-05", "inserted", 2),
@@ -190,11 +190,11 @@ def test_a_period_is_taken_from_columns_else_from_the_subscription_else_the_mont
 
 def test_rows_of_other_months_than_asked_for_are_rejected(billing: Billing, mapping: str, tmp_path: Path) -> None:
     source = written(tmp_path / "audit.csv", [row(1), row(2, at="2025-06-01T00:00:00Z")])
-    told = recon("backfill-events", source, "--mapping", mapping, "--period", "2025-06", "--json")
-    assert (told.exit_code, figures(told)) == (1, (2, 1, 0, 0, 1))
-    shown = recon("rejected", told.json["batch_id"])
-    assert "its billing month 2025-05 is none of those asked for (2025-06)" in shown.said
-    assert told.json["batch_id"][:8] in recon("backfills").out
+    output = recon("backfill-events", source, "--mapping", mapping, "--period", "2025-06", "--json")
+    assert (output.exit_code, figures(output)) == (1, (2, 1, 0, 0, 1))
+    shown = recon("rejected", output.json["batch_id"])
+    assert "its billing month 2025-05 is not among the requested ones (2025-06)" in shown.said
+    assert output.json["batch_id"][:8] in recon("backfills").out
 
 
 def test_a_table_of_the_same_database_is_a_source(billing: Billing, tmp_path: Path, mapping: str) -> None:
@@ -202,8 +202,8 @@ def test_a_table_of_the_same_database_is_a_source(billing: Billing, tmp_path: Pa
         "create table audit as select n as id, 'a' as customer, null::text as request, 1 as units, "
         "timestamptz '2025-05-17 12:00+00' as at from generate_series(1, 25) as n"
     )
-    told = recon("backfill-events", "table:audit", "--mapping", mapping, "--json")
-    assert (told.exit_code, figures(told)) == (0, (25, 25, 0, 0, 0)), told.said
+    output = recon("backfill-events", "table:audit", "--mapping", mapping, "--json")
+    assert (output.exit_code, figures(output)) == (0, (25, 25, 0, 0, 0)), output.said
     again = recon("backfill-events", "query:select * from audit where id < 5", "--mapping", mapping, "--json")
     assert figures(again) == (4, 0, 4, 0, 0)
     for source, said in (("table:nowhere", "no table 'nowhere'"), ("query:delete from audit", "it can only read")):
@@ -239,9 +239,9 @@ def test_what_the_log_itself_refuses_rejects_that_row_and_no_other(
     billing = make_billing(FOREIGN_KEY)
     rows = [row(1), row(2, "ghost", units="x"), row(3, units=13), row(4)]
     source = written(tmp_path / "audit.csv", rows)
-    told = recon("backfill-events", source, "--mapping", mapping, "--json", "--no-reconcile")
-    assert (told.exit_code, figures(told)) == (1, (4, 2, 0, 0, 2)), told.said
-    shown = recon("rejected", told.json["batch_id"], "--json").json["rows"]
+    output = recon("backfill-events", source, "--mapping", mapping, "--json", "--no-reconcile")
+    assert (output.exit_code, figures(output)) == (1, (4, 2, 0, 0, 2)), output.said
+    shown = recon("rejected", output.json["batch_id"], "--json").json["rows"]
     assert ["billing_customers has no customer 'ghost'" in shown[0]["reasons"][1], len(shown[0]["reasons"])] == [
         True,
         2,
@@ -256,8 +256,8 @@ def test_a_partitioned_log_without_a_unique_key_takes_each_request_once(
     billing = make_billing(PARTITIONED)
     rows = [row(1, units="1.25"), row(2, units="1.255"), row(1, units="1.25"), row(3, units="1.5", request="r")]
     source = written(tmp_path / "audit.csv", rows)
-    told = recon("backfill-events", source, "--mapping", mapping, "--json", "--no-reconcile")
-    assert figures(told) == (4, 2, 1, 0, 1), told.said
+    output = recon("backfill-events", source, "--mapping", mapping, "--json", "--no-reconcile")
+    assert figures(output) == (4, 2, 1, 0, 1), output.said
     again = recon("backfill-events", source, "--mapping", mapping, "--json", "--no-reconcile")
     assert figures(again) == (4, 0, 3, 0, 1)
     assert billing.value("select count(*) from billing_usage_events") == 2
@@ -271,8 +271,8 @@ def test_a_partitioned_log_without_a_unique_key_takes_each_request_once(
         ("doubled.csv", b"id,customer,customer,request,units,at\n1,a,a,,1,x\n", "twice"),
         ("missing.csv", b"id,Customer,request,units,at\n1,a,,1,x\n", "did you mean 'Customer'?"),
         ("utf16.csv", "id,customer\n1,a\n".encode("utf-16"), "encoding: utf-16"),
-        ("truncated.parquet", b"PAR1 and no more of it", "cannot be read, or ends in the middle"),
-        ("truncated.csv.gz", gzip.compress(b"id,customer,request,units,at\n" * 9, mtime=0)[:-12], "ends in the middle"),
+        ("truncated.parquet", b"PAR1 and no more of it", "cannot be read, or is truncated"),
+        ("truncated.csv.gz", gzip.compress(b"id,customer,request,units,at\n" * 9, mtime=0)[:-12], "is truncated"),
         ("array.json", b'[{"id": 1}]', "jq -c"),
     ],
 )
@@ -280,9 +280,9 @@ def test_a_file_that_cannot_be_used_says_why_and_nothing_is_inserted(
     billing: Billing, mapping: str, tmp_path: Path, name: str, content: bytes, said: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    told = recon("backfill-events", str(tmp_path / name), "--mapping", mapping, "--json")
-    assert (told.exit_code, told.json["success"]) == (1, False), told.said
-    assert said in told.json["error"] + told.json["what_to_do"]
+    output = recon("backfill-events", str(tmp_path / name), "--mapping", mapping, "--json")
+    assert (output.exit_code, output.json["success"]) == (1, False), output.said
+    assert said in output.json["error"] + output.json["what_to_do"]
     assert billing.value("select count(*) from billing_usage_events") == 0
 
 
@@ -298,25 +298,25 @@ def test_a_file_that_cannot_be_used_says_why_and_nothing_is_inserted(
             MAPPING.replace("request_id: request", "").replace("primary_key: id", ""),
             "neither request_id nor primary_key",
         ),
-        (MAPPING.replace("event_timestamp: at", "event_timestamp: {column: at, zone: Mars/One}"), "is no time zone"),
+        (MAPPING.replace("event_timestamp: at", "event_timestamp: {column: at, zone: Mars/One}"), "is not a time zone"),
     ],
 )
 def test_a_wrong_mapping_is_refused_with_the_place_of_the_mistake(
     billing: Billing, mapping: str, tmp_path: Path, text: str, said: str
 ) -> None:
     Path(mapping).write_text(text)
-    told = recon("backfill-events", written(tmp_path / "a.csv", [row(1)]), "--mapping", mapping, "--json")
-    assert told.exit_code == 2
-    assert said in told.json["error"]
+    output = recon("backfill-events", written(tmp_path / "a.csv", [row(1)]), "--mapping", mapping, "--json")
+    assert output.exit_code == 2
+    assert said in output.json["error"]
 
 
 def test_a_repair_beyond_the_budgets_is_blocked_after_the_insert_and_approve_lets_it_through(
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
     source = written(tmp_path / "audit.csv", [row(number, f"c{number}") for number in range(60)])
-    told = recon("backfill-events", source, "--mapping", mapping, "--json", RECON_MAX_REPAIRS="10")
-    assert (told.exit_code, told.json["reconcile"]["blocked"]) == (3, True), told.said
-    assert (billing.counters(), figures(told)[:2]) == ({}, (60, 60))
+    output = recon("backfill-events", source, "--mapping", mapping, "--json", RECON_MAX_REPAIRS="10")
+    assert (output.exit_code, output.json["reconcile"]["blocked"]) == (3, True), output.said
+    assert (billing.counters(), figures(output)[:2]) == ({}, (60, 60))
     approved = recon(
         "backfill-events", source, "--mapping", mapping, "--approve", "INC-1", "--json", RECON_MAX_REPAIRS="10"
     )

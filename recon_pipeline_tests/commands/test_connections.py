@@ -1,4 +1,4 @@
-"""Databases that are not there, not open to us, or not what they should be: told clearly, without a password."""
+"""Databases that are not there, not open to us, or not what they should be: reported clearly, without a password."""
 
 from collections.abc import Iterator
 
@@ -46,73 +46,73 @@ def guarded_url(own_server: OwnServer) -> str:
         (f"{NOBODY}?pgbouncer=true", 'invalid connection option "pgbouncer"'),
     ],
 )
-def test_a_server_out_of_reach_is_told_with_its_address_and_without_its_password(
+def test_a_server_out_of_reach_is_reported_with_its_address_and_without_its_password(
     command: tuple[str, ...], url: str, said: str
 ) -> None:
-    told = recon(*command, DATABASE_URL=url)
-    assert told.exit_code == 1
-    assert said in told.said.replace('\\"', '"')
-    assert "postgresql://app:***@" in told.said
-    assert "DATABASE_URL" in told.said
+    output = recon(*command, DATABASE_URL=url)
+    assert output.exit_code == 1
+    assert said in output.said.replace('\\"', '"')
+    assert "postgresql://app:***@" in output.said
+    assert "DATABASE_URL" in output.said
     if "sslmode" not in url:  # what a driver says of a parameter's value is the driver's to say
-        assert PASSWORD not in told.out + told.err
+        assert PASSWORD not in output.out + output.err
 
 
 @pytest.mark.usefixtures("orchestrated")
 @pytest.mark.parametrize("command", [*COMMANDS, A_RUN])
-def test_a_wrong_password_is_told_as_a_refused_login_and_never_printed(
+def test_a_wrong_password_is_reported_as_a_refused_login_and_never_printed(
     guarded_url: str, command: tuple[str, ...]
 ) -> None:
-    told = recon(*command, DATABASE_URL=guarded_url.replace(PASSWORD, f"{PASSWORD}-wrong"))
-    assert told.exit_code == 1
-    assert "refused the login" in told.said
-    assert "Check user and password in DATABASE_URL." in told.said
-    assert PASSWORD not in told.out + told.err
+    output = recon(*command, DATABASE_URL=guarded_url.replace(PASSWORD, f"{PASSWORD}-wrong"))
+    assert output.exit_code == 1
+    assert "refused the login" in output.said
+    assert "Check user and password in DATABASE_URL." in output.said
+    assert PASSWORD not in output.out + output.err
 
 
 @pytest.mark.usefixtures("orchestrated")
 def test_the_right_password_is_never_printed_either(guarded_url: str) -> None:
     for command in (("init",), ("doctor",), ("doctor", "--json"), ("status", "--json")):
-        told = recon(*command, DATABASE_URL=guarded_url)
-        assert "guarded:***@" in told.said
-        assert PASSWORD not in told.out + told.err
+        output = recon(*command, DATABASE_URL=guarded_url)
+        assert "guarded:***@" in output.said
+        assert PASSWORD not in output.out + output.err
 
 
 @pytest.mark.usefixtures("orchestrated")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_database_that_does_not_exist_is_named(own_server: OwnServer, command: tuple[str, ...]) -> None:
-    told = recon(*command, DATABASE_URL=own_server.url("no_such_database"))
-    assert told.exit_code == 1
-    assert "no_such_database" in told.said
-    assert "does not exist" in told.said
+    output = recon(*command, DATABASE_URL=own_server.url("no_such_database"))
+    assert output.exit_code == 1
+    assert "no_such_database" in output.said
+    assert "does not exist" in output.said
 
 
 def test_a_billing_database_is_never_taken_for_dagsters_records(make_billing: MakeBilling) -> None:
     billing = make_billing()
     billing.add_event("a", 3)
 
-    told = recon("reconcile", "--period", "2025-05", "--json", DAGSTER_PG_URL=None)
+    output = recon("reconcile", "--period", "2025-05", "--json", DAGSTER_PG_URL=None)
 
-    assert told.exit_code == 2
-    assert "DAGSTER_PG_URL is not" in told.json["error"]
-    assert "DAGSTER_PG_URL=postgresql://" in told.json["what_to_do"]
+    assert output.exit_code == 2
+    assert "DAGSTER_PG_URL is not" in output.json["error"]
+    assert "DAGSTER_PG_URL=postgresql://" in output.json["what_to_do"]
     assert billing.value("select count(*) from pg_class where relname = 'event_logs'") == 0
     assert billing.counters() == {}
 
 
 @pytest.mark.usefixtures("patient_dagster")
-def test_dagsters_storage_out_of_reach_is_told_before_anything_is_changed(make_billing: MakeBilling) -> None:
+def test_dagsters_storage_out_of_reach_is_reported_before_anything_is_changed(make_billing: MakeBilling) -> None:
     billing = make_billing()
     billing.add_event("a", 3)
 
-    told = recon("reconcile", "--period", "2025-05", "--json", DAGSTER_PG_URL=NOBODY)
+    output = recon("reconcile", "--period", "2025-05", "--json", DAGSTER_PG_URL=NOBODY)
 
-    assert told.exit_code == 1
-    assert "Dagster's storage cannot be reached" in told.json["error"]
-    assert "Connection refused" in told.json["error"]
-    assert told.json["changed"] == "No counter was changed."
-    assert "DAGSTER_PG_URL" in told.json["what_to_do"]
-    assert PASSWORD not in told.out + told.err
+    assert output.exit_code == 1
+    assert "Dagster's storage cannot be reached" in output.json["error"]
+    assert "Connection refused" in output.json["error"]
+    assert output.json["changed"] == "No counter was changed."
+    assert "DAGSTER_PG_URL" in output.json["what_to_do"]
+    assert PASSWORD not in output.out + output.err
     assert billing.counters() == {}
 
 
@@ -122,9 +122,9 @@ def test_runs_are_never_recorded_in_a_folder_without_dagster_yaml(
 ) -> None:
     make_billing()
     home = home or str(tmp_path_factory.mktemp("empty"))
-    told = recon("reconcile", "--period", "2025-05", "--json", DAGSTER_HOME=home)
-    assert told.exit_code == 2
-    assert f"DAGSTER_HOME is {home}, which holds no dagster.yaml" in told.json["error"]
+    output = recon("reconcile", "--period", "2025-05", "--json", DAGSTER_HOME=home)
+    assert output.exit_code == 2
+    assert f"DAGSTER_HOME is {home}, which holds no dagster.yaml" in output.json["error"]
 
 
 @pytest.fixture
@@ -139,12 +139,12 @@ def standby_url(own_server: OwnServer) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("orchestrated")
-def test_a_standby_is_refused_by_name_and_told_to_be_pointed_at_the_primary(standby_url: str) -> None:
+def test_a_standby_is_refused_by_name_and_the_fix_names_the_primary(standby_url: str) -> None:
     init = recon("init", DATABASE_URL=standby_url)
     doctor = recon("doctor", "--json", DATABASE_URL=standby_url)
     reconcile = recon("reconcile", "--period", "2025-05", "--json", DATABASE_URL=standby_url)
 
-    assert [told.exit_code for told in (init, doctor, reconcile)] == [1, 1, 1]
+    assert [output.exit_code for output in (init, doctor, reconcile)] == [1, 1, 1]
     (primary,) = [finding for finding in doctor.json["findings"] if finding["requirement"] == "primary"]
     assert (primary["verdict"], primary["mend"]) == ("fail", "Point DATABASE_URL at the primary.")
     for said in (init.said, reconcile.said):

@@ -36,21 +36,21 @@ def test_json_on_stdout_is_one_object_and_a_run_over_all_months_begins_with_the_
     before = BillingMonth.parse("2025-05")
     billing.add_event("b", 7, period=(before.start, before.end))
 
-    told = run("reconcile", "--all", "--json", RECON_START_PERIOD=current.key)
+    output = run("reconcile", "--all", "--json", RECON_START_PERIOD=current.key)
 
-    assert (told.returncode, told.stdout.count("\n")) == (0, 1), told.stderr
-    assert json.loads(told.stdout)["partitions"] == [current.key]
-    assert "Warning" not in told.stderr
+    assert (output.returncode, output.stdout.count("\n")) == (0, 1), output.stderr
+    assert json.loads(output.stdout)["partitions"] == [current.key]
+    assert "Warning" not in output.stderr
     assert billing.counters(period=(current.start, current.end)) == {"a": 7}
     assert billing.counters(period=(before.start, before.end)) == {}
 
 
 def test_a_blocked_run_exits_3_with_one_json_object_and_without_a_traceback(billing: Billing) -> None:
     billing.add_counter("a", 60)
-    told = run("reconcile", "--period", "2025-05", "--json")
-    assert told.returncode == 3, told.stderr
-    assert json.loads(told.stdout)["blocked"] is True
-    assert "Traceback" not in told.stdout + told.stderr
+    output = run("reconcile", "--period", "2025-05", "--json")
+    assert output.returncode == 3, output.stderr
+    assert json.loads(output.stdout)["blocked"] is True
+    assert "Traceback" not in output.stdout + output.stderr
 
 
 @pytest.mark.timeout(150)
@@ -66,12 +66,12 @@ def test_a_run_that_is_interrupted_says_so_and_its_record_does_too(billing: Bill
         )
         wait_until_blocked(billing, PRODUCT, seconds=60)  # a process that starts beside others
         process.send_signal(signal.SIGINT)
-        told, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 1
-    assert "was interrupted, by Ctrl-C or SIGTERM" in " ".join(told.split()), told
-    assert "What to do: Start it again" in " ".join(told.split())
-    assert "Traceback" not in told
+    assert "was interrupted, by Ctrl-C or SIGTERM" in " ".join(output.split()), output
+    assert "What to do: Start it again" in " ".join(output.split())
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
@@ -79,8 +79,8 @@ def test_a_terminal_without_unicode_gets_the_error_and_no_traceback_with_a_passw
     make_billing: MakeBilling, variables: dict[str, str]
 ) -> None:
     url = "postgresql://app:hunter2secret@127.0.0.1:1/billing"
-    told = run("init", DATABASE_URL=url, **variables)
-    assert told.returncode == 1
-    assert "could not be reached" in told.stderr
-    assert "Traceback" not in told.stderr
-    assert "hunter2secret" not in told.stdout + told.stderr
+    output = run("init", DATABASE_URL=url, **variables)
+    assert output.returncode == 1
+    assert "could not be reached" in output.stderr
+    assert "Traceback" not in output.stderr
+    assert "hunter2secret" not in output.stdout + output.stderr

@@ -43,7 +43,7 @@ def data_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder / "data"
 
 
-def test_the_demo_tells_a_true_story_and_the_same_seed_tells_it_again(
+def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context():

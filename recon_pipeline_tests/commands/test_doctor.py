@@ -12,22 +12,22 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 
 from recon_pipeline.core.findings import Verdict
 from recon_pipeline.faces.doctor import SCHEDULE
-from recon_pipeline_tests.commands.conftest import MakeBilling, Told, beating_daemon, recon
+from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, beating_daemon, recon
 
 
-def findings(told: Told) -> dict[str, dict[str, Any]]:
+def findings(output: CommandResult) -> dict[str, dict[str, Any]]:
     """The findings of `--json`, by requirement."""
-    assert set(told.json) == {"success", "findings"}
-    found = {finding["requirement"]: finding for finding in told.json["findings"]}
-    assert len(found) == len(told.json["findings"])
+    assert set(output.json) == {"success", "findings"}
+    found = {finding["requirement"]: finding for finding in output.json["findings"]}
+    assert len(found) == len(output.json["findings"])
     for finding in found.values():
         assert set(finding) == {"requirement", "verdict", "detail", "mend"}
         assert bool(finding["mend"]) or finding["verdict"] != Verdict.FAIL
     return found
 
 
-def with_verdict(told: Told, verdict: Verdict) -> set[str]:
-    return {name for name, finding in findings(told).items() if finding["verdict"] == verdict}
+def with_verdict(output: CommandResult, verdict: Verdict) -> set[str]:
+    return {name for name, finding in findings(output).items() if finding["verdict"] == verdict}
 
 
 def test_a_good_database_with_a_live_daemon_passes(
@@ -35,9 +35,9 @@ def test_a_good_database_with_a_live_daemon_passes(
 ) -> None:
     make_billing()
     beating_daemon(dagster_instance)
-    told = recon("doctor", "--json")
-    assert told.exit_code == 0, told.said
-    assert with_verdict(told, Verdict.FAIL) == set()
+    output = recon("doctor", "--json")
+    assert output.exit_code == 0, output.said
+    assert with_verdict(output, Verdict.FAIL) == set()
     shown = recon("doctor")
     assert shown.exit_code == 0
     assert "Everything a run relies on is there." in shown.out
@@ -88,10 +88,10 @@ def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_fix(
 ) -> None:
     make_billing(breakage)
     beating_daemon(dagster_instance)
-    told = recon("doctor", "--json")
-    assert told.exit_code == 1
-    assert with_verdict(told, Verdict.FAIL) == set(requirement.split(","))
-    assert all(fix in findings(told)[name]["mend"] for name in requirement.split(","))
+    output = recon("doctor", "--json")
+    assert output.exit_code == 1
+    assert with_verdict(output, Verdict.FAIL) == set(requirement.split(","))
+    assert all(fix in findings(output)[name]["mend"] for name in requirement.split(","))
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_fix(
         ),
     ],
 )
-def test_what_is_merely_different_is_noted_and_stands_in_nobodys_way(
+def test_what_is_only_different_is_noted_and_prevents_no_run(
     make_billing: MakeBilling, dagster_instance: DagsterInstance, difference: str, requirement: str
 ) -> None:
     make_billing(difference)
     beating_daemon(dagster_instance)
-    told = recon("doctor", "--json")
-    assert told.exit_code == 0
+    output = recon("doctor", "--json")
+    assert output.exit_code == 0
     # The tests' role is the tables' owner, who could change events.
-    assert with_verdict(told, Verdict.NOTE) == {*requirement.split(","), "event log is sacred", "alerts"}
+    assert with_verdict(output, Verdict.NOTE) == {*requirement.split(","), "event log is sacred", "alerts"}
 
 
 def switch_off(instance: DagsterInstance) -> None:
@@ -148,10 +148,10 @@ def test_a_schedule_that_nobody_runs_fails(
 ) -> None:
     make_billing()
     breakage(dagster_instance)
-    told = recon("doctor", "--json")
-    assert told.exit_code == 1
-    assert with_verdict(told, Verdict.FAIL) == {"schedule"}
-    schedule = findings(told)["schedule"]
+    output = recon("doctor", "--json")
+    assert output.exit_code == 1
+    assert with_verdict(output, Verdict.FAIL) == {"schedule"}
+    schedule = findings(output)["schedule"]
     assert said in schedule["detail"]
     assert fix in schedule["mend"]
 
@@ -161,12 +161,12 @@ def test_dagsters_storage_that_is_not_named_fails_and_the_rest_is_looked_at_all_
     make_billing: MakeBilling, url: str | None
 ) -> None:
     make_billing()
-    told = recon("doctor", "--json", DAGSTER_PG_URL=url)
-    assert told.exit_code == 1
-    assert with_verdict(told, Verdict.FAIL) == {"Dagster storage"}
-    assert "DAGSTER_PG_URL" in findings(told)["Dagster storage"]["mend"]
-    assert "limits" in findings(told)
-    assert "hunter2secret" not in told.out + told.err
+    output = recon("doctor", "--json", DAGSTER_PG_URL=url)
+    assert output.exit_code == 1
+    assert with_verdict(output, Verdict.FAIL) == {"Dagster storage"}
+    assert "DAGSTER_PG_URL" in findings(output)["Dagster storage"]["mend"]
+    assert "limits" in findings(output)
+    assert "hunter2secret" not in output.out + output.err
 
 
 def test_doctor_changes_nothing(make_billing: MakeBilling) -> None:

@@ -40,9 +40,9 @@ def denied(billing: Billing) -> Billing:
 
 def test_every_figure_of_a_key_is_what_the_log_says(denied: Billing, orchestrated: None) -> None:
     recon("reconcile", *MAY_ONLY)
-    told = recon("explain", "--customer", CUSTOMER, *MAY_ONLY, "--json")
-    assert told.exit_code == 0
-    (one,) = told.json["explanations"]
+    output = recon("explain", "--customer", CUSTOMER, *MAY_ONLY, "--json")
+    assert output.exit_code == 0
+    (one,) = output.json["explanations"]
 
     assert (one["key"]["usage_count"], one["difference"]) == (55, 0)
     sums = one["sums"]
@@ -71,13 +71,13 @@ def test_every_figure_of_a_key_is_what_the_log_says(denied: Billing, orchestrate
     ]
 
 
-def test_a_person_is_told_the_same_in_words(denied: Billing, orchestrated: None) -> None:
+def test_a_person_reads_the_same_in_words(denied: Billing, orchestrated: None) -> None:
     denied.subscribe(CUSTOMER, status="active")
     recon("hold", "--customer", CUSTOMER, "--reason", "TICKET-9", "--until", "1h")
-    told = recon("explain", "--customer", CUSTOMER)
+    output = recon("explain", "--customer", CUSTOMER)
 
-    assert told.exit_code == 0
-    assert CUSTOMER in told.out
+    assert output.exit_code == 0
+    assert CUSTOMER in output.out
     for sentence in (
         "90: 35 above the event sum",
         "55 in 8 events",
@@ -87,30 +87,30 @@ def test_a_person_is_told_the_same_in_words(denied: Billing, orchestrated: None)
         "5 events with 25 units arrived more than an hour after they happened, the last of them by 30.0 hours",
         "Held by",
     ):
-        assert sentence in told.said
+        assert sentence in output.said
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "told"),
+    ("start", "end", "output"),
     [
         ("2025-05-01", "infinity", "2025-05-01 to infinity"),
         ("-infinity", "20000-01-01", "-infinity to 20000-01-01"),
     ],
 )
 def test_a_subscription_of_any_dates_is_explained(
-    denied: Billing, orchestrated: None, start: str, end: str, told: str
+    denied: Billing, orchestrated: None, start: str, end: str, output: str
 ) -> None:
     denied.query("update billing_subscriptions set current_period_start = %s, current_period_end = %s", start, end)
 
-    assert told in recon("explain", "--customer", CUSTOMER).said
+    assert output in recon("explain", "--customer", CUSTOMER).said
 
 
 def test_the_report_is_one_file_that_loads_nothing_and_quotes_every_name(
     denied: Billing, orchestrated: None, tmp_path: Path
 ) -> None:
-    told = recon("explain", "--customer", CUSTOMER, "--html", str(tmp_path / "report.html"), "--json")
+    output = recon("explain", "--customer", CUSTOMER, "--html", str(tmp_path / "report.html"), "--json")
 
-    assert told.json["report"] == str(tmp_path / "report.html")
+    assert output.json["report"] == str(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(page) < 200_000
     assert "cus_&lt;b&gt;[red]&amp;1" in page
@@ -158,10 +158,10 @@ def test_what_is_shown_is_bounded_however_much_there_is(billing: Billing, orches
         MAY[0],
     )
 
-    told = recon("explain", "--customer", "many", *MAY_ONLY, "--json").json
+    output = recon("explain", "--customer", "many", *MAY_ONLY, "--json").json
 
-    assert (len(told["keys"]), len(told["explanations"])) == (KEYS_SHOWN, KEYS_EXPLAINED)
-    (longest,) = [one for one in told["explanations"] if one["sums"]["event_count"]]
+    assert (len(output["keys"]), len(output["explanations"])) == (KEYS_SHOWN, KEYS_EXPLAINED)
+    (longest,) = [one for one in output["explanations"] if one["sums"]["event_count"]]
     assert longest["sums"]["event_count"] == 3_000
     assert len(longest["producers"]) == len(longest["bursts"]) == ROWS_SHOWN
 
@@ -171,9 +171,9 @@ def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billin
     for period in (MAY, JUNE, (ahead, ahead + timedelta(days=30))):
         billing.add_counter("a", 1, period=period)
 
-    told = recon("explain", "--customer", "a", "--json").json
+    output = recon("explain", "--customer", "a", "--json").json
 
-    assert [one["key"]["period_start"][:7] for one in told["explanations"]] == ["2025-06"]
+    assert [one["key"]["period_start"][:7] for one in output["explanations"]] == ["2025-06"]
     assert "Other periods" in recon("explain", "--customer", "a").out
 
 
@@ -186,9 +186,9 @@ def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billin
         (("--customer", "a", "--html", "/no/such/folder/x.html"), 2, "there is no folder /no/such/folder"),
     ],
 )
-def test_what_cannot_be_explained_is_told(
+def test_what_cannot_be_explained_is_an_error(
     billing: Billing, orchestrated: None, arguments: tuple[str, ...], exit_code: int, said: str
 ) -> None:
-    told = recon("explain", *arguments, "--json")
-    assert told.exit_code == exit_code
-    assert said in told.json["error"]
+    output = recon("explain", *arguments, "--json")
+    assert output.exit_code == exit_code
+    assert said in output.json["error"]

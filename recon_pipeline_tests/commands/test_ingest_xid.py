@@ -106,10 +106,10 @@ def test_init_adds_one_column_its_default_an_index_and_three_triggers_and_nothin
     billing = make_billing("drop table billing_subscriptions", template="billing")
     before = {row[0] for row in billing.query(SHAPE)}
 
-    told = recon("init")
+    output = recon("init")
 
-    assert told.exit_code == 0
-    assert "Runs will be incremental" in told.said
+    assert output.exit_code == 0
+    assert "Runs will be incremental" in output.said
     after = {row[0] for row in billing.query(SHAPE)}
     assert before <= after
     note = "FOR EACH STATEMENT EXECUTE FUNCTION recon.note_changed_events()"
@@ -157,13 +157,13 @@ def test_the_log_is_not_rewritten_old_events_stay_as_they_are_and_new_ones_know_
 def test_init_run_again_changes_nothing(make_billing: MakeBilling) -> None:
     billing = make_billing()
     before = billing.query(CATALOG_ROWS)
-    told = recon("init")
-    assert (told.exit_code, told.err) == (0, ""), "no statement was run"
-    assert "Runs will be incremental" in told.said
+    output = recon("init")
+    assert (output.exit_code, output.err) == (0, ""), "no statement was run"
+    assert "Runs will be incremental" in output.said
     assert billing.query(CATALOG_ROWS) == before
 
 
-def test_under_full_speed_writers_nobody_fails_or_waits_long_and_no_increment_is_lost(
+def test_under_full_speed_writers_no_writer_fails_or_waits_long_and_no_increment_is_lost(
     make_billing: MakeBilling,
 ) -> None:
     billing = make_billing(FILL, template="billing")
@@ -182,13 +182,13 @@ def test_under_full_speed_writers_nobody_fails_or_waits_long_and_no_increment_is
             for customer in customers(4):
                 start(write, customer)
             wait_until(lambda: len(waits) > 200)
-            told = recon("init")
+            output = recon("init")
             recorded = len(waits)
             wait_until(lambda: len(waits) > recorded + 200)
         finally:
             stop.append(True)
 
-    assert told.exit_code == 0, told.said
+    assert output.exit_code == 0, output.said
     assert is_incremental()
     assert max(waits) < LONGEST_WAIT_SECONDS
     assert billing.counters() == billing.event_sums()
@@ -198,7 +198,7 @@ def test_under_full_speed_writers_nobody_fails_or_waits_long_and_no_increment_is
         assert billing.record("customer_0000", 5)
 
 
-def test_a_lock_that_stays_held_is_told_and_the_next_init_goes_on_where_it_was(
+def test_a_lock_that_is_never_free_is_reported_and_the_next_init_continues_where_it_was(
     make_billing: MakeBilling, impatient: None
 ) -> None:
     billing = make_billing(template="billing")
@@ -210,12 +210,12 @@ def test_a_lock_that_stays_held_is_told_and_the_next_init_goes_on_where_it_was(
             if "set default" in step:
                 writer.record("a", 3)
 
-        with pytest.raises(ReconError) as told:
+        with pytest.raises(ReconError) as output:
             prepare(BillingDatabase(billing.url), with_billing_tables=False, on_step=hold_up_the_default)
 
-    assert told.value.what == f"A lock on {LOG} was held by somebody else in each of 2 attempts."
-    assert "runs will read the whole log until this is done" in told.value.changed
-    assert "pg_stat_activity" in told.value.fix
+    assert output.value.what == f"A lock on {LOG} was held by somebody else in each of 2 attempts."
+    assert "runs will read the whole log until this is done" in output.value.changed
+    assert "pg_stat_activity" in output.value.fix
     assert len(steps) == 2
     assert mode() == ("full", f"{LOG}.ingest_xid is not filled with pg_current_xact_id()")
     run = run_may()
@@ -240,8 +240,8 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(
             return True
 
         monkeypatch.setattr(ingest_xid, "is_lock_not_had", give_back)  # asked after the first attempt failed
-        told = recon("init")
-    assert told.exit_code == 0, told.said
+        output = recon("init")
+    assert output.exit_code == 0, output.said
     assert is_incremental()
 
 
@@ -261,9 +261,9 @@ def test_an_index_left_by_a_build_that_was_killed_is_found_and_built_again(
     assert finding("mode")["mend"] == "recon init"
     assert run_may()["mode_reason"] == reason
 
-    told = recon("init")
-    assert (told.exit_code, told.out.count("Runs will be incremental")) == (0, 1), told.said
-    assert f"drop index concurrently if exists public.{LOG}_ingest_xid_idx;" in told.err
+    output = recon("init")
+    assert (output.exit_code, output.out.count("Runs will be incremental")) == (0, 1), output.said
+    assert f"drop index concurrently if exists public.{LOG}_ingest_xid_idx;" in output.err
     assert xid_indexes(billing) == [(LOG, True)]
     assert is_incremental()
 
@@ -298,12 +298,12 @@ def test_an_index_that_a_dba_builds_again_beside_ours_leaves_runs_incremental(bi
     assert xid_indexes(billing) == [(LOG, True)]
 
 
-def test_a_step_that_runs_and_does_not_help_is_told_and_does_not_go_on_for_ever(make_billing: MakeBilling) -> None:
+def test_a_step_that_runs_and_does_not_help_is_reported_and_does_not_go_on_for_ever(make_billing: MakeBilling) -> None:
     make_billing(f"create index {LOG}_ingest_xid_idx on {LOG} (quantity)", template="billing")
-    told = recon("init")
-    assert told.exit_code == 1
-    assert f"{LOG} has no index on ingest_xid, and this was run 5 times and did not help" in told.err
-    assert "Run that statement by hand" in told.err
+    output = recon("init")
+    assert output.exit_code == 1
+    assert f"{LOG} has no index on ingest_xid, and this was run 5 times and did not help" in output.err
+    assert "Run that statement by hand" in output.err
     assert mode()[0] == "full"
 
 

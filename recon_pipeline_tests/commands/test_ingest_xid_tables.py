@@ -185,8 +185,8 @@ def test_names_that_must_be_quoted_are(make_billing: MakeBilling) -> None:
         """,
         template="billing",
     )
-    told = recon("init")
-    assert told.exit_code == 0, told.said
+    output = recon("init")
+    assert output.exit_code == 0, output.said
     assert is_incremental()
     assert len(xid_indexes(billing)) == 5
 
@@ -217,10 +217,10 @@ def test_a_log_that_cannot_be_prepared_is_left_as_it_is_and_every_command_says_w
     columns = f"select attname, attnum, atthasdef from pg_attribute where attrelid = '{LOG}'::regclass order by 2"
     before = billing.query(columns)
 
-    told = recon("init")
+    output = recon("init")
 
-    assert (told.exit_code, told.err) == (0, "")
-    assert f"Runs will be in full mode, reading the whole log: {reason}." in told.said
+    assert (output.exit_code, output.err) == (0, "")
+    assert f"Runs will be in full mode, reading the whole log: {reason}." in output.said
     assert mode() == ("full", reason)
     assert billing.query(columns) == before
     assert billing.query(TRIGGERS) == []
@@ -241,9 +241,9 @@ def test_what_is_not_the_applications_log_is_left_as_it_is_and_refused(
     make_billing: MakeBilling, breakage: str, said: str
 ) -> None:
     billing = make_billing(breakage, template="billing")
-    told = recon("init")
-    assert (told.exit_code, told.err) == (0, "")
-    assert f"The log was left as it is, and runs will be refused: {said}." in told.said
+    output = recon("init")
+    assert (output.exit_code, output.err) == (0, "")
+    assert f"The log was left as it is, and runs will be refused: {said}." in output.said
     assert finding(f"{LOG} columns")["verdict"] == "fail"
     assert said in recon("reconcile", *MAY).said
     assert "ingest_xid" not in [name for (name,) in billing.query("select attname::text from pg_attribute")]
@@ -263,11 +263,11 @@ def test_without_a_unique_request_id_doctor_says_what_index_to_create_and_duplic
     make_billing: MakeBilling,
 ) -> None:
     billing = make_billing(NO_UNIQUE, template="billing")
-    told = recon("init")
+    output = recon("init")
     reason = f"{LOG} has no index on request_id to find repeated ones by"
-    assert f"Runs will be in full mode, reading the whole log: {reason}." in told.said
+    assert f"Runs will be in full mode, reading the whole log: {reason}." in output.said
     assert mode() == ("full", reason)
-    (create,) = statements(told)
+    (create,) = statements(output)
     assert finding("mode")["mend"] == finding("request ids")["mend"] == f"{create};"
     billing.add_event("a", 3, request_id="twice")
     assert (run_may()["mode"], billing.counters()) == ("full", {"a": 3})
@@ -285,10 +285,10 @@ def test_without_a_unique_request_id_doctor_says_what_index_to_create_and_duplic
 
 def test_each_partition_without_an_index_on_request_ids_is_named_with_its_statement(make_billing: MakeBilling) -> None:
     billing = make_billing(f"{TWO_LEVELS} drop index {LOG}_gateway_name_request_id_idx", template="billing")
-    told = recon("init")
+    output = recon("init")
     assert mode()[0] == "full"
-    assert len(statements(told)) == 3
-    for statement in statements(told):
+    assert len(statements(output)) == 3
+    for statement in statements(output):
         billing.query(statement)
     assert is_incremental()
     assert finding("request ids")["mend"] == ""
@@ -315,9 +315,9 @@ def test_without_ingest_xid_everything_works_in_full_mode_and_says_how_to_change
     make_billing: MakeBilling,
 ) -> None:
     billing = make_billing(template="billing")
-    told = recon("init", "--without-ingest-xid")
+    output = recon("init", "--without-ingest-xid")
     reason = f"{LOG} has no column ingest_xid"
-    assert f"Runs will be in full mode, reading the whole log: {reason}." in told.said
+    assert f"Runs will be in full mode, reading the whole log: {reason}." in output.said
     assert mode() == ("full", reason)
     assert finding("mode")["mend"] == "recon init"
     billing.add_event("a", 3)
@@ -359,7 +359,7 @@ def foreign_log(own_roles: OwnServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.mark.parametrize("prepare", ["", NO_UNIQUE + f"create index on {LOG} (request_id)", ONE_LEVEL])
-def test_a_log_of_somebody_else_is_read_in_full_until_its_owner_has_run_what_init_shows(
+def test_a_log_of_another_owner_is_read_in_full_until_its_owner_has_run_what_init_shows(
     foreign_log: tuple[Billing, str], prepare: str
 ) -> None:
     billing, owner_url = foreign_log
@@ -368,13 +368,13 @@ def test_a_log_of_somebody_else_is_read_in_full_until_its_owner_has_run_what_ini
         for table in (LOG, "log_2025_04", "log_2025_05"):
             billing.query(f"alter table {table} owner to log_owner; grant select on {table} to runner")
 
-    told = recon("init")
+    output = recon("init")
 
-    assert told.exit_code == 0, told.said
-    assert f"role runner may not alter {LOG}. To change that, its owner log_owner runs" in told.said
+    assert output.exit_code == 0, output.said
+    assert f"role runner may not alter {LOG}. To change that, its owner log_owner runs" in output.said
     assert mode() == ("full", f"{LOG} has no column ingest_xid")
     assert run_may()["mode"] == "full"
-    shown = statements(told)
+    shown = statements(output)
     with connected(owner_url, autocommit=True) as owner:
         for statement in shown:
             owner.execute(statement.encode())
@@ -404,8 +404,8 @@ def test_what_init_prints_makes_runs_incremental_in_a_fresh_database(
     monkeypatch.setenv("DATABASE_URL", url.replace("postgres@", "recon_pipeline@"))
     assert "add column if not exists ingest_xid" not in recon("init", "--print", "--without-ingest-xid").out
 
-    told = recon("init")
+    output = recon("init")
 
-    assert (told.exit_code, told.err) == (0, ""), told.said
-    assert "Runs will be incremental" in told.said
+    assert (output.exit_code, output.err) == (0, ""), output.said
+    assert "Runs will be incremental" in output.said
     assert is_incremental()

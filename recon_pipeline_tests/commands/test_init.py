@@ -105,8 +105,8 @@ def test_init_without_ingest_xid_takes_no_lock_of_the_applications_tables(
 ) -> None:
     billing = make_billing(template="billing")
     with holding(billing, f"lock table {EVENTS}, {COUNTERS}, {SUBSCRIPTIONS} in access exclusive mode"):
-        told = recon("init", "--without-ingest-xid")
-    assert told.exit_code == 0, told.said
+        output = recon("init", "--without-ingest-xid")
+    assert output.exit_code == 0, output.said
 
 
 def test_init_with_billing_tables_prepares_an_empty_database_for_the_whole_pipeline(make_billing: MakeBilling) -> None:
@@ -122,9 +122,9 @@ def test_init_with_billing_tables_prepares_an_empty_database_for_the_whole_pipel
 
 def test_init_with_billing_tables_refuses_to_complete_half_an_application(make_billing: MakeBilling) -> None:
     billing = make_billing(f"drop table {COUNTERS}", template="billing")
-    told = recon("init", "--with-billing-tables")
-    assert told.exit_code == 1
-    assert f"only {EVENTS}, {SUBSCRIPTIONS} is there" in told.said
+    output = recon("init", "--with-billing-tables")
+    assert output.exit_code == 1
+    assert f"only {EVENTS}, {SUBSCRIPTIONS} is there" in output.said
     assert billing.value("select to_regnamespace('recon')") is None
 
 
@@ -146,14 +146,16 @@ def test_two_at_once_do_the_work_once(make_billing: MakeBilling) -> None:
     assert billing.value("select count(*) from pg_trigger where tgname like 'recon_note_%'") == 3
 
 
-def test_a_lock_that_stays_held_is_told_and_nothing_was_changed(make_billing: MakeBilling, impatient: None) -> None:
+def test_a_lock_that_is_never_free_is_reported_and_nothing_was_changed(
+    make_billing: MakeBilling, impatient: None
+) -> None:
     billing = make_billing(template="billing")
     with holding(billing, HOLD_MIGRATIONS):
-        told = recon("init")
-    assert told.exit_code == 1
-    assert "was held by somebody else in each of 2 attempts" in told.err
-    assert "Nothing was changed." in told.err
-    assert "pg_stat_activity" in told.err
+        output = recon("init")
+    assert output.exit_code == 1
+    assert "was held by somebody else in each of 2 attempts" in output.err
+    assert "Nothing was changed." in output.err
+    assert "pg_stat_activity" in output.err
     assert billing.value("select to_regnamespace('recon')") is None
 
 
@@ -167,25 +169,25 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(make_billing: MakeBilli
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(migrate, "is_lock_not_had", give_back)  # asked after the first attempt failed
-            told = recon("init")
-    assert told.exit_code == 0, told.said
+            output = recon("init")
+    assert output.exit_code == 0, output.said
 
 
-def test_a_locked_table_of_schema_recon_is_told_as_a_lock(make_billing: MakeBilling, impatient: None) -> None:
+def test_a_locked_table_of_schema_recon_is_reported_as_a_lock(make_billing: MakeBilling, impatient: None) -> None:
     billing = make_billing()
     with holding(billing, "lock table recon.schema_version in access exclusive mode"):
-        told = recon("init")
-    assert told.exit_code == 1
-    assert "A lock or a time limit was not met" in told.err
-    assert "pg_stat_activity" in told.err
+        output = recon("init")
+    assert output.exit_code == 1
+    assert "A lock or a time limit was not met" in output.err
+    assert "pg_stat_activity" in output.err
 
 
 def test_a_database_prepared_by_a_newer_release_is_left_alone(make_billing: MakeBilling) -> None:
     make_billing("update recon.schema_version set version_num = '9999'")
-    told = recon("init")
-    assert told.exit_code == 1
-    assert "Schema recon is at version 9999, which this code" in told.err
-    assert "Nothing was changed." in told.err
+    output = recon("init")
+    assert output.exit_code == 1
+    assert "Schema recon is at version 9999, which this code" in output.err
+    assert "Nothing was changed." in output.err
 
 
 def test_a_half_prepared_schema_is_completed(make_billing: MakeBilling) -> None:
@@ -194,21 +196,21 @@ def test_a_half_prepared_schema_is_completed(make_billing: MakeBilling) -> None:
     assert billing.value("select version_num from recon.schema_version") == SCHEMA_VERSION
 
 
-def test_a_role_that_may_not_create_a_schema_is_told_the_statement_for_the_owner(own_server: OwnServer) -> None:
+def test_a_role_that_may_not_create_a_schema_gets_the_statement_for_the_owner(own_server: OwnServer) -> None:
     url = own_server.create_database("forbidden", make_billing_tables)
     with connected(url, autocommit=True) as connection:
         connection.execute("drop role if exists powerless")
         connection.execute("create role powerless login")
-        told = recon("init", DATABASE_URL=url.replace("postgres@", "powerless@"))
-        assert told.exit_code == 1
-        assert "Role powerless may not create a schema in forbidden." in told.err
-        assert "create schema recon authorization powerless;" in told.err
+        output = recon("init", DATABASE_URL=url.replace("postgres@", "powerless@"))
+        assert output.exit_code == 1
+        assert "Role powerless may not create a schema in forbidden." in output.err
+        assert "create schema recon authorization powerless;" in output.err
         connection.execute("create schema recon authorization powerless")
 
     assert recon("init", DATABASE_URL=url.replace("postgres@", "powerless@")).exit_code == 0
 
 
-def test_prepare_tells_a_connection_that_is_lost_as_such(make_billing: MakeBilling) -> None:
+def test_prepare_reports_a_lost_connection_as_such(make_billing: MakeBilling) -> None:
     billing = make_billing(template="billing")
     with pytest.raises(ReconError, match="could not be reached"):
         prepare(BillingDatabase(f"{billing.url}&connect_timeout=1&hostaddr=203.0.113.1x"), with_billing_tables=False)
@@ -230,8 +232,8 @@ def test_a_log_that_is_a_foreign_table_is_left_as_it_is_and_runs_are_said_to_be_
         template="billing",
     )
 
-    told = recon("init")
+    output = recon("init")
 
-    assert told.exit_code == 0
-    assert "runs will be refused: billing_usage_events is a foreign table: it can neither be locked" in told.said
+    assert output.exit_code == 0
+    assert "runs will be refused: billing_usage_events is a foreign table: it can neither be locked" in output.said
     assert "is a foreign table" in recon("doctor").said

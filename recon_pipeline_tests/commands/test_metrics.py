@@ -63,12 +63,12 @@ def samples(caller: Caller) -> dict[str, float]:
     return found
 
 
-def test_figures_of_real_runs_are_told_and_go_on_in_another_process(monitored: tuple[Billing, Caller]) -> None:
+def test_figures_of_real_runs_are_exposed_and_continue_in_another_process(monitored: tuple[Billing, Caller]) -> None:
     billing, caller = monitored
     before = samples(caller)
     assert before["recon_drift_count_total"] == 0
     assert before["recon_last_success_timestamp_seconds"] == 0
-    assert "recon_drifted_keys" not in before, "what is not known is not told as 0"
+    assert "recon_drifted_keys" not in before, "an unknown value is not exposed as 0"
 
     for customer, counted in (("missing", None), ("under", 40), ("over", 70)):
         billing.add_event(customer, 60, event_timestamp=MAY[0])
@@ -115,13 +115,13 @@ def test_counters_only_grow_while_runs_begin_end_and_fail(monitored: tuple[Billi
     seen = []
     for number, outcome in enumerate(("clean", "failed", "blocked", "running", "paused", "compared", "not_clean")):
         billing.query(OPEN_A_RECORD, str(number), outcome)
-        told = samples(caller)
-        seen.append(tuple(told[f"recon_{name}_total"] for name in COUNTED))
+        output = samples(caller)
+        seen.append(tuple(output[f"recon_{name}_total"] for name in COUNTED))
     ended, repaired = [1, 2, 3, 3, 4, 5, 6], [1, 2, 2, 2, 3, 3, 4]
     assert seen == [(7 * runs, 5 * runs, 3 * runs, 2 * repairs) for runs, repairs in zip(ended, repaired, strict=True)]
 
 
-def test_a_horizon_that_is_held_back_is_told_in_seconds(monitored: tuple[Billing, Caller]) -> None:
+def test_horizon_lag_is_reported_in_seconds(monitored: tuple[Billing, Caller]) -> None:
     billing, caller = monitored
     assert samples(caller)["recon_horizon_lag_seconds"] == 0
     with billing.session() as other:
@@ -146,21 +146,21 @@ def test_the_metrics_follow_the_conventions(monitored: tuple[Billing, Caller]) -
     billing.query(OPEN_A_RECORD, "one", "clean")
     reply = caller.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=")
-    told = subprocess.run(
+    output = subprocess.run(
         [str(PROMTOOL), "check", "metrics"], input=reply.body, capture_output=True, text=True, check=False, timeout=30
     )
-    assert (told.returncode, told.stdout + told.stderr) == (0, "")
+    assert (output.returncode, output.stdout + output.stderr) == (0, "")
 
 
 @with_promtool
 @pytest.mark.parametrize(
     "arguments", [("check", "rules", "prometheus-rules.yml"), ("test", "rules", "prometheus-rules-test.yml")]
 )
-def test_the_alert_rules_hold_and_do_what_is_said(arguments: tuple[str, ...]) -> None:
-    told = subprocess.run(
+def test_the_alert_rules_are_valid_and_pass_their_tests(arguments: tuple[str, ...]) -> None:
+    output = subprocess.run(
         [str(PROMTOOL), *arguments], cwd=MONITORING, capture_output=True, text=True, check=False, timeout=60
     )
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert output.returncode == 0, output.stdout + output.stderr
 
 
 def test_rules_and_dashboard_ask_only_for_what_is_there(monitored: tuple[Billing, Caller]) -> None:

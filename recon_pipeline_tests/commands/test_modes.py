@@ -18,10 +18,10 @@ def test_full_is_full_as_it_was_asked_for_checks_the_stored_sums_and_the_next_ti
     assert before["mode"] == "incremental"
     assert "aggregates_match_events" not in checks(run_history, before["run_id"])
 
-    told = recon(*FULL, "--json")
+    output = recon(*FULL, "--json")
 
-    assert told.exit_code == 0, told.said
-    figures = told.json
+    assert output.exit_code == 0, output.said
+    figures = output.json
     assert (figures["mode"], figures["mode_reason"]) == ("full", "it was asked for")
     assert figures["aggregates_differing"] == 0
     assert checks(run_history, figures["run_id"])["aggregates_match_events"].passed
@@ -45,12 +45,12 @@ def test_full_finds_a_stored_sum_that_is_wrong_says_so_and_repairs_what_was_repa
     billing.query("update recon.usage_aggregate set usage_count = 9 where gateway_customer_id = 'a'")
     billing.set_counter("a", 9)
 
-    told = recon(*FULL, "--json")
+    output = recon(*FULL, "--json")
 
-    check = checks(run_history, told.json["run_id"])["aggregates_match_events"]
+    check = checks(run_history, output.json["run_id"])["aggregates_match_events"]
     assert (check.passed, check.severity.name) == (False, "ERROR")
     assert "1 stored sums of 2025-05 were not what the log adds up to" in (check.description or "")
-    assert (told.json["aggregates_differing"], told.json["rows_repaired"]) == (1, 1)
+    assert (output.json["aggregates_differing"], output.json["rows_repaired"]) == (1, 1)
     assert billing.counters() == {"a": 7, "b": 7}
     again = recon(*FULL, "--json")
     assert (again.exit_code, again.json["aggregates_differing"]) == (0, 0)
@@ -62,7 +62,7 @@ def test_full_without_ingest_xid_has_no_stored_sums_to_check(
 ) -> None:
     billing = make_billing(template="prepared_full")
     billing.record("a", 7)
-    told = recon(*FULL, "--json")
-    assert (told.exit_code, told.json["mode"], told.json["mode_reason"]) == (0, "full", "it was asked for")
-    assert "aggregates_match_events" not in checks(run_history, told.json["run_id"])
+    output = recon(*FULL, "--json")
+    assert (output.exit_code, output.json["mode"], output.json["mode_reason"]) == (0, "full", "it was asked for")
+    assert "aggregates_match_events" not in checks(run_history, output.json["run_id"])
     assert mode() == ("full", "billing_usage_events has no column ingest_xid")

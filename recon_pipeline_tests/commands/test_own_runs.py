@@ -1,4 +1,4 @@
-"""A Dagster that other teams use too: what is theirs is neither deleted, nor waited for, nor told as ours.
+"""A Dagster that other teams use too: what is theirs is neither deleted, nor waited for, nor reported as ours.
 
 They have jobs of the same names as ours in another code location, a second installation of this product among them, and
 jobs of their own beside ours in the same one.
@@ -106,7 +106,7 @@ def left(instance: DagsterInstance) -> set[str]:
     return {run.run_id for run in instance.get_runs()}
 
 
-def test_housekeeping_deletes_old_runs_of_ours_and_nobody_elses(
+def test_housekeeping_deletes_old_runs_of_ours_and_no_others(
     billing: Billing, dagster_instance: DagsterInstance, dagster_database_url: str
 ) -> None:
     theirs, ours = runs_of_others(dagster_instance), runs_of_ours(dagster_instance)
@@ -119,7 +119,7 @@ def test_housekeeping_deletes_old_runs_of_ours_and_nobody_elses(
     assert ours.isdisjoint(left(dagster_instance))
 
 
-def test_alerts_tell_of_runs_of_ours_and_nobody_elses(
+def test_alerts_report_runs_of_ours_and_no_others(
     billing: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
     alerts(sensor_context(dagster_instance, ""))

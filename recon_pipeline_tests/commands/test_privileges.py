@@ -8,8 +8,8 @@ import pytest
 from dagster import DagsterInstance
 
 from recon_pipeline_tests.commands.conftest import (
+    CommandResult,
     OwnServer,
-    Told,
     beating_daemon,
     make_billing_tables,
     migrate,
@@ -50,9 +50,9 @@ GRANTS = """
 """
 
 
-def failures(told: Told) -> dict[str, dict[str, str]]:
+def failures(output: CommandResult) -> dict[str, dict[str, str]]:
     """The failing requirements of `recon doctor --json`."""
-    return {finding["requirement"]: finding for finding in told.json["findings"] if finding["verdict"] == "fail"}
+    return {finding["requirement"]: finding for finding in output.json["findings"] if finding["verdict"] == "fail"}
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def as_reader(superuser: Billing, run_history: DagsterInstance, monkeypatch: pyt
 def test_a_role_with_no_more_than_the_grants_passes_and_repairs(as_reader: Billing) -> None:
     as_reader.add_event("a", 7)
     assert failures(recon("doctor", "--json")) == {}
-    told = recon("reconcile", "--period", "2025-05", "--json")
-    assert told.exit_code == 0, told.said
+    output = recon("reconcile", "--period", "2025-05", "--json")
+    assert output.exit_code == 0, output.said
     assert as_reader.counters() == {"a": 7}
 
 
@@ -110,10 +110,10 @@ def test_doctor_names_the_one_privilege_that_is_missing_with_a_grant_that_fixes_
 ) -> None:
     as_reader.query(f"revoke {revoked} from reader")
 
-    told = recon("doctor", "--json")
+    output = recon("doctor", "--json")
 
-    assert told.exit_code == 1
-    found = failures(told)
+    assert output.exit_code == 1
+    found = failures(output)
     assert set(found) == {requirement}
     assert fix in found[requirement]["mend"]
     as_reader.query(found[requirement]["mend"])
@@ -139,12 +139,12 @@ def test_row_level_security_is_refused_with_the_reason(as_reader: Billing, table
     as_reader.query(f"alter table {table} enable row level security")
 
     doctor = recon("doctor", "--json")
-    told = recon("reconcile", "--period", "2025-05", "--json")
+    output = recon("reconcile", "--period", "2025-05", "--json")
 
     assert set(failures(doctor)) == {f"{table} row level security"}
-    assert told.exit_code == 1
-    assert f"Row level security is active on {table} for role reader" in told.said
-    assert "alter role reader bypassrls;" in told.said
+    assert output.exit_code == 1
+    assert f"Row level security is active on {table} for role reader" in output.said
+    assert "alter role reader bypassrls;" in output.said
     assert as_reader.counters() == {"a": 60}
     as_reader.query("alter role reader bypassrls")
     assert recon("doctor", "--json").exit_code == 0
@@ -159,9 +159,9 @@ def printed(own_server: OwnServer, superuser: Billing) -> Iterator[Any]:
         connection.execute("grant create on schema public to tables_owner")
     owner_url = own_server.url("printed").replace("postgres@", "tables_owner@")
     make_billing_tables(owner_url)
-    told = recon("init", "--print", DATABASE_URL=None)
-    assert (told.exit_code, told.err) == (0, "")
-    own_server.psql(owner_url, told.out)
+    output = recon("init", "--print", DATABASE_URL=None)
+    assert (output.exit_code, output.err) == (0, "")
+    own_server.psql(owner_url, output.out)
     with connected(own_server.url("printed"), autocommit=True) as connection:
         yield Billing(own_server.url("printed"), connection)
 
@@ -184,8 +184,8 @@ def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot
     init = recon("init")
     assert init.exit_code == 0
     assert "Runs will be incremental" in init.said
-    told = recon("reconcile", "--period", "2025-05", "--json")
-    assert (told.exit_code, told.json["mode"]) == (0, "incremental"), told.said
+    output = recon("reconcile", "--period", "2025-05", "--json")
+    assert (output.exit_code, output.json["mode"]) == (0, "incremental"), output.said
     assert printed.counters() == {"a": 60, "b": 0}
 
     with connected(url, autocommit=True) as connection:
@@ -205,8 +205,8 @@ def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot
 def test_what_init_prints_with_billing_tables_runs_in_an_empty_database(
     own_server: OwnServer, superuser: Billing
 ) -> None:
-    told = recon("init", "--print", "--with-billing-tables", DATABASE_URL=None)
+    output = recon("init", "--print", "--with-billing-tables", DATABASE_URL=None)
     url = own_server.create_database("printed")
-    own_server.psql(url, told.out)
+    own_server.psql(url, output.out)
     with connected(url, autocommit=True) as connection:
         assert Billing(url, connection).record("a", 3)

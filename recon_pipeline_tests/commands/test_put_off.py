@@ -52,15 +52,15 @@ def test_a_run_that_cannot_begin_is_put_off_and_says_so(
 ) -> None:
     with drifted.session() as migration:
         migration.query(LOCK.format(table))
-        told = recon("reconcile", *MAY)
+        output = recon("reconcile", *MAY)
 
-    assert told.exit_code == 1
-    assert (told.json["success"], told.json["put_off"], told.json["blocked"]) == (False, True, False)
-    (error,) = told.json["errors"]
+    assert output.exit_code == 1
+    assert (output.json["success"], output.json["put_off"], output.json["blocked"]) == (False, True, False)
+    (error,) = output.json["errors"]
     assert SAID in error
     assert "No counter was changed." in error
     assert "let migrations set a lock_timeout" in error
-    assert (told.json["rows_repaired"], told.json["reconcile_failures"]) == (0, 0)
+    assert (output.json["rows_repaired"], output.json["reconcile_failures"]) == (0, 0)
     assert set(drifted.counters().values()) == {4}
 
     status = recon("status")
@@ -71,36 +71,36 @@ def test_a_run_that_cannot_begin_is_put_off_and_says_so(
     assert set(drifted.counters().values()) == {10}
 
 
-def test_a_person_is_told_in_words(drifted: Billing, run_history: DagsterInstance) -> None:
+def test_a_person_reads_it_in_words(drifted: Billing, run_history: DagsterInstance) -> None:
     with drifted.session() as migration:
         migration.query(LOCK.format("billing_usage_events"))
-        told = recon("reconcile", "--period", "2025-05")
+        output = recon("reconcile", "--period", "2025-05")
 
-    assert (told.exit_code, "put off" in told.out, SAID in told.said) == (1, True, True)
+    assert (output.exit_code, "put off" in output.out, SAID in output.said) == (1, True, True)
 
 
-def test_a_run_whose_months_cannot_be_told_is_put_off_before_it_begins(
+def test_a_run_whose_months_cannot_be_read_is_put_off_before_it_begins(
     drifted: Billing, run_history: DagsterInstance
 ) -> None:
     with drifted.session() as migration:
         migration.query(LOCK.format("billing_usage_events"))
-        told = recon("reconcile", "--json")
+        output = recon("reconcile", "--json")
 
-    assert told.exit_code == 1
-    assert SAID in told.json["error"]
+    assert output.exit_code == 1
+    assert SAID in output.json["error"]
     assert drifted.value("select count(*) from recon.reconciliation_run") == 0
 
 
-def test_a_migration_in_the_middle_of_a_repair_leaves_whole_chunks_which_are_told(
+def test_a_migration_in_the_middle_of_a_repair_leaves_whole_chunks_which_are_reported(
     drifted: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with drifted.session() as migration, monkeypatch.context() as patch:
         hold_after_one_key(patch, lambda: migration.query(LOCK.format("billing_usage_events")))
-        told = recon("reconcile", *MAY)
+        output = recon("reconcile", *MAY)
         migration.connection.rollback()
 
-    assert (told.exit_code, told.json["put_off"], told.json["rows_repaired"]) == (1, True, 1)
-    (error,) = told.json["errors"]
+    assert (output.exit_code, output.json["put_off"], output.json["rows_repaired"]) == (1, True, 1)
+    (error,) = output.json["errors"]
     assert "Repairs that were committed before stay" in error
     assert "No counter was changed" not in error
     assert sorted(drifted.counters().values()) == [4, 4, 10]

@@ -60,7 +60,7 @@ def run_row(billing: Billing, run_id: str) -> Any:
     return billing.query("select * from recon.reconciliation_run where run_id = %s", run_id)[0]
 
 
-def test_a_first_look_repairs_nothing_a_repair_repairs_it_and_status_tells_of_both(
+def test_a_dry_run_repairs_nothing_a_run_repairs_it_and_status_shows_both(
     billing: Billing, run_history: DagsterInstance
 ) -> None:
     assert recon("status", "--json").exit_code == 1
@@ -115,9 +115,9 @@ def test_a_run_is_in_dagsters_history_with_its_partitions_its_checks_and_its_use
     billing: Billing, run_history: DagsterInstance
 ) -> None:
     billing.add_event("a", 7)
-    told = recon("reconcile", "--period", "2025-05", "--period", "2025-04", "--json")
+    output = recon("reconcile", "--period", "2025-05", "--period", "2025-04", "--json")
 
-    run = run_history.get_run_by_id(told.json["run_id"])
+    run = run_history.get_run_by_id(output.json["run_id"])
     assert run is not None
     assert (run.job_name, run.status) == ("reconcile", DagsterRunStatus.SUCCESS)
     assert run.tags["user"]
@@ -136,13 +136,13 @@ def test_months_that_are_not_contiguous_are_one_run_for_each_range(
     for key in {*asked, "2025-07"}:
         billing.add_event("a", 7, period=month(key))
 
-    told = recon("reconcile", "--json", *(part for key in asked for part in ("--period", key)))
+    output = recon("reconcile", "--json", *(part for key in asked for part in ("--period", key)))
 
-    assert told.exit_code == 0
-    assert told.json["partitions"] == ["2025-05", "2025-06", "2025-09"]
-    assert (told.json["rows_repaired"], told.json["events_scanned"]) == (3, 3)
-    assert told.json["run_id"] == told.json["run_ids"][0]
-    assert [materialized(run_history, run_id)["repaired_counters"] for run_id in told.json["run_ids"]] == [
+    assert output.exit_code == 0
+    assert output.json["partitions"] == ["2025-05", "2025-06", "2025-09"]
+    assert (output.json["rows_repaired"], output.json["events_scanned"]) == (3, 3)
+    assert output.json["run_id"] == output.json["run_ids"][0]
+    assert [materialized(run_history, run_id)["repaired_counters"] for run_id in output.json["run_ids"]] == [
         {"2025-05", "2025-06"},
         {"2025-09"},
     ]
@@ -153,10 +153,10 @@ def test_with_customers_only_their_counters_change(billing: Billing, run_history
     for customer in ("a", "b", "c"):
         billing.add_event(customer, 7)
 
-    told = recon("reconcile", *MAY, "--customer", "a", "--customer", "c", "--customer", "who?")
+    output = recon("reconcile", *MAY, "--customer", "a", "--customer", "c", "--customer", "who?")
 
-    assert told.exit_code == 0
-    assert told.json["drift_count"] == 2
+    assert output.exit_code == 0
+    assert output.json["drift_count"] == 2
     assert billing.counters() == {"a": 7, "c": 7}
     assert recon("status").exit_code == 1, "a run over some customers says nothing of all"
 
@@ -233,7 +233,7 @@ def test_a_repair_beyond_a_budget_is_blocked_until_a_person_approves_it(
     assert "Approved by" in (checks(run_history, approved.json["run_id"])["drift_is_within_budgets"].description or "")
 
 
-def test_a_counter_that_somebody_holds_is_put_off_with_a_warning_and_the_next_run_repairs_it(
+def test_a_locked_counter_is_deferred_with_a_warning_and_the_next_run_repairs_it(
     billing: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 20)
@@ -242,12 +242,12 @@ def test_a_counter_that_somebody_holds_is_put_off_with_a_warning_and_the_next_ru
         billing.set_counter(customer, 1)
     with billing.session() as application:
         application.query("select * from billing_usage_counters where gateway_customer_id = 'a' for update")
-        told = recon("reconcile", *MAY)
+        output = recon("reconcile", *MAY)
         shown = recon("status").said
 
-    assert (told.exit_code, told.json["rows_repaired"], told.json["reconcile_failures"]) == (1, 1, 0)
+    assert (output.exit_code, output.json["rows_repaired"], output.json["reconcile_failures"]) == (1, 1, 0)
     assert billing.counters() == {"a": 1, "b": 7}
-    check = checks(run_history, told.json["run_id"])["counters_match_event_sums"]
+    check = checks(run_history, output.json["run_id"])["counters_match_event_sums"]
     assert (check.passed, check.severity.name) == (False, "WARN")
     assert "locked by somebody and put off" in (check.description or "")
     assert "not clean" in shown
@@ -262,10 +262,10 @@ def test_a_sum_past_bigint_fails_one_key_and_all_others_are_repaired(
     for customer in ("a", "b", "b", "c"):
         billing.add_event(customer, BIGINT_MAX if customer == "b" else 7)
 
-    told, shown = recon("reconcile", *MAY), recon("reconcile", "--period", "2025-05")
+    output, shown = recon("reconcile", *MAY), recon("reconcile", "--period", "2025-05")
 
-    assert (told.exit_code, told.json["rows_repaired"], told.json["reconcile_failures"]) == (1, 2, 1)
-    assert (told.json["drift_count"], told.json["success"], told.json["blocked"]) == (3, False, False)
+    assert (output.exit_code, output.json["rows_repaired"], output.json["reconcile_failures"]) == (1, 2, 1)
+    assert (output.json["drift_count"], output.json["success"], output.json["blocked"]) == (3, False, False)
     assert billing.counters() == {"a": 7, "b": 0, "c": 7}, "a missing row is inserted at 0, then locked and summed"
     assert shown.exit_code == 1
     assert "counters_match_event_sums" in shown.out
@@ -278,10 +278,10 @@ def test_without_subscriptions_quota_figures_are_said_to_be_unknown_and_the_rest
     billing = make_billing("drop table billing_subscriptions")
     billing.add_event("a", 60)
 
-    told = recon("reconcile", "--period", "2025-05")
+    output = recon("reconcile", "--period", "2025-05")
 
-    assert told.exit_code == 0
-    assert "There is no table billing_subscriptions, so quota transitions are unknown" in told.said
+    assert output.exit_code == 0
+    assert "There is no table billing_subscriptions, so quota transitions are unknown" in output.said
     assert billing.counters() == {"a": 60}
     assert "quota transitions are unknown" in recon("doctor").said
 
@@ -310,21 +310,21 @@ def test_a_database_that_is_not_as_it_must_be_is_refused_with_the_cause_and_its_
 ) -> None:
     make_billing(breakage)
     for arguments in (MAY, ("--json",)):
-        told = recon("reconcile", *arguments)
-        assert told.exit_code == 1
-        assert not told.json["blocked"]
-        assert said in told.said
-        assert fix in told.said
+        output = recon("reconcile", *arguments)
+        assert output.exit_code == 1
+        assert not output.json["blocked"]
+        assert said in output.said
+        assert fix in output.said
 
 
-def test_hostile_names_are_told_as_they_are(billing: Billing, run_history: DagsterInstance) -> None:
+def test_hostile_names_are_shown_as_they_are(billing: Billing, run_history: DagsterInstance) -> None:
     scope = "[/bold]'; drop table billing_usage_events; --:[red]%s{x}"
     gateway, _, usage = scope.partition(":")
     billing.add_counter("[/x]", 60)
     billing.query("update billing_usage_counters set gateway_name = %s, usage_type = %s", gateway, usage)
-    told = recon("reconcile", "--period", "2025-05", "--customer", "[/x]", RECON_SCOPE=scope)
-    assert told.exit_code == 3
-    assert scope in told.said
+    output = recon("reconcile", "--period", "2025-05", "--customer", "[/x]", RECON_SCOPE=scope)
+    assert output.exit_code == 3
+    assert scope in output.said
     assert billing.value("select count(*) from billing_usage_events") == 0
 
 
@@ -335,14 +335,14 @@ def test_a_container_user_without_a_name_can_reconcile(
         raise KeyError("getpwuid(): uid not found: 10001")
 
     monkeypatch.setattr("getpass.getuser", nameless)
-    told = recon("reconcile", *MAY)
-    assert told.exit_code == 0
-    run = run_history.get_run_by_id(told.json["run_id"])
+    output = recon("reconcile", *MAY)
+    assert output.exit_code == 0
+    run = run_history.get_run_by_id(output.json["run_id"])
     assert run is not None
     assert run.tags["user"] == f"uid {os.getuid()}"
 
 
-def test_a_database_that_stops_in_the_middle_of_a_run_is_told_and_the_next_run_finishes(
+def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_run_finishes(
     own_server: OwnServer, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = own_server.create_database("stopping", migrate)
@@ -360,13 +360,13 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_told_and_the_next_run_f
     with monkeypatch.context() as patch:
         patch.setattr(repair, "CHUNK_KEYS", 8)
         patch.setattr(repair, "repair", stopped_after_a_chunk)
-        told = recon("reconcile", *MAY)
+        output = recon("reconcile", *MAY)
     own_server.start()
 
-    assert told.exit_code == 1
-    assert "could not be reached, or the connection was lost" in told.json["error"]
-    assert "committed before stays" in told.json["changed"]
-    assert "run again, which finishes the work" in told.json["what_to_do"]
+    assert output.exit_code == 1
+    assert "could not be reached, or the connection was lost" in output.json["error"]
+    assert "committed before stays" in output.json["changed"]
+    assert "run again, which finishes the work" in output.json["what_to_do"]
     with connected(url, autocommit=True) as connection:
         billing = Billing(url, connection)
         assert billing.counters() == dict.fromkeys(names[:2], 7)
@@ -394,7 +394,7 @@ def close_by_sensor(instance: DagsterInstance, run_id: str) -> None:
         run_failed(context)
 
 
-def test_dagsters_storage_lost_in_the_middle_of_a_run_is_told_without_a_traceback(
+def test_dagsters_storage_lost_in_the_middle_of_a_run_is_reported_without_a_traceback(
     billing: Billing,
     own_server: OwnServer,
     run_history: DagsterInstance,
@@ -413,10 +413,10 @@ def test_dagsters_storage_lost_in_the_middle_of_a_run_is_told_without_a_tracebac
 
     monkeypatch.setattr("dagster_postgres.utils.time", Clock)
     monkeypatch.setattr(repair, "repair", stop_afterwards)
-    told = recon("reconcile", *MAY, DAGSTER_PG_URL=own_server.create_database("dagster"))
+    output = recon("reconcile", *MAY, DAGSTER_PG_URL=own_server.create_database("dagster"))
     own_server.start()
 
-    assert told.exit_code == 1
-    assert "Dagster's storage cannot be reached" in told.json["error"]
-    assert "Repairs that were committed before stay" in told.json["changed"]
+    assert output.exit_code == 1
+    assert "Dagster's storage cannot be reached" in output.json["error"]
+    assert "Repairs that were committed before stay" in output.json["changed"]
     assert billing.counters() == {"a": 7}

@@ -148,7 +148,7 @@ def test_a_month_whose_run_failed_is_retried_alone_and_all_is_as_if_nothing_had_
     assert drift_count(billing) == 0
 
 
-def test_a_key_that_is_refused_in_one_month_of_a_single_run_is_told_and_its_month_retried_alone(
+def test_a_key_that_fails_in_one_month_of_a_single_run_is_reported_and_its_month_retried_alone(
     make_billing: MakeBilling,
 ) -> None:
     billing = make_billing(REFUSE_A_REPAIR)

@@ -45,9 +45,9 @@ def test_a_pause_is_obeyed_shown_everywhere_and_ended_by_resume(drifted: Billing
     detected = recon("reconcile", *MAY)
     assert (detected.exit_code, detected.json["paused"], detected.json["drift_count"]) == (1, True, 2)
     assert drifted.counters() == {"a": 3, "b": 3}
-    told = recon("reconcile", "--period", "2025-05").said
-    assert "repairs are paused by" in told
-    assert "recon resume" in told
+    output = recon("reconcile", "--period", "2025-05").said
+    assert "repairs are paused by" in output
+    assert "recon resume" in output
     status = recon("status", "--json").json
     assert status["paused"]["reason"] == WHY[1]
     assert [run["outcome"] for run in status["runs"]] == ["paused", "paused"]
@@ -72,8 +72,8 @@ def test_a_hold_is_obeyed_shown_everywhere_and_ended_by_release(drifted: Billing
     assert [one["gateway_customer_id"] for one in held.json["holds"]] == ["a", "who?"]
     assert "who? has no counter" in recon("hold", "--customer", "who?", *WHY, "--until", "3d").said
 
-    told = recon("reconcile", *MAY)
-    assert (told.exit_code, told.json["held_count"], told.json["rows_repaired"]) == (1, 1, 1)
+    output = recon("reconcile", *MAY)
+    assert (output.exit_code, output.json["held_count"], output.json["rows_repaired"]) == (1, 1, 1)
     assert drifted.counters() == {"a": 3, "b": 10}
     assert "are held: a." in recon("reconcile", "--period", "2025-05").said
     assert len(recon("status", "--json").json["holds"]) == 2
@@ -101,18 +101,18 @@ def test_an_undo_is_a_run_of_dagster_and_says_what_it_took_back(drifted: Billing
 
     recon("pause", *WHY)
     drifted.set_counter("b", 5)
-    told = recon("undo", run_id[:8], *WHY, "--json")
-    assert (told.exit_code, told.json["success"]) == (1, False)
-    assert (told.json["undone"], told.json["below_zero"]) == (1, 1)
-    assert [row["gateway_customer_id"] for row in told.json["not_undone"]] == ["b"]
-    run = run_history.get_run_by_id(told.json["run_id"])
+    output = recon("undo", run_id[:8], *WHY, "--json")
+    assert (output.exit_code, output.json["success"]) == (1, False)
+    assert (output.json["undone"], output.json["below_zero"]) == (1, 1)
+    assert [row["gateway_customer_id"] for row in output.json["not_undone"]] == ["b"]
+    run = run_history.get_run_by_id(output.json["run_id"])
     assert run is not None
     assert (run.job_name, run.status) == ("undo_repairs", DagsterRunStatus.FAILURE)
-    assert run.tags["user"] == told.json["requested_by"]
+    assert run.tags["user"] == output.json["requested_by"]
     assert WHY[1] in observed(run_history)
     assert drifted.counters() == {"a": 3, "b": 5}
 
-    back = recon("undo", told.json["run_id"], "--customer", "a", *WHY)
+    back = recon("undo", output.json["run_id"], "--customer", "a", *WHY)
     assert back.exit_code == 0
     assert "undone │ 1" in back.said
     assert drifted.counter("a") == 10
@@ -126,35 +126,37 @@ def test_an_undo_of_no_run_or_of_several_is_refused(billing: Billing, run_histor
             run_id,
         )
     for run, said in (("aa", "the beginning of several runs: aa-1, aa-2"), ("b%", "no run whose id begins with 'b%'")):
-        told = recon("undo", run, *WHY, "--json")
-        assert told.exit_code == 2
-        assert said in told.json["error"]
+        output = recon("undo", run, *WHY, "--json")
+        assert output.exit_code == 2
+        assert said in output.json["error"]
 
 
-def test_a_pause_holds_also_where_dagster_cannot_be_told(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_is_in_force_even_if_dagster_cannot_be_reached(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Clock:
         sleep = staticmethod(lambda _: None)
 
     monkeypatch.setattr("dagster_postgres.utils.time", Clock)
     monkeypatch.setenv("DAGSTER_PG_URL", "postgresql://nobody@127.0.0.1:1/dagster")
-    told = recon("pause", *WHY, "--json")
-    assert told.exit_code == 0
-    assert told.json["success"]
-    assert "not shown in Dagster" in told.err
+    output = recon("pause", *WHY, "--json")
+    assert output.exit_code == 0
+    assert output.json["success"]
+    assert "not shown in Dagster" in output.err
     assert billing.value("select action from recon.control") == "pause"
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "hold", "release", "undo"])
-def test_a_database_that_was_never_prepared_is_told(
+def test_a_database_that_was_never_prepared_is_reported(
     billing: Billing, run_history: DagsterInstance, command: str
 ) -> None:
     billing.query("drop schema recon cascade")
     named = ("--customer", "a") if command in ("hold", "release") else ("run",) if command == "undo" else ()
     until = ("--until", "1h") if command == "hold" else ()
-    told = recon(command, *named, *until, *WHY, "--json")
-    assert told.exit_code == 1
-    assert "was never prepared" in told.json["error"]
-    assert "recon init" in told.json["what_to_do"]
+    output = recon(command, *named, *until, *WHY, "--json")
+    assert output.exit_code == 1
+    assert "was never prepared" in output.json["error"]
+    assert "recon init" in output.json["what_to_do"]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +178,9 @@ def test_a_database_that_was_never_prepared_is_told(
 def test_what_cannot_be_meant_is_refused_and_nothing_is_written(
     billing: Billing, orchestrated: None, arguments: tuple[str, ...], said: str
 ) -> None:
-    told = recon(*arguments, "--json")
-    assert told.exit_code == 2
-    assert said in told.json["error"]
+    output = recon(*arguments, "--json")
+    assert output.exit_code == 2
+    assert said in output.json["error"]
     assert billing.value("select count(*) from recon.control") == 0
     assert billing.value("select count(*) from recon.hold") == 0
 

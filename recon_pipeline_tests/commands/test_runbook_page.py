@@ -1,7 +1,7 @@
-"""The runbook's commands print what the page shows: they are run in its order on one database, between its mishaps.
+"""The runbook's commands print what the page shows: they are run in its order on one database, between its incidents.
 
-A comment `<!-- then: name -->` in the page is a mishap of `MISHAPS`. Ids, times and durations are compared by kind, and
-a line `…` stands for lines that the page leaves out.
+A comment `<!-- then: name -->` in the page names an entry of `INCIDENTS`. Ids, times and durations are compared by
+kind, and a line `…` stands for lines that the page leaves out.
 After a deliberate change: RECON_TEST_WRITE_RUNBOOK=1 pytest recon_pipeline_tests/commands/test_runbook_page.py
 writes what is printed now into the page.
 """
@@ -24,7 +24,7 @@ SEPTEMBER: Period = (datetime(2026, 9, 1, tzinfo=UTC), datetime(2026, 10, 1, tzi
 CUSTOMERS = [f"cus_{number:06}" for number in range(281, 289)]
 DENIED = "cus_000287"
 _STEP = re.compile(
-    r"<!-- then: (?P<mishap>[\w ]+) -->|```console\n\$ (?P<command>recon [^\n]*)\n(?P<shown>.*?)```", re.DOTALL
+    r"<!-- then: (?P<incident>[\w ]+) -->|```console\n\$ (?P<command>recon [^\n]*)\n(?P<shown>.*?)```", re.DOTALL
 )
 _ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b")
 
@@ -76,7 +76,7 @@ def the_constraint_is_dropped(billing: Billing) -> None:
     billing.query("alter table billing_usage_counters drop constraint no_more_than_20")
 
 
-MISHAPS: dict[str, Callable[[Billing], None]] = {
+INCIDENTS: dict[str, Callable[[Billing], None]] = {
     "increments are lost": lose_increments,
     "a queue is replayed": replay_a_queue,
     "a constraint is added": a_constraint_is_added,
@@ -132,14 +132,14 @@ def test_every_command_of_the_runbook_prints_what_the_page_shows(
     for step in _STEP.finditer(page):
         written.append(page[end : step.start()])
         end = step.end()
-        if step["mishap"]:
-            MISHAPS[step["mishap"]](story)
+        if step["incident"]:
+            INCIDENTS[step["incident"]](story)
             written.append(step[0])
             continue
         commands += 1
         command = translated(step["command"], ids)
-        told = recon(*shlex.split(command)[1:])
-        said = re.sub(r"postgresql://\S+", "postgresql://recon_pipeline@billing-db:5432/app", told.out + told.err)
+        output = recon(*shlex.split(command)[1:])
+        said = re.sub(r"postgresql://\S+", "postgresql://recon_pipeline@billing-db:5432/app", output.out + output.err)
         said = "\n".join(line.rstrip() for line in said.strip().splitlines())
         for there, here in zip(_ID.findall(step["shown"]), _ID.findall(said), strict=False):
             ids |= {there: here, there[:8]: here[:8]}

@@ -1,4 +1,4 @@
-"""What runs without being asked: which months a tick takes, when it waits, what is thrown away, what is closed."""
+"""What runs without a person: which months a tick takes, when it waits, what is deleted, what is closed."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -79,7 +79,7 @@ def verify_every_month(billing: Billing) -> None:
 
 @pytest.fixture
 def billing(make_billing: MakeBilling) -> Billing:
-    """A database of the full mode: what is new is told by created_at and updated_at."""
+    """A database of the full mode: created_at and updated_at show what is new."""
     return make_billing(template="prepared_full")
 
 
@@ -321,8 +321,8 @@ def test_a_backfill_that_was_killed_does_not_stay_running_in_the_list_of_batches
     for run in (killed, done):
         evaluate(run_failed, dagster_instance, run)
 
-    told = {one["run_id"]: one["outcome"] for one in recon("backfills", "--json").json["batches"]}
-    assert told == {killed.run_id: "failed", done.run_id: "done"}
+    output = {one["run_id"]: one["outcome"] for one in recon("backfills", "--json").json["batches"]}
+    assert output == {killed.run_id: "failed", done.run_id: "done"}
 
 
 def test_a_sensor_leaves_a_closed_record_and_a_run_without_one_as_they_are(
@@ -344,7 +344,7 @@ def evaluate(sensor: object, instance: DagsterInstance, run: DagsterRun) -> None
         sensor(context)
 
 
-def test_status_tells_of_a_run_that_was_killed_once_its_record_is_closed(
+def test_status_shows_a_killed_run_once_its_record_is_closed(
     make_billing: MakeBilling, dagster_instance: DagsterInstance
 ) -> None:
     billing = make_billing()
@@ -352,5 +352,5 @@ def test_status_tells_of_a_run_that_was_killed_once_its_record_is_closed(
     billing.query(OPEN_A_RECORD, run.run_id, 0, "running")
     assert recon("status", "--json").json["runs"][0]["outcome"] == "running"
     evaluate(run_failed, dagster_instance, run)
-    told = recon("status", "--json")
-    assert (told.exit_code, told.json["runs"][0]["outcome"]) == (1, "failed")
+    output = recon("status", "--json")
+    assert (output.exit_code, output.json["runs"][0]["outcome"]) == (1, "failed")

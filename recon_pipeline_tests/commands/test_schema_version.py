@@ -43,7 +43,7 @@ EVENTS_CSV = (
 
 
 def commands(file: Path) -> tuple[tuple[str, ...], ...]:
-    """Every command that opens the billing database to work on it or to tell of it."""
+    """Every command that opens the billing database to work on it or to show its state."""
     return (
         ("reconcile", "--period", "2025-05"),
         ("reconcile",),
@@ -84,11 +84,11 @@ def test_every_command_refuses_a_schema_that_is_not_its_own_and_changes_no_count
     file.write_text(EVENTS_CSV)
 
     for command in commands(file):
-        told = recon(*command)
+        output = recon(*command)
 
-        assert told.exit_code == 1, (command, told)
-        assert what in told.said, (command, told)
-        assert fix in told.said.partition("What to do:")[2], (command, told)
+        assert output.exit_code == 1, (command, output)
+        assert what in output.said, (command, output)
+        assert fix in output.said.partition("What to do:")[2], (command, output)
         assert billing.counters() == {"a": 4}, command
     assert billing.value("select count(*) from billing_usage_events") == 1
 
@@ -96,22 +96,22 @@ def test_every_command_refuses_a_schema_that_is_not_its_own_and_changes_no_count
 def test_the_refusal_is_one_json_object_too(billing: Billing) -> None:
     billing.query(SET_VERSION, "0999")
 
-    told = recon("status", "--json").json
+    output = recon("status", "--json").json
 
-    assert told["success"] is False
-    assert "version 0999" in told["error"]
+    assert output["success"] is False
+    assert "version 0999" in output["error"]
 
 
 @pytest.mark.parametrize("state", ["yesterday's", "tomorrow's", "missing"])
-def test_doctor_tells_it_as_a_requirement_that_fails(
+def test_doctor_reports_it_as_a_requirement_that_fails(
     billing: Billing, run_history: DagsterInstance, state: str
 ) -> None:
     billing.query(STATES[state][0])
 
-    told = recon("doctor", "--json")
+    output = recon("doctor", "--json")
 
-    (finding,) = [one for one in told.json["findings"] if one["requirement"] == "schema recon"]
-    assert (told.exit_code, finding["verdict"]) == (1, "fail")
+    (finding,) = [one for one in output.json["findings"] if one["requirement"] == "schema recon"]
+    assert (output.exit_code, finding["verdict"]) == (1, "fail")
     assert STATES[state][2] in finding["mend"]
 
 
@@ -120,10 +120,10 @@ def test_init_brings_an_unprepared_database_up_to_date_and_leaves_a_newer_one(ma
 
     assert recon("init").exit_code == 0
     billing.query(SET_VERSION, "0999")
-    told = recon("init")
+    output = recon("init")
 
-    assert told.exit_code == 1
-    assert "0999" in told.said
+    assert output.exit_code == 1
+    assert "0999" in output.said
 
 
 @pytest.mark.parametrize("version", ["0001", "0999"])

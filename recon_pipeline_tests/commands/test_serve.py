@@ -84,16 +84,16 @@ def test_it_repairs_and_answers_with_the_names_of_the_endpoint_it_replaces(
     own.add_event("b", 60, period=NOW)
     reply = serve.first.cron(NEW, method=method)
     assert reply.status == 200, serve.first.said()
-    told = reply.json
-    assert set(told) == ANSWER == set(Answer.model_validate(told).model_dump()), "as the document says"
-    assert (told["success"], told["blocked"], told["paused"]) == (True, False, False)
-    assert (told["gatewayName"], told["usageType"]) == ("stripe", "remote_commands")
-    assert (told["driftCount"], told["rowsRepaired"], told["overQuotaTransitions"]) == (1, 1, 1)
-    assert (told["dedupeCount"], told["reconcileFailures"]) == (0, 0)
-    assert datetime.now(UTC) - datetime.fromisoformat(told["timestamp"]) < timedelta(minutes=2)
-    assert told["timestamp"].endswith("Z")
+    output = reply.json
+    assert set(output) == ANSWER == set(Answer.model_validate(output).model_dump()), "as the document says"
+    assert (output["success"], output["blocked"], output["paused"]) == (True, False, False)
+    assert (output["gatewayName"], output["usageType"]) == ("stripe", "remote_commands")
+    assert (output["driftCount"], output["rowsRepaired"], output["overQuotaTransitions"]) == (1, 1, 1)
+    assert (output["dedupeCount"], output["reconcileFailures"]) == (0, 0)
+    assert datetime.now(UTC) - datetime.fromisoformat(output["timestamp"]) < timedelta(minutes=2)
+    assert output["timestamp"].endswith("Z")
     assert own.counters(period=NOW) == {"a": 3, "b": 60}
-    run = run_history.get_run_by_id(told["runId"])
+    run = run_history.get_run_by_id(output["runId"])
     assert run is not None
     assert run.status is DagsterRunStatus.SUCCESS
     assert run.tags[LANE_TAG] == LANE
@@ -113,7 +113,7 @@ def test_while_a_secret_is_changed_both_open_and_afterwards_the_new_one_alone(se
     assert [serve.second.cron(token, "?wait=nonsense").status for token in (OLD, NEW)] == [401, 422]
 
 
-def test_one_runs_at_a_time_over_all_processes_and_the_others_are_told_when_to_come_back(
+def test_one_run_at_a_time_over_all_processes_and_other_callers_learn_when_to_try_again(
     serve: Serving, own: Billing, run_history: DagsterInstance
 ) -> None:
     own.record("a", 3, period=NOW)
@@ -133,7 +133,7 @@ def test_one_runs_at_a_time_over_all_processes_and_the_others_are_told_when_to_c
     assert own.counters(period=NOW) == {"a": 3}
 
 
-def test_blocked_and_paused_are_told_apart_and_nothing_is_written(serve: Serving, own: Billing) -> None:
+def test_blocked_and_paused_are_distinguished_and_nothing_is_written(serve: Serving, own: Billing) -> None:
     own.query(
         "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start, "
         "period_end) select 'stripe', 'cus_' || n, 'remote_commands', n::text, %s, %s from generate_series(1, 60) as n",
@@ -155,7 +155,7 @@ def test_blocked_and_paused_are_told_apart_and_nothing_is_written(serve: Serving
     assert serve.first.cron(NEW).json["rowsRepaired"] == 1
 
 
-def test_health_tells_apart_a_live_process_a_ready_one_and_counters_that_are_reconciled(
+def test_health_distinguishes_a_live_process_a_ready_one_and_counters_that_are_reconciled(
     serve: Serving, own: Billing
 ) -> None:
     assert _until_not_busy(serve.first).status == 200
@@ -234,7 +234,7 @@ def test_a_client_that_does_not_get_to_the_point_is_dropped(serve: Serving) -> N
     assert serve.slow.recv(1) == b"", "closed without an answer"
 
 
-def test_a_server_killed_in_the_middle_keeps_nobody_waiting_and_its_run_is_told_as_failed(
+def test_a_server_killed_in_the_middle_blocks_no_caller_and_its_run_is_reported_as_failed(
     serve: Serving, own: Billing, run_history: DagsterInstance, dagster_environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     own.record("a", 3, period=NOW)
@@ -267,7 +267,7 @@ def test_a_stop_waits_for_the_run_at_work_and_ends_well(
     assert own.counters(period=NOW) == {"b": 60}
 
 
-def test_without_its_databases_it_lives_tells_503_and_no_detail(
+def test_without_its_databases_it_lives_and_answers_503_without_detail(
     dagster_environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     variables = {**dagster_environment, "DATABASE_URL": NOBODY, "CRON_SECRET": NEW}
@@ -294,7 +294,7 @@ def test_dagsters_storage_out_of_reach_is_503_before_anything_is_changed(
     assert own.counters(period=NOW) == {}
 
 
-def test_without_a_secret_everybody_gets_a_configuration_error(billing: Billing) -> None:
+def test_without_a_secret_every_request_gets_a_configuration_error(billing: Billing) -> None:
     runner = Runner(read_settings(), BillingDatabase(billing.url))
     app = create_app(runner, (), (), version="1")
     with serving_here(app) as server:
@@ -303,7 +303,7 @@ def test_without_a_secret_everybody_gets_a_configuration_error(billing: Billing)
             assert (reply.status, reply.json) == (500, {"error": "Configuration error"})
 
 
-def test_a_failure_inside_is_told_without_details(billing: Billing, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_failure_is_reported_without_details(billing: Billing, caplog: pytest.LogCaptureFixture) -> None:
     billing.query("drop table billing_usage_events cascade")
     runner = Runner(read_settings(), BillingDatabase(billing.url))
     with serving_here(create_app(runner, (NEW,), (), version="1")) as server:
@@ -316,15 +316,15 @@ def test_serve_says_at_start_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("DATABASE_URL", NOBODY)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        told = recon("serve", "--port", port)
-        assert told.exit_code == 2
-        assert "CRON_SECRET is not set: the cron endpoint answers 500 to everybody" in told.said
-        assert f"port {port} cannot be listened on" in told.said
+        output = recon("serve", "--port", port)
+        assert output.exit_code == 2
+        assert "CRON_SECRET is not set: the cron endpoint answers 500 to everybody" in output.said
+        assert f"Cannot listen on 127.0.0.1 port {port}" in output.said
         for secrets in ({"CRON_SECRET": f"{NEW}\n"}, {"CRON_SECRET": "hunter2 x"}, {"CRON_SECRET_PREVIOUS": OLD}):
-            told = recon("serve", "--port", port, **secrets)
-            assert told.exit_code == 2
-            assert next(iter(secrets)) in told.said
-            assert "hunter2" not in told.said
+            output = recon("serve", "--port", port, **secrets)
+            assert output.exit_code == 2
+            assert next(iter(secrets)) in output.said
+            assert "hunter2" not in output.said
 
 
 def _ended(instance: DagsterInstance, run_id: str) -> DagsterRunStatus:

@@ -33,12 +33,12 @@ def server(postgres_server: PostgresServer, dagster_environment: Mapping[str, st
         yield running
 
 
-def test_whatever_is_asked_the_answer_is_one_that_the_document_tells_of(server: Server, tmp_path: Path) -> None:
+def test_every_request_gets_an_answer_that_the_document_describes(server: Server, tmp_path: Path) -> None:
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program is not None
     document = server.get("/openapi.json").json
     assert set(document["paths"]) == {CRON, "/healthz", "/healthz/ready", "/healthz/reconciled", "/metrics"}
-    told = subprocess.run(
+    output = subprocess.run(
         [
             program, "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", CHECKS,
             "--header", f"Authorization: Bearer {SECRET}", "--max-examples", str(EXAMPLES), "--seed", "1",
@@ -46,7 +46,7 @@ def test_whatever_is_asked_the_answer_is_one_that_the_document_tells_of(server: 
         ],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert output.returncode == 0, output.stdout + output.stderr
     statuses = set(re.findall(rf'"(?:GET|POST) {CRON}\S* HTTP/1.1" (\d+)', server.said()))
     assert {"202", "401", "409", "422"} <= statuses, "it has seen what does not depend on how long a run takes"
     assert "Traceback" not in server.said()

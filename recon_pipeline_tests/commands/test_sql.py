@@ -21,11 +21,11 @@ WITHOUT_PLAN = {"create_staged_events", "insert_staged_events_singly"} | SCRIPTS
 
 def test_every_statement_is_listed_with_its_room_and_what_it_does() -> None:
     listed = recon("sql", COLUMNS="200")
-    told = recon("sql", "--json")
-    assert (listed.exit_code, told.exit_code) == (0, 0)
+    output = recon("sql", "--json")
+    assert (listed.exit_code, output.exit_code) == (0, 0)
     shown = {line.split()[0] for line in listed.out.splitlines()[1:] if line and not line.startswith(" ")}
-    assert shown == {one["name"] for one in told.json["statements"]} == set(face.names())
-    (put_sums,) = [one for one in told.json["statements"] if one["name"] == "put_sums"]
+    assert shown == {one["name"] for one in output.json["statements"]} == set(face.names())
+    (put_sums,) = [one for one in output.json["statements"] if one["name"] == "put_sums"]
     assert put_sums["room"] == "sums"
     assert put_sums["summary"].startswith("Puts what the log says of some keys into recon.usage_aggregate")
     assert put_sums["strategies"]["key_figures"] == ["key_figures", "key_figures_deduplicated"]
@@ -69,34 +69,34 @@ def test_every_statement_runs_in_psql_as_it_is_printed_and_keeps_nothing(own_ser
 
 
 def test_a_script_is_printed_as_it_stands() -> None:
-    told = recon("sql", "grants")
-    assert (told.exit_code, "\\set" in told.out, "begin;" in told.out) == (0, False, False)
-    assert "grant select on billing_usage_events to recon_pipeline;" in told.out
+    output = recon("sql", "grants")
+    assert (output.exit_code, "\\set" in output.out, "begin;" in output.out) == (0, False, False)
+    assert "grant select on billing_usage_events to recon_pipeline;" in output.out
 
 
 def test_values_are_those_that_were_asked_for() -> None:
-    told = recon("sql", "find_mismatches", "--period", "2026-05", "--customer", "cus_1", RECON_SETTLE_SECONDS="90")
-    assert told.exit_code == 0
-    variables = dict(re.findall(r"^\\set (\w+) (.*)$", told.out, flags=re.MULTILINE))
+    output = recon("sql", "find_mismatches", "--period", "2026-05", "--customer", "cus_1", RECON_SETTLE_SECONDS="90")
+    assert output.exit_code == 0
+    variables = dict(re.findall(r"^\\set (\w+) (.*)$", output.out, flags=re.MULTILINE))
     assert variables["start"] == "'''2026-05-01 00:00:00+00:00'''"
     assert variables["end"] == "'''2026-06-01 00:00:00+00:00'''"
     assert variables["customers"] == "'''{\"cus_1\"}'''"
     assert (variables["every_customer"], variables["settle_seconds"]) == ("false", "90")
-    assert "/* recon:find_mismatches */ with given" in told.out
+    assert "/* recon:find_mismatches */ with given" in output.out
 
 
 def test_a_part_that_was_asked_for_fills_its_hole() -> None:
     plain = recon("sql", "put_sums", "--json").json
-    told = recon(
+    output = recon(
         "sql", "put_sums", "--strategy", "key_figures_deduplicated", "--strategy", "below_horizon", "--json"
     ).json
     assert (plain["strategies"]["key_figures"], plain["strategies"]["which_events"]) == ("key_figures", "in_extent")
-    assert told["strategies"] == {
+    assert output["strategies"] == {
         "key_figures": "key_figures_deduplicated",
         "which_events": "below_horizon",
         "came_before": "came_before_by_transaction",
     }
-    assert "horizon" in told["values"]
+    assert "horizon" in output["values"]
     assert "horizon" not in plain["values"]
 
 
@@ -113,8 +113,8 @@ def test_the_plan_is_of_the_statement_that_a_run_on_this_database_would_send(bil
 
 
 def test_the_plan_of_what_reads_a_temporary_table_is_shown_and_no_table_is_left(billing: Billing) -> None:
-    told = recon("sql", "planned_by_month", "--explain")
-    assert (told.exit_code, "planned_event" in told.out) == (0, True)
+    output = recon("sql", "planned_by_month", "--explain")
+    assert (output.exit_code, "planned_event" in output.out) == (0, True)
     assert billing.value("select count(*) from pg_class where relname in ('planned_event', 'staged_event')") == 0
 
 
@@ -137,10 +137,10 @@ def test_the_plan_of_what_reads_a_temporary_table_is_shown_and_no_table_is_left(
     ],
 )
 def test_what_cannot_be_printed_is_refused_with_what_can(arguments: list[str], said: str, fix: str) -> None:
-    told = recon("sql", *arguments)
-    assert (told.exit_code, told.out) == (2, "")
-    assert said in told.said
-    assert fix in told.said.partition("What to do:")[2]
+    output = recon("sql", *arguments)
+    assert (output.exit_code, output.out) == (2, "")
+    assert said in output.said
+    assert fix in output.said.partition("What to do:")[2]
     as_json = json.loads(recon("sql", *arguments, "--json").out)
     assert (as_json["success"], said in as_json["error"]) == (False, True)
 

@@ -10,7 +10,7 @@ from recon_pipeline.faces.demo import LEAST_CUSTOMERS, LEAST_EVENTS
 from recon_pipeline_tests.commands.conftest import recon
 
 NOBODY = "postgresql://app:hunter2secret@127.0.0.1:1/billing"
-"""A database that does not answer: whoever touches it ends with 1, not with 2."""
+"""A database that does not answer: a command that uses it ends with 1, not with 2."""
 ERROR_KEYS = {"success", "blocked", "error", "changed", "what_to_do"}
 HUGE = "9" * 5_000
 
@@ -22,20 +22,20 @@ def nothing_to_touch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_help_of_recon_has_an_example_and_shows_its_lines_as_written() -> None:
-    told = recon("--help")
-    assert told.exit_code == 0
-    assert "Example, a first look: recon demo, then recon dev\n" in told.out
-    assert "\\b" not in told.out
+    output = recon("--help")
+    assert output.exit_code == 0
+    assert "Example, a first look: recon demo, then recon dev\n" in output.out
+    assert "\\b" not in output.out
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_the_help_of_every_command_has_an_example_of_that_command(command: str) -> None:
-    told = recon(command, "--help")
-    assert told.exit_code == 0
-    assert f"Example: recon {command}" in told.out
+    output = recon(command, "--help")
+    assert output.exit_code == 0
+    assert f"Example: recon {command}" in output.out
 
 
-def test_version_tells_the_version_of_the_package() -> None:
+def test_version_shows_the_version_of_the_package() -> None:
     assert version("recon-pipeline") in recon("--version").out
 
 
@@ -51,7 +51,7 @@ def test_version_tells_the_version_of_the_package() -> None:
         ("no-such-command",),
     ],
 )
-def test_wrong_usage_exits_2_and_is_told_as_one_json_object_too(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_2_and_is_reported_as_one_json_object_too(arguments: tuple[str, ...]) -> None:
     plain, as_json = recon(*arguments), recon(arguments[0], "--json", *arguments[1:])
     assert (plain.exit_code, plain.out) == (2, "")
     assert "Error: " in plain.err
@@ -63,10 +63,10 @@ def test_wrong_usage_exits_2_and_is_told_as_one_json_object_too(arguments: tuple
 @pytest.mark.parametrize("command", ["init", "doctor"])
 @pytest.mark.parametrize("url", [None, ""])
 def test_init_and_doctor_need_a_database_of_ones_own(command: str, url: str | None) -> None:
-    told = recon(command, DATABASE_URL=url)
-    assert told.exit_code == 2
-    assert "DATABASE_URL is not set" in told.err
-    assert "What to do: export DATABASE_URL=postgresql://" in told.err
+    output = recon(command, DATABASE_URL=url)
+    assert output.exit_code == 2
+    assert "DATABASE_URL is not set" in output.err
+    assert "What to do: export DATABASE_URL=postgresql://" in output.err
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_init_and_doctor_need_a_database_of_ones_own(command: str, url: str | No
     ],
 )
 def test_a_period_that_is_no_month_is_refused_before_anything_is_touched(period: str) -> None:
-    told = recon("reconcile", "--period", period, "--json")
-    assert told.exit_code == 2
-    assert told.json["error"] == f"{period!r} is not a billing month."
-    assert "YYYY-MM" in told.json["what_to_do"]
+    output = recon("reconcile", "--period", period, "--json")
+    assert output.exit_code == 2
+    assert output.json["error"] == f"{period!r} is not a billing month."
+    assert "YYYY-MM" in output.json["what_to_do"]
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_a_period_that_is_no_month_is_refused_before_anything_is_touched(period:
 def test_a_request_that_cannot_be_meant_is_refused_before_anything_is_touched(
     arguments: tuple[str, ...], said: str
 ) -> None:
-    told = recon("reconcile", *arguments, "--json")
-    assert told.exit_code == 2
-    assert said in told.json["error"]
-    assert told.json["changed"] == "No counter was changed."
+    output = recon("reconcile", *arguments, "--json")
+    assert output.exit_code == 2
+    assert said in output.json["error"]
+    assert output.json["changed"] == "No counter was changed."
 
 
 BROKEN = [
@@ -157,24 +157,24 @@ BROKEN = [
 
 @pytest.mark.parametrize(("variable", "value"), BROKEN)
 def test_a_broken_variable_is_named_and_nothing_is_touched(variable: str, value: str) -> None:
-    told = recon("reconcile", "--period", "2025-05", "--json", **{variable: value})
-    assert told.exit_code == 2
-    assert variable in told.json["error"]
-    assert variable in told.json["error"] + told.json["what_to_do"]
-    assert "hunter2" not in told.out + told.err
+    output = recon("reconcile", "--period", "2025-05", "--json", **{variable: value})
+    assert output.exit_code == 2
+    assert variable in output.json["error"]
+    assert variable in output.json["error"] + output.json["what_to_do"]
+    assert "hunter2" not in output.out + output.err
 
 
 @pytest.mark.parametrize("command", ["init", "doctor", "status", "dev"])
 def test_every_command_refuses_a_broken_variable(command: str) -> None:
-    told = recon(command, RECON_MAX_REPAIRS="all")
-    assert told.exit_code == 2
-    assert "RECON_MAX_REPAIRS is 'all'" in told.err
+    output = recon(command, RECON_MAX_REPAIRS="all")
+    assert output.exit_code == 2
+    assert "RECON_MAX_REPAIRS is 'all'" in output.err
 
 
-def test_an_error_of_a_command_is_told_to_people_on_stderr_and_to_machines_on_stdout() -> None:
-    told = recon("status", "--json")
-    assert told.exit_code == 1
-    assert set(told.json) == ERROR_KEYS
-    assert told.out.count("\n") == 1
+def test_an_error_of_a_command_goes_to_people_on_stderr_and_to_machines_on_stdout() -> None:
+    output = recon("status", "--json")
+    assert output.exit_code == 1
+    assert set(output.json) == ERROR_KEYS
+    assert output.out.count("\n") == 1
     for part in ("error", "changed", "what_to_do"):
-        assert json.loads(told.out)[part] in told.err
+        assert json.loads(output.out)[part] in output.err

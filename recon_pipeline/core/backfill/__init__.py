@@ -1,1 +1,1 @@
-"""From a row of somebody's export to an event of the log, or to every reason why it is none. Pure."""
+"""Turns a row of an export into an event of the log, or into every reason why it is not one. Pure."""

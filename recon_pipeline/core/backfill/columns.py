@@ -1,7 +1,6 @@
-"""Rows of a piece of a source, looked at column by column: what is the same in many rows is read once.
+"""Rows of a piece of a source, read column by column: a value that many rows share is read once.
 
-There are millions of rows, and most of what they say is said again and again: whose usage it is, of what type, in which
-period.
+There are millions of rows, and most of their values repeat: the customer, the usage type, the period.
 """
 
 from collections import defaultdict
@@ -13,26 +12,26 @@ from recon_pipeline.core.backfill.instants import UnreadableValueError
 
 Row = Mapping[str, Any]
 Reasons = defaultdict[int, list[str]]
-"""Why rows of a piece are refused, by their place in it."""
+"""Why rows of a piece are rejected, by their position in it."""
 
 T = TypeVar("T")
 
 _EQUAL_IS_THE_SAME = ({str}, {int}, {datetime})
-"""Of each of these types alone: `1 == True == 1.0`, which are read differently. Instants of a column have one zone."""
+"""In a column of one of these types, equal values are read alike; `1 == True == 1.0` are not. One column, one zone."""
 
 
 class Unreadable(NamedTuple):
-    """A piece of a source that is no row: its text as it stands, and why."""
+    """A piece of a source that is not a row: its text unchanged, and why."""
 
     text: str
     reason: str
 
 
 class Columns(Sequence[Row]):
-    """Rows that came by column, each put together only when somebody asks for it.
+    """Rows that were read by column; each row is built only when it is needed.
 
     Args:
-        values: Of each column, all of one length; at least one.
+        values: Of each column, all of the same length; at least one column.
     """
 
     def __init__(self, values: Mapping[str, Sequence[Any]]) -> None:
@@ -66,13 +65,13 @@ def shared_names(rows: Sequence[Row]) -> Sequence[str] | None:
 
 
 def read_each(read: Callable[[Any], T], values: Sequence[Any], name: str, reasons: Reasons) -> list[T | None]:
-    """What each value is read as; None, and a reason that begins with the name, where it cannot be.
+    """Read each value; None, and a reason that begins with the name, where that fails.
 
     Args:
-        read: Raises `UnreadableValueError`; its answer depends on the value alone.
+        read: Raises `UnreadableValueError`; its result depends only on the value.
         values: Of a column.
         name: How a reason begins.
-        reasons: Added to.
+        reasons: Reasons are added to it.
     """
     try:
         if set(map(type, values)) in _EQUAL_IS_THE_SAME:

@@ -1,6 +1,6 @@
-"""The values that a mapping can say: a text, a quantity, an instant, each out of a column or given.
+"""The values in a mapping: a text, a quantity, an instant, each from a column or constant.
 
-Each refuses what it cannot mean, in words for the person who wrote it.
+Each rejects invalid input with a message for the person who wrote the mapping.
 """
 
 import zoneinfo
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
-"""A name that is not known is refused; what was read does not change."""
+"""An unknown name is an error; a parsed mapping does not change."""
 
 
 def _from_shorthand(given: Any) -> Any:
@@ -18,7 +18,7 @@ def _from_shorthand(given: Any) -> Any:
 
 
 class _Field(BaseModel):
-    """A value: out of a column, or the same for every row."""
+    """A value: from a column, or the same for every row."""
 
     model_config = STRICT
 
@@ -43,7 +43,7 @@ class TextField(_Field):
 
 
 class QuantityField(_Field):
-    """A number of units: the column times `multiply`, divided by `divide`; rounded only where it is said how."""
+    """A number of units: the column times `multiply`, divided by `divide`; rounded only if `round` is given."""
 
     value: Annotated[int, Field(strict=True, ge=1)] | None = None
     multiply: Annotated[int, Field(strict=True, ge=1)] = 1
@@ -65,7 +65,7 @@ class QuantityField(_Field):
 
 
 class InstantField(BaseModel):
-    """A moment: ISO 8601, seconds or milliseconds since 1970, or a format of strptime; `zone` is for those without."""
+    """An instant: ISO 8601, seconds or milliseconds since 1970, or a strptime format; `zone` for times without one."""
 
     model_config = STRICT
 
@@ -85,7 +85,7 @@ class InstantField(BaseModel):
             try:
                 zoneinfo.ZoneInfo(zone)
             except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"{zone!r} is no time zone; write one like UTC or Europe/Berlin") from None
+                raise ValueError(f"{zone!r} is not a time zone; write one like UTC or Europe/Berlin") from None
         return zone
 
     @field_validator("format")
@@ -93,7 +93,7 @@ class InstantField(BaseModel):
     def _known_format(cls, form: str) -> str:
         if form not in ("iso", "unix_seconds", "unix_milliseconds") and "%" not in form:
             raise ValueError(
-                f"{form!r} is none of iso, unix_seconds, unix_milliseconds, nor a format like %d/%m/%Y %H:%M:%S"
+                f"{form!r} is neither iso, unix_seconds, unix_milliseconds, nor a format like %d/%m/%Y %H:%M:%S"
             )
         return form
 

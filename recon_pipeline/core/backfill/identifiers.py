@@ -1,6 +1,6 @@
 """Identifiers as exports write them, and the request id of a row that has none.
 
-What Postgres cannot store is refused.
+Text that Postgres cannot store is rejected.
 """
 
 import json
@@ -13,20 +13,20 @@ from typing import Any
 from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
 
 REQUEST_NAMESPACE = uuid.UUID("6b1fd3b4-5c0a-5d0b-9d7b-0c4b3f8f2f60")
-"""Of request ids that are made from a primary key. Changing it would count every such row once more."""
+"""For request ids made from a primary key. If it changed, every such row would be counted again."""
 
 
 def request_id_of(gateway_name: str, customer: str, usage_type: str, *, primary_key: list[str]) -> str:
-    """The request id of a row that has none: the same for the same row, whatever file it comes in."""
+    """The request id of a row that has none: the same for the same row, in every file."""
     name = json.dumps([gateway_name, customer, usage_type, *primary_key], ensure_ascii=False, separators=(",", ":"))
     return str(uuid.uuid5(REQUEST_NAMESPACE, name))
 
 
 def identifier(value: Any) -> str:
-    """A value as an identifier; a number or a UUID is one by its digits.
+    """A value as an identifier; a number or a UUID becomes its digits.
 
     Raises:
-        UnreadableValueError: It is empty, not text, or holds what no identifier holds.
+        UnreadableValueError: It is empty, not text, or contains characters that no identifier has.
     """
     if type(value) is str:
         if value and value.isprintable() and value[0] != " " and value[-1] != " ":
@@ -35,7 +35,7 @@ def identifier(value: Any) -> str:
     if value is None:
         raise UnreadableValueError("is empty")
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str, uuid.UUID, datetime)):
-        raise UnreadableValueError(f"{shown(value)} is no text")
+        raise UnreadableValueError(f"{shown(value)} is not text")
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, (float, Decimal)):
@@ -52,17 +52,17 @@ def _odd_identifier(value: str) -> str:
         raise UnreadableValueError(f"{shown(value)} begins or ends with a space")
     require_storable(value)
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
-        raise UnreadableValueError(f"{shown(value)} holds a control character")
+        raise UnreadableValueError(f"{shown(value)} contains a control character")
     return value
 
 
 def require_storable(value: Any) -> None:
-    """Refuse what Postgres cannot store in text: NUL, and halves of characters (a wrong encoding)."""
+    """Reject text that Postgres cannot store: NUL, and halves of characters (a wrong encoding)."""
     for text in _texts_in(value):
         if "\0" in text:
-            raise UnreadableValueError(f"{shown(text)} holds a NUL character, which Postgres cannot store")
+            raise UnreadableValueError(f"{shown(text)} contains a NUL character, which Postgres cannot store")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise UnreadableValueError(f"{shown(text)} is in another encoding than the mapping says (encoding:)")
+            raise UnreadableValueError(f"{shown(text)} has another encoding than the mapping says (encoding:)")
 
 
 def _texts_in(value: Any) -> Iterator[str]:

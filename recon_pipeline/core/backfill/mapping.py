@@ -1,7 +1,7 @@
-"""The mapping: which column of an export is what in the log, with units, constants, formats and zones.
+"""The mapping: which column of an export is which column of the log, with units, constants, formats and zones.
 
-A small YAML file that a person writes at night, so each mistake is told with the place where it stands. Knows nothing
-of files and rows.
+It is a small YAML file that a person writes at night, so each mistake is reported with its place. Knows nothing of
+files and rows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,19 +16,19 @@ from recon_pipeline.core.errors import ConfigurationError
 
 NOTHING_INSERTED = "No event was inserted and no counter was changed."
 OWN_PREFIX = "recon_"
-"""Columns that begin with this are the product's own, as `recon backfills --export` writes them; never taken over."""
+"""Columns that begin with this are reserved, as `recon rejected --output` writes them; they are never copied."""
 
 _ADVICE = "Fix the mapping; docs/replay.md shows one for each common shape of export."
 
 
 class MappingSpec(BaseModel):
-    """What a mapping says; see docs/replay.md.
+    """The content of a mapping; see docs/replay.md.
 
     Attributes:
-        request_id: The source's own; where it is empty, `primary_key` makes one.
-        primary_key: Columns that name a row of the source for ever; the id of a request is made from them.
+        request_id: The source's own; if it is empty, one is made from `primary_key`.
+        primary_key: Columns that identify a row of the source for ever; request ids are made from them.
         period_start: With `period_end`; without both the period is found by the event's timestamp.
-        metadata: A column that holds a JSON object, taken over as it is.
+        metadata: A column with a JSON object, copied unchanged.
         encoding: Of text files; a byte order mark of UTF-8 is always understood.
         delimiter: Of CSV files; a comma, or a tab in `.tsv`, if not given.
     """
@@ -59,14 +59,16 @@ class MappingSpec(BaseModel):
         try:
             "".encode(encoding)
         except (LookupError, UnicodeError):
-            raise ValueError(f"{encoding!r} is no encoding; write one like utf-8, latin-1, cp1252 or utf-16") from None
+            raise ValueError(
+                f"{encoding!r} is not an encoding; write one like utf-8, latin-1, cp1252 or utf-16"
+            ) from None
         return encoding
 
     @model_validator(mode="after")
     def _whole(self) -> "MappingSpec":
         if self.request_id is None and not self.primary_key:
             raise ValueError(
-                "neither request_id nor primary_key is given: without one of them the same row could be counted twice"
+                "neither request_id nor primary_key is given: without them the same row could be counted twice"
             )
         if self.request_id is not None and self.request_id.value is not None:
             raise ValueError("request_id cannot be a constant: every row would be the same request")
@@ -76,7 +78,7 @@ class MappingSpec(BaseModel):
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns that it speaks of."""
+        """The columns that it names."""
         fields = (
             self.gateway_name,
             self.gateway_customer_id,
@@ -100,8 +102,8 @@ def parse_mapping_text(text: str, *, name: str) -> dict[str, Any]:
     try:
         given: Any = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigurationError(f"{name} is not YAML: {told}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{name} is not YAML: {reason}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
     if not isinstance(given, dict):
         raise ConfigurationError(f"{name} is not a mapping of names to columns.", changed=NOTHING_INSERTED, fix=_ADVICE)
     return {str(key): value for key, value in given.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
@@ -111,20 +113,20 @@ def parse_mapping(given: Mapping[str, Any]) -> MappingSpec:
     """Validate a mapping.
 
     Raises:
-        ConfigurationError: With every mistake and the place where it stands.
+        ConfigurationError: With every mistake and its place.
     """
     try:
         return MappingSpec.model_validate(dict(given))
     except ValidationError as error:
-        told = "; ".join(_mistake(one["loc"], one["msg"], one["type"]) for one in error.errors())
-        raise ConfigurationError(f"The mapping is wrong: {told}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
+        mistakes = "; ".join(_mistake(one["loc"], one["msg"], one["type"]) for one in error.errors())
+        raise ConfigurationError(f"The mapping is wrong: {mistakes}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
 
 
 def default_mapping(columns: Iterable[str]) -> MappingSpec:
     """The mapping of an export whose columns are named as those of `billing_usage_events`.
 
     Raises:
-        ConfigurationError: Columns that no event can be without are missing.
+        ConfigurationError: Required columns are missing.
     """
     there = set(columns)
     names = {name for name in MappingSpec.model_fields if name not in ("primary_key", "encoding", "delimiter")}
@@ -132,7 +134,7 @@ def default_mapping(columns: Iterable[str]) -> MappingSpec:
     missing = [name for name in needed if name not in there]
     if missing:
         raise ConfigurationError(
-            f"The source has no column {', '.join(missing)}, and no mapping says what its columns are "
+            f"The source has no column {', '.join(missing)}, and no mapping describes its columns "
             f"({shown_columns(there)}).",
             changed=NOTHING_INSERTED,
             fix="Write a mapping and give it with --mapping FILE; docs/replay.md shows one for each common shape.",
@@ -144,21 +146,21 @@ def require_columns(spec: MappingSpec, columns: Iterable[str], *, source: str) -
     """Refuse a mapping that names columns which the source does not have.
 
     Raises:
-        ConfigurationError: With the columns that there are.
+        ConfigurationError: With the existing columns.
     """
     there = list(columns)
     missing = sorted(spec.columns - set(there))
     if missing:
-        told = ", ".join(_with_guess(name, there) for name in missing)
+        names = ", ".join(_with_guess(name, there) for name in missing)
         raise ConfigurationError(
-            f"{source} has no column {told}. It has {shown_columns(there)}.",
+            f"{source} has no column {names}. It has {shown_columns(there)}.",
             changed=NOTHING_INSERTED,
             fix="Fix the names in the mapping; capitals and spaces count.",
         )
 
 
 def shown_columns(columns: Iterable[str]) -> str:
-    """Column names for a person, not too many."""
+    """Column names for a person, at most 30."""
     names = sorted(columns)
     return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 

@@ -1,6 +1,6 @@
-"""The `metadata` of a late event: where it comes from, and what else its row says.
+"""The `metadata` of a late event: its origin, and the other columns of its row.
 
-Invariant: nothing of the row is changed; what Postgres or JSON cannot hold is refused with the reason.
+Invariant: no value of the row is changed; a value that Postgres or JSON cannot store is rejected with the reason.
 """
 
 import json
@@ -23,7 +23,7 @@ class MetadataWriter:
     """Writes the metadata of the rows of one source, as JSON.
 
     Args:
-        spec: The mapping: columns that it speaks of are not repeated here.
+        spec: The mapping: the columns that it names are not repeated here.
         source: The source's name.
         batch_id: The batch.
     """
@@ -35,7 +35,7 @@ class MetadataWriter:
         self._origin = f'{{"{ORIGIN_KEY}": {origin[:-1]}, "line": '
 
     def write(self, lines: Sequence[int], rows: Sequence[Row], reasons: Reasons) -> list[str]:
-        """The metadata of each row, and a reason for each thing in it that cannot be kept."""
+        """The metadata of each row, and a reason for each value in it that cannot be stored."""
         names = shared_names(rows) if self._own is None else None
         if names is None:
             return [
@@ -53,7 +53,7 @@ class MetadataWriter:
         return name not in self._taken and not name.startswith(OWN_PREFIX)
 
     def _column(self, name: str, rows: Sequence[Row], reasons: Reasons) -> list[str]:
-        """A column's entries; a row that has a reason is no event, so what stands here for it does not matter."""
+        """A column's entries; a row that has a reason is rejected, so its entry is not used."""
         entries = read_each(lambda value: _entry(name, value), values_of(rows, name), "metadata", reasons)
         return [entry or "" for entry in entries]
 
@@ -73,12 +73,12 @@ class MetadataWriter:
     def _own_metadata(self, row: Row, reasons: Reasons, index: int) -> dict[str, Any]:
         given = None if self._own is None else row.get(self._own)
         if isinstance(given, str) and given:
-            with suppress(ValueError, RecursionError):  # what is no JSON is no object either
+            with suppress(ValueError, RecursionError):  # text that is not JSON is reported below
                 given = json.loads(given)
         if given in (None, ""):
             return {}
         if not isinstance(given, dict):
-            reasons[index].append(f"metadata (column {self._own}) is no JSON object: {shown(given)}")
+            reasons[index].append(f"metadata (column {self._own}) is not a JSON object: {shown(given)}")
             return {}
         return given  # pyright: ignore[reportUnknownVariableType]
 
@@ -91,14 +91,16 @@ def _json(value: Any) -> str:
     try:
         text = _ENCODER.encode(value)
     except (ValueError, TypeError, RecursionError):
-        raise UnreadableValueError("has a value that JSON cannot hold (NaN, infinite, or nested too deeply)") from None
+        raise UnreadableValueError(
+            "has a value that JSON cannot represent (NaN, infinite, or nested too deeply)"
+        ) from None
     if "\\u0000" in text or "\\ud" in text:
         require_storable(value)
     return text
 
 
 def plain(value: Any) -> Any:
-    """What JSON has no word for, as text."""
+    """A value that JSON cannot represent, as text."""
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value) < 2**53:

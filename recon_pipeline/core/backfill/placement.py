@@ -1,7 +1,7 @@
 """Which billing period a late event belongs to, and whether that period may be written.
 
-The period of the row's own columns; else the subscription that covers the event's timestamp; else the UTC month.
-A subscription's row knows only its current period: an event of an earlier one falls in its calendar month.
+The period comes from the row's own columns; else from the subscription that covers the event's timestamp; else it is
+the UTC month. A subscription has only its current period: an event of an earlier one gets its calendar month.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ class Fence:
     """The billing months that a backfill may write.
 
     Attributes:
-        first: The month of RECON_START_PERIOD, or the first that was asked for.
-        last: The current month, or the last that was asked for.
+        first: The month of RECON_START_PERIOD, or the first requested one.
+        last: The current month, or the last requested one.
         asked: The months of `--period`, or None for all between.
     """
 
@@ -27,14 +27,14 @@ class Fence:
     asked: frozenset[BillingMonth] | None = None
 
     def refusal(self, period: Period) -> str | None:
-        """Why an event of this period is not taken, or None."""
+        """Why an event of this period is rejected, or None."""
         month = _month_of(period)
         if self.asked is not None and month not in self.asked:
-            return f"its billing month {month.key} is none of those asked for ({_listed(self.asked)})"
+            return f"its billing month {month.key} is not among the requested ones ({_listed(self.asked)})"
         if month < self.first:
-            return f"its billing month {month.key} lies before {self.first.key}, the first that is reconciled here"
+            return f"its billing month {month.key} is before {self.first.key}, the first that is reconciled here"
         if month > self.last:
-            return f"its billing month {month.key} lies after {self.last.key}, the last that is reconciled here"
+            return f"its billing month {month.key} is after {self.last.key}, the last that is reconciled here"
         return None
 
 
@@ -45,7 +45,7 @@ def placed(
 
     Args:
         readings: Of rows.
-        subscribed: Current periods by gateway and customer, in the order in which they are to be taken.
+        subscribed: Current periods by gateway and customer, in order of preference.
         fence: The months that may be written.
     """
     found = [

@@ -1,7 +1,7 @@
-"""Quantities as exports write them, read exactly: nothing is rounded that was not told to be.
+"""Quantities as exports write them, read exactly: nothing is rounded unless the mapping says so.
 
-What a spreadsheet may have rounded (`1e3`), what has a fraction in a log of whole units, and what does not fit the
-log's column is refused with the reason.
+A number that a spreadsheet may have rounded (`1e3`), a fraction in a log of whole units, and a number that does not fit
+the log's column are rejected with the reason.
 """
 
 import re
@@ -30,7 +30,7 @@ class QuantityRange:
 
     Attributes:
         type_name: As Postgres writes it, for example `integer` or `numeric(12,3)`.
-        largest: The largest value, or None where there is none.
+        largest: The largest value, or None if there is none.
         scale: Digits after the point that are kept, or None for all of them.
     """
 
@@ -51,10 +51,10 @@ class QuantityRange:
 
 
 def quantity_reader(field: QuantityField, allowed: QuantityRange) -> QuantityReader:
-    """What reads the values of a column as quantities of the log.
+    """A function that reads the values of a column as quantities of the log.
 
     The reader raises:
-        UnreadableValueError: The value is no quantity that the log can hold exactly.
+        UnreadableValueError: The value is not a quantity that the log can store exactly.
     """
     has_unit = field.has_unit
     is_unlimited = allowed.largest is None
@@ -76,18 +76,18 @@ def _exact(value: Any) -> Decimal:
     if value is None or value == "":
         raise UnreadableValueError("is empty")
     if isinstance(value, bool):
-        raise UnreadableValueError(f"{value} is no number")
+        raise UnreadableValueError(f"{value} is not a number")
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
-            raise UnreadableValueError(f"{value} is no quantity")
+            raise UnreadableValueError(f"{value} is not a quantity")
         if abs(value) > _EXACT_FLOAT:
-            raise UnreadableValueError(f"{value} is larger than a floating point number holds exactly")
+            raise UnreadableValueError(f"{value} is larger than a floating point number can represent exactly")
         return Decimal(repr(value))
     if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, Decimal):
         if not value.is_finite():
-            raise UnreadableValueError(f"{value} is no quantity")
+            raise UnreadableValueError(f"{value} is not a quantity")
         return value
     if isinstance(value, str):
         text = value.strip()
@@ -95,8 +95,8 @@ def _exact(value: Any) -> Decimal:
             return Decimal(text)
         if _SCIENTIFIC.fullmatch(text):
             raise UnreadableValueError(f"{shown(text)} is in scientific notation and may be rounded; write its digits")
-        raise UnreadableValueError(f"{shown(value)} is no number in plain digits")
-    raise UnreadableValueError(f"{shown(value)} is no number")
+        raise UnreadableValueError(f"{shown(value)} is not a number in plain digits")
+    raise UnreadableValueError(f"{shown(value)} is not a number")
 
 
 def _in_units(exact: Decimal, field: QuantityField, scale: int) -> Decimal:
@@ -106,9 +106,7 @@ def _in_units(exact: Decimal, field: QuantityField, scale: int) -> Decimal:
         if field.round is None:
             whole, rest = divmod(total * 10**scale, field.divide)
             if rest:
-                raise UnreadableValueError(
-                    f"{shown(total)} / {field.divide} does not come out even; say round: up or down"
-                )
+                raise UnreadableValueError(f"{shown(total)} / {field.divide} has a remainder; set round: up or down")
             return whole.scaleb(-scale)
         rounding = ROUND_UP if field.round == "up" else ROUND_DOWN
         return (total / field.divide).quantize(Decimal(1), rounding=rounding)
@@ -118,7 +116,7 @@ def _within(exact: Decimal, allowed: QuantityRange, value: Any) -> int | Decimal
     if exact <= 0:
         raise UnreadableValueError(f"{shown(value)} is not above 0")
     if exact.adjusted() > _LONGEST:
-        raise UnreadableValueError(f"{shown(value)} is past what the log's quantity holds ({allowed.type_name})")
+        raise UnreadableValueError(f"{shown(value)} is too large for the log's quantity ({allowed.type_name})")
     with localcontext() as context:
         context.prec = _LONGEST * 2
         kept = (
@@ -128,5 +126,5 @@ def _within(exact: Decimal, allowed: QuantityRange, value: Any) -> int | Decimal
         digits = "a fraction" if not allowed.scale else f"more than {allowed.scale} digits after the point"
         raise UnreadableValueError(f"{shown(value)} has {digits}, and the log's quantity is {allowed.type_name}")
     if allowed.largest is not None and int(exact) > allowed.largest:
-        raise UnreadableValueError(f"{shown(value)} is past what the log's quantity holds ({allowed.type_name})")
+        raise UnreadableValueError(f"{shown(value)} is too large for the log's quantity ({allowed.type_name})")
     return int(exact) if exact == exact.to_integral_value() else exact

@@ -1,4 +1,4 @@
-"""Pieces of sources turned into readings, one source after the other, by one mapping."""
+"""Reads the pieces of sources, one source after the other, with one mapping."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Readings:
         source: Its name for a person.
         rows: As they were read, in the order of the source.
         readings: Of each row.
-        done: Share of the whole that is read, 0 to 1, or None where that is unknown.
+        done: Share of the whole that is read, 0 to 1, or None if unknown.
     """
 
     source: str
@@ -35,10 +35,10 @@ def read_rows(
     quantity_range: QuantityRange,
     scope: tuple[MeteredUsage, ...],
 ) -> Iterator[Readings]:
-    """Read rows by the mapping, or where there is none by the names of their columns.
+    """Read rows with the mapping, or without one by the names of their columns.
 
     Raises:
-        ConfigurationError: A source lacks columns; told before any of its rows is given out.
+        ConfigurationError: A source lacks columns; raised before any of its rows is yielded.
     """
     reader: RowReader | None = None
     source = None
@@ -55,7 +55,7 @@ def read_rows(
 
 
 def _names_in(piece: SourceRows) -> tuple[str, ...]:
-    """All names of objects that need not have the same ones."""
+    """All names of objects that may have different ones."""
     if isinstance(piece.rows, Columns):
         return tuple(piece.rows.values)
     return tuple({name: None for row in piece.rows if not isinstance(row, Unreadable) for name in row})

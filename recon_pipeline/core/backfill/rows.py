@@ -1,7 +1,7 @@
-"""Rows of an export read as events, or told with every reason why they are none.
+"""Reads rows of an export as events, or finds every reason why they are not events.
 
-Invariant: the same row gives the same event whenever and from wherever it is read, so that the log's own rule (a
-request id counts once) makes a second insert harmless. Plain tuples with names, since there are millions of them.
+Invariant: the same row gives the same event, whenever and from whatever file it is read. So the log's unique key (a
+request id counts once) makes a second insert safe. Named tuples, because there are millions of them.
 """
 
 import json
@@ -29,11 +29,11 @@ class SourceRows(NamedTuple):
     """A piece of a source, in order.
 
     Attributes:
-        source: Its name for a person, without anything secret.
+        source: Its name for a person, without secrets.
         columns: Of every row; empty where each row names its own.
         lines: Of each row: line in a text file, row number elsewhere.
         rows: As they were read.
-        done: Share of the whole source that is read, 0 to 1, or None where that is unknown.
+        done: Share of the whole source that is read, 0 to 1, or None if unknown.
     """
 
     source: str
@@ -44,12 +44,12 @@ class SourceRows(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a row says; it is an event if there are no reasons against it.
+    """A row that was read; it is an event if it has no reasons.
 
     Attributes:
         line: Line in a text file, row number elsewhere.
-        reasons: Why it is refused.
-        period: None where columns do not give it and it is still to be found.
+        reasons: Why it is rejected.
+        period: None if no columns give it; then it must be found.
     """
 
     line: int
@@ -71,8 +71,8 @@ class RowReader:
         spec: The mapping.
         source: The source's name, for `metadata`.
         batch_id: The batch, for `metadata`.
-        quantity_range: What the log can hold.
-        scope: The metered usages that are reconciled; others are refused.
+        quantity_range: What the log can store.
+        scope: The metered usages that are reconciled; others are rejected.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class RowReader:
         self._metadata = MetadataWriter(spec, source=source, batch_id=batch_id)
 
     def read(self, lines: Sequence[int], rows: Sequence[Row | Unreadable]) -> list[Reading]:
-        """The events that rows are, or the reasons why they are none."""
+        """The events of rows, or the reasons why they are not events."""
         readable, unreadable = _parted(rows)
         reasons: Reasons = defaultdict(list)
         spec = self._spec
@@ -117,8 +117,8 @@ class RowReader:
             periods, metadata,
         )  # fmt: skip
         readings = list(map(Reading._make, zip(*fields, strict=True)))
-        for index, told in reasons.items():
-            readings[index] = readings[index]._replace(reasons=tuple(told))
+        for index, found in reasons.items():
+            readings[index] = readings[index]._replace(reasons=tuple(found))
         for index, one in unreadable.items():
             readings[index] = Reading(lines[index], (one.reason,))
         return readings
@@ -146,8 +146,8 @@ class RowReader:
         if empty:
             for index, pair in enumerate(pairs):
                 if pair in empty:
-                    told = f"{pair[0].isoformat()} to {pair[1].isoformat()}"
-                    reasons[index].append(f"the period does not end after it begins: {told}")
+                    bounds = f"{pair[0].isoformat()} to {pair[1].isoformat()}"
+                    reasons[index].append(f"the period does not end after it begins: {bounds}")
         return [None if None in pair or pair in empty else pair for pair in pairs]
 
     def _require_scope(self, gateway_names: _Texts, usage_types: _Texts, reasons: Reasons) -> None:
@@ -156,7 +156,7 @@ class RowReader:
         if outside:
             for index, usage in enumerate(usages):
                 if usage in outside:
-                    reasons[index].append(f"{usage[0]}:{usage[1]} is outside of RECON_SCOPE, so nothing would count it")
+                    reasons[index].append(f"{usage[0]}:{usage[1]} is outside RECON_SCOPE, so nothing would count it")
 
     def _request_ids(self, rows: Sequence[Row], named: tuple[_Texts, ...], reasons: Reasons) -> _Texts:
         spec, count = self._spec, len(rows)
@@ -180,14 +180,14 @@ class RowReader:
                 place = made if lacking[index] else label
                 raise UnreadableValueError(f"{place.strip()} {error}") from None
             names = [texts[index] for texts in named]
-            # Why a name is not there is told already.
+            # A missing name already has its reason.
             return None if None in names else request_id_of(*map(str, names), primary_key=key)
 
         return read_each(read, range(count), "request_id", reasons)
 
 
 def _parted(rows: Sequence[Row | Unreadable]) -> tuple[Sequence[Row], dict[int, Unreadable]]:
-    """All as rows, empty ones where there is none; and those that are none, by their place."""
+    """All as rows, an empty one in place of each unreadable one; and the unreadable ones by their position."""
     if isinstance(rows, Columns):
         return rows, {}
     unreadable = {index: row for index, row in enumerate(rows) if isinstance(row, Unreadable)}
@@ -195,7 +195,7 @@ def _parted(rows: Sequence[Row | Unreadable]) -> tuple[Sequence[Row], dict[int, 
 
 
 def row_as_text(row: Row | Unreadable) -> str:
-    """A row as JSON, to be kept, shown and read again; pure ASCII, so that nothing in it can be refused."""
+    """A row as JSON, to be stored, shown and read again; pure ASCII, so that Postgres can store all of it."""
     if isinstance(row, Unreadable):
         return json.dumps(row.text)
     try:

@@ -1,4 +1,4 @@
-"""What the cron endpoint answers: the names of the endpoint that it takes the place of."""
+"""The responses of the cron endpoint, with the field names of the endpoint that it replaces."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from recon_pipeline.core.scope import MeteredUsage
 
 
 class _At(BaseModel):
-    timestamp: datetime = Field(description="When this was answered, in UTC.")
+    timestamp: datetime = Field(description="When this response was sent, in UTC.")
 
     @field_serializer("timestamp")
     def _as_javascript_would(self, value: datetime) -> str:
@@ -18,7 +18,7 @@ class _At(BaseModel):
 
 
 class Answer(_At):
-    """What a run found and did."""
+    """The result of a run."""
 
     success: bool = Field(description="Every counter equals its event sum.")
     gatewayName: str = Field(description="What is reconciled; several are separated by commas.")
@@ -31,14 +31,14 @@ class Answer(_At):
     overQuotaTransitions: int
     reconcileFailures: int = Field(description="Keys that could not be repaired.")
     durationMs: int
-    blocked: bool = Field(description="A guard refused the repair; a person has to approve it. Nothing was written.")
-    paused: bool = Field(description="Repairs are paused; counters were compared and left alone.")
+    blocked: bool = Field(description="A guard blocked the repair; a person has to approve it. Nothing was written.")
+    paused: bool = Field(description="Repairs are paused; counters were only compared.")
     runId: str = Field(description="The run in Dagster's history.")
     runIds: list[str] = Field(description="All runs: one for each contiguous range of months.")
 
     @classmethod
     def of(cls, run: Mapping[str, Any], scope: tuple[MeteredUsage, ...], *, at: datetime) -> "Answer":
-        """From what `recon reconcile --json` shows."""
+        """From the output of `recon reconcile --json`."""
         return cls(
             success=run["success"],
             timestamp=at,
@@ -60,7 +60,7 @@ class Answer(_At):
 
 
 class Accepted(_At):
-    """The run has begun; its page in Dagster's UI tells how it ended."""
+    """The run has started; its page in Dagster's UI shows how it ended."""
 
     success: Literal[True] = True
     runId: str
@@ -68,13 +68,13 @@ class Accepted(_At):
 
 
 class Problem(BaseModel):
-    """Why there is no other answer."""
+    """Why the request failed."""
 
     error: str
 
 
 class Health(BaseModel):
-    """Whether all is well, and if not, what is not."""
+    """Whether everything works, and if not, what fails."""
 
     status: Literal["ok", "failing"]
     failing: list[str] = []

@@ -1,7 +1,7 @@
-"""The cron endpoint, a drop-in for the one that an application had.
+"""The cron endpoint, a drop-in replacement for that of an application.
 
-Invariant: nothing of a request but its token and `wait` is used, and its body is never read; a caller is told what he
-needs and no more: details of errors go to the log.
+Invariant: only the token and `wait` of a request are used, and its body is never read. A response contains no details
+of errors: they go to the log.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from recon_pipeline.faces.serve.runner import BusyError, Runner, Started
 
 CRON_PATH = "/api/cron/billing/reconcile-usage"
 BAD_TOKENS_PER_MINUTE = 10
-"""From one address. A right token is never refused: whoever floods the endpoint must not keep the cron out."""
+"""From one address. A correct token is never refused: a flood of requests must not lock the cron out."""
 
 BUSY_RETRY_SECONDS = 15
 UNREACHABLE_RETRY_SECONDS = 30
@@ -44,7 +44,7 @@ _bearer = HTTPBearer(auto_error=False, description="CRON_SECRET")
 
 
 class RefusedError(Exception):
-    """A request that gets an error for an answer."""
+    """A request that gets an error response."""
 
     def __init__(self, status: int, error: str, **headers: str) -> None:
         super().__init__(error)
@@ -52,10 +52,10 @@ class RefusedError(Exception):
 
 
 class Guard:
-    """Lets through who has a secret."""
+    """Accepts requests with a secret."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
-        """Take the secrets, in ASCII; without one, nobody is let through."""
+        """Take the secrets, in ASCII; without one, every request is refused."""
         self._secrets = tuple(secret.encode() for secret in secrets)
         self._bad_tokens = FixedWindowRateLimiter(MemoryStorage())
 
@@ -65,12 +65,12 @@ class Guard:
         """Refuse the request, or return.
 
         Raises:
-            RefusedError: 500 without a secret of ours, 401 without the caller's, 429 after too many wrong ones.
+            RefusedError: 500 if no secret is set, 401 for a wrong token or none, 429 after too many wrong ones.
         """
         if not self._secrets:
             raise RefusedError(500, "Configuration error")
         token = given.credentials.encode("utf-8", "replace") if given else b""
-        # Each is compared in constant time, and all of them are.
+        # Each is compared in constant time, and all of them are compared.
         if any([hmac.compare_digest(token, secret) for secret in self._secrets]):
             return
         address = request.client.host if request.client else ""
@@ -90,13 +90,13 @@ def create_app(runner: Runner, secrets: tuple[str, ...], scope: tuple[MeteredUsa
         redoc_url=None,  # both pages load scripts from elsewhere
     )
     app.middleware("http")(_refuse_bodies)
-    _tell_errors(app)
+    _handle_errors(app)
     guard = Guard(secrets)
 
     async def reconcile_usage(
-        wait: Annotated[bool, Query(description="False: answer at once with the id of the run.")] = True,
+        wait: Annotated[bool, Query(description="False: respond at once with the id of the run.")] = True,
     ) -> Response:
-        """Reconcile the months that a tick of the schedule would take, and tell what was found and repaired."""
+        """Reconcile the months that a tick of the schedule would take, and return what was found and repaired."""
         started = runner.start()
         run_ids = await _result(started.run_ids)
         if not wait:
@@ -129,7 +129,7 @@ async def _answer(started: Started, scope: tuple[MeteredUsage, ...]) -> Response
 
 
 async def _result(future: "Future[_Found]") -> _Found:
-    """What a run's thread found; the run goes on when the caller goes away."""
+    """The result of a run's thread; the run goes on if the caller disconnects."""
     try:
         return await asyncio.shield(asyncio.wrap_future(future))
     except BusyError:
@@ -140,15 +140,15 @@ async def _result(future: "Future[_Found]") -> _Found:
 
 
 async def _refuse_bodies(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    """What is announced as large is refused; the rest is never read, and the connection closed."""
+    """Refuse a body that is announced as large; never read others, and close the connection."""
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > BODY_BYTES:
         return JSONResponse({"error": "Content too large"}, 413)
     return await call(request)
 
 
-def _tell_errors(app: FastAPI) -> None:
-    """One shape for every error, and no details of what went wrong here."""
+def _handle_errors(app: FastAPI) -> None:
+    """One shape for every error, and no details of its cause."""
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> Response:
@@ -169,16 +169,16 @@ def _tell_errors(app: FastAPI) -> None:
 
 
 def _refusals() -> dict[int | str, dict[str, Any]]:
-    told = {
-        202: "With wait=false: the run has begun.",
+    texts = {
+        202: "With wait=false: the run has started.",
         401: "No token, or a wrong one.",
-        409: "A run for this endpoint is in progress, of this process or another; see Retry-After.",
-        413: "The request has a large body; none is wanted.",
+        409: "A run for this endpoint is in progress, in this process or another; see Retry-After.",
+        413: "The request has a large body; it needs none.",
         422: "A parameter was not understood.",
         429: "Too many wrong tokens from this address.",
         500: "CRON_SECRET is not set, or the run failed.",
         503: "The billing database or Dagster's storage cannot be reached, schema recon is of another release, or "
-        "somebody holds a table, for example a migration; see Retry-After.",
+        "another session has locked a table, for example a migration; see Retry-After.",
     }
     models = {202: Accepted}
-    return {status: {"model": models.get(status, Problem), "description": text} for status, text in told.items()}
+    return {status: {"model": models.get(status, Problem), "description": text} for status, text in texts.items()}

@@ -1,7 +1,7 @@
-"""Whether this process lives, can work, and whether counters are being reconciled at all; and the metrics.
+"""Whether this process is alive, is ready, and whether counters are being reconciled; and the metrics.
 
-Three questions, since three kinds of machinery ask: who restarts a dead process, who sends requests to a ready one, and
-who wakes a person. A server must not be taken out of service because runs are overdue: it may be what starts them.
+There are three paths for three kinds of callers: a supervisor that restarts a dead process, a load balancer, and
+monitoring that wakes a person. A server must stay in service while runs are overdue: it may be what starts them.
 """
 
 import math
@@ -29,11 +29,11 @@ from recon_pipeline.store.records import alerts, metrics
 
 STATEMENT_SECONDS = 5
 METRICS_SECONDS = 5.0
-"""Figures are at most this old, however often they are asked for."""
+"""Figures are at most this old, however often they are requested."""
 
 
 class RecentFigures:
-    """The figures, or why they cannot be read; asked for again when that is older than `METRICS_SECONDS`."""
+    """The figures, or why they cannot be read; read again when they are older than `METRICS_SECONDS`."""
 
     def __init__(self, database: BillingDatabase, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the database, and a clock in seconds."""
@@ -67,7 +67,7 @@ class RecentFigures:
 
 @contextmanager
 def _brief(database: BillingDatabase) -> Iterator[Connection]:
-    """A transaction that gives up before whoever asks does."""
+    """A transaction with a short statement timeout, so that it ends before the caller stops waiting."""
     with database.connection() as connection, begin(connection, statement_timeout_ms=STATEMENT_SECONDS * 1_000):
         yield connection
 
@@ -77,22 +77,22 @@ def health_routes(database: BillingDatabase) -> APIRouter:
     router = APIRouter(tags=["health"])
     registry = CollectorRegistry()
     registry.register(ReconCollector(RecentFigures(database)))
-    failing: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not well; see failing."}}
+    failing: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Something fails; see failing."}}
 
     @router.get("/healthz", response_model=Health)
     async def alive() -> Health:
-        """This process answers, also when all that waits for a database waits."""
+        """This process answers, even while other requests wait for a database."""
         return Health(status="ok")
 
     @router.get("/healthz/ready", response_model=Health, responses=failing)
     def ready() -> Response:
-        """The billing database and Dagster's storage can be reached, and schema recon is of the version needed."""
-        return _told(_unready(database))
+        """The billing database and Dagster's storage can be reached, and schema recon has the required version."""
+        return _response(_unready(database))
 
     @router.get("/healthz/reconciled", response_model=Health, responses=failing)
     def reconciled() -> Response:
-        """A run verified the current month lately, or repairs are paused. Ask it from another machine."""
-        return _told(_overdue(database))
+        """A run verified the current month recently, or repairs are paused. Check it from another machine."""
+        return _response(_overdue(database))
 
     @router.get(
         "/metrics",
@@ -113,7 +113,7 @@ def health_routes(database: BillingDatabase) -> APIRouter:
     return router
 
 
-def _told(failing: list[str]) -> Response:
+def _response(failing: list[str]) -> Response:
     health = Health(status="failing" if failing else "ok", failing=failing)
     return JSONResponse(health.model_dump(), 503 if failing else 200)
 
@@ -146,7 +146,7 @@ def _overdue(database: BillingDatabase) -> list[str]:
 
 
 def _unusable(error: ReconError) -> str:
-    """What keeps the billing database from being used, as far as everybody may know."""
+    """Why the billing database cannot be used, without details that are not public."""
     if not isinstance(error, SchemaVersionError):
         return "the billing database cannot be used"
     fix = "a newer release: upgrade this one" if error.is_newer else "an older release, or none: recon init"

@@ -1,7 +1,7 @@
-"""What Prometheus scrapes: names and units by its conventions, the product's four metrics recognisable in them.
+"""The metrics for Prometheus: names and units by its conventions, with the product's four metrics among them.
 
-Invariant: counters come from the record of runs, so they go on where they were after a restart, and two processes
-tell the same. What cannot be read is not exposed as 0: the scrape fails.
+Invariant: counters come from the records of runs, so they survive restarts, and two processes report the same values.
+A value that cannot be read is not exposed as 0: the scrape fails.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "put_off", "f
 _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
     (
         "recon_drift_count",
-        "Drifted keys that runs found; a key that stays drifted is found again by every run.",
+        "Drifted keys that runs found; every run counts a key again that stays drifted.",
         lambda totals: totals.drift_count,
     ),
     (
         "recon_dedupe_count",
-        "Duplicate events that runs found and did not count; what stays is found again by every run.",
+        "Duplicate events that runs found and did not count; every run counts those again that stay.",
         lambda totals: totals.dedupe_count,
     ),
     (
@@ -36,7 +36,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
     ),
     (
         "recon_under_quota_transitions",
-        "Customers whom a repair would bring or brought below their limit again.",
+        "Customers whom a repair would bring or brought back below their limit.",
         lambda totals: totals.under_quota_transitions,
     ),
     ("recon_rows_repaired", "Counters that runs repaired.", lambda totals: totals.rows_repaired),
@@ -44,10 +44,10 @@ _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
 
 
 class ReconCollector(Collector):
-    """Reads the figures anew for each scrape."""
+    """Reads the figures for each scrape."""
 
     def __init__(self, read: Callable[[], Figures]) -> None:
-        """Take what reads them."""
+        """Take the function that reads them."""
         self._read = read
 
     def describe(self) -> Iterator[Metric]:
@@ -67,8 +67,8 @@ def _counters(figures: Figures) -> Iterator[Metric]:
     for outcome in OUTCOMES:
         runs.add_metric([outcome], ended.get(outcome, 0))
     yield runs
-    for name, told, figure in _COUNTERS:
-        yield CounterMetricFamily(name, told, value=sum(map(figure, figures.totals)))
+    for name, text, figure in _COUNTERS:
+        yield CounterMetricFamily(name, text, value=sum(map(figure, figures.totals)))
 
 
 def _gauges(figures: Figures) -> Iterator[Metric]:
@@ -104,15 +104,15 @@ def _gauges(figures: Figures) -> Iterator[Metric]:
             )
     yield GaugeMetricFamily(
         "recon_horizon_lag_seconds",
-        "How long the oldest open transaction has held the horizon back.",
+        "For how long the oldest open transaction has stopped the horizon.",
         value=figures.horizon_lag_seconds,
     )
     yield GaugeMetricFamily("recon_open_holds", "Holds that are in force.", value=figures.open_holds)
     yield GaugeMetricFamily("recon_paused", "1 while repairs are paused.", value=figures.is_paused)
-    failing = GaugeMetricFamily("recon_alerts_failing", "What fails now, by severity.", labels=["severity"])
+    failing = GaugeMetricFamily("recon_alerts_failing", "Alerts that fail now, by severity.", labels=["severity"])
     for severity, count in figures.alarms.items():
         failing.add_metric([severity.value], count)
     yield failing
     yield GaugeMetricFamily(
-        "recon_alerts_undelivered", "Messages that a target has not got yet.", value=figures.undelivered
+        "recon_alerts_undelivered", "Messages not yet delivered to a target.", value=figures.undelivered
     )

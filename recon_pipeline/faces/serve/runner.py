@@ -1,7 +1,7 @@
 """Runs for the cron endpoint: one at a time over all processes, each in Dagster's history.
 
-Invariant: what says that one is running is a lock that ends with the process that holds it. Whoever gets the lock knows
-that no other run of this lane is alive, and reports those that look so as failed: a killed server keeps nobody waiting.
+Invariant: a run is in progress while its process has a lock, which ends with the process. A process that gets the lock
+knows that no other run of this lane is alive, and reports unfinished ones as failed: a killed server blocks no caller.
 """
 
 import json
@@ -35,11 +35,11 @@ class BusyError(Exception):
 
 @dataclass(frozen=True)
 class Started:
-    """A run on its way; there is one for each contiguous range of months.
+    """A started run; there is one for each contiguous range of months.
 
     Attributes:
-        run_ids: Known once the run may begin; fails with BusyError or ReconError where it may not.
-        ended: How they ended, or the error that kept them from ending.
+        run_ids: Set when the run may start; fails with BusyError or ReconError if it may not.
+        ended: How the runs ended, or the error that stopped them.
     """
 
     run_ids: "Future[tuple[str, ...]]" = field(default_factory=Future)
@@ -47,7 +47,7 @@ class Started:
 
 
 class Runner:
-    """Starts runs on threads of their own: whoever asked may go away without ending one."""
+    """Starts runs on their own threads: a caller that disconnects does not end a run."""
 
     def __init__(self, settings: Settings, database: BillingDatabase) -> None:
         """Take the settings of every run."""
@@ -64,7 +64,7 @@ class Runner:
         return started
 
     def wait(self, *, seconds: float) -> None:
-        """Wait for runs at work, for no longer than that."""
+        """Wait for runs in progress, at most for that time."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -72,7 +72,7 @@ class Runner:
     def _run(self, started: Started) -> None:
         try:
             started.ended.set_result(self._reconcile(started))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits, and logged
+        except BaseException as error:  # noqa: BLE001 - passed to the caller that waits, and logged
             if not isinstance(error, BusyError):
                 _log.error("A run for the cron endpoint failed: %s", error, exc_info=not isinstance(error, ReconError))
             if not started.run_ids.done():

@@ -1,7 +1,7 @@
-"""The process that `recon serve` is: a socket, uvicorn, and what it refuses to wait for.
+"""The process of `recon serve`: a socket, uvicorn, and its limits.
 
-Invariant: one request a connection, whose head has to be there within `HEAD_SECONDS` and `HEAD_BYTES`; no more than
-`CONNECTIONS` at once. A stop waits for the run at work, but not for ever: what is cut off is whole chunks.
+Invariant: one request per connection, with a head complete within `HEAD_SECONDS` and of at most `HEAD_BYTES`; at most
+`CONNECTIONS` at once. A stop waits for the current run up to `STOP_SECONDS`; if that is too short, whole chunks stay.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ class ImpatientProtocol(H11Protocol):
     """HTTP/1.1 that drops a connection without a whole request head after `HEAD_SECONDS`, which uvicorn does not."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Begin to wait."""
+        """Start the timer."""
         super().connection_made(transport)
         self._patience = self.loop.call_later(HEAD_SECONDS, self._drop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop the timer."""
         self._patience.cancel()
         super().connection_lost(exc)
 
@@ -52,10 +52,10 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigurationError: The address cannot be listened on, or there is no `dagster.yaml`.
+        ConfigurationError: The address cannot be used, or there is no `dagster.yaml`.
     """
     use_dagster_home()
-    import_module("recon_pipeline.definitions")  # takes seconds, which the first caller should not wait
+    import_module("recon_pipeline.definitions")  # takes seconds, for which the first caller should not wait
     database = open_database(settings)
     runner = Runner(settings, database)
     app = create_app(runner, secrets, settings.scope, version=version("recon-pipeline"))
@@ -73,7 +73,7 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
         log_config=_to_stderr(),
     )
     with _listening(host, port) as listener:
-        # uvicorn raises the signal again when it has stopped; the process is to end as one that was asked to.
+        # uvicorn raises the signal again after it has stopped; the process must exit normally.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listener])
@@ -87,14 +87,14 @@ def _listening(host: str, port: int) -> socket.socket:
         )
     except OSError as error:
         raise ConfigurationError(
-            f"{host} port {port} cannot be listened on: {error.strerror or error}.",
+            f"Cannot listen on {host} port {port}: {error.strerror or error}.",
             changed="Nothing was started.",
-            fix="Choose another with --host and --port, or end what listens there.",
+            fix="Choose another with --host and --port, or stop the process that listens there.",
         ) from error
 
 
 def _to_stderr() -> dict[str, Any]:
-    """The logging of uvicorn, all of it to stderr, with ours beside it."""
+    """The logging of uvicorn and ours, all to stderr."""
     config = deepcopy(LOGGING_CONFIG)
     config["handlers"]["access"]["stream"] = "ext://sys.stderr"
     config["loggers"]["recon_pipeline"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
