@@ -74,7 +74,7 @@ def test_another_process_finds_the_run_through_the_reference_alone_wherever_it_s
     assert found.stdout.split() == ["SUCCESS", dagster_instance.root_directory]
 
 
-def test_the_reference_survives_its_round_trip_and_holds_no_url(dagster_instance: DagsterInstance) -> None:
+def test_the_reference_survives_its_round_trip_and_contains_no_url(dagster_instance: DagsterInstance) -> None:
     reference = dagster_instance.get_ref()
 
     again = deserialize_value(serialize_value(reference), InstanceRef)

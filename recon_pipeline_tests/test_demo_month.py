@@ -1,4 +1,4 @@
-"""The demo's month on a real Postgres: right before the mishaps, then wrong exactly as told."""
+"""The demo's month on a real Postgres: right before the mishaps, then wrong exactly as reported."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -222,7 +222,7 @@ def test_progress_is_told_of_every_event_and_of_every_mishap(billing_database_ur
 
 
 @pytest.mark.parametrize("table", list(CONTENTS))
-def test_a_month_is_never_played_into_tables_that_hold_rows(billing_database_url: str, table: str) -> None:
+def test_a_month_is_never_played_into_tables_that_have_rows(billing_database_url: str, table: str) -> None:
     fillers = {
         "billing_usage_events": (
             "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, "

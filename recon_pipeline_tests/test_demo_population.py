@@ -128,7 +128,7 @@ def test_sizes_out_of_range_are_refused(events: int, customers: int) -> None:
         make_plan(events=events, customers=customers)
 
 
-def test_batches_hold_every_event_once_and_each_is_in_the_order_of_its_keys() -> None:
+def test_batches_contain_every_event_once_and_each_is_in_the_order_of_its_keys() -> None:
     """Prevents deadlocks: who locks counters in one order for all never waits in a circle."""
     plan = make_plan()
     batches = list(deal(plan, hands=4, batch_events=50))

@@ -87,9 +87,9 @@ def test_when_one_process_ends_the_others_are_ended_and_its_name_is_said(
 
     started["daemon"].kill()
 
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Dagster's daemon ended with -9" in told
+    assert "Dagster's daemon ended with -9" in output
     assert_gone(started)
 
 

@@ -1,4 +1,4 @@
-"""Whoever works against the product from outside, without knowing how it is made.
+"""Changes from outside that work against the product, without knowledge of its code.
 
 Each file attacks a promise of the product by what production does on an ordinary day, through surfaces that stay: runs
 as a whole, the Dagster job, the command line, the application's tables, and the ledger. Nothing here names a statement

@@ -28,7 +28,7 @@ HOLDING, ENDED = "holding", "ended"
 
 
 def counters_locked(url: str) -> bool:
-    """Whether anybody holds a counter."""
+    """Whether any session has locked a counter."""
     with psycopg.connect(url) as connection:
         return connection.execute(_LOCKED).fetchall()[0][0] > 0
 

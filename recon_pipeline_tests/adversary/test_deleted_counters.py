@@ -41,7 +41,7 @@ def test_a_deleted_counter_is_made_anew_by_the_next_tick(world: World) -> None:
 
 
 def test_a_counter_that_was_deleted_a_moment_ago_by_a_session_that_is_still_open_is_made_anew(world: World) -> None:
-    """Its session has not yet told the server's statistics, and will not for as long as it is busy."""
+    """Its session has not yet reported to the server's statistics, and will not while it is busy."""
     with world.billing.session() as session:
         session.query("delete from billing_usage_counters where gateway_customer_id = %s", GONE)
         session.connection.commit()

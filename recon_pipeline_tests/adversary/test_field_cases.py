@@ -1,6 +1,6 @@
 """What has gone wrong for others who keep usage counters, acted out here: each time every counter is right at the end.
 
-The kinds of mishaps come from public trackers of metering systems, counter caches, rollups and poolers; rows and
+The kinds of incidents come from public trackers of metering systems, counter caches, rollups and poolers; rows and
 sequences are our own.
 """
 

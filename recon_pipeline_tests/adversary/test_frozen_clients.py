@@ -1,7 +1,7 @@
-"""No wait is without a bound: our process freezes, or its network is cut, while it holds counters locked.
+"""No wait is without a bound: our process freezes, or its network is cut, while it has counters locked.
 
-An increment of the application gets its lock within five seconds all the same, and what becomes of our session is told
-as what it was.
+An increment of the application still gets its lock within five seconds, and the run reports what happened to our
+session.
 """
 
 import os
@@ -85,19 +85,19 @@ def told_once_it_goes_on(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.timeout(120)
-def test_a_repair_that_freezes_while_it_holds_counters_keeps_no_increment_waiting(drifted: World) -> None:
+def test_a_repair_that_freezes_with_locked_counters_keeps_no_increment_waiting(drifted: World) -> None:
     with freezing(drifted.billing.url, "repair", environ={}) as process:
         longest = record_everywhere(drifted)
-        told = told_once_it_goes_on(process)
+        result = told_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS
-    assert "idle" in told, told
+    assert "idle" in result, result
     assert drifted.run().outcome == "clean"
     assert drifted.wrong() == []
 
 
 @pytest.mark.timeout(120)
-def test_an_undo_that_freezes_while_it_holds_counters_keeps_no_increment_waiting(
+def test_an_undo_that_freezes_with_locked_counters_keeps_no_increment_waiting(
     drifted: World, dagster_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = drifted.run()
@@ -105,10 +105,10 @@ def test_an_undo_that_freezes_while_it_holds_counters_keeps_no_increment_waiting
     hold_all(drifted, monkeypatch, dagster_environment)
     with freezing(drifted.billing.url, "undo", ended.run_id, environ=dagster_environment) as process:
         longest = record_everywhere(drifted)
-        told = told_once_it_goes_on(process)
+        result = told_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS
-    assert "idle" in told, told
+    assert "idle" in result, result
 
 
 @pytest.mark.timeout(120)
@@ -119,10 +119,10 @@ def test_a_preparation_of_the_log_that_freezes_while_it_alters_it_keeps_no_incre
     world.fill(CUSTOMERS)
     with freezing(world.billing.url, "init", environ={}) as process:
         longest = record_everywhere(world)
-        told = told_once_it_goes_on(process)
+        result = told_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS
-    assert "idle" in told, told
+    assert "idle" in result, result
 
 
 def hold_all(world: World, monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
@@ -130,13 +130,13 @@ def hold_all(world: World, monkeypatch: pytest.MonkeyPatch, environ: Mapping[str
 
     for name, value in {**environ, "DATABASE_URL": world.billing.url}.items():
         monkeypatch.setenv(name, value)
-    told = recon("pause", "--reason", "INC-1")
-    assert told.exit_code == 0, told.said
+    result = recon("pause", "--reason", "INC-1")
+    assert result.exit_code == 0, result.said
 
 
 @dataclass
 class Cable:
-    """A network to the server that can be cut without either side being told.
+    """A network to the server that can be cut without either side noticing.
 
     Attributes:
         url: The database, by way of this network.
@@ -160,7 +160,7 @@ class Cable:
 
 @contextmanager
 def cable(url: str) -> Iterator[Cable]:
-    """A cable to the server of this URL, which has a Unix socket; everybody on it is told at the end."""
+    """A cable to the server of this URL, which has a Unix socket; every connection on it is closed at the end."""
     parts = urlsplit(url)
     given = parse_qs(parts.query)
     target = str(Path(given["host"][0]) / f".s.PGSQL.{given.get('port', ['5432'])[0]}")
@@ -189,7 +189,7 @@ def cable(url: str) -> Iterator[Cable]:
 
 
 @pytest.mark.timeout(120)
-def test_a_repair_whose_network_is_cut_while_it_holds_counters_keeps_no_increment_waiting(drifted: World) -> None:
+def test_a_repair_whose_network_is_cut_with_locked_counters_keeps_no_increment_waiting(drifted: World) -> None:
     ended: list[Ended] = []
     with background() as start, cable(drifted.billing.url) as network:
 

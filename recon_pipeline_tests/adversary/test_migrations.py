@@ -94,17 +94,17 @@ def turn_of(migration: str) -> int:
 
 
 def assert_unharmed(world: World, ended: Ended, *, at_least: str = "") -> None:
-    """No right counter was changed; the run is clean, or was put off, or tells of the wrong counters that are left."""
+    """No right counter was changed; the run is clean, or was put off, or reports the wrong counters that are left."""
     counters = world.billing.counters()
-    told = f"{at_least} {ended}"
-    assert {customer: counters[customer] for customer in RIGHT} == dict.fromkeys(RIGHT, 12), told
-    assert {(before, after) for _, before, after in world.repaired()} <= {(5, 12)}, told
-    assert {customer for customer, _, _ in world.repaired()} <= set(WRONG), told
+    context = f"{at_least} {ended}"
+    assert {customer: counters[customer] for customer in RIGHT} == dict.fromkeys(RIGHT, 12), context
+    assert {(before, after) for _, before, after in world.repaired()} <= {(5, 12)}, context
+    assert {customer for customer, _, _ in world.repaired()} <= set(WRONG), context
     left = len(world.wrong())
     if ended.outcome in ("clean", "not_clean"):
-        assert ended.mismatch_count == left, told
+        assert ended.mismatch_count == left, context
     else:
-        assert PUT_OFF in ended.error, told
+        assert PUT_OFF in ended.error, context
 
 
 def assert_fixes_itself(world: World) -> None:
@@ -184,7 +184,7 @@ def is_waiting(world: World) -> bool:
 
 
 @pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters"])
-def test_a_migration_that_holds_its_lock_for_long_puts_the_run_off(world: World, table: str) -> None:
+def test_a_migration_that_keeps_its_lock_for_long_puts_the_run_off(world: World, table: str) -> None:
     before = world.billing.counters()
     began = time.monotonic()
 
@@ -238,12 +238,12 @@ def test_row_level_security_that_comes_and_goes_between_statements_changes_no_ri
 
                 ended = world.run(between=toggle, url=url)
                 world.billing.query(switch.format(table=table, turn="disable"))
-                told = f"on before statement {number}, off {turn_off}:"
+                context = f"on before statement {number}, off {turn_off}:"
                 if ended.outcome in ("blocked", "failed"):
-                    assert set(world.billing.counters().values()) <= {5, 12}, f"{told} {ended}"
-                    assert {after for _, _, after in world.repaired()} <= {12}, f"{told} {ended}"
+                    assert set(world.billing.counters().values()) <= {5, 12}, f"{context} {ended}"
+                    assert {after for _, _, after in world.repaired()} <= {12}, f"{context} {ended}"
                 else:
-                    assert_unharmed(world, ended, at_least=told)
+                    assert_unharmed(world, ended, at_least=context)
         assert_fixes_itself(world)
 
 
@@ -305,9 +305,9 @@ def test_a_partition_that_is_away_for_some_statements_lowers_no_counter(partitio
         ended = partitioned.run(between=act)
         if is_away[0]:
             partitioned.billing.query(ATTACH)
-        told = f"detached before statement {number}: {ended}"
-        assert set(partitioned.billing.counters().values()) == {12}, told
-        assert partitioned.repaired() == [], told
+        context = f"detached before statement {number}: {ended}"
+        assert set(partitioned.billing.counters().values()) == {12}, context
+        assert partitioned.repaired() == [], context
     assert_fixes_itself(partitioned)
 
 
@@ -326,7 +326,7 @@ def test_a_partition_that_is_attached_together_with_its_increments_is_not_report
             is_away[0] = True
         ended = partitioned.run(between=at(number, attach), approve=APPROVED)
         drifted = partitioned.billing.query("select * from recon.counter_drift where run_id = %s", ended.run_id)
-        told = f"before statement {number}: {ended}"
-        assert drifted == [], told
-        assert ended.outcome == "clean" or PUT_OFF in ended.error, told
+        context = f"before statement {number}: {ended}"
+        assert drifted == [], context
+        assert ended.outcome == "clean" or PUT_OFF in ended.error, context
     assert partitioned.repaired() == []

@@ -44,8 +44,8 @@ def traffic(billing: Billing, *, calls_per_second: float | None, threads: int = 
 
 
 def assert_nothing_to_say(world: World, runs: list[Ended]) -> None:
-    told = [(run.outcome, run.failed_checks, run.mismatch_count, run.error) for run in runs]
-    assert told == [("clean", [], 0, "")] * len(runs)
+    outcomes = [(run.outcome, run.failed_checks, run.mismatch_count, run.error) for run in runs]
+    assert outcomes == [("clean", [], 0, "")] * len(runs)
     assert world.repaired() == []
     assert world.wrong() == []
     assert world.billing.value("select count(*) from recon.counter_drift") == 0

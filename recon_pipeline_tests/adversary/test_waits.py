@@ -1,4 +1,4 @@
-"""No wait is without a bound: one deadline for all that a run waits for, whoever stands in its way."""
+"""No wait is without a bound: one deadline for all locks that a run waits for."""
 
 import time
 
@@ -59,7 +59,7 @@ def test_an_open_transaction_that_inserts_the_counters_of_many_keys_costs_a_run_
 
 
 @pytest.mark.timeout(150)
-def test_an_open_transaction_that_holds_many_wrong_counters_costs_a_run_seconds_in_all(world: World) -> None:
+def test_an_open_transaction_that_has_locked_many_wrong_counters_costs_a_run_seconds_in_all(world: World) -> None:
     world.fill([*BUSY, *FREE])
     world.settle_in()
     world.billing.query("update billing_usage_counters set usage_count = 5")

@@ -1,4 +1,4 @@
-"""A person installs the product, opens the UI and works in it. The tests share one UI and tell one story, in order."""
+"""A person installs the product, opens the UI and works in it. The tests share one UI and run as one story."""
 
 import re
 
@@ -67,8 +67,8 @@ def test_materializing_a_range_of_months_repairs_them_in_one_run_and_says_so(
     ui.open_checks("repaired_counters", "counters_match_event_sums")
     expect(ui.text("Passed", exact=True)).to_be_visible()
     expect(ui.text(f"All counters of {first.key} to {last.key} equal their event sums.")).to_be_visible()
-    for fact, told in (("mismatch_count", "0"), ("deferred_count", "0"), ("months", f"{first.key} to {last.key}")):
-        expect(ui.fact(fact)).to_have_text(f"{fact}{told}")
+    for fact, value in (("mismatch_count", "0"), ("deferred_count", "0"), ("months", f"{first.key} to {last.key}")):
+        expect(ui.fact(fact)).to_have_text(f"{fact}{value}")
     assert application.drift_count() == 0
     repairs, delta = application.ledger()
     assert repairs == drift_count
@@ -116,13 +116,13 @@ def test_missing_events_of_a_source_named_in_the_config_are_inserted_and_counted
     assert application.drift_count() == 0
     ui.page.set_viewport_size(TALL)
     ui.open("/assets/backfilled_events?view=events")
-    for fact, told in (("rows_read", "4"), ("inserted", "4"), ("conflict", "0"), ("rejected", "0")):
-        expect(ui.fact(fact)).to_have_text(f"{fact}{told}")
+    for fact, value in (("rows_read", "4"), ("inserted", "4"), ("conflict", "0"), ("rejected", "0")):
+        expect(ui.fact(fact)).to_have_text(f"{fact}{value}")
     expect(ui.fact("partitions")).to_have_text(f"partitions{month.key}")
     ui.picture("backfill", ui.text("Metadata", exact=True), ui.fact("partitions"), to_right_edge=True)
 
 
-def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_tells_why(
+def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_shows_why(
     quiet_ui: Ui, application: Application, months: Months
 ) -> None:
     ui, (_, month, _) = quiet_ui, months

@@ -80,7 +80,7 @@ class Billing:
         self._insert("billing_usage_counters", _key(customer, period) | {"usage_count": usage_count} | columns)
 
     def set_counter(self, customer: str, usage_count: int) -> None:
-        """Set the counter of a customer in May to a value, as a mishap would."""
+        """Set the counter of a customer in May to a value, as an incident would."""
         self.query(
             "update billing_usage_counters set usage_count = %s where gateway_customer_id = %s", usage_count, customer
         )

@@ -84,7 +84,7 @@ _LOG_SUMS = """
 
 
 def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Advance:
-    """One advance in a transaction of its own; `before` is told the name of each of its statements."""
+    """One advance in a transaction of its own; `before` gets the name of each of its statements."""
     acting = False
 
     def telling(name: str, *choices: Any, **parts: str) -> TextClause:

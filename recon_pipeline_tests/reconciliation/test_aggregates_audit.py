@@ -116,7 +116,7 @@ def test_deletions_that_were_noted_and_events_still_to_be_absorbed_are_no_differ
     assert wrong_totals(audited) == []
 
 
-def test_an_audit_over_some_customers_looks_at_theirs_alone(audited: Billing) -> None:
+def test_an_audit_over_some_customers_compares_theirs_alone(audited: Billing) -> None:
     for customer in "ab":
         audited.add_event(customer, 100, ingest_xid="5")
 

@@ -1,4 +1,4 @@
-"""Events that no run looks at, since their period begins in no known month, are counted, sampled and never silent."""
+"""Events that no run covers, because their period begins in no known month, are counted, sampled and never silent."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -54,11 +54,11 @@ def test_an_event_outside_of_the_known_months_is_counted_and_shown(
 
     result = run_job(full=full)
 
-    told = check(result)
-    assert (told.passed, told.severity.name) == (False, "WARN")
-    assert said in (told.description or "")
-    assert told.metadata["count"].value == 1
-    sample = told.metadata["sample"]
+    reported = check(result)
+    assert (reported.passed, reported.severity.name) == (False, "WARN")
+    assert said in (reported.description or "")
+    assert reported.metadata["count"].value == 1
+    sample = reported.metadata["sample"]
     assert isinstance(sample, dg.TableMetadataValue)
     (shown,) = sample.records
     assert shown.data["gateway_customer_id"] == "a"
@@ -72,11 +72,11 @@ def test_events_before_a_first_month_that_somebody_declared_are_counted_and_no_w
     add(job_billing, BEFORE)
     job_billing.record("b", 5)
 
-    told = check(run_job())
+    reported = check(run_job())
 
-    assert told.passed
-    assert "1 events begin before RECON_START_PERIOD (2025-01), as declared" in (told.description or "")
-    assert told.metadata["count"].value == 1
+    assert reported.passed
+    assert "1 events begin before RECON_START_PERIOD (2025-01), as declared" in (reported.description or "")
+    assert reported.metadata["count"].value == 1
 
 
 def test_events_from_the_first_month_to_the_next_one_are_known(job_billing: Billing) -> None:
@@ -91,9 +91,9 @@ def test_events_from_the_first_month_to_the_next_one_are_known(job_billing: Bill
     job_billing.add_event("a", period=(first - moment, first))
     job_billing.add_event("a", period=(end, end + moment))
 
-    told = check(run_job())
-    assert told.metadata["count"].value == 2
-    assert f"1 events begin after {CURRENT.next().key}" in (told.description or "")
+    reported = check(run_job())
+    assert reported.metadata["count"].value == 2
+    assert f"1 events begin after {CURRENT.next().key}" in (reported.description or "")
 
 
 def test_events_of_others_are_not_ours_to_mention(job_billing: Billing) -> None:
@@ -105,7 +105,7 @@ def test_events_of_others_are_not_ours_to_mention(job_billing: Billing) -> None:
 
 
 @pytest.mark.parametrize(("events_beyond", "at_least"), [(2, False), (3, True)])
-def test_a_tick_looks_at_so_many_and_the_audit_counts_them_all(
+def test_a_tick_counts_up_to_its_limit_and_the_audit_counts_them_all(
     job_billing: Billing, monkeypatch: pytest.MonkeyPatch, events_beyond: int, *, at_least: bool
 ) -> None:
     """A log may be much older than the first known month: what a tick costs must not depend on it."""

@@ -205,7 +205,7 @@ def assert_blocked_again(billing: Billing, said: str, **config: str) -> str:
     return result.run_id
 
 
-def test_what_nobody_was_shown_cannot_be_approved_and_is_shown_thereby(blocked: Billing) -> None:
+def test_figures_that_were_not_shown_cannot_be_approved_and_are_then_shown(blocked: Billing) -> None:
     assert_blocked_again(blocked, "nobody can have seen what would be done now")
 
     assert run_job(**APPROVED).success
@@ -389,10 +389,13 @@ def test_the_absolute_budgets_of_a_day_are_over_all_months_and_shares_over_those
     for customer in customers(16)[10:]:
         job_billing.add_event(customer, 10, period=JUNE)
 
-    told = run_job(first="2025-06", last="2025-06").check("drift_is_within_budgets").description or ""
+    reported = run_job(first="2025-06", last="2025-06").check("drift_is_within_budgets").description or ""
 
-    assert "6 counters would be repaired, and 55 were by runs of the last 24 hours; RECON_MAX_REPAIRS allows 60" in told
-    assert "SHARE" not in told
+    assert (
+        "6 counters would be repaired, and 55 were by runs of the last 24 hours; RECON_MAX_REPAIRS allows 60"
+        in reported
+    )
+    assert "SHARE" not in reported
 
 
 @pytest.mark.parametrize(("variable", "value"), [("RECON_MAX_OVER_QUOTA_TRANSITIONS", "2")])
@@ -405,9 +408,11 @@ def test_customers_pushed_over_their_quota_are_counted_over_the_day(
     job_billing.record("one more", 60)
     job_billing.set_counter("one more", 3)
 
-    told = run_job().check("drift_is_within_budgets").description or ""
+    reported = run_job().check("drift_is_within_budgets").description or ""
 
-    assert f"1 customers would be pushed over their quota, and 2 were by runs of the last 24 hours; {variable}" in told
+    assert (
+        f"1 customers would be pushed over their quota, and 2 were by runs of the last 24 hours; {variable}" in reported
+    )
 
 
 def test_orphans_are_counted_over_the_day(many: Billing) -> None:
@@ -415,10 +420,10 @@ def test_orphans_are_counted_over_the_day(many: Billing) -> None:
         for customer in customers(40, prefix=f"orphan_{turn}"):
             many.add_counter(customer, 5)
         assert run_job().success is succeeds
-    told = many.value("select error from recon.reconciliation_run order by started_at desc limit 1")
+    reported = many.value("select error from recon.reconciliation_run order by started_at desc limit 1")
 
-    assert "40 orphaned counters would be zeroed" in told
-    assert "and 40 were by runs of the last 24 hours; RECON_MAX_ORPHAN_SHARE allows 50" in told
+    assert "40 orphaned counters would be zeroed" in reported
+    assert "and 40 were by runs of the last 24 hours; RECON_MAX_ORPHAN_SHARE allows 50" in reported
 
 
 def test_a_run_with_nothing_to_repair_is_never_blocked_by_what_others_did(
@@ -467,7 +472,7 @@ def test_an_approval_covers_what_was_shown_whatever_was_repaired_that_day(many: 
     assert set(many.counters().values()) == {10}
 
 
-def test_the_earlier_part_is_told_apart_from_what_a_run_would_do() -> None:
+def test_earlier_repairs_are_reported_apart_from_what_a_run_would_do() -> None:
     today = Today(repairs=9_000, repairs_of_extent=9_000)
 
     (breach,) = breaches(DriftSummary(counters_scanned=200_000, under=1_234), Budgets(), today)

@@ -229,7 +229,7 @@ def test_a_customer_who_is_renamed_with_everything_takes_the_sums_along(make_inc
 
 @pytest.mark.parametrize("is_recomputing", [False, True])
 @pytest.mark.parametrize("is_begun_before", [False, True])
-def test_a_delete_that_commits_before_any_statement_of_a_run_leaves_sums_exact_and_is_not_held_up(
+def test_a_delete_that_commits_before_any_statement_of_a_run_leaves_sums_exact_and_does_not_wait(
     filled: Billing, is_recomputing: bool, is_begun_before: bool
 ) -> None:
     statements = 0
@@ -238,13 +238,13 @@ def test_a_delete_that_commits_before_any_statement_of_a_run_leaves_sums_exact_a
         filled.add_event("b", 3)
         if is_recomputing:
             filled.query("delete from billing_usage_events where gateway_customer_id = 'b'")
-        told = 0
+        statements_seen = 0
         with filled.session(options=IMPATIENT, application_name=APPLICATION) as application:
 
             def delete(_: str, number: int = number, application: Billing = application) -> None:
-                nonlocal told
-                told += 1
-                if told == number + 1:
+                nonlocal statements_seen
+                statements_seen += 1
+                if statements_seen == number + 1:
                     if not is_begun_before:
                         application.query(DELETE_ONE_OF_A)
                     application.connection.commit()
@@ -256,7 +256,7 @@ def test_a_delete_that_commits_before_any_statement_of_a_run_leaves_sums_exact_a
         assert is_exact(filled), f"before statement {number}"
         assert advanced(filled).rebuilt_because is None
         assert is_exact(filled, absorbed=True), f"before statement {number}"
-        if told <= number:
+        if statements_seen <= number:
             statements = number
             break
     assert statements > 5

@@ -1,4 +1,4 @@
-"""A counter that somebody holds is put off and counted, never waited for without end; the next run repairs it."""
+"""A counter that another session has locked is deferred and counted; no wait is endless, the next run repairs it."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def drifted(job_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
     return job_billing
 
 
-def test_a_held_counter_is_deferred_all_others_are_repaired_and_the_next_run_repairs_it(drifted: Billing) -> None:
+def test_a_locked_counter_is_deferred_all_others_are_repaired_and_the_next_run_repairs_it(drifted: Billing) -> None:
     with drifted.session() as holder:
         holder.query(HOLD, [HELD])
         run = new_run(drifted.url)
@@ -45,7 +45,7 @@ def test_a_held_counter_is_deferred_all_others_are_repaired_and_the_next_run_rep
 def test_a_counter_that_is_locked_for_longer_than_the_run_waits_by_itself_is_deferred_and_no_failure(
     job_billing: Billing,
 ) -> None:
-    """With the limits as they are: a time limit on the sum that ended the wait was told as a sum that is too slow."""
+    """With the real limits: a wait that the time limit of the sum ended was reported as a sum that is too slow."""
     for customer in CUSTOMERS:
         job_billing.record(customer, 10)
         job_billing.set_counter(customer, 3)
@@ -149,7 +149,7 @@ def test_a_lock_on_the_whole_table_defers_and_does_not_hang(drifted: Billing) ->
     assert drifted.ledger() == []
 
 
-def test_the_repair_holds_no_counter_while_it_waits_for_another(
+def test_the_repair_has_no_counter_locked_while_it_waits_for_another(
     drifted: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 20_000)

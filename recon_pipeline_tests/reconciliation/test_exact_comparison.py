@@ -153,7 +153,7 @@ def test_where_nothing_counts_as_settled_yet_a_counter_is_never_lowered_below_wh
 
 @pytest.mark.parametrize("instant", ["-infinity", "2020-01-01", "now", "2999-01-01", "infinity", None])
 @pytest.mark.parametrize("column", ["created_at", "event_timestamp"])
-def test_what_is_settled_is_told_by_transactions_and_never_by_what_the_application_writes(
+def test_transactions_decide_what_is_settled_and_never_what_the_application_writes(
     billing: Billing, column: str, instant: str | None
 ) -> None:
     billing.add_event("old", 5, **{column: instant})  # pyright: ignore[reportArgumentType]

@@ -63,7 +63,7 @@ def months_of_next_tick(billing: Billing, sums: Sums) -> list[str]:
     return [month.key for month in found]
 
 
-def test_held_keys_are_left_alone_and_named_by_a_warning_all_others_are_repaired(drifted: Billing) -> None:
+def test_held_keys_are_not_repaired_but_named_by_a_warning_all_others_are_repaired(drifted: Billing) -> None:
     hold(drifted, HELD, "nobody")
 
     result = run_job()
@@ -100,7 +100,7 @@ def test_a_counter_that_differs_for_another_reason_beside_a_held_one_is_an_error
     assert (check.metadata["mismatch_count"].value, check.metadata["held_count"].value) == (2, 1)
 
 
-def test_a_hold_on_one_month_lets_other_months_be_repaired(drifted: Billing) -> None:
+def test_a_hold_on_one_month_does_not_stop_repairs_of_other_months(drifted: Billing) -> None:
     drifted.add_event(HELD, USED, period=JUNE)
     hold(drifted, HELD, months=("2025-05",))
 

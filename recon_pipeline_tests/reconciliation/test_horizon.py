@@ -105,15 +105,17 @@ def test_a_transaction_that_commits_before_any_statement_of_a_run_is_added_once(
     names: list[str] = []
     for number in itertools.count():
         built.query("delete from recon.usage_month where partition = '2025-06'")
-        told = list[str]()
+        statements_seen = list[str]()
         with built.session() as late:
             late.add_event("a", 10)
             late.add_event("j", 10, period=JUNE)
             built.add_event("a", 1)
 
-            def commit(name: str, number: int = number, late: Billing = late, told: list[str] = told) -> None:
-                told.append(name)
-                if len(told) == number + 1:
+            def commit(
+                name: str, number: int = number, late: Billing = late, statements_seen: list[str] = statements_seen
+            ) -> None:
+                statements_seen.append(name)
+                if len(statements_seen) == number + 1:
                     late.connection.commit()
 
             advance(new_run(built.url, **june), before=commit)
@@ -124,8 +126,8 @@ def test_a_transaction_that_commits_before_any_statement_of_a_run_is_added_once(
         stored = event_sums(new_run(built.url, **june))
         assert aggregated(built) == stored == {"a": 1 + 11 * (number + 1), "j": 10 * (number + 1)}
         assert wrong_totals(built) == []
-        if len(told) <= number:
-            names = told
+        if len(statements_seen) <= number:
+            names = statements_seen
             break
     assert names == [*DECIDING, "add_to_aggregates", "put_sums", "total_months", "take_notes", "move_horizon"]
 
@@ -164,9 +166,7 @@ def test_of_a_transaction_with_savepoints_what_was_not_rolled_back_is_added_once
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_prepared_transaction_holds_the_horizon_back_and_is_added_once(
-    private_server: PrivateServer, end: str
-) -> None:
+def test_a_prepared_transaction_stops_the_horizon_and_is_added_once(private_server: PrivateServer, end: str) -> None:
     with private_server.billing() as billing:
         billing.query("alter system set max_prepared_transactions = 8")
     private_server.stop()
@@ -195,7 +195,7 @@ def test_a_prepared_transaction_holds_the_horizon_back_and_is_added_once(
         assert aggregated(billing) == {"a": 11 if end == "commit" else 1}
 
 
-def test_a_horizon_held_back_still_gives_exact_sums_and_the_holder_is_named(built: Billing) -> None:
+def test_a_stopped_horizon_still_gives_exact_sums_and_the_open_transaction_is_named(built: Billing) -> None:
     with built.session(application_name="forgotten") as holder:
         holder.query("select pg_current_xact_id()")
         for customer in ("a", "b"):
@@ -288,7 +288,7 @@ def test_a_run_that_is_killed_before_it_has_moved_the_horizon_adds_nothing(built
     assert aggregated(built) == {"a": 11, "j": 10}
 
 
-def test_a_month_that_is_built_later_holds_the_events_of_every_time(built: Billing) -> None:
+def test_a_month_that_is_built_later_contains_the_events_of_every_time(built: Billing) -> None:
     with built.session() as late:
         late.add_event("j", 1_000, period=JUNE)
         built.add_event("j", 10, period=JUNE)

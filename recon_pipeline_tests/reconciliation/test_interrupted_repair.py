@@ -66,7 +66,7 @@ def test_a_killed_process_leaves_whole_chunks_and_the_next_run_finishes(billing:
     assert_next_run_finishes(billing)
 
 
-def test_a_frozen_process_is_told_that_its_session_was_ended_since_it_did_not_go_on(billing: Billing) -> None:
+def test_a_frozen_process_reports_that_its_session_was_ended_because_it_was_idle(billing: Billing) -> None:
     let_drift(billing)
     with subprocess.Popen(
         [sys.executable, "-m", killable_repair.__name__, billing.url, killable_repair.INSIDE_A_CHUNK],
@@ -100,10 +100,10 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
     """Repair, and interrupt after the first chunk or right after this statement; returns how far it said it was."""
     run = new_run(billing.url)
     run.compare()
-    told: list[int] = []
+    reported: list[int] = []
 
     def note(done: int) -> None:
-        told.append(done)
+        reported.append(done)
         if inside is None:
             interrupt()
 
@@ -111,32 +111,32 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
         run.repair(after={inside: interrupt} if inside else None, on_progress=note)
     assert "run again, which finishes the work" in caught.value.fix
     assert "before stays" in caught.value.changed
-    return told
+    return reported
 
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("inside", [LOCKED, WRITTEN, None])
-def test_a_terminated_backend_is_told_clearly_and_leaves_whole_chunks(billing: Billing, inside: str | None) -> None:
+def test_a_terminated_backend_is_reported_clearly_and_leaves_whole_chunks(billing: Billing, inside: str | None) -> None:
     let_drift(billing)
 
-    told = interrupt_repair(billing, lambda: billing.query(_END_OUR_SESSIONS, PRODUCT), inside=inside)
+    reported = interrupt_repair(billing, lambda: billing.query(_END_OUR_SESSIONS, PRODUCT), inside=inside)
 
-    assert_whole_chunks_are_done(billing, told[-1] if told else 0)
+    assert_whole_chunks_are_done(billing, reported[-1] if reported else 0)
     assert_next_run_finishes(billing)
 
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("inside", [LOCKED, WRITTEN, None])
-def test_a_stopped_server_is_told_clearly_and_leaves_whole_chunks(
+def test_a_stopped_server_is_reported_clearly_and_leaves_whole_chunks(
     private_server: PrivateServer, inside: str | None
 ) -> None:
     with private_server.billing() as billing:
         let_drift(billing)
-        told = interrupt_repair(billing, private_server.stop, inside=inside)
+        reported = interrupt_repair(billing, private_server.stop, inside=inside)
     private_server.start()
 
     with private_server.reopened(billing) as again:
-        assert_whole_chunks_are_done(again, told[-1] if told else 0)
+        assert_whole_chunks_are_done(again, reported[-1] if reported else 0)
         assert_next_run_finishes(again)
 
 

@@ -86,7 +86,7 @@ def test_an_event_of_no_customer_is_counted_and_sampled_but_stops_nothing(make_b
 def test_a_customer_whose_name_is_longer_than_1000_bytes_is_reported_and_left_alone(
     billing: Billing, customer: str
 ) -> None:
-    """No index of ours could hold such a key, and one of them stopped every run for everybody."""
+    """No index of ours could hold such a key, and one of them stopped every run."""
     billing.add_event("a", 10)
     billing.add_event(customer, 5, request_id="long")
     billing.add_counter(customer, 7)
@@ -225,7 +225,7 @@ def test_the_job_warns_of_odd_events_with_their_exact_number_and_a_capped_sample
 
 
 @pytest.mark.parametrize("created_at", ["infinity", "-infinity", "20000-01-01", "0500-01-01 BC"])
-def test_an_event_created_at_an_instant_that_python_cannot_hold_is_summed(
+def test_an_event_created_at_an_instant_that_python_cannot_represent_is_summed(
     job_billing: Billing, created_at: str
 ) -> None:
     job_billing.add_event("a", 10, created_at=created_at)

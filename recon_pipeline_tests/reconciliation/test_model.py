@@ -104,7 +104,7 @@ def model_ledger(
 
 
 def write(billing: Billing, log: list[Event], counted: Mapping[Key, int], subscribed: set[Key]) -> None:
-    # In one transaction: what arrived first is then told by created_at in both modes.
+    # In one transaction: then created_at says in both modes which event arrived first.
     with billing.connection.transaction():
         billing.connection.execute(EMPTY)
         for event in log:

@@ -172,7 +172,7 @@ def test_an_increment_that_starts_once_the_counter_is_locked_waits_and_is_kept(d
     assert drifted.ledger() == [("a", "under", 4, 10), ("b", "under", 7, 20)]
 
 
-def test_a_counter_held_with_an_uncommitted_increment_is_skipped_then_waited_for(drifted: Billing) -> None:
+def test_a_counter_locked_by_an_uncommitted_increment_is_skipped_then_waited_for(drifted: Billing) -> None:
     run = compared(drifted)
     progress: list[tuple[int, dict[str, int]]] = []
     with drifted.session(application_name=APPLICATION) as application, background() as start:

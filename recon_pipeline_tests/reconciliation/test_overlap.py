@@ -1,4 +1,4 @@
-"""Overlap is safe: runs that overlap on one month, whoever started them, corrupt nothing and count nothing twice."""
+"""Overlap is safe: runs that overlap on one month, however started, corrupt nothing and count nothing twice."""
 
 import random
 from collections import Counter

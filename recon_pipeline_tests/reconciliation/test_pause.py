@@ -161,7 +161,7 @@ def test_a_pause_in_the_middle_of_a_chunk_returns_after_that_chunk_and_before_an
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, USED)
 
 
-def test_a_pause_stops_a_repair_that_waits_for_a_counter_which_somebody_has_locked(drifted: Billing) -> None:
+def test_a_pause_stops_a_repair_that_waits_for_a_locked_counter(drifted: Billing) -> None:
     drifted.touch_counters()
     run = new_run(drifted.url)
     run.compare()

@@ -74,7 +74,7 @@ def test_a_sum_of_exactly_the_largest_bigint_is_repaired(make_billing: MakeBilli
         (["10.25", "1"], "the event sum 11.25 is not a whole number"),
     ],
 )
-def test_a_numeric_sum_that_no_counter_holds_fails_its_key_alone(
+def test_a_numeric_sum_that_no_counter_can_store_fails_its_key_alone(
     make_billing: MakeBilling, quantities: list[object], said: str
 ) -> None:
     billing = make_billing(NUMERIC_QUANTITY)
@@ -161,9 +161,9 @@ def test_a_counter_without_a_count_fails_its_key_alone(make_billing: MakeBilling
 
     assert (outcome.repaired, outcome.failed) == (len(OTHERS), 1)
     assert billing.counters() == dict.fromkeys(OTHERS, 10) | {POISON: None}
-    (told,) = run.verify().sample
-    assert told.gateway_customer_id == POISON
-    assert "its usage_count is null" in told.error
+    (reported,) = run.verify().sample
+    assert reported.gateway_customer_id == POISON
+    assert "its usage_count is null" in reported.error
     billing.set_counter(POISON, 0)
     assert reconcile(billing.url).repaired == 1
     assert billing.counter(POISON) == 10

@@ -75,7 +75,7 @@ def test_with_settle_seconds_an_event_whose_increment_is_still_to_come_is_in_syn
     assert compared(billing.url, settle_seconds=SETTLE_SECONDS)[0] is Look.EVERY_KEY, "no run has verified it"
 
 
-def test_a_tick_looks_at_what_settled_since_it_was_verified_and_is_still_not_counted(
+def test_a_tick_compares_what_settled_since_it_was_verified_and_is_still_not_counted(
     incremental_billing: Billing,
 ) -> None:
     billing = incremental_billing

@@ -69,7 +69,7 @@ def figures(record: UndoRecord) -> dict[str, int]:
 
 
 def assert_accounted(billing: Billing, increments: Callable[[str], int]) -> None:
-    """For each key: counter = increments by the application (here also by a mishap) + sum of the ledger's deltas."""
+    """For each key: counter = increments by the application (here also by an incident) + sum of the ledger's deltas."""
     for customer, counted, repaired in billing.query(ACCOUNTED):
         assert counted == increments(customer) + repaired, customer
 
@@ -178,7 +178,9 @@ def test_a_counter_past_bigint_is_refused_by_itself(billing: Billing) -> None:
     assert billing.counters() == {"a": BIGINT_MAX, "b": USED}
 
 
-def test_a_counter_that_somebody_has_locked_is_put_off(repaired: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_counter_that_another_session_has_locked_is_deferred(
+    repaired: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(undo_module, "LOCK_TIMEOUT_MS", 20)
     with repaired.session() as holder:
         holder.query("select from billing_usage_counters where gateway_customer_id = %s for update", DEFERRED)

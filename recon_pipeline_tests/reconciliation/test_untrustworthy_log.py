@@ -191,7 +191,7 @@ def test_a_missing_privilege_to_write_fails_each_key_with_its_error(billing: Bil
     assert billing.counters() == {"a": 4}
 
 
-def test_a_schema_that_was_never_prepared_is_told_with_its_fix(make_billing: MakeBilling) -> None:
+def test_a_schema_that_was_never_prepared_is_reported_with_its_fix(make_billing: MakeBilling) -> None:
     with pytest.raises(ReconError) as caught:
         reconcile(make_billing("drop schema recon cascade").url)
 

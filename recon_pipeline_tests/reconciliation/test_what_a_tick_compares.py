@@ -1,4 +1,4 @@
-"""A tick looks at what changed since it was verified: never at less, and at every key where it cannot tell that."""
+"""A tick compares what changed since it was verified: never at less, and at every key where it cannot tell that."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def noted(billing: Billing) -> list[str]:
 
 
 def stale_aggregates(billing: Billing, run: Run) -> int | None:
-    """What the record of a run tells of aggregates that were wrong."""
+    """What the record of a run says of aggregates that were wrong."""
     return billing.value(
         "select aggregates_differing from recon.reconciliation_run where run_id = %s", run.question.run_id
     )
@@ -230,7 +230,7 @@ def test_aggregates_of_another_log_are_followed_by_a_look_at_every_key(verified:
     assert look(verified) is Look.EVERY_KEY
 
 
-def test_a_run_over_some_customers_looks_at_every_key_of_theirs_and_remembers_nothing(verified: Billing) -> None:
+def test_a_run_over_some_customers_compares_every_key_of_theirs_and_records_nothing(verified: Billing) -> None:
     change(verified, "update billing_usage_counters set usage_count = 3")
     before = marks(verified, "counters_verified_below")
 

@@ -126,7 +126,7 @@ def _replay(server: PostgresServer, seed: int, schedule: str | None) -> bool:
             fault = f", {op.fault} at statement {op.nth}" if op.fault else ""
             rolled_back = ", rolled back" if op.is_rolled_back else ""
             click.echo(f"  {name}: {op.kind} {keys} {op.quantity} {op.request_id}{fault}{rolled_back}")
-    played = simulation.play(plan, choose, server, told=lambda actor, at: click.echo(f"{actor:>10}  {at}"))
+    played = simulation.play(plan, choose, server, report=lambda actor, at: click.echo(f"{actor:>10}  {at}"))
     click.echo(played.violation or f"all true; runs ended {', '.join(played.outcomes)}; {played.repairs} repairs")
     return played.violation is None
 

@@ -267,10 +267,10 @@ class Model:
         if all(one.admits(repair.before) for one in possible) and (repair.before is not None or repair.after):
             raise ViolationError(f"{repair} changed a counter that was right: the log says {says}")
 
-    def _require_same(self, expected: Mapping[Key, int], counters: Mapping[Key, int], told: str) -> None:
+    def _require_same(self, expected: Mapping[Key, int], counters: Mapping[Key, int], subject: str) -> None:
         found = {key: counted for key, counted in counters.items() if key not in self.poisoned}
         if found != expected:
-            raise ViolationError(f"{told}: {_difference(expected, found)}")
+            raise ViolationError(f"{subject}: {_difference(expected, found)}")
 
     def _learn(self, id: str, event: Event) -> set[Key]:
         self.events[id] = event

@@ -91,7 +91,7 @@ def mutated(mutation: Mutation) -> Iterator[None]:
 
 
 def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:
-    """Give the function other code, so that whoever has imported it has the mutant."""
+    """Give the function other code, so that modules which have imported it get the mutant."""
     module_name, _, qualified = one.where.partition(":")
     module = importlib.import_module(module_name)
     *holders, name = qualified.split(".")
@@ -115,7 +115,7 @@ _TESTS = "recon_pipeline_tests/reconciliation"
 _LOST = f"{_TESTS}/test_no_lost_update.py::test"
 _CHANGED = f"{_TESTS}/test_changed_events.py::test"
 _HORIZON = f"{_TESTS}/test_horizon.py::test"
-_LOOKS = f"{_TESTS}/test_what_a_tick_looks_at.py::test"
+_COMPARES = f"{_TESTS}/test_what_a_tick_compares.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
 _HEAVY = f"{_TESTS}/test_heavy_keys.py::test"
 
@@ -226,7 +226,7 @@ MUTATIONS = (
                 "",
             ),
         ),
-        f"{_LOOKS}_a_deletion_by_a_transaction_that_was_open_when_it_was_verified_is_found",
+        f"{_COMPARES}_a_deletion_by_a_transaction_that_was_open_when_it_was_verified_is_found",
     ),
     Mutation(
         "the last check believes the comparison",
@@ -237,12 +237,12 @@ MUTATIONS = (
                 "if True:",
             ),
         ),
-        f"{_LOOKS}_a_key_that_the_comparison_missed_is_found_by_the_final_check",
+        f"{_COMPARES}_a_key_that_the_comparison_missed_is_found_by_the_final_check",
     ),
     Mutation(
         "the transaction at the mark is not looked at again",
         (Patch("look_at_counters", "(where age(xmin) <= ", "(where age(xmin) < "),),
-        f"{_LOOKS}_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_is_found",
+        f"{_COMPARES}_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_is_found",
     ),
     Mutation(
         "a month that has news is marked as verified",
@@ -253,7 +253,7 @@ MUTATIONS = (
                 "or (gateway_name, usage_type, partition) in (",
             ),
         ),
-        f"{_LOOKS}_a_late_event_is_found_whichever_tick_it_is_absorbed_in",
+        f"{_COMPARES}_a_late_event_is_found_whichever_tick_it_is_absorbed_in",
     ),
     Mutation(
         "invalid events are summed",

@@ -1,4 +1,4 @@
-"""One run of the product: the code of its assets, one after the other, with somebody told before each statement.
+"""One run of the product: the code of its assets, one after the other, with a callback before each statement.
 
 The assets' own functions run as they stand, without Dagster's run machinery, which takes longer than all they do. What
 a blocking check stops in Dagster is stopped here.
@@ -105,7 +105,7 @@ _TAKES_NO_SNAPSHOT = re.compile(r"\s*(set|lock|show|begin|start|savepoint|releas
 
 
 class Steering(Protocol):
-    """Somebody who is told of everything that a run does in the database, before it does."""
+    """A callback for everything that a run does in the database, before it does it."""
 
     def before_statement(self, connection: Connection, statement: Statement) -> None:
         """A statement is about to be executed, as it stands in `statement` after this."""
@@ -122,7 +122,7 @@ class Steering(Protocol):
 
 @runtime_checkable
 class Attentive(Protocol):
-    """Somebody who is told of transactions and sessions too."""
+    """A callback for transactions and sessions too."""
 
     def begins_transaction(self) -> None:
         """A transaction begins."""
@@ -155,7 +155,7 @@ def run(
     database: BillingDatabase,
     asked: Asked,
     *,
-    told: Callable[[str], object] = lambda _: None,
+    report: Callable[[str], object] = lambda _: None,
     entering: Callable[[str], object] = lambda _: None,
 ) -> Ended:
     """Run the assets in order, as far as their blocking checks let them.
@@ -163,11 +163,11 @@ def run(
     Args:
         database: Keeps its connection, as that of a run does.
         asked: What to do.
-        told: Given the run's id before it begins.
+        report: Called with the run's id before it begins.
         entering: Given the name of each asset, and of the last check, before it begins.
     """
     ended = Ended(str(uuid4()))
-    told(ended.run_id)
+    report(ended.run_id)
     reconciler = _Reconciler(customers=list(asked.customers), full=asked.full, approve_reason=asked.approve_reason)
     reconciler._database = database
     reconciler._settings = Settings(

@@ -1,4 +1,4 @@
-"""A network between the product and Postgres that loses the answer to a COMMIT: it was done, and nobody was told."""
+"""A network between the product and Postgres that loses the answer to a COMMIT: it was done, unknown to the client."""
 
 import socket
 import tempfile

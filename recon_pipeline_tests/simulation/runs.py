@@ -183,7 +183,7 @@ class Run:
         )
 
     def of_extent(self, drift: dict[Key, Drifted]) -> dict[Key, Drifted]:
-        """Those that the run looks at."""
+        """Those that the run covers."""
         return {key: drifted for key, drifted in drift.items() if is_in(self.extent, key)}
 
     @property
@@ -258,10 +258,10 @@ class Run:
         limits = [self.limits_ms[name] for name in _IDLE if self.limits_ms.get(name)]
         holds = self.around.monitor.value(_LOCKS_COUNTERS, session.info.backend_pid)
         if holds and min(limits, default=LONGEST_FREEZE_MS + 1) > LONGEST_FREEZE_MS:
-            told = f"for {min(limits)} ms" if limits else "for ever"
-            raise ViolationError(f"a process that is frozen before {self.actor.at} holds its counters {told}")
+            duration = f"for {min(limits)} ms" if limits else "for ever"
+            raise ViolationError(f"a process that is frozen before {self.actor.at} holds its counters {duration}")
         if not limits or session.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
-            return  # it holds nothing that anybody waits for; it is frozen at some later statement
+            return  # it has no lock that another session waits for; it is frozen at some later statement
         self.was_disturbed = True
         session.execute("set idle_in_transaction_session_timeout = 1")
         for _ in range(_GLANCES):
@@ -271,7 +271,7 @@ class Run:
 
 
 def is_in(extent: Asked, key: Key) -> bool:
-    """Whether a run looks at a key."""
+    """Whether a run covers a key."""
     months = BillingMonth.parse(extent.first).start, BillingMonth.parse(extent.last).end
     return months[0] <= key[1] < months[1] and (not extent.customers or key[0] in extent.customers)
 
@@ -312,7 +312,7 @@ class Reconciler:
             database = BillingDatabase(self.url, keeps_connection=True)
             pipeline.steer(database, run)
             try:
-                ended = pipeline.run(database, self.around.asked(extent), told=run.begins, entering=run.enters)
+                ended = pipeline.run(database, self.around.asked(extent), report=run.begins, entering=run.enters)
             finally:
                 database.close()
             self.ended.append(ended)
@@ -331,7 +331,7 @@ class Reconciler:
         model = self.around.model
         unknown = len(model.poisoned) + (len(model.foreign) if run.reads_increments else 0)
         if ended.outcome == "blocked":
-            # A log that seems to be lost is told by all counters, whoever is asked about.
+            # All counters decide whether a log seems lost, not only those of the customers of the run.
             found = run.compared[0] if run.compared is not None else {**run.snapshot, **model.drift()}
             if not found and not unknown:
                 raise ViolationError(f"a run was blocked, and nothing was wrong: {ended.error}")

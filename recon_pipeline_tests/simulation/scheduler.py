@@ -50,7 +50,7 @@ class Actor:
         act: What it does, given itself.
         may_go: Whether it may take its next turn now.
         is_product: Its waits end by timeouts, and nobody may be cancelled because of it.
-        is_patient: It wants a table for itself, and may wait for whoever reads it.
+        is_patient: It requests an exclusive lock on a table, and may wait for its readers.
         pid: Of its session, while it has one.
         at: The statement before which it is stopped.
         lock_timeout_ms: After which its wait for a lock would end.
@@ -101,7 +101,7 @@ class Actor:
             self.act(self)
         except Stop:
             pass
-        except BaseException as error:  # noqa: BLE001 - told by the scheduler, in its own thread
+        except BaseException as error:  # noqa: BLE001 - reported by the scheduler, in its own thread
             self.error = error
         with self.changed:
             self.state = State.DONE
@@ -116,7 +116,7 @@ class Scheduler:
         actors: All of them.
         monitor: A connection of its own, in autocommit.
         choose: Picks one of the decisions that are open.
-        after: Told who went, and what it did, once everybody is at rest again.
+        after: Called with the actor and its step, once all actors wait again.
         decided: What was decided so far.
     """
 
@@ -226,15 +226,15 @@ class Scheduler:
         if not knot:
             return
         if len(ours) == len(knot):
-            told = " and ".join(f"{actor.name} before {actor.at}" for actor in knot)
-            raise ViolationError(f"runs wait for each other, as if they locked in no order: {told}")
+            knotted = " and ".join(f"{actor.name} before {actor.at}" for actor in knot)
+            raise ViolationError(f"runs wait for each other, as if they locked in no order: {knotted}")
         short = [actor for actor in ours if actor.lock_timeout_ms < 1_000]
         if short:
             self._time_out(short[0])
             self._rest()
         elif ours:
-            told = " and ".join(f"{actor.name} before {actor.at}" for actor in knot)
-            raise ViolationError(f"the product is part of a deadlock that may cancel the application: {told}")
+            knotted = " and ".join(f"{actor.name} before {actor.at}" for actor in knot)
+            raise ViolationError(f"the product is part of a deadlock that may cancel the application: {knotted}")
         else:
             self._until_somebody_moves()
 

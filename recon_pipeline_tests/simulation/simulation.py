@@ -1,6 +1,6 @@
 """A plan played on a real Postgres in an order that a seed, or a schedule, decides; checked at each commit.
 
-At the end everybody rests, and one more run has to make everything true.
+At the end all actors stop, and one more run must repair everything.
 """
 
 import random
@@ -33,7 +33,7 @@ STATEMENTS_WAITED_FOR = 6
 RECONCILERS = ("tick1", "tick2", "auditor", "operator")
 _COUNTERS = "select gateway_customer_id, period_start, period_end, usage_count from billing_usage_counters"
 _CHANGED = "delete from simulated.counter_change returning *"
-"""Counters as they are, whoever has locked the table for himself."""
+"""Counters as they are, even if a session has locked the table."""
 
 _HORIZONS_AHEAD = """
     select run_id from recon.reconciliation_run as run
@@ -122,16 +122,16 @@ class Script:
             self.left.pop(0)
         return self.left[0][0] if self.left else open_turns[0]
 
-    def told(self, actor: str, at: str) -> None:
+    def report(self, actor: str, at: str) -> None:
         """Somebody has done something."""
         if self.left and self.left[0] == (actor, at):
             self.left.pop(0)
 
 
 def play(
-    plan: Plan, choose: Choose, server: PostgresServer, *, told: Callable[[str, str], object] = lambda *_: None
+    plan: Plan, choose: Choose, server: PostgresServer, *, report: Callable[[str, str], object] = lambda *_: None
 ) -> Played:
-    """Play a plan in a database of its own; `told` hears who goes, and what it does."""
+    """Play a plan in a database of its own; `report` gets each actor that goes on, and its step."""
     world = plan.world
     url = server.create_database(server.template("simulated", worlds.make_base))
     try:
@@ -144,7 +144,7 @@ def play(
             if world.has_traffic:
                 session = opened.enter_context(connected(url, options=customers.OPTIONS))
                 around.between = Customers(session, model, random.Random(plan.seed)).use  # noqa: S311
-            return _Play(plan, monitor, model, around, told).play(choose)
+            return _Play(plan, monitor, model, around, report).play(choose)
     finally:
         server.drop_database(url)
 
@@ -155,7 +155,7 @@ class _Play:
     monitor: Billing
     model: Model
     around: Surroundings
-    told: Callable[[str, str], object]
+    report: Callable[[str, str], object]
     on_their_way: set[str] = field(default_factory=set)
     counters: dict[Key, int] = field(default_factory=dict)
     changed: dict[Key, int] = field(default_factory=dict)
@@ -199,7 +199,7 @@ class _Play:
 
     def _after(self, actor: Actor, at: str) -> None:
         self.model.step += 1
-        self.told(actor.name, at)
+        self.report(actor.name, at)
         self._require_no_error()
         self._require_short_waits(actor)
         if at == COMMIT:

@@ -39,7 +39,7 @@ _LEDGER = """
 
 
 @dataclass
-class Mishaps:
+class Incidents:
     """An application that goes on, and whose counters go wrong in every way there is, again and again."""
 
     billing: Billing
@@ -132,9 +132,9 @@ def killing() -> Iterator[Callable[[str, int, str], str]]:
 
         def kill(url: str, nth: int, mode: str) -> str:
             print(url, nth, mode, file=stdin, flush=True)
-            told = stdout.readline().strip()
+            line = stdout.readline().strip()
             assert stdout.readline() == "gone\n"
-            return told
+            return line
 
         yield kill
         stdin.close()
@@ -145,9 +145,9 @@ def killing() -> Iterator[Callable[[str, int, str], str]]:
 def test_a_process_killed_before_any_statement_or_commit_leaves_whole_repairs_and_the_next_run_finishes(
     billing: Billing, killing: Callable[[str, int, str], str], mode: str, step: int
 ) -> None:
-    mishaps, killed_at = Mishaps(billing), list[str]()
+    incidents, killed_at = Incidents(billing), list[str]()
     for nth in range(1, MOST_BOUNDARIES, step):
-        mishaps.happen()
+        incidents.happen()
         with accounted(billing):
             killed_at.append(killing(billing.url, nth, mode))
             wait_until(lambda: billing.value(_OUR_SESSIONS, PRODUCT) == 0)
@@ -163,10 +163,10 @@ def test_a_process_killed_before_any_statement_or_commit_leaves_whole_repairs_an
 
 @pytest.mark.usefixtures("small_chunks")
 def test_a_commit_whose_answer_is_lost_was_made_once_whichever_commit_it_is(billing: Billing) -> None:
-    mishaps = Mishaps(billing)
+    incidents = Incidents(billing)
     outcomes: list[str] = []
     for nth in range(1, MOST_BOUNDARIES):
-        mishaps.happen()
+        incidents.happen()
         with whole_repairs(billing), network(billing.url) as through:
             through.lose_answer_to = nth
             outcomes.append(run(through.url).outcome)
@@ -174,7 +174,7 @@ def test_a_commit_whose_answer_is_lost_was_made_once_whichever_commit_it_is(bill
             break
 
     assert outcomes[-1] == "clean", "the last run lost no answer"
-    assert outcomes.count("failed") >= len(outcomes) - 3, "a lost connection was not told"
+    assert outcomes.count("failed") >= len(outcomes) - 3, "a lost connection was not reported"
 
 
 @dataclass
@@ -208,12 +208,12 @@ def test_a_server_that_is_stopped_at_once_and_started_again_has_lost_nothing_tha
 ) -> None:
     with private_server.billing() as billing:
         url = billing.url
-        Mishaps(billing).happen()
+        Incidents(billing).happen()
         assert run(url).outcome == "clean"
 
     for nth in (30, 55, 63, 75, 77, 80, 84, 110):
         with private_server.reopened(Billing(url, billing.connection)) as billing:
-            Mishaps(billing, count(nth)).happen()
+            Incidents(billing, count(nth)).happen()
             before, known = billing.counters(), _last(billing)
         assert run(url, steering=Strikes(nth, private_server.crash)).outcome == "failed"
         private_server.start()
@@ -278,16 +278,16 @@ def test_a_disk_that_is_full_for_one_table_stops_its_writes_and_the_next_run_fin
     private_server: PrivateServer, relation: str
 ) -> None:
     with private_server.small_disk() as disk, private_server.billing() as billing:
-        mishaps = Mishaps(billing)
-        mishaps.happen()
+        incidents = Incidents(billing)
+        incidents.happen()
         ended = run(billing.url)
         assert ended.outcome == "clean", ended
         billing.query(f"alter table {relation} set tablespace {disk.tablespace}")
         disk.fill()
         ended = None
         for _ in range(40):  # there is room for some rows in the pages that the table has
-            mishaps.happen()
-            mishaps.happen()
+            incidents.happen()
+            incidents.happen()
             with whole_repairs(billing):
                 ended = run(billing.url)
                 disk.free()
@@ -302,9 +302,9 @@ def test_a_disk_that_is_full_for_one_table_stops_its_writes_and_the_next_run_fin
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("hours", [-26, -3, 3, 26])
 def test_a_client_whose_clock_is_hours_off_repairs_the_same(billing: Billing, hours: int) -> None:
-    mishaps = Mishaps(billing)
+    incidents = Incidents(billing)
     for _ in range(3):
-        mishaps.happen()
+        incidents.happen()
         with whole_repairs(billing), time_machine.travel(timedelta(hours=hours), tick=True):
             ended = run(billing.url)
         assert ended.outcome == "clean", ended

@@ -59,7 +59,7 @@ def test_what_the_log_said_while_the_transaction_lasted_will_do_and_what_it_said
         repair(model, 3, 5, since=8)
 
 
-def test_a_change_without_a_row_in_the_ledger_is_told() -> None:
+def test_a_change_without_a_row_in_the_ledger_is_reported() -> None:
     model = used(5, 3)
     with pytest.raises(ViolationError, match="counters and ledger part"):
         model.commit_of_product({KEY: 5}, [], 1, 1, is_blocked=False)

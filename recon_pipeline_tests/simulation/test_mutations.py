@@ -26,7 +26,7 @@ class Failed:
 def violation(scene: Scene, quiet_server: PostgresServer) -> str | None:
     """What is wrong in a scene."""
     script = Script(list(scene.script))
-    return play(scene.plan, script.choose, quiet_server, told=script.told).violation
+    return play(scene.plan, script.choose, quiet_server, report=script.report).violation
 
 
 def failing(test: str, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -11,4 +11,4 @@ from recon_pipeline_tests.support.postgres import PostgresServer
 def test_no_counter_is_harmed_and_no_alarm_raised_when(quiet_server: PostgresServer, name: str) -> None:
     script = Script(list(SCENES[name].script))
 
-    assert play(SCENES[name].plan, script.choose, quiet_server, told=script.told).violation is None
+    assert play(SCENES[name].plan, script.choose, quiet_server, report=script.report).violation is None

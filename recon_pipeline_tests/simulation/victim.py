@@ -1,4 +1,4 @@
-"""A process whose children run the product and kill themselves before the statement that they are told.
+"""A process whose children run the product and kill themselves before a given statement.
 
 Run as `python -m recon_pipeline_tests.simulation.victim`. For each line `URL NTH MODE` on its standard input a child is
 forked, so that nothing has to be imported again; it answers with the statement before which the child was killed, or

@@ -79,13 +79,13 @@ class PostgresServer:
         return self._templates[name]
 
     def drop_database(self, url: str) -> None:
-        """Drop one that was made here, whoever is connected to it; for those who make very many."""
+        """Drop one that was created here, even with open connections; for tests that create very many."""
         name = urlsplit(url).path.removeprefix("/")
         self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
         self._made.remove(name)
 
     def drop_databases(self, *, made_since: int | None = None) -> None:
-        """Drop the databases made here, whoever is connected to them.
+        """Drop the databases created here, even with open connections.
 
         Args:
             made_since: Leave alone so many that were made first, and templates; None: drop all.

@@ -1,4 +1,4 @@
-"""Whom alerts are sent to in tests: real servers on loopback, that can be told to be out of order."""
+"""Alert targets in tests: real servers on loopback, which can be made to fail."""
 
 import json
 import socket

@@ -58,8 +58,8 @@ class Caller:
         try:
             connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             reply = connection.getresponse()
-            told = {name.lower(): value for name, value in reply.getheaders()}
-            return Reply(reply.status, told, reply.read().decode())
+            found = {name.lower(): value for name, value in reply.getheaders()}
+            return Reply(reply.status, found, reply.read().decode())
         finally:
             connection.close()
 
