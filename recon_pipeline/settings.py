@@ -159,6 +159,15 @@ def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:
     return month
 
 
+def known_months(environ: Mapping[str, str] = os.environ) -> tuple[BillingMonth, BillingMonth]:
+    """The first billing month, `RECON_START_PERIOD`, and the current one: runs look at these and all between.
+
+    Raises:
+        ConfigurationError: As `read_start_period` does.
+    """
+    return read_start_period(environ), BillingMonth.containing(datetime.now(UTC))
+
+
 def _require_text(environ: Mapping[str, str]) -> None:
     """Refuse bytes that are no UTF-8: Postgres could not be told them, and no message could show them."""
     for name, value in environ.items():

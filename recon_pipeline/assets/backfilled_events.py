@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from recon_pipeline.assets.months import BILLING_MONTHS, known_months
+from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.backfill.mapping import MappingSpec, parse_mapping
@@ -23,6 +23,7 @@ from recon_pipeline.core.backfill.placement import Fence
 from recon_pipeline.core.backfill.reading import Readings, read_rows
 from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.periods import BillingMonth, require_known
+from recon_pipeline.settings import known_months
 from recon_pipeline.sources.files import shown_source
 from recon_pipeline.sources.rows import CHUNK_ROWS, read_files
 from recon_pipeline.store.backfill import batches, load

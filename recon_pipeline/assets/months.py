@@ -6,7 +6,7 @@ The one place where the environment is read when definitions load: Dagster fixes
 import dagster as dg
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.settings import read_start_period
+from recon_pipeline.settings import known_months, read_start_period
 
 BILLING_MONTHS = dg.TimeWindowPartitionsDefinition(
     start=read_start_period().key,
@@ -19,12 +19,6 @@ BILLING_MONTHS = dg.TimeWindowPartitionsDefinition(
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
-
-
-def known_months() -> tuple[BillingMonth, BillingMonth]:
-    """The first billing month and the current one."""
-    keys = BILLING_MONTHS.get_partition_keys()
-    return BillingMonth.parse(keys[0]), BillingMonth.parse(keys[-1])
 
 
 def months_of_run(tags: dict[str, str]) -> tuple[BillingMonth, BillingMonth]:

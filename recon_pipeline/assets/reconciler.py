@@ -13,7 +13,6 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from sqlalchemy import Connection
 
-from recon_pipeline import embedded_postgres
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.scope import Extent
@@ -22,7 +21,7 @@ from recon_pipeline.store.counters import compare, repair
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin
+from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin, open_database
 from recon_pipeline.store.records import run_figures, runs
 from recon_pipeline.store.records.runs import RunStart
 from recon_pipeline.store.sums import quality, strategy
@@ -180,12 +179,6 @@ class Reconciler(dg.ConfigurableResource[Any]):
         except ReconError as error:
             _record_failure(step, error, context.log.warning)
             raise dg.Failure(description=str(error), allow_retries=False) from error
-
-
-def open_database(settings: Settings, *, keeps_connection: bool = False) -> BillingDatabase:
-    """The billing database that the settings name, or the embedded one."""
-    url = settings.database_url or embedded_postgres.billing_url()
-    return BillingDatabase(url, keeps_connection=keeps_connection)
 
 
 def close_record(

@@ -6,11 +6,11 @@ import dagster as dg
 
 from recon_pipeline.assets import approval
 from recon_pipeline.assets.backfilled_events import backfilled_events
-from recon_pipeline.assets.months import BILLING_MONTHS, known_months
+from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.settings import start_period_is_declared
+from recon_pipeline.settings import known_months, start_period_is_declared
 from recon_pipeline.store.records import run_figures
 from recon_pipeline.store.sums import horizons, quality
 from recon_pipeline.store.sums.horizons import OldestTransaction

@@ -12,14 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation.alert_delivery import Attempt, deliver, send
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
 from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import Alerting, read_alerting, read_settings
-from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase, open_database
 from recon_pipeline.store.records import alerts as store
 
 EVERY_SECONDS = 30

@@ -7,12 +7,12 @@ import dagster as dg
 
 from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.counter_drift import counter_drift
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.assets.repaired_counters import repaired_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.settings import read_settings
+from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import outbox, runs
 
 LANE_TAG = "recon/lane"

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recon_pipeline.assets.months import known_months, range_tags
-from recon_pipeline.assets.reconciler import open_database
+from recon_pipeline.assets.months import range_tags
 from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.core.scope import Extent
-from recon_pipeline.settings import RECENT_DAYS, read_settings
+from recon_pipeline.settings import RECENT_DAYS, known_months, read_settings
 from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import strategy
 

@@ -5,9 +5,10 @@ Dagster gives these sensors only the runs of their own code location; of those, 
 
 import dagster as dg
 
-from recon_pipeline.assets.reconciler import close_record, open_database
+from recon_pipeline.assets.reconciler import close_record
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.backfill import batches
+from recon_pipeline.store.postgres.database import open_database
 
 _RECORD_LEFT_OPEN = (
     "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is unchanged."

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation.jobs import LANE_TAG
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import undo
 from recon_pipeline.store.counters.undo import UndoRecord
 from recon_pipeline.store.counters.undoable import Undo, find_run
-from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.database import begin, open_database
 
 
 class UndoConfig(dg.Config):

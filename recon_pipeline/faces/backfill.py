@@ -51,7 +51,7 @@ def run_backfill(settings: Settings, asked: Asked) -> Backfilled:
         ConfigurationError: A mapping, a month or a source that cannot be used.
         ReconError: A source or the database failed.
     """
-    from recon_pipeline.assets.months import known_months
+    from recon_pipeline.settings import known_months
 
     mapping = _mapping(asked.mapping)
     first, current = known_months()

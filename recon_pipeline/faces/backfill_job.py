@@ -56,10 +56,11 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
         ReconError: A source or the database failed; what it says tells what became of the rows before.
     """
     from recon_pipeline.assets.backfilled_events import backfilled_events
-    from recon_pipeline.assets.reconciler import close_record, open_database
+    from recon_pipeline.assets.reconciler import close_record
     from recon_pipeline.automation.jobs import PIPELINE, backfill_usage_events
     from recon_pipeline.definitions import defs
     from recon_pipeline.store.backfill import batches
+    from recon_pipeline.store.postgres.database import open_database
 
     quietly()
     user = user_name()

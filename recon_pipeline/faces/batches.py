@@ -10,13 +10,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import Batch, NotTaken
-from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase, open_database
 
 BATCHES_SHOWN = 20
 ROWS_SHOWN = 50

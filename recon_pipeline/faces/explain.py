@@ -58,11 +58,11 @@ def gather(settings: Settings, customer: str, month: BillingMonth | None) -> Exp
     Raises:
         ReconError: There is nothing of this customer.
     """
-    from recon_pipeline.assets.months import known_months
-    from recon_pipeline.assets.reconciler import open_database
+    from recon_pipeline.settings import known_months
     from recon_pipeline.store.counters import holds
     from recon_pipeline.store.counters.pause import now, read_pause
     from recon_pipeline.store.log.billing_tables import require_trustworthy
+    from recon_pipeline.store.postgres.database import open_database
     from recon_pipeline.store.records import explain as store
 
     first, last = (month, month) if month else known_months()

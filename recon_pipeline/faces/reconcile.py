@@ -189,7 +189,7 @@ def _figure(value: int | None) -> str:
 
 
 def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
-    from recon_pipeline.assets.months import known_months
+    from recon_pipeline.settings import known_months
 
     if asked.periods and asked.every_period:
         raise ConfigurationError("--period and --all exclude each other.", fix="Give one of them.")
@@ -209,9 +209,9 @@ def months_of_a_tick(settings: Settings) -> tuple[BillingMonth, ...]:
     Raises:
         ReconError: The database cannot be reached, or the log cannot be trusted.
     """
-    from recon_pipeline.assets.months import known_months
-    from recon_pipeline.assets.reconciler import open_database
+    from recon_pipeline.settings import known_months
     from recon_pipeline.store.log.decision import decision
+    from recon_pipeline.store.postgres.database import open_database
     from recon_pipeline.store.records.schedule import months_to_reconcile
     from recon_pipeline.store.sums import strategy
 

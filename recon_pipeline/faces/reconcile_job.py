@@ -62,10 +62,11 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     Raises:
         ReconError: The database cannot be reached; or it was lost, and the run ended without a record.
     """
-    from recon_pipeline.assets.reconciler import close_record, open_database
+    from recon_pipeline.assets.reconciler import close_record
     from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
     from recon_pipeline.automation.jobs import reconcile as job
     from recon_pipeline.definitions import defs
+    from recon_pipeline.store.postgres.database import open_database
 
     quietly()
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE

@@ -13,13 +13,12 @@ import click
 from rich.table import Table
 from sqlalchemy import Connection, text
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.sql_values import Asked, argument, literal, values_of
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
-from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.database import begin, open_database
 from recon_pipeline.store.postgres.statements import (
     as_written,
     combinations,

@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
@@ -13,6 +12,7 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import alerts, outbox, runs
 from recon_pipeline.store.records.outbox import Undelivered
 from recon_pipeline.store.records.runs import RunRecord

@@ -14,7 +14,6 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.automation import jobs, own_runs
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.jobs import KEEP_RUNS_DAYS, LANE_TAG
@@ -24,7 +23,7 @@ from recon_pipeline.automation.sensors import run_canceled, run_failed, run_succ
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase, open_database
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.support.dagster import OTHER_LOCATION, OUR_LOCATION, run_in_location, sensor_context

@@ -37,7 +37,7 @@ def billing_connection() -> "Iterator[Connection]":
     Raises:
         ReconError: It cannot be reached, or schema recon is of another version than this code needs.
     """
-    from recon_pipeline.assets.reconciler import open_database
+    from recon_pipeline.store.postgres.database import open_database
 
     with open_database(own_embedded_server(read_settings())).connection() as connection:
         yield connection

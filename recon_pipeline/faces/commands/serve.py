@@ -17,9 +17,9 @@ def serve(*, host: str, port: int) -> int:
     """Serve the cron endpoint, health and metrics over HTTP, until Ctrl-C."""
     secrets = read_cron_secrets()
     settings = own_embedded_server(read_settings())
-    from recon_pipeline.assets.reconciler import open_database
     from recon_pipeline.core.errors import DatabaseUnreachableError
     from recon_pipeline.faces.serve.server import serve as run
+    from recon_pipeline.store.postgres.database import open_database
 
     # A database that is away comes back; a schema of another version does not get right by waiting.
     with suppress(DatabaseUnreachableError), open_database(settings).connection():

@@ -16,13 +16,13 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from recon_pipeline.assets.reconciler import open_database
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.orchestrator import use_dagster_home
 from recon_pipeline.faces.serve.app import create_app
 from recon_pipeline.faces.serve.health import health_routes
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import Settings
+from recon_pipeline.store.postgres.database import open_database
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 16_384

@@ -16,8 +16,10 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from recon_pipeline import embedded_postgres
 from recon_pipeline.core.database_url import for_psycopg, redacted
 from recon_pipeline.core.errors import PutOffError
+from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, sqlstate, told
 from recon_pipeline.store.postgres.schema_version import installed_version, is_known_to_be_ours, require_version
 from recon_pipeline.store.postgres.statements import statement
@@ -115,6 +117,12 @@ class BillingDatabase:
             begin(connection, isolation, lock_timeout_ms=lock_timeout_ms),
         ):
             yield connection
+
+
+def open_database(settings: Settings, *, keeps_connection: bool = False) -> BillingDatabase:
+    """The billing database that the settings name, or the embedded one."""
+    url = settings.database_url or embedded_postgres.billing_url()
+    return BillingDatabase(url, keeps_connection=keeps_connection)
 
 
 @contextmanager
