@@ -8,13 +8,14 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from recon_pipeline.assets.handover import plan_metadata
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
@@ -107,9 +108,7 @@ def backfilled_events(
         if config.dry_run:
             question = PlanQuestion(step.settings.scope, step.settings.quotas)
             batch, plan = load.look(step.database, order, shape, pieces, on_progress.get(), question)
-            told = json.loads(json.dumps(asdict(plan), default=str))
-            figures = {**_figures(batch), "plan": dg.MetadataValue.json(told)}
-            context.log_event(dg.AssetObservation(_KEY, metadata=figures))
+            context.log_event(dg.AssetObservation(_KEY, metadata={**_figures(batch), **plan_metadata(plan)}))
             yield _adds_up(batch)
             yield _taken(batch, _not_taken(step, batch))
             return

@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from sqlalchemy import Connection
 
+from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.scope import Extent
@@ -153,16 +154,26 @@ class Reconciler(dg.ConfigurableResource[Any]):
         Raises:
             dg.Failure: With the words of the error.
         """
-        dagster_run = context.run
+        try:
+            step = self._step(context.run, context.log.info)
+        except ReconError as error:
+            raise failure(error) from error
+        try:
+            yield step
+        except ReconError as error:
+            _record_failure(step, error, context.log.warning)
+            raise failure(error) from error
+
+    def _step(self, run: dg.DagsterRun, log: Callable[[str], None]) -> Step:
         settings = self.read_settings()
-        first, last = months_of_run(dict(dagster_run.tags))
+        first, last = months_of_run(dict(run.tags))
         if self._database is None:
             self._database = open_database(settings, keeps_connection=True)
-        step = Step(
+        return Step(
             settings=settings,
             database=self._database,
             run=Reconciliation(
-                run_id=dagster_run.run_id,
+                run_id=run.run_id,
                 extent=Extent(settings.scope, first, last, tuple(self.customers) or None),
                 settle_seconds=settings.settle_seconds,
                 quotas=settings.quotas,
@@ -171,14 +182,9 @@ class Reconciler(dg.ConfigurableResource[Any]):
             while_paused=self.while_paused,
             approve_reason=self.approve_reason.strip(),
             approve_run=self.approve_run.strip(),
-            approved_by=self.approved_by or dagster_run.tags.get("user", "unknown"),
-            log=context.log.info,
+            approved_by=self.approved_by or run.tags.get("user", "unknown"),
+            log=log,
         )
-        try:
-            yield step
-        except ReconError as error:
-            _record_failure(step, error, context.log.warning)
-            raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def close_record(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
+from recon_pipeline.assets.handover import failure
 from recon_pipeline.automation.jobs import LANE_TAG
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.settings import read_settings
@@ -45,14 +46,14 @@ def take_repairs_back(
             )
             record = undo.take_back(connection, request)
     except ReconError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure(error) from error
     yield dg.AssetObservation(
         "repaired_counters",
         description=f"Repairs of run {undone_run_id} were taken back by {request.requested_by}: {request.reason}",
         metadata={"undone": record.undone or 0, "not_undone": record.left, "undone_run": undone_run_id},
     )
     if record.left:
-        raise dg.Failure(description=str(not_all_undone(record)), allow_retries=False)
+        raise failure(not_all_undone(record))
     yield dg.Output(None)
 
 

@@ -23,13 +23,6 @@ class ReconError(Exception):
         """The three parts, one line each."""
         return f"{self.what}\n{self.changed}\nWhat to do: {self.fix}"
 
-    @classmethod
-    def told_as(cls, text: str) -> "ReconError | None":
-        """The error whose text was recorded elsewhere, or None if the text is not that of an error."""
-        before, separator, fix = text.rpartition("\nWhat to do: ")
-        what, newline, changed = before.rpartition("\n")
-        return cls(what, fix=fix, changed=changed) if separator and newline else None
-
 
 class ConfigurationError(ReconError):
     """A given variable, option or value is wrong; its name is in the message."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from recon_pipeline.faces.backfill_job import Backfilled, BackfillRequest, backf
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.settings import Settings
+from recon_pipeline.store.backfill.dry_run import Plan
 from recon_pipeline.store.backfill.exports import is_in_database
 
 CUSTOMERS_SHOWN = 10
@@ -98,7 +99,7 @@ def as_json(ended: Backfilled) -> dict[str, Any]:
         "conflict": batch.conflict,
         "rejected": batch.rejected,
         "partitions": batch.partitions,
-        "plan": ended.plan,
+        "plan": None if ended.plan is None else asdict(ended.plan),
         "reconcile": None if reconciled is None else reconcile_face.as_json([reconciled], dry_run=False),
     }
 
@@ -131,25 +132,25 @@ def show(ended: Backfilled) -> None:
             )
 
 
-def _show_plan(plan: dict[str, Any]) -> None:
+def _show_plan(plan: Plan) -> None:
     months = Table("month", "outcome", title="By billing month")
     for heading in ("events", "units", "customers"):
         months.add_column(heading, justify="right")
-    for one in plan["months"]:
-        months.add_row(one["partition"], one["outcome"], *(str(one[name]) for name in ("events", "units", "customers")))
+    for month in plan.months:
+        months.add_row(month.partition, month.outcome, *map(str, (month.events, month.units, month.customers)))
     out.print(months)
     customers = Table("customer", "month", title="Customers who would get the most")
     for heading in ("events", "units"):
         customers.add_column(heading, justify="right")
-    for one in plan["customers"][:CUSTOMERS_SHOWN]:
-        name = escape(one["gateway_customer_id"])
-        customers.add_row(name, one["partition"], str(one["events"]), str(one["units"]))
+    for customer in plan.customers[:CUSTOMERS_SHOWN]:
+        name = escape(customer.gateway_customer_id)
+        customers.add_row(name, customer.partition, str(customer.events), str(customer.units))
     out.print(customers)
-    out.print(f"{plan['over_quota_transitions']:,} customers would go over their quota.")
-    for one in plan["over_quota"][:CUSTOMERS_SHOWN]:
+    out.print(f"{plan.over_quota_transitions:,} customers would go over their quota.")
+    for over in plan.over_quota[:CUSTOMERS_SHOWN]:
         out.print(
-            f"  {one['gateway_customer_id']}: {one['usage_count']:,} to {one['usage_count_after']}, "
-            f"limit {one['usage_limit']:,}",
+            f"  {over.gateway_customer_id}: {over.usage_count:,} to {over.usage_count_after}, "
+            f"limit {over.usage_limit:,}",
             markup=False,
         )
 

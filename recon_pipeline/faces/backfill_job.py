@@ -1,7 +1,7 @@
 """Runs the job `backfill_usage_events` in this process, and reads what became of the rows."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
@@ -9,6 +9,7 @@ from recon_pipeline.faces.orchestrator import failed_checks, failure_of, quietly
 from recon_pipeline.faces.reconcile_job import Reconciled
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.backfill.batches import Batch
+from recon_pipeline.store.backfill.dry_run import Plan
 from recon_pipeline.store.records import runs
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Backfilled:
     """
 
     batch: Batch
-    plan: dict[str, Any] | None
+    plan: Plan | None
     reconciled: Reconciled | None
 
 
@@ -94,9 +95,10 @@ def backfill(settings: Settings, instance: "dg.DagsterInstance", request: Backfi
     return Backfilled(batch, _plan_of(result), None if record is None else Reconciled(record, checks))
 
 
-def _plan_of(result: "dg.ExecuteInProcessResult") -> dict[str, Any] | None:
+def _plan_of(result: "dg.ExecuteInProcessResult") -> Plan | None:
+    from recon_pipeline.assets.handover import read_plan
+
     for event in result.all_events:
         if event.event_type_value == "ASSET_OBSERVATION":
-            plan = event.asset_observation_data.asset_observation.metadata.get("plan")
-            return None if plan is None else cast("dict[str, Any]", plan.value)
+            return read_plan(event.asset_observation_data.asset_observation.metadata)
     return None

@@ -135,7 +135,9 @@ def failed_checks(evaluations: "Sequence[dg.AssetCheckEvaluation]") -> tuple[Fai
 
 
 def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
-    """Why the run failed, in the words of the step that did, or of Dagster where none had begun."""
+    """Why the run failed: the error that its step reported, else what Dagster says; None if it did not fail."""
+    from recon_pipeline.assets.handover import read_error
+
     fix = f"Look at run {result.run_id} in the UI (recon dev)."
     for event in result.all_events:
         if event.is_step_failure:
@@ -151,9 +153,10 @@ def failure_of(result: "dg.ExecuteInProcessResult") -> ReconError | None:
                 changed=REPAIRS_STAY,
                 fix="Start it again when you like: it goes on with what is left.",
             )
-        said = (described and described.description) or (error and error.message) or "no reason was given"
-        return ReconError.told_as(said) or ReconError(
-            f"Run {result.run_id} failed{where}: {said.strip()}", changed=REPAIRS_STAY, fix=fix
+        reported = read_error(described.metadata) if described else None
+        reason = (described and described.description) or (error and error.message) or "no reason was given"
+        return reported or ReconError(
+            f"Run {result.run_id} failed{where}: {reason.strip()}", changed=REPAIRS_STAY, fix=fix
         )
     return None
 
