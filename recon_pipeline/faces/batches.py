@@ -1,4 +1,4 @@
-"""The commands `recon backfills` and `recon rejected`: what was inserted, and what was not, to be fixed."""
+"""What `recon backfills` and `recon rejected` show: what was inserted, and what was not, to be fixed."""
 
 import csv
 import json

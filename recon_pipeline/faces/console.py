@@ -1,4 +1,4 @@
-"""What every command shares: where output goes, how an error is told, and which exit code it has.
+"""What every command shares: where output goes, how an error is shown, and which exit code it has.
 
 With `--json` exactly one JSON object goes to stdout, also for an error; everything else goes to stderr.
 """
@@ -44,7 +44,7 @@ def _show_error_as_json(what: str, changed: str, fix: str, *, blocked: bool = Fa
     show_json({"success": False, "blocked": blocked, "error": what, "changed": changed, "what_to_do": fix})
 
 
-def tell_error(error: ReconError) -> None:
+def show_error(error: ReconError) -> None:
     """Show the three parts of an error on stderr."""
     # Not wrapped: a fix is often a statement, to be copied as it stands.
     err.print(f"[bold red]{escape(error.what)}[/]", soft_wrap=True)
@@ -53,7 +53,7 @@ def tell_error(error: ReconError) -> None:
 
 
 class Commands(click.Group):
-    """The commands; wrong usage of one that was given `--json` is told as JSON too."""
+    """The commands; wrong usage of one that was given `--json` is shown as JSON too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note `--json` before the command's own options are read: they may be what is wrong."""
@@ -70,20 +70,20 @@ class Commands(click.Group):
             raise
 
 
-def telling_errors(command: Callable[_P, int]) -> Callable[_P, NoReturn]:
-    """Let a command return its exit code, and tell the errors that it raises.
+def reporting_errors(command: Callable[_P, int]) -> Callable[_P, NoReturn]:
+    """Let a command return its exit code, and show the errors that it raises.
 
-    The command's keyword `as_json`, where it has one, decides whether the error is told as JSON too.
+    The command's keyword `as_json`, where it has one, decides whether the error is shown as JSON too.
     """
 
     @wraps(command)
-    def told(*args: _P.args, **options: _P.kwargs) -> NoReturn:
+    def reported(*args: _P.args, **options: _P.kwargs) -> NoReturn:
         try:
             sys.exit(command(*args, **options))
         except ReconError as error:
-            tell_error(error)
+            show_error(error)
             if options.get("as_json"):
                 _show_error_as_json(error.what, error.changed, error.fix, blocked=isinstance(error, BlockedError))
             sys.exit(exit_code_of(error))
 
-    return told
+    return reported

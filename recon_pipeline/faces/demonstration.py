@@ -1,4 +1,4 @@
-"""The command `recon demo`: a month goes wrong on an embedded Postgres, and the real job puts it right.
+"""What `recon demo` does: a month goes wrong on an embedded Postgres, and the real job puts it right.
 
 Always on the embedded server, whatever DATABASE_URL says: made-up usage has no place in a real database.
 Always with the default settings, whatever RECON_ variables say: its story is told for them.
@@ -7,9 +7,11 @@ Always with the default settings, whatever RECON_ variables say: its story is to
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import psycopg
 from psycopg import sql
 from rich.markup import escape
@@ -18,18 +20,16 @@ from rich.table import Table
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE, EmbeddedServer, ensure_running
-from recon_pipeline.faces import reconcile as reconcile_face
-from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out, show_json
+from recon_pipeline.faces import reconciled
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.demo import Story, play_the_month
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.faces.orchestrator import open_instance
-from recon_pipeline.faces.reconcile_job import Reconciled, Request, reconcile
+from recon_pipeline.faces.reconcile_job import Request, reconcile
+from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.postgres.database import BillingDatabase
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class _Bars:
@@ -50,12 +50,35 @@ class _Bars:
         self._task = None
 
 
-def demonstrate(*, events: int, customers: int, seed: int, as_json: bool) -> int:
-    """Play the month, reconcile it through Dagster, compare again, and tell it.
+@dataclass(frozen=True)
+class Demonstrated:
+    """What happened in the demo.
 
-    Returns:
-        0 only if every counter matches its event sum at the end.
+    Attributes:
+        story: The month that went wrong.
+        found: What the run found.
+        sample: Some of the drifted keys.
+        repaired: How the run ended that repaired them.
+        after: How the comparison ended that followed.
+        settings: Of all of it.
     """
+
+    story: Story
+    found: compare.Comparison
+    sample: tuple[compare.DriftedKey, ...]
+    repaired: Reconciled
+    after: Reconciled
+    settings: Settings
+
+    @property
+    def success(self) -> bool:
+        """Whether the drift of the story was found, and every counter matches its event sum at the end."""
+        is_found = self.repaired.record.drift_count == self.story.drift_count
+        return is_found and self.repaired.record.outcome == "clean" and self.after.record.drift_count == 0
+
+
+def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
+    """Play the month, reconcile it through Dagster, and compare again."""
     with _embedded() as server, open_instance() as instance:
         url = _fresh_billing_database(server)
         _use_defaults()
@@ -77,13 +100,12 @@ def demonstrate(*, events: int, customers: int, seed: int, as_json: bool) -> int
             sample = compare.sample(connection, repaired.record.run_id)
         with err.status("Comparing once more …"):
             after = reconcile(settings, instance, Request(request.first, request.last, dry_run=True))
-    told = repaired.record.drift_count == story.drift_count
-    matches = told and repaired.record.outcome == "clean" and after.record.drift_count == 0
-    if as_json:
-        show_json(_as_json(story, repaired, after, matches=matches))
-    else:
-        _tell(story, found, sample, repaired, after, settings)
-    return EXIT_CLEAN if matches else EXIT_NOT_CLEAN
+    return Demonstrated(story, found, sample, repaired, after, settings)
+
+
+def exit_code(played: Demonstrated) -> int:
+    """0 only for a success."""
+    return EXIT_CLEAN if played.success else EXIT_NOT_CLEAN
 
 
 @contextmanager
@@ -127,10 +149,8 @@ def _months(url: str) -> tuple[BillingMonth, BillingMonth]:
     return BillingMonth.containing(first), BillingMonth.containing(last)
 
 
-def _drift_table(comparison: compare.Comparison) -> "pd.DataFrame":
+def _drift_table(comparison: compare.Comparison) -> pd.DataFrame:
     """Drifted keys by month (rows) and kind (columns), with totals."""
-    import pandas as pd
-
     cells = pd.DataFrame(
         [(cell.partition, cell.kind, cell.keys) for cell in comparison.cells], columns=["month", "kind", "keys"]
     )
@@ -141,15 +161,9 @@ def _drift_table(comparison: compare.Comparison) -> "pd.DataFrame":
     return pivot.loc[:, kinds]
 
 
-def _tell(
-    story: Story,
-    found: compare.Comparison,
-    sample: tuple[compare.DriftedKey, ...],
-    repaired: Reconciled,
-    after: Reconciled,
-    settings: Settings,
-) -> None:
-    record = repaired.record
+def show(played: Demonstrated) -> None:
+    """The story for a person."""
+    story, record = played.story, played.repaired.record
     out.rule("What happened")
     out.print(
         f"{story.event_count:,} events of {story.customer_count:,} customers over six months of billing periods, "
@@ -158,14 +172,14 @@ def _tell(
     for mishap in story.mishaps:
         out.print(f"  • [bold]{mishap.name}[/]: {mishap.story}")
     out.rule("Drift before: keys by month and kind")
-    frame = _drift_table(found)
+    frame = _drift_table(played.found)
     table = Table("month", *map(str, frame.columns))
     for month, counts in frame.iterrows():
         table.add_row(str(month), *(f"{int(count):,}" for count in counts))
     out.print(table)
     out.rule("Repaired")
     repairs = Table("customer", "period start", "kind", "before", "after", "limit", "quota")
-    for key in sample[:8]:
+    for key in played.sample[:8]:
         limit = f"{int(key.usage_limit):,}" if key.usage_limit else "-"
         before = f"{int(key.usage_count):,}" if key.usage_count else "no row"
         repairs.add_row(
@@ -177,33 +191,35 @@ def _tell(
     for name in ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions"):
         out.print(f"  {name:24} {getattr(record, name) or 0:>8,}")
     out.print(f"  {'(back under quota)':24} {record.under_quota_transitions or 0:>8,}")
-    for check in repaired.failed_checks:
+    for check in played.repaired.failed_checks:
         out.print(f"  [yellow]{check.name}[/]: {escape(check.description)}")
     out.rule("The same comparison after")
-    left = after.record.drift_count
+    left = played.after.record.drift_count
     verdict = (
         "[bold green]no drift: every counter equals its event sum[/]" if left == 0 else f"[red]{left} keys drifted[/]"
     )
-    out.print(f"{after.record.counters_scanned or 0:,} counters compared: {verdict}.")
+    out.print(f"{played.after.record.counters_scanned or 0:,} counters compared: {verdict}.")
     out.rule("What next")
     out.print(
         f"  uv run recon dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
         "  uv run recon status   what was found and repaired lately\n"
         "  uv run recon reconcile --dry-run\n"
         f"Your own database: export DATABASE_URL and DAGSTER_PG_URL, then recon init, recon doctor. Scope: "
-        f"{', '.join(map(str, settings.scope))} (RECON_SCOPE)."
+        f"{', '.join(map(str, played.settings.scope))} (RECON_SCOPE)."
     )
 
 
-def _as_json(story: Story, repaired: Reconciled, after: Reconciled, *, matches: bool) -> dict[str, Any]:
+def as_json(played: Demonstrated) -> dict[str, Any]:
+    """The one object of `--json`."""
+    story = played.story
     return {
-        "success": matches,
+        "success": played.success,
         "events": story.event_count,
         "counters": story.counter_count,
         "mishaps": [
             {"name": mishap.name, "story": mishap.story, "keys": len(mishap.keys), "quantity": mishap.quantity}
             for mishap in story.mishaps
         ],
-        "repaired": reconcile_face.as_json([repaired], dry_run=False),
-        "after": reconcile_face.as_json([after], dry_run=True),
+        "repaired": reconciled.as_json(reconciled.summarize([played.repaired], dry_run=False)),
+        "after": reconciled.as_json(reconciled.summarize([played.after], dry_run=True)),
     }

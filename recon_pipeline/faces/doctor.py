@@ -1,9 +1,11 @@
-"""The command `recon doctor`: every requirement of a run, pass or fail, with its fix. Changes nothing."""
+"""What `recon doctor` shows: every requirement of a run, pass or fail, with its fix. Changes nothing."""
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dagster import DagsterInstance
+from dagster._core.scheduler.instigation import InstigatorStatus
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -15,19 +17,21 @@ from recon_pipeline.settings import Settings, read_alerting
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.requirements import check_database
 
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
 SCHEDULE = "reconcile_every_5_minutes"
 SENSOR = "alerts"
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at variables, database and orchestrator, one after the other."""
+def examine(settings: Settings, url: str) -> Iterator[Finding]:
+    """Look at variables, database and orchestrator, one after the other.
+
+    Args:
+        settings: What the variables say.
+        url: Of the billing database.
+    """
     scope = ", ".join(map(str, settings.scope))
     yield passed("variables", f"scope {scope} from {settings.start_period.key}, settle {settings.settle_seconds} s")
-    yield from _database(settings)
+    yield from _database(url)
     yield from _dagster()
     unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
     yield passed(
@@ -71,9 +75,8 @@ def show(findings: Sequence[Finding]) -> None:
     )
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
-    assert settings.database_url is not None  # noqa: S101  the command refuses to start without it
-    database = BillingDatabase(settings.database_url)
+def _database(url: str) -> Iterator[Finding]:
+    database = BillingDatabase(url)
     try:
         with database.transaction(any_schema_version=True) as connection:
             yield passed("connection", database.name)
@@ -93,7 +96,7 @@ def _dagster() -> Iterator[Finding]:
         yield failed("Dagster storage", error.what, error.fix)
 
 
-def _alerts(instance: "DagsterInstance") -> Finding:
+def _alerts(instance: DagsterInstance) -> Finding:
     try:
         targets = read_alerting().targets
     except ConfigurationError as error:
@@ -109,16 +112,14 @@ def _alerts(instance: "DagsterInstance") -> Finding:
     return passed("alerts", f"{len(targets)} targets; recon alerts test sends a message to each")
 
 
-def _is_switched_off(instance: "DagsterInstance", name: str) -> bool:
-    from dagster._core.scheduler.instigation import InstigatorStatus
-
+def _is_switched_off(instance: DagsterInstance, name: str) -> bool:
     return any(
         state.instigator_name == name and state.status == InstigatorStatus.STOPPED
         for state in instance.all_instigator_state()
     )
 
 
-def _schedule(instance: "DagsterInstance") -> Finding:
+def _schedule(instance: DagsterInstance) -> Finding:
     if _is_switched_off(instance, SCHEDULE):
         return failed("schedule", f"{SCHEDULE} was switched off", "Switch it on in the UI under Automation.")
     scheduler = instance.get_daemon_statuses().get("SCHEDULER")

@@ -1,8 +1,8 @@
-"""The command `recon explain`: for a quota denial or a suspect counter, all that is known of it. Changes nothing."""
+"""What `recon explain` shows: for a quota denial or a suspect counter, all that is known of it. Changes nothing."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.bar import Bar
 from rich.console import RenderableType
@@ -12,6 +12,7 @@ from rich.table import Table
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.explain_facts import (
     bursts_table,
@@ -21,12 +22,13 @@ from recon_pipeline.faces.explain_facts import (
     producers_table,
     repairs_table,
 )
-from recon_pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    from recon_pipeline.store.counters.holds import Hold
-    from recon_pipeline.store.counters.pause import Pause
-    from recon_pipeline.store.records.explain import Explanation, Key
+from recon_pipeline.settings import Settings, known_months
+from recon_pipeline.store.counters import holds
+from recon_pipeline.store.counters.holds import Hold
+from recon_pipeline.store.counters.pause import Pause, now, read_pause
+from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.records import explain as store
+from recon_pipeline.store.records.explain import Explanation, Key
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,20 @@ class Explained:
     customer: str
     asked_at: datetime
     database: str
-    keys: "tuple[Key, ...]"
-    explanations: "tuple[Explanation, ...]"
-    holds: "tuple[Hold, ...]"
-    pause: "Pause | None"
+    keys: tuple[Key, ...]
+    explanations: tuple[Explanation, ...]
+    holds: tuple[Hold, ...]
+    pause: Pause | None
 
 
-def gather(settings: Settings, customer: str, month: BillingMonth | None) -> Explained:
+def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Explained:
     """Look at a customer's keys, in one snapshot.
 
     Raises:
         ReconError: There is nothing of this customer.
     """
-    from recon_pipeline.settings import known_months
-    from recon_pipeline.store.counters import holds
-    from recon_pipeline.store.counters.pause import now, read_pause
-    from recon_pipeline.store.log.billing_tables import require_trustworthy
-    from recon_pipeline.store.postgres.database import open_database
-    from recon_pipeline.store.records import explain as store
-
     first, last = (month, month) if month else known_months()
-    database = open_database(settings)
+    database = billing_database(settings)
     with database.transaction("REPEATABLE READ") as connection:
         tables = require_trustworthy(connection)
         keys = store.keys_of_customer(connection, customer, Extent(settings.scope, first, last))
@@ -120,7 +115,7 @@ def show(explained: Explained) -> None:
         )
 
 
-def _show_key(one: "Explanation") -> None:
+def _show_key(one: Explanation) -> None:
     out.rule(escape(period_name(one.key)))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, sentence in facts(one):
@@ -154,7 +149,7 @@ def _show_key(one: "Explanation") -> None:
 _NUMBERS = ("events", "usage", "total", "before", "after", "added", "counter")
 
 
-def _table(title: str, headings: tuple[str, ...], rows: "list[Any]") -> None:
+def _table(title: str, headings: tuple[str, ...], rows: list[Any]) -> None:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in headings:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left")

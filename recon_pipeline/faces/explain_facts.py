@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import date, datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from recon_pipeline.store.records.explain import Explanation, Key
+from recon_pipeline.store.records.explain import Explanation, Key
 
 
-def verdict(one: "Explanation") -> str:
+def verdict(one: Explanation) -> str:
     """Counter and log in a sentence."""
     counter = "no row" if one.key.usage_count is None else f"{one.key.usage_count:,}"
     if one.difference == 0:
@@ -16,7 +14,7 @@ def verdict(one: "Explanation") -> str:
     return f"{counter}: {abs(one.difference):,} {'above' if one.difference > 0 else 'below'} the event sum"
 
 
-def facts(one: "Explanation") -> Iterator[tuple[str, str]]:
+def facts(one: Explanation) -> Iterator[tuple[str, str]]:
     """What is to be known of a key, a name and a sentence each; only what there is."""
     sums, limit = one.sums, one.limit
     yield "counter", verdict(one)
@@ -49,7 +47,7 @@ def _quota(counter: int, units: int) -> str:
     return f"{units - counter:,} left"
 
 
-def period_name(key: "Key") -> str:
+def period_name(key: Key) -> str:
     """The metered usage and the period of a key, for a person."""
     return f"{key.gateway_name}:{key.usage_type}, {_instant(key.period_start)} to {_instant(key.period_end)}"
 
@@ -59,7 +57,7 @@ def _instant(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%d %H:%M:%S}"
 
 
-def crossed_on(one: "Explanation", day: date) -> str:
+def crossed_on(one: Explanation, day: date) -> str:
     """The limits that were reached on a day."""
     return ", ".join(f"{crossing.name} limit" for crossing in one.crossings if crossing.day == day)
 
@@ -67,7 +65,7 @@ def crossed_on(one: "Explanation", day: date) -> str:
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
-def repairs_table(one: "Explanation") -> Rows:
+def repairs_table(one: Explanation) -> Rows:
     """Headings and rows."""
     return ("at (UTC)", "kind", "before", "after", "added", "run"), [
         (
@@ -82,7 +80,7 @@ def repairs_table(one: "Explanation") -> Rows:
     ]
 
 
-def producers_table(one: "Explanation") -> Rows:
+def producers_table(one: Explanation) -> Rows:
     """Headings and rows."""
     return ("request ids", "device", "events", "usage", "first (UTC)", "last (UTC)"), [
         (
@@ -97,7 +95,7 @@ def producers_table(one: "Explanation") -> Rows:
     ]
 
 
-def days_table(one: "Explanation") -> Rows:
+def days_table(one: Explanation) -> Rows:
     """Headings and rows."""
     return ("day", "events", "usage", "total", "limit reached"), [
         (
@@ -111,7 +109,7 @@ def days_table(one: "Explanation") -> Rows:
     ]
 
 
-def bursts_table(one: "Explanation") -> Rows:
+def bursts_table(one: Explanation) -> Rows:
     """Headings and rows."""
     return ("minute", "events", "usage"), [
         (f"{burst.minute:%Y-%m-%d %H:%M}", f"{burst.event_count:,}", f"{burst.usage_count:,}") for burst in one.bursts

@@ -4,6 +4,8 @@ from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.explain import Explained
 from recon_pipeline.faces.explain_facts import (
@@ -35,8 +37,6 @@ def require_writable(path: Path) -> None:
 
 def write_report(path: Path, explained: Explained) -> None:
     """Write the report; a file that is there is replaced."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("recon_pipeline.faces", "."), autoescape=True, undefined=StrictUndefined
     )

@@ -1,4 +1,4 @@
-"""The command `recon init`: prepares a database, or prints what would be run for a person to run instead."""
+"""What `recon init` does: prepares a database, or prints what would be run for a person to run instead."""
 
 from collections.abc import Callable, Sequence
 

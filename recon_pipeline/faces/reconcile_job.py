@@ -1,17 +1,23 @@
 """Runs the job `reconcile` in this process, and reads how the run ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import dagster as dg
+
+from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
+from recon_pipeline.automation.jobs import reconcile as job
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.orchestrator import FailedCheck, failed_checks, failure_of, quietly, run_tags, user_name
+from recon_pipeline.definitions import defs
+from recon_pipeline.faces.console import err
+from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, open_instance, quietly, run_tags
+from recon_pipeline.faces.reconciled import Reconciled
+from recon_pipeline.faces.trace import user_name
 from recon_pipeline.settings import Settings
+from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
-from recon_pipeline.store.records.runs import RunRecord
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 
 @dataclass(frozen=True)
@@ -43,31 +49,26 @@ class Request:
     lane: str | None = None
 
 
-@dataclass(frozen=True)
-class Reconciled:
-    """How a run ended.
+def reconcile_each(settings: Settings, requests: Sequence[Request]) -> tuple[Reconciled, ...]:
+    """Run the job for each request, one after the other.
 
-    Attributes:
-        record: Its figures, as recorded in schema recon.
-        failed_checks: What did not pass.
+    Raises:
+        ReconError: As `reconcile` does, or Dagster's storage cannot be used.
     """
+    ended: list[Reconciled] = []
+    with open_instance() as instance:
+        for request in requests:
+            with err.status(f"Reconciling {request.first.key} to {request.last.key} …"):
+                ended.append(reconcile(settings, instance, request))
+    return tuple(ended)
 
-    record: RunRecord
-    failed_checks: tuple[FailedCheck, ...]
 
-
-def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Request) -> Reconciled:
+def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request) -> Reconciled:
     """Run the job `reconcile` for a contiguous range of months and wait for its end.
 
     Raises:
         ReconError: The database cannot be reached; or it was lost, and the run ended without a record.
     """
-    from recon_pipeline.assets.reconciler import close_record
-    from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
-    from recon_pipeline.automation.jobs import reconcile as job
-    from recon_pipeline.definitions import defs
-    from recon_pipeline.store.postgres.database import open_database
-
     quietly()
     selected = PIPELINE[:-1] if request.dry_run else PIPELINE
     user = user_name()
@@ -75,26 +76,23 @@ def reconcile(settings: Settings, instance: "dg.DagsterInstance", request: Reque
     tags = run_tags(database, request.first, request.last, user)
     if request.lane:
         tags[LANE_TAG] = request.lane
-    config = {
-        "customers": list(request.customers),
-        "full": request.full,
-        "while_paused": request.while_paused,
-        "approve_reason": request.approve_reason,
-        "approve_run": request.approve_run,
-        "approved_by": user,
-    }
+    asked = Reconciler(
+        customers=list(request.customers),
+        full=request.full,
+        while_paused=request.while_paused,
+        approve_reason=request.approve_reason,
+        approve_run=request.approve_run,
+        approved_by=user,
+    )
     result = defs.resolve_job_def(job.name).execute_in_process(
         instance=instance,
         raise_on_error=False,
         run_id=request.run_id,
         tags=tags,
         asset_selection=[asset.key for asset in selected],
-        run_config={
-            "resources": {"reconciler": {"config": config}},
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        },
+        run_config=dg.RunConfig(resources={"reconciler": asked}, loggers=SILENT),
     )
-    outcome, failure = "compared" if result.success else "failed", failure_of(result)
+    outcome, failure = "compared" if result.success else "failed", error_of(result)
     try:
         close_record(database, result.run_id, outcome, lambda _: None, error=str(failure) if failure else None)
         with database.transaction() as connection:

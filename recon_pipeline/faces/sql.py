@@ -1,4 +1,4 @@
-"""The command `recon sql`: the statements that runs send, to be read, run in psql, or planned on the billing database.
+"""What `recon sql` does: the statements that runs send, to be read, run in psql, or planned on the billing database.
 
 Invariant: a statement is printed as it is sent, with psql's variables for its values; nothing that is planned is run.
 """
@@ -14,11 +14,12 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.sql_values import Asked, argument, literal, values_of
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
-from recon_pipeline.store.postgres.database import begin, open_database
+from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import (
     as_written,
     combinations,
@@ -107,7 +108,7 @@ def explain(settings: Settings, asked: Asked) -> Printed:
     Raises:
         ReconError: The database cannot be reached, its tables are not as needed, or it refuses the statement.
     """
-    with open_database(settings).connection() as connection:
+    with billing_database(settings).connection() as connection:
         with begin(connection):
             tables = require_trustworthy(connection)
         printed = compose(settings, asked, tables)

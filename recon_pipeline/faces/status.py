@@ -1,4 +1,4 @@
-"""The command `recon status`: when counters were last known to match, what happened lately, in which mode."""
+"""What `recon status` shows: when counters were last known to match, what happened lately, in which mode."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from rich.table import Table
 
 from recon_pipeline.core.alerts import Alarm, Severity
+from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
-from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import alerts, outbox, runs
 from recon_pipeline.store.records.outbox import Undelivered
 from recon_pipeline.store.records.runs import RunRecord
@@ -61,7 +61,7 @@ def read_status(settings: Settings) -> Status:
     Raises:
         ReconError: The database was prepared by another release or never, or cannot be reached.
     """
-    database = open_database(settings)
+    database = billing_database(settings)
     with database.transaction() as connection:
         mode = strategy.mode(connection, require_trustworthy(connection))
         pause, held = read_pause(connection), holds.open_holds(connection)

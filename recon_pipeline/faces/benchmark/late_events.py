@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+import pyarrow.parquet as pq
 from rich.console import Console
 from sqlalchemy import Connection
 
@@ -133,10 +136,6 @@ def _export(
     database: BillingDatabase, folder: Path, rows: int, customers: int, seed: int, first: BillingMonth
 ) -> _Export:
     """Write the rows as CSV, and those as Parquet."""
-    import pyarrow as pa
-    import pyarrow.csv as arrow_csv
-    import pyarrow.parquet as pq
-
     export = _Export(folder / "late.csv", folder / "late.parquet")
     with database.transaction() as connection:
         connection.execute(statement("uniform"))

@@ -1,12 +1,12 @@
 """The responses of the cron endpoint, with the field names of the endpoint that it replaces."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, field_serializer
 
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.faces.reconciled import Summary
 
 
 class _At(BaseModel):
@@ -37,25 +37,25 @@ class Answer(_At):
     runIds: list[str] = Field(description="All runs: one for each contiguous range of months.")
 
     @classmethod
-    def of(cls, run: Mapping[str, Any], scope: tuple[MeteredUsage, ...], *, at: datetime) -> "Answer":
-        """From the output of `recon reconcile --json`."""
+    def of(cls, run: Summary, scope: tuple[MeteredUsage, ...], *, at: datetime) -> "Answer":
+        """The summary of the runs, in the names of the endpoint."""
         return cls(
-            success=run["success"],
+            success=run.success,
             timestamp=at,
             gatewayName=",".join(dict.fromkeys(usage.gateway_name for usage in scope)),
             usageType=",".join(dict.fromkeys(usage.usage_type for usage in scope)),
-            eventsScanned=run["events_scanned"],
-            countersScanned=run["counters_scanned"],
-            rowsRepaired=run["rows_repaired"],
-            driftCount=run["drift_count"],
-            dedupeCount=run["dedupe_count"],
-            overQuotaTransitions=run["over_quota_transitions"],
-            reconcileFailures=run["reconcile_failures"],
-            durationMs=run["duration_ms"],
-            blocked=run["blocked"],
-            paused=run["paused"],
-            runId=run["run_id"],
-            runIds=run["run_ids"],
+            eventsScanned=run.events_scanned,
+            countersScanned=run.counters_scanned,
+            rowsRepaired=run.rows_repaired,
+            driftCount=run.drift_count,
+            dedupeCount=run.dedupe_count,
+            overQuotaTransitions=run.over_quota_transitions,
+            reconcileFailures=run.reconcile_failures,
+            durationMs=run.duration_ms,
+            blocked=run.blocked,
+            paused=run.paused,
+            runId=run.run_id,
+            runIds=list(run.run_ids),
         )
 
 

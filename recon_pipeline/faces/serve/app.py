@@ -27,7 +27,7 @@ from recon_pipeline.core.errors import (
     SchemaVersionError,
 )
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.faces.reconcile import as_json
+from recon_pipeline.faces.reconciled import summarize
 from recon_pipeline.faces.serve.answers import Accepted, Answer, Problem
 from recon_pipeline.faces.serve.runner import BusyError, Runner, Started
 
@@ -124,7 +124,7 @@ async def _answer(started: Started, scope: tuple[MeteredUsage, ...]) -> Response
         raise RefusedError(503, "Service unavailable", Retry_After=str(UNREACHABLE_RETRY_SECONDS))
     if any(one.record.outcome == "failed" for one in ended):
         raise RefusedError(500, "Internal server error")
-    answer = Answer.of(as_json(ended, dry_run=False), scope, at=datetime.now(UTC))
+    answer = Answer.of(summarize(ended, dry_run=False), scope, at=datetime.now(UTC))
     return JSONResponse(answer.model_dump(mode="json"))
 
 

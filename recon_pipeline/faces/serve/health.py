@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES
 from recon_pipeline.core.errors import ReconError, SchemaVersionError
-from recon_pipeline.faces.orchestrator import require_storage
+from recon_pipeline.faces.dagster_home import require_storage
 from recon_pipeline.faces.serve.answers import Health, Problem
 from recon_pipeline.faces.serve.metrics import ReconCollector
 from recon_pipeline.store.counters.pause import read_pause

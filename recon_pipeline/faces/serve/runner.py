@@ -10,20 +10,23 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import dagster as dg
+
+from recon_pipeline.automation.jobs import LANE_TAG
+from recon_pipeline.automation.own_runs import own_tag
+from recon_pipeline.automation.schedules import UNFINISHED
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import contiguous_ranges
-from recon_pipeline.faces.orchestrator import open_instance, require_storage
-from recon_pipeline.faces.reconcile import as_json, months_of_a_tick
-from recon_pipeline.faces.reconcile_job import Reconciled, Request, reconcile
+from recon_pipeline.faces.dagster_home import require_storage
+from recon_pipeline.faces.orchestrator import open_instance
+from recon_pipeline.faces.reconcile import months_of_a_tick
+from recon_pipeline.faces.reconcile_job import Request, reconcile
+from recon_pipeline.faces.reconciled import Reconciled, as_json, summarize
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.serve_lock import serve_lock
-
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
 
 LANE = "cron"
 _log = logging.getLogger(__name__)
@@ -93,17 +96,11 @@ class Runner:
                     reconcile(self._settings, instance, Request(first, last, run_id=run_id, lane=LANE))
                     for (first, last), run_id in zip(ranges, run_ids, strict=True)
                 )
-        _log.info("%s", json.dumps({"event": "cron_request", **as_json(ended, dry_run=False)}))
+        _log.info("%s", json.dumps({"event": "cron_request", **as_json(summarize(ended, dry_run=False))}))
         return ended
 
 
-def _report_dead_runs(instance: "DagsterInstance", database: BillingDatabase) -> None:
-    import dagster as dg
-
-    from recon_pipeline.automation.jobs import LANE_TAG
-    from recon_pipeline.automation.own_runs import own_tag
-    from recon_pipeline.automation.schedules import UNFINISHED
-
+def _report_dead_runs(instance: dg.DagsterInstance, database: BillingDatabase) -> None:
     with database.transaction() as connection:
         tags = {**own_tag(connection), LANE_TAG: LANE}
     for run in instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED)):

@@ -7,8 +7,8 @@ Invariant: one request per connection, with a head complete within `HEAD_SECONDS
 import asyncio
 import signal
 import socket
+from contextlib import suppress
 from copy import deepcopy
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +16,14 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.orchestrator import use_dagster_home
+from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError
+from recon_pipeline.faces.billing import billing_database
+from recon_pipeline.faces.console import err
+from recon_pipeline.faces.dagster_home import use_dagster_home
 from recon_pipeline.faces.serve.app import create_app
 from recon_pipeline.faces.serve.health import health_routes
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.postgres.database import open_database
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 16_384
@@ -54,9 +55,18 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
     Raises:
         ConfigurationError: The address cannot be used, or there is no `dagster.yaml`.
     """
+    database = billing_database(settings)
+    # A database that is away comes back; a schema of another version does not get right by waiting.
+    with suppress(DatabaseUnreachableError), database.connection():
+        pass
+    if not secrets:
+        err.print(
+            "CRON_SECRET is not set: the cron endpoint answers 500 to everybody; health and metrics work.",
+            style="bold yellow",
+            soft_wrap=True,
+        )
+    err.print(f"recon serve listens on http://{host}:{port}", markup=False, soft_wrap=True)
     use_dagster_home()
-    import_module("recon_pipeline.definitions")  # takes seconds, for which the first caller should not wait
-    database = open_database(settings)
     runner = Runner(settings, database)
     app = create_app(runner, secrets, settings.scope, version=version("recon-pipeline"))
     app.include_router(health_routes(database))

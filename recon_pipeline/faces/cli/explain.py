@@ -1,16 +1,16 @@
-"""The command of explanations: its options and an example; what it does is in `faces.explain`."""
+"""`recon explain`: why a counter is what it is."""
 
 from pathlib import Path
 
 import click
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.commands.common import own_embedded_server, require_text
-from recon_pipeline.faces.console import EXIT_CLEAN, json_option, out, show_json, telling_errors
+from recon_pipeline.faces.cli.options import require_text
+from recon_pipeline.faces.console import EXIT_CLEAN, json_option, out, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
 
 
-@click.command(epilog="Example: recon explain --customer cus_123 --period 2026-05 --html incident.html")
+@click.command("explain", epilog="Example: recon explain --customer cus_123 --period 2026-05 --html incident.html")
 @click.option("--customer", required=True, metavar="ID", help="By gateway_customer_id.")
 @click.option("--period", metavar="YYYY-MM", help="The billing month; the latest period of the customer if not given.")
 @click.option(
@@ -20,8 +20,8 @@ from recon_pipeline.settings import read_settings
     help="Also write a report that opens offline, to attach to an incident.",
 )
 @json_option
-@telling_errors
-def explain(*, customer: str, period: str | None, html: Path | None, as_json: bool) -> int:
+@reporting_errors
+def command(*, customer: str, period: str | None, html: Path | None, as_json: bool) -> int:
     """Tell why a customer's counter is what it is: repairs, event sum, limit, days, producers, what is odd."""
     from recon_pipeline.faces import explain as face
     from recon_pipeline.faces import explain_report
@@ -31,7 +31,7 @@ def explain(*, customer: str, period: str | None, html: Path | None, as_json: bo
     settings = read_settings()
     if html is not None:
         explain_report.require_writable(html)
-    explained = face.gather(own_embedded_server(settings), customer, month)
+    explained = face.explain(settings, customer, month)
     if html is not None:
         explain_report.write_report(html, explained)
     if as_json:

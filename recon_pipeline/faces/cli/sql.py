@@ -1,15 +1,15 @@
-"""The command of the statements: its options and an example; what it does is in `faces.sql`."""
+"""`recon sql`: the statements that runs send."""
 
 import click
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.commands.common import own_embedded_server, require_text
-from recon_pipeline.faces.console import EXIT_CLEAN, json_option, show_json, telling_errors
+from recon_pipeline.faces.cli.options import require_text
+from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
 
 
-@click.command(epilog="Example: recon sql find_mismatches --period 2026-05 | psql $DATABASE_URL")
+@click.command("sql", epilog="Example: recon sql find_mismatches --period 2026-05 | psql $DATABASE_URL")
 @click.argument("name", required=False)
 @click.option(
     "--strategy",
@@ -22,8 +22,8 @@ from recon_pipeline.settings import read_settings
 @click.option("--period", metavar="YYYY-MM", help="Values are of this billing month; the current one if not given.")
 @click.option("--explain", "explains", is_flag=True, help="Show how Postgres would run it, on the billing database.")
 @json_option
-@telling_errors
-def sql(
+@reporting_errors
+def command(
     *,
     name: str | None,
     strategies: tuple[str, ...],
@@ -56,7 +56,7 @@ def sql(
     asked = face.Asked(name, strategies, customers, month)
     if explains:
         face.require_plan(asked)
-        printed = face.explain(own_embedded_server(settings), asked)
+        printed = face.explain(settings, asked)
     else:
         printed = face.compose(settings, asked)
     if as_json:

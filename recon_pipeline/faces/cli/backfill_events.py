@@ -1,10 +1,10 @@
-"""Commands for events that never arrived: insert them, list what was inserted, get back what was not."""
+"""`recon backfill-events`: inserts events that never arrived."""
 
 from pathlib import Path
 
 import click
 
-from recon_pipeline.faces.console import EXIT_CLEAN, json_option, show_json, telling_errors
+from recon_pipeline.faces.console import json_option, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
 
 
@@ -20,8 +20,8 @@ from recon_pipeline.settings import read_settings
 @click.option("--no-reconcile", is_flag=True, help="Leave the counters to the next tick.")
 @click.option("--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets; recorded.")
 @json_option
-@telling_errors
-def backfill_events(
+@reporting_errors
+def command(
     *,
     sources: tuple[str, ...],
     mapping: Path | None,
@@ -37,47 +37,12 @@ def backfill_events(
     query:"SELECT …", of the billing database.
     """
     from recon_pipeline.faces import backfill as face
+    from recon_pipeline.faces import backfilled
 
     asked = face.Asked(sources, mapping, periods, dry_run, no_reconcile, approve_reason)
     ended = face.run_backfill(read_settings(), asked)
     if as_json:
-        show_json(face.as_json(ended))
+        show_json(backfilled.as_json(ended))
     else:
-        face.show(ended)
-    return face.exit_code(ended)
-
-
-@click.command(epilog="Example: recon backfills")
-@json_option
-@telling_errors
-def backfills(*, as_json: bool) -> int:
-    """List the latest batches of backfilled events."""
-    from recon_pipeline.faces import batches as face
-
-    found = face.read_batches(read_settings())
-    if as_json:
-        show_json(face.batches_as_json(found))
-    else:
-        face.show_batches(found)
-    return EXIT_CLEAN
-
-
-@click.command(epilog="Example: recon rejected 3f2a91c0 --output rejected.csv")
-@click.argument("batch")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write all of them, .csv or .ndjson, as they came; fix that file and backfill it.",
-)
-@json_option
-@telling_errors
-def rejected(*, batch: str, output: Path | None, as_json: bool) -> int:
-    """Show the rows of a BATCH that are not in the log, with every reason; the first characters of its id will do."""
-    from recon_pipeline.faces import batches as face
-
-    found = face.read_rejected(read_settings(), batch, output)
-    if as_json:
-        show_json(face.rejected_as_json(found))
-    else:
-        face.show_rejected(found)
-    return EXIT_CLEAN
+        backfilled.show(ended)
+    return backfilled.exit_code(ended)

@@ -1,0 +1,66 @@
+"""The command line: the list of its commands.
+
+Each is the `command` of a module of its own here, which parses, calls one function of a module beside this folder, and
+prints what that returned. That function is imported when the command runs: what most commands use takes a second to
+load, and Dagster four, which help, completion and wrong usage should not wait for.
+"""
+
+import click
+
+from recon_pipeline.faces.cli import (
+    alerts,
+    backfill_events,
+    backfills,
+    benchmark,
+    demo,
+    dev,
+    doctor,
+    explain,
+    hold,
+    init,
+    pause,
+    reconcile,
+    rejected,
+    release,
+    resume,
+    serve,
+    sql,
+    status,
+    undo,
+)
+from recon_pipeline.faces.console import Commands
+
+_FIRST_STEPS = """\b
+Example, a first look: recon demo, then recon dev
+Example, your own: export DATABASE_URL=postgresql://… DAGSTER_PG_URL=postgresql://…
+  then recon init, recon doctor, recon reconcile --dry-run"""
+
+
+@click.group("recon", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_FIRST_STEPS)
+@click.version_option(package_name="recon-pipeline")
+def main() -> None:
+    """Keep usage-billing counters equal to the event log."""
+
+
+for module in (
+    alerts,
+    backfill_events,
+    backfills,
+    benchmark,
+    demo,
+    dev,
+    doctor,
+    explain,
+    hold,
+    init,
+    pause,
+    reconcile,
+    rejected,
+    release,
+    resume,
+    serve,
+    sql,
+    status,
+    undo,
+):
+    main.add_command(module.command)

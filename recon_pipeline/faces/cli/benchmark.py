@@ -1,0 +1,65 @@
+"""`recon benchmark`: how fast the product is on this machine."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, json_option, out, reporting_errors, show_json
+from recon_pipeline.settings import read_settings
+
+
+@click.command("benchmark", epilog="Example: recon benchmark --events 1000000 --counters 60000")
+@click.option(
+    "--events",
+    multiple=True,
+    default=(5_000_000,),
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Size of the log; may be repeated.",
+)
+@click.option("--counters", default=300_000, show_default=True, type=click.IntRange(min=6), help="Beside it.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same data.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="Turns of each contestant.")
+@click.option(
+    "--chart", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw times over sizes (SVG, PNG)."
+)
+@click.option(
+    "--backfill",
+    "backfilled_rows",
+    type=click.IntRange(min=1),
+    metavar="ROWS",
+    help="Instead: a backfill of so many rows from a Parquet file, beside COPY and INSERT … ON CONFLICT.",
+)
+@json_option
+@reporting_errors
+def command(
+    *,
+    events: tuple[int, ...],
+    counters: int,
+    seed: int,
+    rounds: int,
+    chart: Path | None,
+    backfilled_rows: int | None,
+    as_json: bool,
+) -> int:
+    """Measure the product against hand-written SQL, as ratios, on made-up usage.
+
+    In databases of its own on the server of DATABASE_URL, or on embedded ones; dropped at the end.
+    """
+    url, console = read_settings().database_url, err if as_json else out
+    if backfilled_rows is None:
+        from recon_pipeline.faces.benchmark import run_benchmark
+
+        report = run_benchmark(
+            url, events=events, counters=counters, seed=seed, rounds=rounds, console=console, chart=chart
+        )
+    else:
+        from recon_pipeline.faces.benchmark.late_events import measure_backfill
+
+        report = measure_backfill(
+            url, rows=backfilled_rows, events=events[0], counters=counters, seed=seed, rounds=rounds, console=console
+        )
+    if as_json:
+        show_json({"success": report.is_kept, **asdict(report)})
+    return EXIT_CLEAN if report.is_kept else EXIT_NOT_CLEAN

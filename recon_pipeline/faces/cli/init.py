@@ -1,0 +1,30 @@
+"""`recon init`: prepares a database."""
+
+import click
+
+from recon_pipeline.faces.cli.options import require_url
+from recon_pipeline.faces.console import EXIT_CLEAN, err, out, reporting_errors
+from recon_pipeline.settings import read_settings
+
+
+@click.command("init", epilog="Example: recon init --print > recon.sql")
+@click.option("--with-billing-tables", is_flag=True, help="Also create the application's tables and recorder.")
+@click.option("--without-ingest-xid", is_flag=True, help="Leave the log as it is; every run then reads all of it.")
+@click.option("--print", "print_only", is_flag=True, help="Show the SQL instead of running it.")
+@reporting_errors
+def command(*, with_billing_tables: bool, without_ingest_xid: bool, print_only: bool) -> int:
+    """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid."""
+    from recon_pipeline.faces import init as face
+
+    with_ingest_xid = not without_ingest_xid
+    if print_only:
+        click.echo(face.printed(with_billing_tables=with_billing_tables, with_ingest_xid=with_ingest_xid))
+        return EXIT_CLEAN
+    report = face.prepare(
+        face.BillingDatabase(require_url(read_settings())),
+        with_billing_tables=with_billing_tables,
+        with_ingest_xid=with_ingest_xid,
+        on_step=lambda step: err.print(f"{step};", style="dim", markup=False, soft_wrap=True),
+    )
+    out.print(report, markup=False, soft_wrap=True)  # statements in it are to be copied as they stand
+    return EXIT_CLEAN

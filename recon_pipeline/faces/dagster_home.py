@@ -1,0 +1,42 @@
+"""Dagster's home and storage, found without loading Dagster."""
+
+import os
+
+from recon_pipeline.automation.dagster_url import dagster_url
+from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError, OrchestratorUnreachableError
+from recon_pipeline.embedded_postgres import project_folder
+from recon_pipeline.store.postgres.database import BillingDatabase
+
+
+def use_dagster_home() -> str:
+    """Make sure that Dagster finds its `dagster.yaml`; returns the folder.
+
+    Raises:
+        ConfigurationError: There is no `dagster.yaml` in DAGSTER_HOME or, where that is unset, the project's folder.
+    """
+    given = os.environ.get("DAGSTER_HOME")
+    home = os.path.abspath(given) if given else str(project_folder())
+    if not os.path.exists(os.path.join(home, "dagster.yaml")):
+        named = f"DAGSTER_HOME is {given}, which" if given else f"DAGSTER_HOME is not set and {home}"
+        raise ConfigurationError(
+            f"{named} holds no dagster.yaml: runs would be kept elsewhere, and nobody would find them.",
+            fix="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
+        )
+    os.environ["DAGSTER_HOME"] = home
+    return home
+
+
+def require_storage() -> None:
+    """Find out at once whether Dagster's storage can be reached; Dagster itself tries for a quarter of a minute.
+
+    Raises:
+        OrchestratorUnreachableError: It cannot.
+    """
+    try:
+        with BillingDatabase(dagster_url()).connection(any_schema_version=True):
+            pass
+    except DatabaseUnreachableError as error:
+        raise OrchestratorUnreachableError(
+            error.what.replace("The billing database", "Dagster's storage"),
+            fix="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+        ) from error
