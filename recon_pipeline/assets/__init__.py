@@ -1,6 +1,6 @@
 """The pipeline in Dagster's terms: one file for each asset in flow order, each with its checks.
 
-How is told in `store`.
+`store` knows how.
 """
 
 import warnings

@@ -37,14 +37,14 @@ def _exceeded_budgets(step: Step, found: compare.Comparison) -> tuple[Breach, ..
 
 
 def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
-    told = "; ".join(breach.sentence for breach in exceeded)
+    reasons = "; ".join(breach.sentence for breach in exceeded)
     if not step.approve_reason:
         return BlockedError(
-            f"Blocked: {told}.", fix=f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
+            f"Blocked: {reasons}.", fix=f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
         )
     shown = _shown(step)
     if shown is None:
-        return _nothing_shown(step, told)
+        return _nothing_shown(step, reasons)
     more = beyond(exceeded, _figures(shown))
     if more:
         grown = "; ".join(f"{breach.sentence}, and {_figures(shown)[breach.variable]:,} were shown" for breach in more)
@@ -75,12 +75,12 @@ def approved_by(step: Step) -> str:
     return f"Approved by {step.approved_by}: {step.approve_reason}"
 
 
-def _nothing_shown(step: Step, told: str) -> BlockedError:
+def _nothing_shown(step: Step, reasons: str) -> BlockedError:
     named = (
         f"Run {step.approve_run}, which was approved, is no blocked run" if step.approve_run else "No run was blocked"
     )
     return BlockedError(
-        f"Blocked: {told}. {named} over the same months and customers that is still current "
+        f"Blocked: {reasons}. {named} over the same months and customers that is still current "
         "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done "
         "now.",
         fix=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",

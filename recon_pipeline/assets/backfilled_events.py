@@ -36,7 +36,7 @@ ROWS_SHOWN = 20
 _KEY = dg.AssetKey("backfilled_events")
 
 on_progress: ContextVar[load.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
-"""Who is told how far the reading is: the command's progress bar, where a command started the run."""
+"""What is called as rows are read: the command's progress bar, where a command started the run."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def backfilled_events(
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Insert what the sources hold and the log does not."""
     if not config.source:
-        told = {"rows_read": 0, "note": "No source was given in the config: nothing was to be inserted."}
-        yield dg.MaterializeResult(metadata=told, check_results=[_passed("rows_add_up"), _passed("rows_were_taken")])
+        nothing = {"rows_read": 0, "note": "No source was given in the config: nothing was to be inserted."}
+        yield dg.MaterializeResult(metadata=nothing, check_results=[_passed("rows_add_up"), _passed("rows_were_taken")])
         return
     with reconciler.step(context) as step:
         order, pieces, shape = _prepared(step, config)

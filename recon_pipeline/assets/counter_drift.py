@@ -29,7 +29,7 @@ _KEY = dg.AssetKey("counter_drift")
         dg.AssetCheckSpec(
             "quota_limits_are_known",
             asset=_KEY,
-            description="`billing_subscriptions` is there, so that limits and quota transitions can be told.",
+            description="`billing_subscriptions` is there, so that limits and quota transitions are known.",
         ),
     ],
     group_name="billing_usage",

@@ -1,4 +1,4 @@
-"""What a step hands to whoever started its run, through Dagster's event log: an error, and the plan of a dry run.
+"""What a step hands over through Dagster's event log: its error, and the plan of a dry run.
 
 Invariant: both sides have the same types, in whichever process the step ran. Dagster keeps JSON, which is written and
 read here and nowhere else.

@@ -1,6 +1,6 @@
 """What the steps of a run share: settings, the database, the run's question, and how a run's record is closed.
 
-Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same words.
+Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same error.
 """
 
 import json
@@ -149,10 +149,10 @@ class Reconciler(dg.ConfigurableResource[Any]):
 
     @contextmanager
     def step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Step]:
-        """One step of a run; errors that the block raises are recorded and told to Dagster.
+        """One step of a run; errors that the block raises are recorded, and fail the step in Dagster.
 
         Raises:
-            dg.Failure: With the words of the error.
+            dg.Failure: With the error in it.
         """
         try:
             step = self._step(context.run, context.log.info)
@@ -227,13 +227,13 @@ def _record_failure(step: Step, error: ReconError, warn: Callable[[str], None]) 
 
 
 def _record_put_off(step: Step, error: PutOffError) -> None:
-    """Open the record of a run that could not even begin; of one that had repaired, say and note it."""
+    """Open the record of a run that could not begin; in the record of one that had repaired, note its repairs."""
     run_id = step.run.run_id
     with step.database.connection() as connection:
         with begin(connection):
             record = runs.read(connection, run_id)
             if record is None:
-                # What the log lacks for another mode cannot be told while somebody holds it.
+                # What the log lacks for another mode cannot be found out while another session has it locked.
                 runs.start(connection, step.run, mode=Sums.LOG, reason="it was put off before it could begin")
             has_repaired = record is not None and runs.has_repaired(connection, run_id)
         if not has_repaired:

@@ -82,7 +82,7 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
         return dg.AssetCheckResult(
             passed=answer.mismatch_count == 0,
             severity=dg.AssetCheckSeverity.WARN if answer.mismatch_count == excused else dg.AssetCheckSeverity.ERROR,
-            description=_told(answer, step.months, paused),
+            description=_described(answer, step.months, paused),
             metadata={
                 "mismatch_count": answer.mismatch_count,
                 "deferred_count": answer.deferred_count,
@@ -95,7 +95,7 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
         )
 
 
-def _told(answer: verify.Verification, months: str, paused: str | None) -> str:
+def _described(answer: verify.Verification, months: str, paused: str | None) -> str:
     if answer.mismatch_count == 0:
         return f"All counters of {months} equal their event sums."
     parts: list[str] = []
@@ -114,7 +114,7 @@ def _told(answer: verify.Verification, months: str, paused: str | None) -> str:
         )
     if answer.deferred_count:
         parts.append(
-            f"{answer.deferred_count:,} counters of {months} were locked by somebody and put off; "
+            f"{answer.deferred_count:,} counters of {months} were locked by another session and deferred; "
             "the next run repairs them. "
             "If they stay, look in pg_stat_activity for a transaction that is open for long."
         )

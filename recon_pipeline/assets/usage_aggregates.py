@@ -1,4 +1,4 @@
-"""Event sums per key, in `recon.usage_aggregate`: what each counter should say."""
+"""Event sums per key, in `recon.usage_aggregate`: what each counter should be."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ _MATCH_EVENTS = dg.AssetCheckSpec(
         )
     ],
     check_specs=[_SUMS_FIT, _MATCH_EVENTS],
-    can_subset=True,  # which is how Dagster is told that a check need not be evaluated by each run
+    can_subset=True,  # so that a run need not evaluate each check
     partitions_def=BILLING_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="billing_usage",
@@ -146,10 +146,10 @@ def _totals(known: Known | None) -> dict[str, str | int]:
 def _figures(advance: Advance, stored: StoredFromLog | None) -> dict[str, str | int]:
     if stored is not None:
         return {"keys": stored.keys, "events": stored.events, "keys_changed": stored.keys_changed}
-    said = {
+    texts = {
         "months_built": ", ".join(advance.built_months),
         "months_recomputed": ", ".join(advance.recomputed_months),
         "rebuilt_because": advance.rebuilt_because,
         "horizon_waits_because": advance.waits_because,
     }
-    return {"absorbed_events": advance.absorbed_count} | {name: text for name, text in said.items() if text}
+    return {"absorbed_events": advance.absorbed_count} | {name: text for name, text in texts.items() if text}

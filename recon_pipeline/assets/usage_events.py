@@ -1,4 +1,4 @@
-"""The event log as a run finds it. Reads only; the log is the application's and sacred."""
+"""The event log as a run finds it. Reads only: the log is the application's."""
 
 from collections.abc import Iterator
 
@@ -138,8 +138,8 @@ def _visible(step: Step) -> dg.AssetCheckResult:
     if lost is not None:
         step.finish("blocked", error=str(lost))
         return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
-    told = f"{approved} {approval.approved_by(step)}" if approved else None
-    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=told)
+    description = f"{approved} {approval.approved_by(step)}" if approved else None
+    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=description)
 
 
 def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResult:
@@ -172,11 +172,11 @@ def _in_known_months(
 ) -> dg.AssetCheckResult:
     name, severity = "events_lie_in_known_months", dg.AssetCheckSeverity.WARN
     if beyond is None:
-        told = (
+        description = (
             "Not looked at by this run, which would have to read the whole log: there is no index that begins with "
             "(usage_type, period_start). The nightly audit looks, and so does recon reconcile --full."
         )
-        return dg.AssetCheckResult(check_name=name, passed=True, severity=severity, description=told)
+        return dg.AssetCheckResult(check_name=name, passed=True, severity=severity, description=description)
     is_declared = start_period_is_declared()
     parts = (
         (
@@ -187,14 +187,14 @@ def _in_known_months(
         (beyond.later_count, f"begin after {last.key}: find their producer by request_id, and look at its clock"),
         (beyond.never_count, "have no period_start: find their producer by request_id"),
     )
-    told = "; ".join(f"{count:,} events {what}" for count, what in parts if count)
+    counts = "; ".join(f"{count:,} events {what}" for count, what in parts if count)
     at_least = "" if beyond.is_exact else "At least so many; the nightly audit counts them all. "
     return dg.AssetCheckResult(
         check_name=name,
         passed=beyond.later_count + beyond.never_count == 0 and (beyond.earlier_count == 0 or is_declared),
         severity=severity,
-        description=f"{told}. {at_least}No run looks at them, and their counters are left as they are."
-        if told
+        description=f"{counts}. {at_least}No run looks at them, and their counters are left as they are."
+        if counts
         else None,
         metadata={"count": beyond.event_count, **sample("sample", beyond.sample, quality.OddEvent)},
     )

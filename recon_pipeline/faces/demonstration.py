@@ -1,7 +1,7 @@
 """What `recon demo` does: a month goes wrong on an embedded Postgres, and the real job puts it right.
 
 Always on the embedded server, whatever DATABASE_URL says: made-up usage has no place in a real database.
-Always with the default settings, whatever RECON_ variables say: its story is told for them.
+Always with the default settings, whatever RECON_ variables say: its story fits these.
 """
 
 import os

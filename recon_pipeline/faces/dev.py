@@ -47,7 +47,7 @@ def run_dev(
         environ: `DATABASE_URL` and `DAGSTER_PG_URL` name the databases; without them the embedded server is
             used, and stopped at the end. `DAGSTER_HOME` names the folder of `dagster.yaml`, by default the
             project's.
-        say: Is given what the user should read, a line each.
+        say: Is called with each line that the user should read.
 
     Raises:
         ConfigurationError: The port is taken, `dagster.yaml` is not there, or a URL is missing.
@@ -75,7 +75,7 @@ def run_dev(
 def _starting(
     services: list[Service], folder: Path, environment: Mapping[str, str], port: int, logs: Path
 ) -> Generator[Callable[[], bool]]:
-    """Start the processes one after the other; after each step, give what tells whether it is done.
+    """Start the processes one after the other; after each step, yield a function that returns whether it is done.
 
     Args:
         services: Takes in what was started, as soon as it is.

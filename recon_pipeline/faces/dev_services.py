@@ -88,7 +88,7 @@ def stop_all(services: Sequence[Service]) -> None:
 
 
 def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when our parent dies: a killed `recon dev` leaves nobody behind."""
+    """Ask the kernel for SIGTERM when our parent dies: a killed `recon dev` leaves no process behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 

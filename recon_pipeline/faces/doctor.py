@@ -106,7 +106,7 @@ def _alerts(instance: DagsterInstance) -> Finding:
     if not targets:
         return noted(
             "alerts",
-            "RECON_ALERT_URLS is not set: what fails is seen in the UI and in recon status, and nobody is told",
+            "RECON_ALERT_URLS is not set: failures are shown in the UI and in recon status, and no message is sent",
             "Set it like RECON_ALERT_URLS=slack://…, then recon alerts test.",
         )
     return passed("alerts", f"{len(targets)} targets; recon alerts test sends a message to each")

@@ -34,13 +34,13 @@ def prepare(
         database: To prepare.
         with_billing_tables: First create the application's tables, if they are not there.
         with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers.
-        on_step: Told each statement that alters the log before it runs.
+        on_step: Is called with each statement that alters the log, before it runs.
 
     Returns:
         What was done, a sentence for each part.
 
     Raises:
-        ReconError: A privilege is missing, the database is a standby, or locks could not be had.
+        ReconError: A privilege is missing, the database is a standby, or a lock was not granted.
     """
     with database.connection(any_schema_version=True) as connection:
         with begin(connection):
@@ -65,7 +65,7 @@ def prepare(
             if sqlstate(error) not in LOCK_NOT_HAD:
                 raise
             raise ReconError(
-                f"A lock in {database.name} was held by somebody else in each of {migrate.LOCK_ATTEMPTS} attempts.",
+                f"A lock in {database.name} was held by another session in each of {migrate.LOCK_ATTEMPTS} attempts.",
                 changed="Nothing was changed.",
                 fix="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
             ) from error
@@ -103,7 +103,7 @@ def _prepare_log(
             if sqlstate(error) not in LOCK_NOT_HAD:
                 raise
             raise ReconError(
-                f"A lock on {events.name} was held by somebody else in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",
+                f"A lock on {events.name} was held by another session in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",
                 changed="Schema recon is ready, and runs will read the whole log until this is done.",
                 fix="Look in pg_stat_activity for a transaction that is open for long, and run recon init again: "
                 "it goes on where it was.",

@@ -107,7 +107,7 @@ def error_of(result: dg.ExecuteInProcessResult) -> ReconError | None:
 
 
 def _first_cause(error: BaseException) -> str:
-    """What the driver said, below the exceptions that were made of it."""
+    """The driver's message, below the exceptions that were raised from it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

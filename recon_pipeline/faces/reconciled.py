@@ -20,7 +20,7 @@ class FailedCheck:
     Attributes:
         name: Of the check.
         is_error: Error or warning.
-        description: What it said.
+        description: Of what it found.
     """
 
     name: str

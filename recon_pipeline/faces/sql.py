@@ -172,7 +172,7 @@ def show(printed: Printed) -> None:
 def for_psql(printed: Printed) -> str:
     """Header, values as psql's variables, and text, as psql takes it; a script as it stands.
 
-    Invariant: what is run keeps nothing, until somebody writes commit.
+    Invariant: what is run keeps nothing, until a person writes commit.
     """
     if printed.text.rstrip().endswith(";"):
         return as_written(printed.name).rstrip()
@@ -214,10 +214,10 @@ def _decided(asked: Asked, of_tables: Mapping[str, str]) -> dict[str, str]:
     there = {part for choices in ways for part in choices.values()}
     for strategy in asked.strategies:
         if strategy not in there:
-            told = "; ".join(f"{hole}: {', '.join(parts)}" for hole, parts in alternatives(asked.name).items())
+            forms = "; ".join(f"{hole}: {', '.join(parts)}" for hole, parts in alternatives(asked.name).items())
             raise ConfigurationError(
                 f"--strategy {strategy} fills no hole of {asked.name}.",
-                fix=f"Give one of these: {told}." if told else f"Leave it out: {asked.name} has one form alone.",
+                fix=f"Give one of these: {forms}." if forms else f"Leave it out: {asked.name} has one form alone.",
             )
     fitting = [choices for choices in ways if set(asked.strategies) <= set(choices.values())]
     if not fitting:

@@ -23,7 +23,7 @@ _BY_TYPE: Mapping[str, Any] = {
     "jsonb": "[]",
     "text": "",
 }
-"""What stands for a value of which the settings and options say nothing."""
+"""What stands for a value that neither settings nor options give."""
 
 
 @dataclass(frozen=True)

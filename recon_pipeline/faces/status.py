@@ -34,8 +34,8 @@ class Status:
         holds: Customers that are left alone, those that end first first.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
-        failing: What people were told of and has not passed since.
-        undelivered: What they have not been told yet.
+        failing: What alerts reported and has not passed since.
+        undelivered: Messages that a target has not got yet.
     """
 
     database: str
@@ -50,8 +50,8 @@ class Status:
     @property
     def is_clean(self) -> bool:
         """Whether the newest run that ended, was to repair and was not put off found every counter matching."""
-        said_nothing = ("running", "compared", "put_off")
-        ended = [run for run in self.runs if run.customers is None and run.outcome not in said_nothing]
+        undecided = ("running", "compared", "put_off")
+        ended = [run for run in self.runs if run.customers is None and run.outcome not in undecided]
         return bool(ended) and ended[0].outcome == "clean"
 
 

@@ -73,9 +73,7 @@ def undo(settings: Settings, asked: Asked) -> Undone:
         with begin(connection):
             record = store.read(connection, run_id)
     if record is None or record.finished_at is None:
-        raise error or ReconError(
-            f"Run {run_id} ended without a word.", fix=f"Look at run {run_id} in the UI (recon dev)."
-        )
+        raise error or ReconError(f"Run {run_id} left no record.", fix=f"Look at run {run_id} in the UI (recon dev).")
     return Undone(request, found, record)
 
 

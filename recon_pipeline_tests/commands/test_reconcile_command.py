@@ -249,7 +249,7 @@ def test_a_locked_counter_is_deferred_with_a_warning_and_the_next_run_repairs_it
     assert billing.counters() == {"a": 1, "b": 7}
     check = checks(run_history, output.json["run_id"])["counters_match_event_sums"]
     assert (check.passed, check.severity.name) == (False, "WARN")
-    assert "locked by somebody and put off" in (check.description or "")
+    assert "locked by another session and deferred" in (check.description or "")
     assert "not clean" in shown
     assert recon("reconcile", *MAY).exit_code == 0
     assert billing.counters() == {"a": 7, "b": 7}

@@ -318,7 +318,7 @@ def test_serve_says_at_start_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
         port = str(taken.getsockname()[1])
         output = recon("serve", "--port", port)
         assert output.exit_code == 2
-        assert "CRON_SECRET is not set: the cron endpoint answers 500 to everybody" in output.said
+        assert "CRON_SECRET is not set: the cron endpoint answers 500 to all callers" in output.said
         assert f"Cannot listen on 127.0.0.1 port {port}" in output.said
         for secrets in ({"CRON_SECRET": f"{NEW}\n"}, {"CRON_SECRET": "hunter2 x"}, {"CRON_SECRET_PREVIOUS": OLD}):
             output = recon("serve", "--port", port, **secrets)

@@ -58,7 +58,7 @@ def run_benchmark(
         url: Of a server on which our role may create databases; None for an embedded one of its own.
         events: Sizes of the log, each at least `counters`.
         counters: Number of counters, at least 6.
-        console: Told what happens, and shown the report.
+        console: Shows what happens, and the report.
         seed: Of everything that is random.
         rounds: How often each contestant takes its turn.
         chart: Where to draw times over sizes, or None.
@@ -127,7 +127,7 @@ def _measure_size(scratch: str, events: int, counters: int, console: Console, se
 
 
 def _size_bars(contest: Contest, events: int, peak_memory_mb: float) -> tuple[Bar, ...]:
-    """What is written by hand runs with the server's settings, as it does when nobody has tuned them for it."""
+    """What is written by hand runs with the server's settings, as they are when nobody has tuned them for it."""
     best = {name: min(times) for name, times in contest.times.items()}
     join, group_by = best[named.FULL_JOIN], best[named.GROUP_BY]
     burst_pace = (contest.burst_events / best[named.BURST]) / (events / group_by)

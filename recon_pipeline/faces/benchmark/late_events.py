@@ -66,7 +66,7 @@ def measure_backfill(
         rows: Of the export.
         events: In the log before, at least `counters`.
         counters: Beside it, at least 6.
-        console: Told what happens, and shown the report.
+        console: Shows what happens, and the report.
         seed: Of everything that is random.
         rounds: How often each contestant takes its turn; the log grows by `rows` each time.
 
@@ -149,7 +149,7 @@ def _export(
     instant = pa.timestamp("us", "UTC")
     types = {name: instant for name in ("event_timestamp", "period_start", "period_end")}
     options = arrow_csv.ConvertOptions(column_types={**types, "quantity": pa.int32(), "request_id": pa.string()})
-    # As pandas and Arrow write a file when nobody tells them otherwise: groups of a million rows.
+    # As pandas and Arrow write a file by default: groups of a million rows.
     pq.write_table(arrow_csv.read_csv(export.csv, convert_options=options), export.parquet)
     return export
 
@@ -174,26 +174,26 @@ def _insert_by_hand(database: BillingDatabase, csv: Path, expected: int) -> floa
 
 def _run_command(environment: Mapping[str, str], parquet: Path, rows: int, expected: int) -> tuple[float, float]:
     """The command as a person starts it, from its start to its end; in seconds, and its memory in MB."""
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - no shell; the file is one of ours
             [sys.executable, "-c", _COMMAND, "backfill-events", str(parquet), "--no-reconcile", "--json"],
             env=dict(environment),
-            stdout=said,
-            stderr=complained,
+            stdout=output,
+            stderr=errors,
         )
         peak = _watched(process)
         seconds = time.perf_counter() - began
-        told = _json_in(said)
-        if process.returncode != 0 or told is None:
-            complained.seek(0)
+        answer = _json_in(output)
+        if process.returncode != 0 or answer is None:
+            errors.seek(0)
             raise ReconError(
-                f"recon backfill-events failed: {complained.read().decode(errors='replace').strip()[-500:]}",
+                f"recon backfill-events failed: {errors.read().decode(errors='replace').strip()[-500:]}",
                 fix="Report this with what it says.",
             )
-    if told["rows_read"] != rows:
-        raise AssertionError(f"{told['rows_read']} rows were read, not {rows}")
-    _require_inserted(COMMAND, told["inserted"], expected)
+    if answer["rows_read"] != rows:
+        raise AssertionError(f"{answer['rows_read']} rows were read, not {rows}")
+    _require_inserted(COMMAND, answer["inserted"], expected)
     return seconds, peak / 1e6
 
 
@@ -221,9 +221,9 @@ def _require_inserted(name: str, inserted: int, expected: int) -> None:
         raise AssertionError(f"{name}: {inserted} rows were inserted, not {expected}")
 
 
-def _json_in(said: IO[bytes]) -> dict[str, Any] | None:
-    said.seek(0)
-    text = said.read().decode().strip()
+def _json_in(output: IO[bytes]) -> dict[str, Any] | None:
+    output.seek(0)
+    text = output.read().decode().strip()
     return json.loads(text) if text.startswith("{") else None
 
 

@@ -111,13 +111,13 @@ class Product:
 
 
 def peak_memory_bytes(process_id: int | None = None) -> int:
-    """The most memory that this process has held, or another one; of that, where Linux does not tell, what it holds.
+    """The most memory that this process has held, or another one; where Linux does not report that, what it holds now.
 
     Raises:
         psutil.Error: The other process has ended.
     """
     status = Path(f"/proc/{process_id or 'self'}/status")
-    if status.exists():  # what getrusage says of Linux starts from the process that this one was forked from
+    if status.exists():  # on Linux getrusage starts from the process that this one was forked from
         found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(found[0].split()[1]) * 1024 if found else 0  # what has ended and was not waited for has none
     if process_id is not None:

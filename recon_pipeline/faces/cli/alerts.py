@@ -16,11 +16,11 @@ def command() -> None:
 @json_option
 @reporting_errors
 def test(*, as_json: bool) -> int:
-    """Send a message to each target of RECON_ALERT_URLS, and say which took it."""
+    """Send a message to each target of RECON_ALERT_URLS, and show which took it."""
     targets = read_alerting().targets
     if not targets:
         raise ConfigurationError(
-            "RECON_ALERT_URLS is not set: there is nobody to tell.",
+            "RECON_ALERT_URLS is not set: there is no target.",
             changed="Nothing was sent.",
             fix='Set it like RECON_ALERT_URLS="error=pagerduty://… slack://…", addresses of Apprise.',
         )

@@ -16,7 +16,7 @@ from recon_pipeline.settings import read_settings
     help="A YAML file that says which column is what.",
 )
 @click.option("--period", "periods", multiple=True, metavar="YYYY-MM", help="Only this billing month; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen; insert nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen; insert nothing.")
 @click.option("--no-reconcile", is_flag=True, help="Leave the counters to the next tick.")
 @click.option("--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets; recorded.")
 @json_option

@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Progress(Protocol):
-    """Where the month tells how far it is; called from the thread that plays it."""
+    """Where the month reports how far it is; called from the thread that plays it."""
 
     def start(self, label: str, total: int) -> None:
         """A stage begins that has `total` steps."""
@@ -90,7 +90,7 @@ def play_the_month(
         customers: At least 100; one in 25 never sends an event.
         seed: Of everything that is random.
         now: Aware; the instant that the last period of every customer is open at.
-        progress: Told of each stage.
+        progress: Is called at each stage.
 
     Raises:
         ConfigurationError: A size is too small.

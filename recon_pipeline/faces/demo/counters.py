@@ -98,7 +98,7 @@ def move_counters(
     """Set each counter to the count beside it; returns the keys.
 
     Raises:
-        RuntimeError: A counter moved in between, so that what is told about it would be wrong.
+        RuntimeError: A counter moved in between, so that the story about it would be wrong.
     """
     rows = [{**_key_columns(counter.key), "before": counter.usage_count, "after": after} for counter, after in moves]
     with connection.cursor() as cursor:

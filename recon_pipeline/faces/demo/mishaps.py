@@ -24,7 +24,7 @@ from recon_pipeline.faces.demo.counters import (
     pick_counters,
     pick_keys,
 )
-from recon_pipeline.faces.demo.scene import Mishap, Scene, many, told
+from recon_pipeline.faces.demo.scene import Mishap, Scene, at_minute, many
 
 # Counters nearer to their limit are left to the mishaps that are about the limit. In units of usage.
 MARGIN = 10
@@ -96,7 +96,7 @@ def lost_increments(connection: _Connection, random: Random, scene: Scene) -> Mi
     lost = sum(counter.usage_count - after for counter, after in moves)
     return Mishap(
         "lost increments",
-        f"A worker crashed at {told(moment)} and lost {many(lost, 'unit')} of {many(len(moves), 'counter')}.",
+        f"A worker crashed at {at_minute(moment)} and lost {many(lost, 'unit')} of {many(len(moves), 'counter')}.",
         move_counters(connection, moves),
         lost,
     )
@@ -110,7 +110,7 @@ def replayed_queue(connection: _Connection, random: Random, scene: Scene) -> Mis
     added = sum(after - counter.usage_count for counter, after in moves)
     return Mishap(
         "replayed queue",
-        f"A queue was replayed from {told(moment)} on and added {many(added, 'unit')} to "
+        f"A queue was replayed from {at_minute(moment)} on and added {many(added, 'unit')} to "
         f"{many(len(moves), 'counter')} a second time.",
         move_counters(connection, moves),
         added,
@@ -141,7 +141,7 @@ def ingestion_outages(connection: _Connection, random: Random, scene: Scene) -> 
     quantity = sum(event.quantity for event in late)
     return Mishap(
         "ingestion outages",
-        f"Ingestion was down for an hour from {told(outages[0])} and again from {told(outages[1])}: "
+        f"Ingestion was down for an hour from {at_minute(outages[0])} and again from {at_minute(outages[1])}: "
         f"{many(len(late), 'event')} of {many(quantity, 'unit')} came late and were never counted, "
         f"for {many(len(keys), 'key')}, {len(uncounted):,} of them without a counter.",
         keys,

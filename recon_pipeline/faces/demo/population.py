@@ -59,7 +59,7 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class PlannedEvent:
-    """One metered action as the recorder will be told of it."""
+    """One metered action as it goes to the recorder."""
 
     customer_id: str
     period: Period

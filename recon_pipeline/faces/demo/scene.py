@@ -1,4 +1,4 @@
-"""What a mishap is told before it happens, and what it tells afterwards."""
+"""What a mishap is given before it happens, and what it reports afterwards."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,6 +46,6 @@ def many(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def told(moment: datetime) -> str:
+def at_minute(moment: datetime) -> str:
     """A UTC moment to the minute."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -61,7 +61,7 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
         pass
     if not secrets:
         err.print(
-            "CRON_SECRET is not set: the cron endpoint answers 500 to everybody; health and metrics work.",
+            "CRON_SECRET is not set: the cron endpoint answers 500 to all callers; health and metrics work.",
             style="bold yellow",
             soft_wrap=True,
         )
