@@ -19,16 +19,9 @@ from recon_pipeline.faces.console import out
 from recon_pipeline.faces.sql_values import Asked, argument, literal, values_of
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.postgres.catalog import combinations, comment, declared_binds, header, names, room, statement
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.statements import (
-    as_written,
-    combinations,
-    declared_binds,
-    files,
-    header,
-    room,
-    statement,
-)
+from recon_pipeline.store.postgres.statements import as_written, files
 
 _HAS_PLAN = re.compile(r"(?:/\*.*?\*/)?\s*(?:with|select|insert|update|delete|create temporary table \w+ [\w ]*as)\s")
 
@@ -50,11 +43,6 @@ class Printed:
     values: Mapping[str, Any]
     text: str
     plan: tuple[str, ...] | None = None
-
-
-def names() -> tuple[str, ...]:
-    """The statements by room, without the parts that they are made of."""
-    return tuple(sorted((name for name in files() if not header(name).is_part), key=lambda name: (room(name), name)))
 
 
 def alternatives(name: str) -> dict[str, tuple[str, ...]]:
@@ -124,7 +112,7 @@ def plan(connection: Connection, printed: Printed) -> tuple[str, ...]:
     """
     with begin(connection):
         for before in header(printed.name).after:
-            connection.execute(statement(before))
+            connection.execute(statement(before, {}))
         lines = connection.execute(text(f"explain {printed.text}"), dict(printed.values)).scalars().all()
         connection.rollback()
     return tuple(lines)
@@ -176,12 +164,10 @@ def for_psql(printed: Printed) -> str:
     """
     if printed.text.rstrip().endswith(";"):
         return as_written(printed.name).rstrip()
-    written = as_written(printed.name).splitlines()
-    ends = next(number for number, line in enumerate(written) if not line.startswith("--"))
-    lines = written[:ends]
+    lines = comment(printed.name)
     lines += [f"-- Here {hole} is {part}." for hole, part in printed.parts.items()]
     lines += [f"\\set {name} {argument(literal(value))}" for name, value in printed.values.items()]
-    texts = [*(statement(before).text for before in header(printed.name).after), printed.text]
+    texts = [*(statement(before, {}).text for before in header(printed.name).after), printed.text]
     lines += ["begin;", *(f"{one.rstrip()}\n;" for one in texts), "rollback; -- commit, to keep what it writes"]
     return "\n".join(lines)
 
@@ -191,7 +177,7 @@ def _require_known(name: str) -> None:
     if name in known:
         return
     if name in files():
-        users = [user for user in known if f"{{{name}}}" in as_written(user) or f" {name}" in _uses(user)]
+        users = [user for user in known if f" {name}" in _uses(user)]
         of = f", of {', '.join(users)}" if users else ""
         raise ConfigurationError(
             f"{name} is no statement: it is a part{of}.",

@@ -71,6 +71,7 @@ def values_of(
         "customer": customer,
         "gateway_customer_id": customer,
         "every_key": True,
+        "action": "pause",
         "severity": "warn",
         "outcome": "failed",
         "mode": "full",

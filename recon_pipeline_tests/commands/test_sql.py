@@ -9,14 +9,24 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import sql as face
 from recon_pipeline.faces.sql_values import Asked
 from recon_pipeline.settings import read_settings
+from recon_pipeline.store.postgres.catalog import combinations, header, inline_statements, names
 from recon_pipeline.store.postgres.database import BillingDatabase
-from recon_pipeline.store.postgres.statements import combinations, header
 from recon_pipeline_tests.commands.conftest import OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 
-EVERY_WAY = [(name, choices) for name in face.names() for choices in combinations(name)]
+EVERY_WAY = [(name, choices) for name in names() for choices in combinations(name)]
 SCRIPTS = {"billing_tables", "grants", "ingest_xid"}
-WITHOUT_PLAN = {"create_staged_events", "insert_staged_events_singly"} | SCRIPTS
+WITHOUT_PLAN = {
+    "analyze_planned_events",
+    "create_schema",
+    "create_staged_events",
+    "immediate_constraints",
+    "index_staged_events",
+    "insert_staged_events_singly",
+    "lift_time_limits",
+    "read_only",
+    "reset_time_limits",
+} | SCRIPTS
 
 
 def test_every_statement_is_listed_with_its_room_and_what_it_does() -> None:
@@ -24,7 +34,7 @@ def test_every_statement_is_listed_with_its_room_and_what_it_does() -> None:
     output = recon("sql", "--json")
     assert (listed.exit_code, output.exit_code) == (0, 0)
     shown = {line.split()[0] for line in listed.out.splitlines()[1:] if line and not line.startswith(" ")}
-    assert shown == {one["name"] for one in output.json["statements"]} == set(face.names())
+    assert set(inline_statements()) < shown == {one["name"] for one in output.json["statements"]} == set(names())
     (put_sums,) = [one for one in output.json["statements"] if one["name"] == "put_sums"]
     assert put_sums["room"] == "sums"
     assert put_sums["summary"].startswith("Puts what the log says of some keys into recon.usage_aggregate")
@@ -32,7 +42,7 @@ def test_every_statement_is_listed_with_its_room_and_what_it_does() -> None:
 
 
 def test_every_statement_says_what_it_does_in_a_sentence() -> None:
-    assert [name for name in face.names() if not re.fullmatch(r"[A-Z].*[\w)]\.", header(name).summary)] == []
+    assert [name for name in names() if not re.fullmatch(r"[A-Z].*[\w)]\.", header(name).summary)] == []
 
 
 def test_every_statement_can_be_planned_in_every_declared_combination(billing: Billing) -> None:
@@ -59,7 +69,7 @@ def test_every_statement_runs_in_psql_as_it_is_printed_and_keeps_nothing(own_ser
     printed = [
         face.for_psql(face.compose(read_settings(), Asked(name, tuple(choices.values()), ("o'\\\"1",))))
         for name, choices in EVERY_WAY
-        if name not in SCRIPTS
+        if name not in SCRIPTS | {"create_schema"}
     ]
     own_server.psql(url, "\n".join(printed))
     with BillingDatabase(url).connection() as connection:

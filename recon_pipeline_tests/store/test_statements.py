@@ -11,6 +11,8 @@ import psycopg
 import pytest
 
 from recon_pipeline.core.errors import StatementFailedError
+from recon_pipeline.store.postgres import catalog
+from recon_pipeline.store.postgres.catalog import inline_statements
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.headers import StatementError, parse
 from recon_pipeline.store.postgres.statements import (
@@ -186,13 +188,30 @@ def test_a_file_declares_its_own_values_and_no_others(name: str) -> None:
     assert set(header(name).binds) == set(BIND.findall(source(name)))
 
 
+@pytest.mark.parametrize("name", sorted(inline_statements()))
+def test_the_values_that_a_statement_in_a_module_declares_are_those_that_the_server_infers(
+    session: psycopg.Connection, name: str
+) -> None:
+    assert catalog.header(name).binds == inferred_binds(session, name, {})
+
+
+def test_every_text_in_a_module_has_a_name_and_is_found_by_it() -> None:
+    store = Path(str(resources.files(STORE)))
+    named = [call for path, call in calls("labelled") if store in path.parents]
+    assert len(named) == len(inline_statements()) > 50
+    assert [name for name, inline in inline_statements().items() if name_of(inline.clause.text) != name] == []
+    assert not set(inline_statements()) & set(files())
+    unnamed = [(path.name, call.lineno) for path, call in calls("text") if path.name not in ("statements.py", "sql.py")]
+    assert unnamed == [("scratch.py", 66)], "takes any text"
+
+
 def inferred_binds(session: psycopg.Connection, name: str, choices: dict[str, str]) -> dict[str, str]:
     """The type of each value as the server infers it where nobody says; nothing where there is no value."""
-    text = statement(name, choices).text
+    text = catalog.statement(name, choices).text
     names = list(dict.fromkeys(BIND.findall(text)))
     if not names:
         return {}
-    for before in header(name).after:
+    for before in catalog.header(name).after:
         session.execute(statement(before).text.encode())
     prepared = BIND.sub(lambda bind: f"${names.index(bind[1]) + 1}", text)
     session.execute(f"prepare asked as {prepared}".encode())

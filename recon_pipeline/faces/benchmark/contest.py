@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from sqlalchemy import text
 
 from recon_pipeline.faces.benchmark.product import LAST_MONTH, Product, Timing
 from recon_pipeline.faces.benchmark.scratch import execute_outside_transaction
 from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.store.postgres.database import WORK_MEM, BillingDatabase
+from recon_pipeline.store.postgres.statements import labelled
+
+_SET_WORK_MEM = labelled("set_work_mem", "select set_config('work_mem', :work_mem, true)")
 
 GROUP_BY = "GROUP BY alone"
 GROUP_BY_TUNED = f"GROUP BY alone, work_mem {WORK_MEM}"
@@ -98,7 +100,7 @@ class Contest:
             began = time.perf_counter()
             with self.database.connection() as connection, connection.begin():
                 if work_mem is not None:
-                    connection.execute(text("select set_config('work_mem', :work_mem, true)"), {"work_mem": work_mem})
+                    connection.execute(_SET_WORK_MEM, {"work_mem": work_mem})
                 connection.execute(statement(statement_name))
             # The commit counts: a repair is not done before it.
             self.times[name].append(time.perf_counter() - began)

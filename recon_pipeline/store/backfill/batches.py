@@ -19,6 +19,7 @@ COPY_REJECTED_EVENTS = (
     "copy recon.rejected_event (batch_id, ordinal, kind, source, line, reasons, raw_row, stays) from stdin"
 )
 # Closes the record of a batch, with what went wrong if anything did.
+# Binds: batch_id uuid, error text, outcome text
 _FINISH_BACKFILL = labelled(
     "finish_backfill",
     """
@@ -29,6 +30,7 @@ _FINISH_BACKFILL = labelled(
 )
 # Closes the record of a batch whose run ended without closing it; what its chunks had inserted is counted already.
 # Invariant: a batch that is closed stays as it is.
+# Binds: error text, run_id text
 _FAIL_OPEN_BATCHES = labelled(
     "fail_open_batches",
     """
@@ -40,6 +42,7 @@ _FAIL_OPEN_BATCHES = labelled(
 )
 # Opens the record of a batch.
 # Invariant: one row for each backfill that read anything, also for one that only looked.
+# Binds: batch_id uuid, dry_run boolean, mapping jsonb, periods text[], run_id text, sources text[], started_by text
 _START_BACKFILL = labelled(
     "start_backfill",
     """
@@ -51,6 +54,7 @@ _START_BACKFILL = labelled(
     """,
 )
 # Rows of a batch that were not taken, in the order in which they were read.
+# Binds: batch_id uuid, rows bigint
 _READ_REJECTED_EVENTS = labelled(
     "read_rejected_events",
     """

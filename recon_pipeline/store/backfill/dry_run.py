@@ -23,8 +23,10 @@ from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_a
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Lets the planner know how much a dry run looks at: a guess can make it loop over all of one for each of the other.
+# After: create_staged_events, plan_staged_events.
 _ANALYZE_PLANNED_EVENTS = labelled("analyze_planned_events", "analyze pg_temp.planned_event")
 # Finds the first event of a request id, in a source that is looked at as a whole.
+# After: create_staged_events.
 INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
 
 

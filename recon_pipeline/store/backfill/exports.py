@@ -6,7 +6,7 @@ Invariant: read in a transaction that cannot write, with a cursor on the server,
 from collections.abc import Iterator
 
 import psycopg
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.backfill.columns import Columns
@@ -20,6 +20,9 @@ from recon_pipeline.store.postgres.statements import labelled
 # Lets a transaction read and no more.
 # Invariant: ends with the transaction; must be its first statement but for settings.
 _READ_ONLY = labelled("read_only", "set transaction read only")
+# The table that search_path finds under a name, quoted; null where it finds none.
+# Binds: name text
+_FIND_TABLE = labelled("find_table", "select to_regclass(:name)::text")
 
 
 TABLE, QUERY = "table:", "query:"
@@ -68,7 +71,7 @@ def read_export(database: BillingDatabase, source: str, *, chunk_rows: int) -> I
 
 def _table_query(connection: Connection, source: str) -> str:
     name = source.removeprefix(TABLE).strip()
-    found = connection.execute(text("select to_regclass(:name)::text"), {"name": name}).scalar_one()
+    found = connection.execute(_FIND_TABLE, {"name": name}).scalar_one()
     if found is None:
         raise ConfigurationError(
             f"There is no table {name!r} in the billing database, on its search_path.",

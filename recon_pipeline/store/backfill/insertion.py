@@ -42,6 +42,7 @@ _LOCK_BACKFILLS = labelled(
     """,
 )
 # Which customers a foreign key of the log would refuse, and the table that lacks them.
+# Binds: customers text[]
 _UNKNOWN_CUSTOMERS = labelled(
     "unknown_customers",
     """

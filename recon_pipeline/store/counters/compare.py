@@ -23,6 +23,7 @@ from recon_pipeline.store.sums.strategy import Sums
 
 # Removes what an earlier attempt of the same run had found, so that a retried step starts clean.
 # Invariant: only rows of this run; what it repaired is in the ledger.
+# Binds: run_id text
 _FORGET_DRIFT = labelled("forget_drift", "delete from recon.counter_drift where run_id = :run_id")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
@@ -23,6 +23,7 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 LOCK_CONTROL = labelled("lock_control", "select pg_advisory_xact_lock(720271130)")
 # Writes down that repairs are paused, or that they go on.
 # Invariant: runs in the transaction that holds the lock of lock_control; nothing is ever changed or deleted.
+# Binds: acted_by text, action text, reason text, until timestamptz
 _APPEND_CONTROL = labelled(
     "append_control",
     """
@@ -35,9 +36,13 @@ _APPEND_CONTROL = labelled(
 CHUNKS_END_MS = 15_000
 """A chunk aims at 0.2 s, and its locks end after 5 s at the latest."""
 
-ENTER_CHUNK = text("select pg_advisory_xact_lock_shared(720271131)")
-AWAIT_CHUNKS = text("select pg_advisory_xact_lock(720271131)")
-"""The advisory lock that chunks share, and that whoever stops them takes for himself; the number is our own."""
+# The advisory lock that chunks of repairs share.
+# Invariant: ends with the transaction; the number is ours.
+ENTER_CHUNK = labelled("enter_chunk", "select pg_advisory_xact_lock_shared(720271131)")
+# The same lock for one alone, who waits until no chunk has it.
+AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
+# The time by the clock of the database.
+_READ_CLOCK = labelled("read_clock", "select clock_timestamp()")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class RepairsPausedError(Exception):
 
 def now(connection: Connection) -> datetime:
     """What time it is to the database, by whose clock pauses and holds end."""
-    return connection.execute(text("select clock_timestamp()")).scalar_one()
+    return connection.execute(_READ_CLOCK).scalar_one()
 
 
 def read_pause(connection: Connection) -> Pause | None:

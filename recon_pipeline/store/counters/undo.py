@@ -32,8 +32,10 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 # The record of repairs that were taken back in a run.
+# Binds: run_id text
 _READ_UNDO = labelled("read_undo", "select * from recon.undo where run_id = :run_id")
 # One row of the ledger as a person is told of it.
+# Binds: id bigint
 _DESCRIBE_REPAIR = labelled(
     "describe_repair",
     """
@@ -44,6 +46,7 @@ _DESCRIBE_REPAIR = labelled(
 )
 # Opens the record of repairs being taken back.
 # Invariant: one row for each run of Dagster's; a retried step finds it open.
+# Binds: customers text[], reason text, requested_by text, run_id text, undone_run_id text
 _START_UNDO = labelled(
     "start_undo",
     """

@@ -12,6 +12,7 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 
 # The runs whose id begins with what a person typed; runs that repaired and runs that took repairs back.
 # Invariant: at most a few rows, to tell one run from several.
+# Binds: prefix text
 _FIND_RUNS = labelled(
     "find_runs",
     """

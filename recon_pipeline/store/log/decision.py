@@ -23,6 +23,7 @@ from recon_pipeline.store.postgres.statements import labelled
 # A partition that was attached after the snapshot of the transaction, or null.
 # Invariant: the catalog is read at the snapshot; pg_partition_tree sees what is attached now, as do all statements
 # that read the table.
+# Binds: tables text[]
 _ATTACHED_SINCE_SNAPSHOT = labelled(
     "attached_since_snapshot",
     """

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from recon_pipeline.core.errors import ReconError
@@ -20,8 +20,13 @@ from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import is_lock_not_had
 from recon_pipeline.store.postgres.statements import labelled, statement
 
+# Lets one preparation of a database in at a time.
+# Invariant: ends with the transaction; the number is ours.
 LOCK_MIGRATIONS = labelled("lock_migrations", "select pg_advisory_xact_lock(720271125)")
-"""One preparation of a database at a time; it ends with the transaction, and the number is our own."""
+# No limits of time, for what is built concurrently.
+_LIFT_TIME_LIMITS = labelled("lift_time_limits", "set lock_timeout = 0; set statement_timeout = 0")
+# The limits of time that the session began with.
+_RESET_TIME_LIMITS = labelled("reset_time_limits", "reset lock_timeout; reset statement_timeout")
 
 LOCK_TIMEOUT_MS = 500
 """How long a step may wait for its lock: everybody who comes after it waits behind it."""
@@ -193,11 +198,9 @@ class _Installation:
 @contextmanager
 def _patiently(connection: Connection) -> Generator[None]:
     """Without limits: what is built concurrently waits for transactions that are open, and holds nobody up."""
-    connection.execute(text("set lock_timeout = 0"))
-    connection.execute(text("set statement_timeout = 0"))
+    connection.execute(_LIFT_TIME_LIMITS)
     try:
         yield
     finally:
         if not connection.invalidated and not connection.closed:
-            connection.execute(text("reset lock_timeout"))
-            connection.execute(text("reset statement_timeout"))
+            connection.execute(_RESET_TIME_LIMITS)

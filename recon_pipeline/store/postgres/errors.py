@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
 from recon_pipeline.core.errors import DatabaseUnreachableError, ReconError, StatementFailedError
+from recon_pipeline.store.postgres.catalog import inline_statements
 from recon_pipeline.store.postgres.statements import files, name_of
 
 LOCK_TIMED_OUT = "55P03"
@@ -107,7 +108,7 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         f"{database} refused {f'the statement {name}' if name else 'a statement'}: {said} (SQLSTATE {state})",
         changed=_WORKED_SO_FAR,
         fix=f"Run `recon doctor`; if it passes, report this with what `recon sql {name}` prints."
-        if name in files()
+        if name in files() or name in inline_statements()
         else "Run `recon doctor`; if it passes, report this.",
     )
 

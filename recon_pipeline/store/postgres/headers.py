@@ -56,7 +56,7 @@ def parse(name: str, written: str) -> Header:
             break
         declaration = _DECLARATION.fullmatch(line)
         if declaration is not None:
-            declared[declaration[1]] += [one.strip() for one in declaration[2].split(",")]
+            declared[declaration[1]] += [one.strip(" .") for one in declaration[2].split(",")]
         elif not any(declared.values()):
             told.append(line.removeprefix("--").strip())
     text = " ".join(told)

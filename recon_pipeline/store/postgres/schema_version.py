@@ -10,6 +10,10 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.store.postgres.errors import sqlstate
+from recon_pipeline.store.postgres.statements import labelled
+
+# The version of schema recon.
+_READ_SCHEMA_VERSION = labelled("read_schema_version", "select max(version_num) from recon.schema_version")
 
 SCHEMA_VERSION = "0008"
 
@@ -25,7 +29,7 @@ def is_known_to_be_ours(connection: Connection) -> bool:
 def installed_version(connection: Connection) -> str | None:
     """The version of schema `recon`, or None if it was never prepared; the transaction has failed in that case."""
     try:
-        return connection.exec_driver_sql("select max(version_num) from recon.schema_version").scalar_one()
+        return connection.execute(_READ_SCHEMA_VERSION).scalar_one()
     except DBAPIError as error:
         if sqlstate(error) not in _NOT_THERE:
             raise

@@ -138,7 +138,7 @@ def composed(
     left = re.search(r"\S*[{}]\S*", _OUTSIDE_OF_CODE.sub("", body))
     if left is not None:
         raise StatementError(f"{name}.sql has a brace that is no hole: {left[0]}")
-    return labelled(name, body)
+    return text(with_name(name, body))
 
 
 def combinations(name: str, *, package: str = STORE) -> tuple[dict[str, Part], ...]:

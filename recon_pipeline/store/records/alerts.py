@@ -20,8 +20,10 @@ from recon_pipeline.store.records.outbox import put_in_outbox
 # Up to where runs were noticed.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
 # A subject that passes again.
+# Binds: subject text
 _DELETE_ALARM = labelled("delete_alarm", "delete from recon.alert_state where subject = :subject")
 # Forgets runs so old that Dagster has deleted them.
+# Binds: days integer, runs_noticed_until timestamptz
 _FORGET_ALERT_RUNS = labelled(
     "forget_alert_runs",
     """
@@ -29,7 +31,8 @@ _FORGET_ALERT_RUNS = labelled(
     where ended_at < cast(:runs_noticed_until as timestamptz) - make_interval(days => :days)
     """,
 )
-# Begins to watch, once: what ended before is nobody's news.
+# Begins to watch, once: what ended before is not reported.
+# Binds: runs_noticed_until timestamptz
 _WATCH_ALERTS = labelled(
     "watch_alerts",
     """
@@ -58,6 +61,7 @@ _READ_ALARMS = labelled(
     """,
 )
 # Moves on to where runs are noticed now, and remembers a pause while there is one.
+# Binds: is_paused boolean, runs_noticed_until timestamptz
 _NOTE_ALERT_WATCH = labelled(
     "note_alert_watch",
     """
@@ -69,6 +73,7 @@ _NOTE_ALERT_WATCH = labelled(
 )
 # Takes note of runs that ended; returns those that were not known.
 # Invariant: a run is noticed once, however often it is read.
+# Binds: ended_at timestamptz[], run_ids text[]
 _NOTE_ALERT_RUNS = labelled(
     "note_alert_runs",
     """

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from recon_pipeline.core.errors import ReconError
@@ -19,7 +19,12 @@ from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, des
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import is_lock_not_had
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
-from recon_pipeline.store.postgres.statements import source
+from recon_pipeline.store.postgres.statements import labelled, statement
+
+# Whether there is no schema recon yet.
+_LACKS_SCHEMA = labelled("lacks_schema", "select to_regnamespace('recon') is null")
+# The schema that holds all that is ours.
+_CREATE_SCHEMA = labelled("create_schema", "create schema recon")
 
 LOCK_ATTEMPTS = 10
 
@@ -73,8 +78,8 @@ def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> bool:
     with begin(connection):
         connection.execute(LOCK_MIGRATIONS)
         created = with_billing_tables and _create_billing_tables(connection)
-        if connection.execute(text("select to_regnamespace('recon') is null")).scalar_one():
-            connection.execute(text("create schema recon"))
+        if connection.execute(_LACKS_SCHEMA).scalar_one():
+            connection.execute(_CREATE_SCHEMA)
         before = installed_version(connection)
         if before is not None and not is_known(before):
             raise ReconError(
@@ -102,7 +107,7 @@ def _create_billing_tables(connection: Connection) -> bool:
             fix="Let the application's own migrations create the others, "
             "or take the statements from recon init --print --with-billing-tables.",
         )
-    connection.execute(text(source("billing_tables")))
+    connection.execute(statement("billing_tables"))
     return True
 
 

@@ -15,6 +15,7 @@ from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # A message was delivered.
+# Binds: alert_id bigint, target text
 _NOTE_DELIVERED = labelled(
     "note_delivered",
     """
@@ -24,6 +25,7 @@ _NOTE_DELIVERED = labelled(
     """,
 )
 # Whether a target is to be told something now: it has not got a message that is new, or whose wait is over.
+# Binds: target text
 _IS_TARGET_DUE = labelled(
     "is_target_due",
     """
@@ -36,6 +38,7 @@ _IS_TARGET_DUE = labelled(
     """,
 )
 # Messages that were delivered to everybody, or to nobody since no target was set, and are old.
+# Binds: days integer
 _DELETE_OLD_ALERTS = labelled(
     "delete_old_alerts",
     """
@@ -49,6 +52,7 @@ _DELETE_OLD_ALERTS = labelled(
 )
 # A message was not delivered: its target is left alone, each time for twice as long as before, up to a bound.
 # Invariant: all that the target has not got waits for the oldest, so that messages arrive in their order.
+# Binds: alert_id bigint, error text, first_seconds double precision, longest_seconds double precision, target text
 _NOTE_UNDELIVERED = labelled(
     "note_undelivered",
     """

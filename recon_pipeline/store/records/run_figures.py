@@ -7,7 +7,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters.compare import Compared
@@ -17,6 +17,7 @@ from recon_pipeline.store.sums.quality import LogQuality
 
 # Writes the log's figures into the record of a run.
 # Invariant: touches no other figure of the run.
+# Binds: dedupe_count bigint, events_scanned bigint, run_id text
 _NOTE_EVENTS = labelled(
     "note_events",
     """
@@ -25,8 +26,30 @@ _NOTE_EVENTS = labelled(
     where run_id = :run_id
     """,
 )
+# Writes down what a comparison saw, and how many aggregates it found wrong.
+# Binds: below xid8, run_id text, stale integer
+_NOTE_COMPARED = labelled(
+    "note_compared",
+    """
+    update recon.reconciliation_run
+    set
+        compared_below = cast(:below as xid8),
+        aggregates_differing = case
+            when :stale > 0 then coalesce(aggregates_differing, 0) + :stale
+            else aggregates_differing
+        end
+    where run_id = :run_id
+    """,
+)
+# Below which transaction a run's comparison saw everything.
+# Binds: run_id text
+_READ_COMPARED_BELOW = labelled(
+    "read_compared_below", "select compared_below::text from recon.reconciliation_run where run_id = :run_id"
+)
 # Writes the comparison's figures into the record of a run.
 # Invariant: transitions are those foreseen, until repairs are counted.
+# Binds: counters_scanned bigint, drift_by_kind jsonb, drift_count bigint, held bigint, over_quota_transitions bigint
+# Binds: run_id text, under_quota_transitions bigint
 _NOTE_DRIFT = labelled(
     "note_drift",
     """
@@ -46,6 +69,8 @@ _NOTE_DRIFT = labelled(
 )
 # Writes what was repaired into the record of a run.
 # Invariant: figures are read from drift outcomes and ledger, so they are true after a crash as well.
+# Binds: deferred bigint, failed bigint, held bigint, over_quota_transitions bigint, paused_reason text, repaired bigint
+# Binds: run_id text, under_quota_transitions bigint
 _NOTE_REPAIRS = labelled(
     "note_repairs",
     """
@@ -63,6 +88,7 @@ _NOTE_REPAIRS = labelled(
 )
 # Writes what became of the aggregates into the record of a run.
 # Invariant: touches no other figure of the run.
+# Binds: aggregates_differing bigint, rebuilt_because text, run_id text
 _NOTE_AGGREGATES = labelled(
     "note_aggregates",
     """
@@ -97,20 +123,14 @@ def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> No
 def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
     """Write what the comparison saw: all that transactions below this one wrote, and how many aggregates were wrong."""
     connection.execute(
-        text(
-            "update recon.reconciliation_run set compared_below = cast(:below as xid8), "
-            "aggregates_differing = case when :stale > 0 then coalesce(aggregates_differing, 0) + :stale "
-            "else aggregates_differing end where run_id = :run_id"
-        ),
+        _NOTE_COMPARED,
         {"run_id": run_id, "below": str(compared.below), "stale": compared.stale_aggregates},
     )
 
 
 def compared_below(connection: Connection, run_id: str) -> int | None:
     """What transactions below this one wrote was seen by the run's comparison; None if it made none."""
-    found = connection.execute(
-        text("select compared_below::text from recon.reconciliation_run where run_id = :run_id"), {"run_id": run_id}
-    ).scalar_one_or_none()
+    found = connection.execute(_READ_COMPARED_BELOW, {"run_id": run_id}).scalar_one_or_none()
     return None if found is None else int(found)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from recon_pipeline.core.guards import Today
 from recon_pipeline.store.postgres.statements import labelled, statement
@@ -12,6 +12,7 @@ from recon_pipeline.store.sums.run import Reconciliation
 
 # Records who approved a repair beyond the budgets, and why.
 # Invariant: written before the first repair of the run.
+# Binds: approved_by text, approved_reason text, approved_run_id text, run_id text
 _NOTE_APPROVAL = labelled(
     "note_approval",
     """
@@ -26,11 +27,17 @@ _RECORDS = """
     from recon.reconciliation_run
 """
 # The record of one run.
+# Binds: run_id text
 _READ_RUN = labelled("read_run", f"{_RECORDS} where run_id = :run_id")
 # The latest runs, newest first.
+# Binds: rows bigint
 _RECENT_RUNS = labelled("recent_runs", f"{_RECORDS} order by started_at desc limit :rows")
-# Forgets what old comparisons had found.
+# Whether a run has a row in the ledger.
+# Binds: run_id text
+_HAS_REPAIRED = labelled("has_repaired", "select exists (select from recon.counter_repair where run_id = :run_id)")
+# Deletes what old comparisons found.
 # Invariant: runs and the ledger of repairs stay.
+# Binds: days integer
 _DELETE_OLD_DRIFT = labelled(
     "delete_old_drift",
     """
@@ -148,8 +155,7 @@ def repaired_today(connection: Connection, run: Reconciliation) -> Today:
 
 def has_repaired(connection: Connection, run_id: str) -> bool:
     """Whether a run has a row in the ledger; in a transaction."""
-    asked = text("select exists (select from recon.counter_repair where run_id = :run_id)")
-    return connection.execute(asked, {"run_id": run_id}).scalar_one()
+    return connection.execute(_HAS_REPAIRED, {"run_id": run_id}).scalar_one()
 
 
 def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> RunRecord | None:

@@ -7,14 +7,18 @@ way to make them (`put_sums`: sum these keys from the log and put them there) an
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import sum_by_hash
-from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation
+
+# Aggregates that were summed from the whole log have no horizon.
+# Invariant: the caller holds the row.
+_UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
     """
     if not is_ours_to_write(connection, tables):
         return None
-    connection.execute(text("update recon.event_log set horizon = null where horizon is not null"))
+    connection.execute(_UNSET_HORIZON)
     rows = [put_extent(connection, run, tables, usage, horizon=None)[0] for usage in run.extent.scope]
     return StoredFromLog(
         sum(row.keys for row in rows), sum(row.events for row in rows), sum(row.keys_changed for row in rows)

@@ -8,18 +8,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index, sum_by_hash
-from recon_pipeline.store.postgres.statements import Part, statement
+from recon_pipeline.store.postgres.statements import Part, labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.aggregates import is_ours_to_write, put_extent
 from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline.store.sums.strategy import prepared_catalog
+
+# The months that are built, of every metered usage.
+_READ_BUILT_MONTHS = labelled(
+    "read_built_months", "select gateway_name, usage_type, partition from recon.usage_month order by partition"
+)
+# Remembers the version of the catalog in which the log lacks nothing for the incremental mode.
+# Binds: catalog_version text
+_NOTE_PREPARED_CATALOG = labelled(
+    "note_prepared_catalog", "update recon.event_log set prepared_catalog = :catalog_version"
+)
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,7 @@ class _Advancing:
 
     def advance(self, rebuilt_because: str | None) -> Advance:
         built: dict[MeteredUsage, list[str]] = {usage: [] for usage in self.run.extent.scope}
-        for row in self.connection.execute(
-            text("select gateway_name, usage_type, partition from recon.usage_month order by partition")
-        ):
+        for row in self.connection.execute(_READ_BUILT_MONTHS):
             built.setdefault(MeteredUsage(row.gateway_name, row.usage_type), []).append(row.partition)
         touched: dict[MeteredUsage, dict[str, int]] = {}
         if self.horizon > self.since:
@@ -159,7 +167,7 @@ def _note_prepared(connection: Connection, tables: BillingTables) -> None:
     left = ingest_xid.lacking(connection, request_id_is_unique=tables.request_id_is_unique)
     if not any(lack.rules_out_increments for lack in left):
         version = {"catalog_version": tables.catalog_version}
-        connection.execute(text("update recon.event_log set prepared_catalog = :catalog_version"), version)
+        connection.execute(_NOTE_PREPARED_CATALOG, version)
 
 
 def _reason_to_rebuild(position: horizons.Position) -> str | None:

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.statements import labelled
+
+# The version of the catalog in which the log was last found to lack nothing for the incremental mode.
+_READ_PREPARED_CATALOG = labelled("read_prepared_catalog", "select prepared_catalog from recon.event_log")
 
 
 class Sums(StrEnum):
@@ -48,4 +52,4 @@ def mode(connection: Connection, tables: BillingTables, *, is_asked_for_full: bo
 
 def prepared_catalog(connection: Connection) -> str | None:
     """The version of the catalog in which the log was last found to lack nothing for the incremental mode."""
-    return connection.execute(text("select prepared_catalog from recon.event_log")).scalar_one_or_none()
+    return connection.execute(_READ_PREPARED_CATALOG).scalar_one_or_none()
