@@ -1,7 +1,6 @@
 -- What became of the staged events, by billing month.
--- Index: as {classified} says.
--- Uses: classified = classified_staged_events
--- After: create_staged_events
+-- Index: none; a chunk is read as a whole.
+-- After: create_staged_events, classify_staged_events
 select outcome, partition, count(*) as events
-from ({classified}) as classified
+from pg_temp.classified_event
 group by outcome, partition

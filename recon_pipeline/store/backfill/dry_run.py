@@ -150,8 +150,7 @@ class DryRun:
             if quota is None or not self._tables.has_subscriptions:
                 continue
             limits = {"limit_free": quota.free, "limit_paid": quota.paid}
-            counted = statement("over_quota_by_staged", self._tables.limit_parts)
-            rows = connection.execute(counted, asked | limits).mappings().all()
+            rows = connection.execute(statement("over_quota_by_staged"), asked | limits).mappings().all()
             over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
             over_quota_count += rows[0]["total"] if rows else 0
         return Plan(months, tuple(customers), tuple(over_quota), over_quota_count)

@@ -1,7 +1,7 @@
--- The same one by one, where the log refused one of them: that one is noted with what the log said, the others go in.
+-- Inserts the events of a chunk one by one, where the log refused one of them: that one is noted with what the log said, the others go in.
 -- Invariant: only what is wrong with a row is taken for a refusal; a full disk, a lost privilege or a lock ends the whole.
+-- Where no unique key keeps request ids apart, an event that the application commits at this very moment is not seen.
 -- Index: as insert_staged_events.
--- Uses: staged_is_new = staged_is_absent | decided_by_key
 -- After: create_staged_events
 do $singly$
 declare
@@ -18,7 +18,10 @@ begin
             select
                 staged.id, staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.request_id,
                 staged.quantity, staged.period_start, staged.period_end, staged.event_timestamp, staged.metadata
-            where {staged_is_new}
+            where not exists (
+                select from billing_usage_events as event
+                where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
+            )
             on conflict do nothing;
         exception
             when data_exception or integrity_constraint_violation or program_limit_exceeded or raise_exception then

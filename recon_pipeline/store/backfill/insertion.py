@@ -142,13 +142,12 @@ class Chunk:
         return cls(first_ordinal, piece.source, piece.rows, classified, piece.done, len(lines), "".join(lines))
 
 
-def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
+def insert(connection: Connection, batch_id: str, chunk: Chunk) -> Tally:
     """Insert the events of a chunk, keep the rows that are none, and count both, in one transaction.
 
     Args:
         connection: Not in a transaction.
         batch_id: Whose record counts them.
-        tables: How the log is made.
         chunk: What to insert.
 
     Raises:
@@ -160,25 +159,26 @@ def insert(connection: Connection, batch_id: str, tables: BillingTables, chunk: 
         wait=wait_random_exponential(multiplier=0.1, max=3),
         reraise=True,
     )
-    return attempts(_insert_once, connection, batch_id, tables, chunk)
+    return attempts(_insert_once, connection, batch_id, chunk)
 
 
-def _insert_once(connection: Connection, batch_id: str, tables: BillingTables, chunk: Chunk) -> Tally:
+def _insert_once(connection: Connection, batch_id: str, chunk: Chunk) -> Tally:
     with begin(connection, idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS):
         connection.execute(_LOCK_BACKFILLS)
         connection.execute(_IMMEDIATE_CONSTRAINTS)
         look_up_each_by_index(connection)
         connection.execute(statement("create_staged_events"))
         copy_lines_in(connection, COPY_STAGED_EVENTS, chunk.lines)
-        counted = _insert_staged(connection, tables)
+        counted = _insert_staged(connection)
         if sum(row.events for row in counted) != chunk.events:
+            connection.execute(statement("classify_staged_events"))
             counted = connection.execute(statement("count_staged_events")).all()
         tally = _keep_outcomes(connection, batch_id, chunk, counted)
         batches.count(connection, batch_id, tally)
     return tally
 
 
-def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Row[Any]]:
+def _insert_staged(connection: Connection) -> Sequence[Row[Any]]:
     """Insert what is new, and count what has certainly become of staged events; where one was refused, of none."""
     try:
         with connection.begin_nested():
@@ -186,8 +186,7 @@ def _insert_staged(connection: Connection, tables: BillingTables) -> Sequence[Ro
     except DBAPIError as error:
         if not sqlstate(error).startswith(_FAULTS_OF_A_ROW):
             raise
-    is_new = "decided_by_key" if tables.request_id_is_unique else "staged_is_absent"
-    connection.execute(statement("insert_staged_events_singly", staged_is_new=is_new))
+    connection.execute(statement("insert_staged_events_singly"))
     return ()
 
 

@@ -110,7 +110,7 @@ def run(
     """
 
     def take(connection: Connection, chunk: Chunk) -> None:
-        insert(connection, order.batch_id, shape.tables, chunk)
+        insert(connection, order.batch_id, chunk)
 
     _open(database, order, dry_run=False)
     with _closing(database, order), database.connection() as connection:

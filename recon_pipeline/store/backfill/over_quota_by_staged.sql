@@ -1,27 +1,35 @@
 -- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
--- Index: as {subscribed_keys} says; what is planned is read as a whole; counters by their key.
--- Uses: subscribed_keys = subscribed_keys | no_key_is_known
+-- Invariant: a customer is subscribed as in subscribed_keys; asked only where there is a table billing_subscriptions.
+-- Index: billing_subscriptions by customer, where there is one; what is planned is read as a whole; counters by their key.
 -- After: create_staged_events, plan_staged_events
 -- Binds: gateway_name text, limit_free bigint, limit_paid bigint, rows bigint, usage_type text
-with drifted as materialized (
+with planned as materialized (
     select gateway_customer_id, period_start, period_end, sum(quantity) as units
     from pg_temp.planned_event
     where outcome = 'inserted' and gateway_name = :gateway_name and usage_type = :usage_type
     group by gateway_customer_id, period_start, period_end
 ),
-subscribed as ({subscribed_keys}),
 key as (
-    select drifted.*, coalesce(counter.usage_count, 0) as usage_count,
+    select planned.*, coalesce(counter.usage_count, 0) as usage_count,
         case
             when subscribed.gateway_customer_id is not null then cast(:limit_paid as bigint)
             else cast(:limit_free as bigint)
         end as usage_limit
-    from drifted
-    left join subscribed using (gateway_customer_id, period_start, period_end)
+    from planned
+    left join (
+        select distinct planned.gateway_customer_id, planned.period_start, planned.period_end
+        from planned
+        join billing_subscriptions as subscription
+            on subscription.gateway_customer_id = planned.gateway_customer_id
+            and subscription.gateway_name = :gateway_name
+            and subscription.status::text in ('active', 'trialing')
+            and subscription.current_period_start <= planned.period_start
+            and subscription.current_period_end >= planned.period_end
+    ) as subscribed using (gateway_customer_id, period_start, period_end)
     left join billing_usage_counters as counter
         on counter.gateway_name = :gateway_name and counter.usage_type = :usage_type
-        and counter.gateway_customer_id = drifted.gateway_customer_id
-        and counter.period_start = drifted.period_start and counter.period_end = drifted.period_end
+        and counter.gateway_customer_id = planned.gateway_customer_id
+        and counter.period_start = planned.period_start and counter.period_end = planned.period_end
 )
 select gateway_customer_id, period_start, period_end, usage_count, usage_count + units as usage_count_after, usage_limit,
     count(*) over () as total

@@ -1,8 +1,7 @@
--- The staged events that are in conflict with the log or were refused by it, each with what there is to say.
--- Index: as {classified} says.
--- Uses: classified = classified_staged_events
--- After: create_staged_events
+-- The staged events that conflict with the log or that it refused, each with the reason.
+-- Index: none; a chunk is read as a whole.
+-- After: create_staged_events, classify_staged_events
 select ordinal, outcome, differing, refusal, stays
-from ({classified}) as classified
+from pg_temp.classified_event
 where outcome in ('conflict', 'refused')
 order by ordinal

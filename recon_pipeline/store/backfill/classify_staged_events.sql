@@ -1,0 +1,38 @@
+-- Keeps what became of each event of a chunk that was inserted just now, to be counted and shown; gone with the transaction.
+-- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period. Times and metadata are written
+-- differently by every source.
+-- Index: the unique key on request ids, or an index on request_id; one look for each event.
+-- After: create_staged_events
+create temporary table classified_event on commit drop as
+select
+    staged.ordinal, staged.refusal, event.differing,
+    to_char(staged.period_start at time zone 'UTC', 'YYYY-MM') as partition,
+    case
+        when event.id = staged.id then 'inserted'
+        when event.id is null then 'refused'
+        when event.differing = '{}' then 'duplicate'
+        else 'conflict'
+    end as outcome,
+    case when event.differing <> '{}' then event.as_json end as stays
+from pg_temp.staged_event as staged
+left join lateral (
+    select
+        event.id,
+        -- What is billed otherwise, by name.
+        array_remove(array[
+            case when event.gateway_customer_id is distinct from staged.gateway_customer_id then 'gateway_customer_id' end,
+            case when event.usage_type is distinct from staged.usage_type then 'usage_type' end,
+            case when event.quantity is distinct from staged.quantity then 'quantity' end,
+            case when event.period_start is distinct from staged.period_start then 'period_start' end,
+            case when event.period_end is distinct from staged.period_end then 'period_end' end
+        ], null) as differing,
+        jsonb_build_object(
+            'id', event.id, 'gateway_name', event.gateway_name, 'gateway_customer_id', event.gateway_customer_id,
+            'usage_type', event.usage_type, 'request_id', event.request_id, 'quantity', event.quantity,
+            'period_start', event.period_start, 'period_end', event.period_end, 'event_timestamp', event.event_timestamp
+        ) as as_json
+    from billing_usage_events as event
+    where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
+    order by event.id = staged.id desc, event.created_at, event.id
+    limit 1
+) as event on true
