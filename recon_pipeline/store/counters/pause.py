@@ -82,8 +82,8 @@ def now(connection: Connection) -> datetime:
 
 def read_pause(connection: Connection) -> Pause | None:
     """The pause that is in force, or None where there is none or it has ended by the database's clock."""
-    row = connection.execute(statement("read_pause")).mappings().one_or_none()
-    return None if row is None else Pause(**row)
+    row = connection.execute(statement("read_control")).one()
+    return None if row.reason is None else Pause(row.reason, row.paused_by, row.paused_at, row.until)
 
 
 def pause_repairs(connection: Connection, *, reason: str, paused_by: str, until: datetime | None) -> Pause | None:

@@ -1,9 +1,13 @@
 -- What keeps a chunk from repairing: the pause that is in force, and whether there is any hold.
--- Invariant: one row; read in the statement after enter_chunk.
+-- Invariant: one row. The newest row of recon.control says what is so (rows are numbered in the order in which they commit); a pause ends by this server's clock.
 -- Index: the primary key of recon.control, one row; recon.hold, those that are not released.
--- Uses: read_pause
 select
     exists (select from recon.hold where released_at is null and until > clock_timestamp()) as has_holds,
     pause.reason, pause.paused_by, pause.paused_at, pause.until
 from (select) as always
-left join ({read_pause}) as pause on true
+left join (
+    select latest.reason, latest.acted_by as paused_by, latest.acted_at as paused_at, latest.until
+    from (select * from recon.control order by id desc limit 1) as latest
+    where latest.action = 'pause'
+        and (latest.until is null or latest.until > clock_timestamp())
+) as pause on true
