@@ -132,7 +132,7 @@ def test_the_plan_of_what_reads_a_temporary_table_is_shown_and_no_table_is_left(
     ("arguments", "said", "fix"),
     [
         (["compare_counter"], "There is no statement compare_counter.", "compare_counters"),
-        (["valid_event"], "valid_event is no statement: it is a part, of explain_sums", "recon sql lists"),
+        (["classified_events"], "classified_events is no statement: it is a part, of explain_usage", "recon sql lists"),
         (["put_sums", "--strategy", "gone"], "--strategy gone fills no hole of put_sums", "below_horizon"),
         (["run_totals", "--strategy", "in_extent"], "fills no hole of run_totals", "one form alone"),
         (

@@ -257,7 +257,7 @@ MUTATIONS = (
     ),
     Mutation(
         "invalid events are summed",
-        (Patch("valid_event", "event.quantity > 0", "event.quantity is not null"),),
+        (Patch("classified_events", "event.quantity > 0", "event.quantity is not null"),),
         f"{_TESTS}/test_invalid_events.py::test_an_invalid_quantity_is_counted_and_sampled_but_never_summed",
     ),
     Mutation(

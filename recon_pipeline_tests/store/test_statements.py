@@ -54,6 +54,16 @@ def test_every_hole_has_declared_parts_and_every_declared_part_has_its_hole(pack
     assert used == set(files(package)), "parts that no statement is made of"
 
 
+def test_few_statements_are_composed_and_of_few_parts() -> None:
+    """Whoever reads a statement has most of it before him; what is said twice is a part."""
+    composed = {name: len(header(name).uses) for name in statements() if header(name).uses}
+    assert len(composed) <= 12
+    assert max(composed.values()) <= 3
+    assert len(files()) <= 120
+    one_line = [name for name in statements() if len([line for line in source(name).splitlines() if line.strip()]) == 1]
+    assert one_line == [], "stands in its module"
+
+
 MakePackage = Callable[..., str]
 
 

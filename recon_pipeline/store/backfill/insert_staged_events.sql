@@ -10,9 +10,10 @@ with looked_up as materialized (
     from pg_temp.staged_event as staged
     left join lateral (
         select
-            (event.gateway_customer_id, event.usage_type, event.quantity, event.period_start, event.period_end)
-            is distinct from (staged.gateway_customer_id, staged.usage_type, staged.quantity, staged.period_start, staged.period_end)
-                as differs
+            (
+                (event.gateway_customer_id, event.usage_type, event.quantity, event.period_start, event.period_end)
+                is distinct from (staged.gateway_customer_id, staged.usage_type, staged.quantity, staged.period_start, staged.period_end)
+            ) as differs
         from billing_usage_events as event
         where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
         order by (event.created_at, event.id)

@@ -19,9 +19,10 @@ from (
 cross join lateral (
     select
         event.id,
-        (event.gateway_customer_id, event.usage_type, event.quantity, event.period_start, event.period_end)
-        is distinct from (staged.gateway_customer_id, staged.usage_type, staged.quantity, staged.period_start, staged.period_end)
-            as differs
+        (
+            (event.gateway_customer_id, event.usage_type, event.quantity, event.period_start, event.period_end)
+            is distinct from (staged.gateway_customer_id, staged.usage_type, staged.quantity, staged.period_start, staged.period_end)
+        ) as differs
     from (
         (
             select false as is_staged, id, gateway_customer_id, usage_type, quantity::numeric, period_start, period_end

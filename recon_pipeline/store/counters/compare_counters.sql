@@ -2,14 +2,15 @@
 -- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum of all visible events
 -- is in sync (with settle_seconds 0 both are the same number). Settled is what a transaction wrote that had ended long enough ago, by the
 -- horizons that runs have taken. Ordinals number the keys in lock order.
--- Index: none for all keys of all months, (usage_type, period_start, period_end) for few months; for given keys billing_usage_events by
--- gateway_customer_id and the unique key of the counters. The keys are asked for inside a case, so that they are looked up in a hash.
--- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled, given_keys, in_extent_or_given
--- Uses: counters = counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
--- Binds: gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean, ordinal_offset bigint
--- Binds: run_id text, settle_seconds integer, usage_type text
+-- Index: as {events_of_extent_or_given} says, and the unique key of the counters.
+-- Uses: events_of_extent_or_given, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
+-- Binds: customers_given text[], gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean
+-- Binds: ordinal_offset bigint, period_ends_given text[], period_starts_given text[], run_id text, settle_seconds integer
+-- Binds: usage_type text
 with given as materialized (
-    {given_keys}
+    select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end
+    from unnest(cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]))
+        as key (gateway_customer_id, period_start, period_end)
 ),
 drifted as (
     select
@@ -27,12 +28,11 @@ drifted as (
             period_end,
             sum(quantity)::numeric as visible,
             -- A case, so that where every event counts as settled this sum is not even computed.
-            case when :settle_seconds > 0 then (sum(quantity) filter (where {is_settled}))::numeric end as settled
-        from ({countable_events}) as countable
-        where {in_extent_or_given}
+            case when :settle_seconds > 0 then (sum(quantity) filter (where is_settled))::numeric end as settled
+        from ({events_of_extent_or_given}) as event
         group by gateway_customer_id, period_start, period_end
     ) as event_sum
-    full join ({counters}) as counter using (gateway_customer_id, period_start, period_end)
+    full join ({counters_of_extent_or_given}) as counter using (gateway_customer_id, period_start, period_end)
     where coalesce(counter.usage_count, 0) not between
             case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end
         and coalesce(event_sum.visible, 0)

@@ -2,11 +2,13 @@
 -- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
 -- other's mistake; a counter between the settled sum and the visible sum is in sync.
 -- Index: as of compare_counters.
--- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled, given_keys, in_extent_or_given
--- Uses: counters = counters_of_extent_or_given
--- Binds: gateway_name text, most_keys integer, run_id text, settle_seconds integer, usage_type text
+-- Uses: events_of_extent_or_given, counters_of_extent_or_given
+-- Binds: customers_given text[], gateway_name text, most_keys integer, period_ends_given text[], period_starts_given text[]
+-- Binds: run_id text, settle_seconds integer, usage_type text
 with given as materialized (
-    {given_keys}
+    select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end
+    from unnest(cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]))
+        as key (gateway_customer_id, period_start, period_end)
 )
 select
     mismatch.*,
@@ -34,13 +36,12 @@ from (
                 select
                     gateway_customer_id, period_start, period_end,
                     quantity::numeric as visible,
-                    case when :settle_seconds = 0 or {is_settled} then quantity::numeric else 0 end as settled
-                from ({countable_events}) as countable
-                where {in_extent_or_given}
+                    case when :settle_seconds = 0 or is_settled then quantity::numeric else 0 end as settled
+                from ({events_of_extent_or_given}) as countable
             ) as event
             union all
             select gateway_customer_id, period_start, period_end, usage_count, 0, 0
-            from ({counters}) as counter
+            from ({counters_of_extent_or_given}) as counter
         ) as side
         group by gateway_customer_id, period_start, period_end
         having coalesce(sum(counted), 0) < sum(settled)

@@ -1,3 +1,3 @@
 -- Part of countable_events_deduplicated: which of two events arrived first, where rows carry no transaction ids.
-(coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.tableoid, earlier.ctid)
-< (coalesce(event.created_at, '-infinity'), event.id, event.tableoid, event.ctid)
+(coalesce(earlier.created_at, '-infinity'), earlier.id, earlier.event_table, earlier.event_place)
+< (coalesce(event.created_at, '-infinity'), event.id, event.event_table, event.event_place)

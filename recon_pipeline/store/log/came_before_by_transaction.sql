@@ -3,8 +3,8 @@
 -- transaction ids come first; within a transaction created_at, id and physical place decide.
 (
     coalesce(earlier.ingest_xid, '0'), coalesce(earlier.created_at, '-infinity'),
-    earlier.id, earlier.tableoid, earlier.ctid
+    earlier.id, earlier.event_table, earlier.event_place
 ) < (
     coalesce(event.ingest_xid, '0'), coalesce(event.created_at, '-infinity'),
-    event.id, event.tableoid, event.ctid
+    event.id, event.event_table, event.event_place
 )

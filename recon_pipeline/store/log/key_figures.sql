@@ -2,17 +2,18 @@
 -- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event that belongs to no key that could be kept (no customer, a name that is too
 -- long, no end of the period) is invalid, and kept under the empty name.
 -- Index: as {which_events} says.
--- Uses: kept_name, classified_events
+-- Uses: classified_events, which_events = *
 select
-    {kept_name} as gateway_customer_id,
+    event.kept_name as gateway_customer_id,
     event.period_start,
     coalesce(event.period_end, event.period_start) as period_end,
     count(*) filter (where event.is_valid) as event_count,
     coalesce(sum(event.quantity) filter (where event.is_valid), 0)::numeric as usage_count,
-    count(*) filter (where not event.is_valid) as invalid_count,
+    count(*) filter (where event.is_valid is not true) as invalid_count,
     0::bigint as dedupe_count,
     count(*) filter (
         where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
     ) as outside_period_count
 from ({classified_events}) as event
+where {which_events}
 group by 1, 2, 3

@@ -2,7 +2,7 @@
 -- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Which of several events with
 -- one request id counts is decided by their order of arrival, so later events never change it.
 -- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
--- Uses: countable_events = countable_events_deduplicated, kept_name, classified_events, which_events = *
+-- Uses: countable_events = countable_events_deduplicated, classified_events, which_events = *
 select
     figure.gateway_customer_id,
     figure.period_start,
@@ -25,15 +25,16 @@ from (
     group by 1, 2, 3
     union all
     select
-        {kept_name}, event.period_start, coalesce(event.period_end, event.period_start),
+        event.kept_name, event.period_start, coalesce(event.period_end, event.period_start),
         0,
         0,
         count(*) filter (where event.is_valid),
-        count(*) filter (where not event.is_valid),
+        count(*) filter (where event.is_valid is not true),
         count(*) filter (
             where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
         )
     from ({classified_events}) as event
+    where {which_events}
     group by 1, 2, 3
 ) as figure
 group by 1, 2, 3

@@ -5,7 +5,7 @@ however many events there are.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.statements import Part, statement
+from recon_pipeline.store.postgres.statements import statement
 
 KEYS_SHOWN = 24
 KEYS_EXPLAINED = 3
@@ -23,8 +23,6 @@ ROWS_SHOWN = 10
 MOST_DAYS = 400
 Whole = int | Decimal
 """A quantity: whole, unless the log's column is numeric and holds a fraction."""
-
-_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -151,6 +149,9 @@ class Explanation:
         return (self.key.usage_count or 0) - self.sums.usage_count
 
 
+_Row = TypeVar("_Row", Key, Day, Producer, Burst, Repair, Sums)
+
+
 def keys_of_customer(connection: Connection, customer: str, extent: Extent) -> tuple[Key, ...]:
     """The keys of a customer in an extent, the latest period first, at most `KEYS_SHOWN`."""
     parameters = {
@@ -161,7 +162,7 @@ def keys_of_customer(connection: Connection, customer: str, extent: Extent) -> t
         "end": extent.end,
         "rows": KEYS_SHOWN,
     }
-    return _rows(connection, "explain_keys", {}, parameters, Key)
+    return _rows(connection, "explain_keys", parameters, Key)
 
 
 def explain(
@@ -185,20 +186,23 @@ def explain(
         "rows": ROWS_SHOWN,
         **tables.parameters,
     }
-    parts = tables.parts
-    days = _rows(connection, "explain_days", parts, parameters | {"rows": MOST_DAYS}, Day)
+    found = connection.execute(statement("explain_usage", tables.parts), parameters | {"days": MOST_DAYS}).mappings()
+    usage: dict[str, list[Mapping[Any, Any]]] = {"day": [], "minute": [], "producer": [], "all": []}
+    for row in found:
+        usage[row["kind"]].append(row)
+    days = _made(usage["day"], Day)
     quota = quotas.get(key.usage_type)
     limits = {"free": quota.free, "paid": quota.paid} if quota else {}
-    (sums,) = _rows(connection, "explain_sums", parts, parameters, Sums)
+    (sums,) = _made(usage["all"], Sums)
     return Explanation(
         key=key,
         sums=sums,
         limit=_limit(connection, parameters, tables, quota, MeteredUsage(key.gateway_name, key.usage_type)),
         crossings=tuple(Crossing(name, units, _crossed(days, units)) for name, units in limits.items()),
         days=days,
-        producers=_rows(connection, "explain_producers", parts, parameters, Producer),
-        bursts=_rows(connection, "explain_bursts", parts, parameters, Burst),
-        repairs=_rows(connection, "explain_repairs", {}, parameters, Repair),
+        producers=_made(usage["producer"], Producer),
+        bursts=_made(usage["minute"], Burst),
+        repairs=_rows(connection, "explain_repairs", parameters, Repair),
     )
 
 
@@ -227,11 +231,12 @@ def _limit(
     return Limit(quota.free, f"free: no active or trialing subscription covers the period; the latest is {told}")
 
 
-def _rows(
-    connection: Connection, name: str, parts: Mapping[str, Part], parameters: Mapping[str, Any], made: type[_Row]
-) -> tuple[_Row, ...]:
-    rows = connection.execute(statement(name, parts), parameters).mappings()
-    return tuple(made(**{column: _whole(value) for column, value in row.items()}) for row in rows)
+def _rows(connection: Connection, name: str, parameters: Mapping[str, Any], made: type[_Row]) -> tuple[_Row, ...]:
+    return _made(connection.execute(statement(name), parameters).mappings().all(), made)
+
+
+def _made(rows: Sequence[Mapping[Any, Any]], made: type[_Row]) -> tuple[_Row, ...]:
+    return tuple(made(**{field.name: _whole(row[field.name]) for field in fields(made)}) for row in rows)
 
 
 def _whole(value: Any) -> Any:

@@ -1,12 +1,11 @@
 -- Part of put_sums: the events below the horizon of the keys that this transaction has opened, one of which has the empty name: the events that belong to no key that
 -- could be kept are kept under it.
 -- Index: none, since no index finds these; such events are few, and changed once.
--- Uses: kept_name
 -- Binds: gateway_name text, horizon xid8, usage_type text
 case
     when event.gateway_name = :gateway_name
         and event.usage_type = :usage_type
-        and ({kept_name}, event.period_start, coalesce(event.period_end, event.period_start))
+        and (event.kept_name, event.period_start, coalesce(event.period_end, event.period_start))
         in (select gateway_customer_id, period_start, period_end from opened)
         then (event.ingest_xid >= cast(:horizon as xid8)) is not true
 end

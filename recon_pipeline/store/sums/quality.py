@@ -128,9 +128,7 @@ def measure(
         if known is None:
             asked = {"since": since, "request_id_is_unique": tables.request_id_is_unique}
             sum_by_hash(connection)
-            row = connection.execute(
-                statement("measure_events", tables.parts, which_events="in_extent"), parameters | asked
-            ).one()
+            row = connection.execute(statement("measure_events", tables.parts), parameters | asked).one()
         else:
             look_up_by_index(connection)
             row = connection.execute(

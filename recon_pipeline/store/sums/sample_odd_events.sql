@@ -1,7 +1,7 @@
 -- A few events that a person should look at: invalid ones (never summed) or ones outside their period (summed).
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown.
 -- Index: (usage_type, period_start, period_end); stops at the first rows.
--- Uses: valid_event
+-- Uses: classified_events
 -- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, invalid boolean
 -- Binds: sample_rows bigint, start timestamptz, usage_type text
 select
@@ -12,14 +12,14 @@ select
     event.period_start::text as period_start,
     event.period_end::text as period_end,
     event.event_timestamp::text as event_timestamp
-from billing_usage_events as event
+from ({classified_events}) as event
 where event.gateway_name = :gateway_name
     and event.usage_type = :usage_type
     and event.period_start >= :start
     and event.period_start < :end
     and (:every_customer or event.gateway_customer_id = any(:customers))
     and case
-        when :invalid then not coalesce({valid_event}, false)
+        when :invalid then event.is_valid is not true
         else event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
     end
 limit :sample_rows

@@ -2,7 +2,7 @@
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. Of the events below the horizon those of a few keys are looked at that
 -- have not very many: an audit samples from all.
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
--- Uses: valid_event
+-- Uses: classified_events
 -- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, horizon xid8, invalid boolean
 -- Binds: most_events_sampled bigint, sample_rows bigint, start timestamptz, usage_type text
 select
@@ -31,15 +31,15 @@ from (
     ) as key
     cross join lateral (
         select *
-        from billing_usage_events
+        from ({classified_events}) as event
         where gateway_customer_id = key.gateway_customer_id
         union all
         -- No index finds the events that belong to no key: they are looked for among the newest ones.
         select *
         from (
-            (select * from billing_usage_events where ingest_xid is not null order by ingest_xid desc limit :most_events_sampled)
+            (select * from ({classified_events}) as event where ingest_xid is not null order by ingest_xid desc limit :most_events_sampled)
             union all
-            (select * from billing_usage_events where ingest_xid is null limit :most_events_sampled)
+            (select * from ({classified_events}) as event where ingest_xid is null limit :most_events_sampled)
         ) as newest
         where key.gateway_customer_id = ''
             and (octet_length(gateway_customer_id) <= 1000 and period_end is not null) is not true
@@ -51,7 +51,7 @@ from (
         and (event.ingest_xid >= cast(:horizon as xid8)) is not true
     union all
     select *
-    from billing_usage_events
+    from ({classified_events}) as event
     where ingest_xid >= cast(:horizon as xid8)
         -- A case, so that the planner reads them by ingest_xid alone, whatever the statistics say of a log that just grew.
         and case
@@ -64,7 +64,7 @@ from (
         end
 ) as event
 where case
-    when :invalid then not coalesce({valid_event}, false)
+    when :invalid then event.is_valid is not true
     else event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end
 end
 limit :sample_rows
