@@ -22,6 +22,9 @@ from recon_pipeline.store.postgres.headers import ANY, Header, StatementError, p
 STORE = "recon_pipeline.store"
 """The package whose rooms hold the product's statements."""
 
+SCHEMA = "schema.sql"
+"""Schema recon as it is, for a reader: no statement."""
+
 Part = str
 """The name of a file that fills a hole."""
 
@@ -232,7 +235,7 @@ def files(package: str = STORE) -> dict[str, Traversable]:
         for entry in folders.pop().iterdir():
             if entry.is_dir():
                 folders.append(entry)
-            elif entry.name.endswith(".sql"):
+            elif entry.name.endswith(".sql") and entry.name != SCHEMA:
                 name = entry.name.removesuffix(".sql")
                 if name in found:
                     raise StatementError(f"two statements are called {name}")

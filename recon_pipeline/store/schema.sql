@@ -1,0 +1,490 @@
+-- Schema recon as it is now, to be read. Nobody runs it: databases are made and changed by the migrations beside it.
+-- Invariant: what the migrations make, to the last comment; a test compares the two. A column stands where a migration has put it.
+-- Which module writes which table: docs/architecture.md. The words: docs/glossary.md.
+
+create schema recon;
+
+-- The version of the schema, kept by Alembic.
+create table recon.schema_version (
+    version_num varchar(32) not null,
+    constraint schema_version_pkc primary key (version_num)
+);
+
+-- Refuses every change of what is only ever added to.
+create function recon.refuse_change() returns trigger language plpgsql as $refusal$
+begin
+    raise insufficient_privilege using
+        message = 'recon.' || tg_table_name || ' is append only',
+        hint = 'Take a repair back by a further repair.';
+end
+$refusal$;
+
+
+-- The log and its sums.
+
+-- One row; its lock says who writes aggregates, months and open keys.
+create table recon.event_log (
+    is_known boolean primary key default true check (is_known),
+    identity text not null,
+    first_seen_at timestamptz not null default clock_timestamp(),
+    prepared_catalog text,
+    horizon xid8
+);
+comment on table recon.event_log is 'Which log the aggregates were made from: server, database, tables.';
+comment on column recon.event_log.prepared_catalog is
+    'The version of the catalog in which the log was last found to lack nothing for the incremental mode.';
+comment on column recon.event_log.horizon is
+    'Events of transactions below it are in recon.usage_aggregate, those at or above it are not; null: none are.';
+
+-- Event sums by key, of the events below the horizon; in the order of time, so that what one tick adds lies close together.
+create table recon.usage_aggregate (
+    gateway_name text not null,
+    usage_type text not null,
+    gateway_customer_id text not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    event_count bigint not null,
+    usage_count numeric not null,
+    invalid_count bigint not null default 0,
+    dedupe_count bigint not null default 0,
+    outside_period_count bigint not null default 0,
+    primary key (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
+) with (fillfactor = 80); -- sums change in place, without a new entry in the index
+alter table recon.usage_aggregate cluster on usage_aggregate_pkey;
+create index usage_aggregate_odd on recon.usage_aggregate (gateway_name, usage_type, period_start)
+    where invalid_count > 0 or outside_period_count > 0;
+
+-- The totals of the aggregates by billing month, and what of it was verified.
+create table recon.usage_month (
+    gateway_name text not null,
+    usage_type text not null,
+    partition text not null,
+    last_period_end timestamptz,
+    key_count bigint not null default 0,
+    event_count bigint not null default 0,
+    invalid_count bigint not null default 0,
+    dedupe_count bigint not null default 0,
+    outside_period_count bigint not null default 0,
+    has_oversized boolean not null default false,
+    verified_below xid8,
+    counters_verified_below xid8,
+    nonzero_count bigint not null default 0,
+    verified_at timestamptz,
+    primary key (gateway_name, usage_type, partition)
+);
+comment on column recon.usage_month.verified_below is
+    'Every counter matched the events of transactions below this one, but those of open keys; null: compare every key.';
+comment on column recon.usage_month.counters_verified_below is
+    'Counters whose row is of a transaction below this one are as they were when they matched.';
+comment on column recon.usage_month.nonzero_count is
+    'Keys whose event sum is not 0, so that each of them needs a counter.';
+
+create table recon.invalidated_key (
+    id bigint generated always as identity primary key,
+    gateway_name text,
+    usage_type text,
+    gateway_customer_id text,
+    period_start timestamptz,
+    period_end timestamptz,
+    noted_at timestamptz not null default now()
+);
+comment on table recon.invalidated_key is
+    'Keys whose events were deleted or updated since they were absorbed; a row of nulls: the log was truncated.';
+-- A hash, since a customer's name may be longer than an index takes.
+create index invalidated_key_by_key on recon.invalidated_key (hashtextextended(gateway_customer_id, 0), period_start);
+
+create table recon.open_key (
+    gateway_name text not null,
+    usage_type text not null,
+    gateway_customer_id text not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    reason text not null check (reason in ('changed', 'drifted', 'untouched', 'deferred', 'failed', 'held')),
+    error text,
+    opened_at timestamptz not null default now(),
+    noted_xid xid8 not null default pg_current_xact_id(),
+    primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+);
+comment on table recon.open_key is
+    'Keys that do not count as verified, and why: every run looks at them again until they match.';
+
+-- What the triggers call that recon init puts on the log. With an argument: the log, where a request id can occur twice.
+create function recon.note_changed_events() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $note$
+declare
+    columns constant text :=
+        'gateway_name, usage_type, gateway_customer_id, period_start, period_end, request_id, quantity, created_at, id,
+        event_timestamp, ingest_xid';
+    changed text := 'select ' || columns || ' from old_rows';
+    key text := 'gateway_name, usage_type, gateway_customer_id, period_start, period_end';
+begin
+    if tg_op = 'TRUNCATE' then
+        insert into recon.invalidated_key (gateway_name) values (null);
+        return null;
+    end if;
+    if tg_op = 'UPDATE' then
+        changed := format(
+            '(select %1$s from old_rows except select %1$s from new_rows)
+            union all (select %1$s from new_rows except select %1$s from old_rows)',
+            columns
+        );
+    end if;
+    changed := 'select * from (' || changed || ') as event where gateway_name is not null and usage_type is not null '
+        || 'and period_start is not null';
+    -- Where a request id can occur twice, taking away the first makes another one count, maybe of another key.
+    if tg_nargs > 0 then
+        changed := format(
+            'with changed as materialized (%1$s)
+            select gateway_name, usage_type, gateway_customer_id, period_start, period_end from changed
+            union all
+            select event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end
+            from %2$s as event
+            where (event.gateway_name, event.request_id) in (select gateway_name, request_id from changed)
+                and event.request_id = any(array(select request_id from changed))
+                and event.usage_type is not null
+                and event.period_start is not null',
+            changed, tg_argv[0]::regclass
+        );
+    end if;
+    -- An event that belongs to no key that could be kept is kept under the empty name.
+    changed := format(
+        'select distinct gateway_name, usage_type,
+            case
+                when octet_length(gateway_customer_id) <= 1000 and period_end is not null then gateway_customer_id
+                else %L
+            end
+            as gateway_customer_id,
+            period_start, coalesce(period_end, period_start) as period_end from (%s) as event',
+        '', changed
+    );
+    if current_setting('transaction_isolation') <> 'read committed' then
+        execute format('insert into recon.invalidated_key (%1$s) select %1$s from (%2$s) as changed', key, changed);
+        return null;
+    end if;
+    -- A key that is noted already needs no second note, as long as nobody takes that one away before we commit: so the
+    -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. Nobody waits for another.
+    execute format(
+        'with changed as materialized (%2$s)
+        insert into recon.invalidated_key (%1$s)
+        select %1$s
+        from changed
+        -- Each is looked up by index; in a list of those that are noted it would be looked for in all of it, once the
+        -- list is too long for the memory that the application allows.
+        left join lateral (
+                select true as is_noted
+                from recon.invalidated_key as note
+                where hashtextextended(note.gateway_customer_id, 0) = hashtextextended(changed.gateway_customer_id, 0)
+                    and note.period_start = changed.period_start
+                    and note.period_end = changed.period_end
+                    and note.gateway_customer_id = changed.gateway_customer_id
+                    and note.usage_type = changed.usage_type
+                    and note.gateway_name = changed.gateway_name
+                limit 1
+                for key share skip locked
+        ) as note on true
+        where note.is_noted is null',
+        key, changed
+    );
+    return null;
+exception when others then
+    -- Whatever is wrong here, the application's own statement goes on; the aggregates are made anew.
+    insert into recon.invalidated_key (gateway_name) values (null);
+    return null;
+end
+$note$;
+comment on function recon.note_changed_events() is
+    'Runs when events are deleted, updated or truncated; only ever adds to recon.invalidated_key.';
+
+
+-- Runs, what they found, and what they repaired.
+
+create table recon.reconciliation_run (
+    run_id text primary key,
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    outcome text not null default 'running'
+        check (outcome in ('running', 'clean', 'not_clean', 'compared', 'blocked', 'failed', 'paused', 'put_off')),
+    mode text not null,
+    scope text[] not null,
+    first_partition text not null,
+    last_partition text not null,
+    customers text[],
+    horizon xid8,
+    events_scanned bigint,
+    counters_scanned bigint,
+    drift_by_kind jsonb,
+    drift_count bigint,
+    rows_repaired bigint,
+    deferred_count bigint,
+    dedupe_count bigint,
+    reconcile_failures bigint,
+    over_quota_transitions bigint,
+    under_quota_transitions bigint,
+    mismatch_count bigint,
+    approved_by text,
+    approved_reason text,
+    error text,
+    mode_reason text,
+    rebuilt_because text,
+    compared_below xid8,
+    aggregates_differing bigint,
+    paused_reason text,
+    held_count bigint,
+    approved_run_id text
+);
+create index reconciliation_run_by_start on recon.reconciliation_run (started_at);
+comment on column recon.reconciliation_run.paused_reason is
+    'Who paused repairs and why, where that kept this run from repairing all that it found.';
+comment on column recon.reconciliation_run.approved_run_id is
+    'The blocked run whose figures were shown to the person who approved this one.';
+
+-- What each comparison found; deleted after 30 days.
+create table recon.counter_drift (
+    run_id text not null,
+    ordinal bigint not null,
+    gateway_name text not null,
+    usage_type text not null,
+    gateway_customer_id text not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    kind text not null check (kind in ('missing', 'under', 'over', 'orphan')),
+    usage_count bigint,
+    settled_sum numeric not null,
+    visible_sum numeric not null,
+    usage_limit bigint,
+    over_quota_transition boolean generated always as (
+        coalesce(usage_count, 0) < usage_limit and usage_limit <= settled_sum
+    ) stored,
+    under_quota_transition boolean generated always as (
+        settled_sum < usage_limit and usage_limit <= coalesce(usage_count, 0)
+    ) stored,
+    outcome text,
+    error text,
+    id bigint generated always as identity (cache 1000),
+    primary key (run_id, ordinal)
+);
+comment on column recon.counter_drift.outcome is
+    'Why the key was not repaired. A repaired key has a row in recon.counter_repair and no outcome.';
+-- Not valid, as the next: what was there before obeyed a narrower list, and was not read again.
+alter table recon.counter_drift add constraint counter_drift_outcome_check
+    check (outcome in ('repaired', 'in_sync', 'deferred', 'failed', 'held')) not valid;
+
+-- The ledger of repairs.
+create table recon.counter_repair (
+    id bigint generated always as identity primary key,
+    run_id text not null,
+    repaired_at timestamptz not null default clock_timestamp(),
+    gateway_name text not null,
+    usage_type text not null,
+    gateway_customer_id text not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    kind text not null,
+    usage_count_before bigint,
+    usage_count_after bigint not null,
+    usage_limit bigint,
+    usage_delta numeric generated always as (
+        usage_count_after::numeric - coalesce(usage_count_before, 0)
+    ) stored,
+    over_quota_transition boolean generated always as (
+        coalesce(usage_count_before, 0) < usage_limit and usage_limit <= usage_count_after
+    ) stored,
+    under_quota_transition boolean generated always as (
+        usage_count_after < usage_limit and usage_limit <= coalesce(usage_count_before, 0)
+    ) stored,
+    drift_id bigint,
+    undoes bigint
+);
+alter table recon.counter_repair add constraint counter_repair_kind_check
+    check (kind in ('missing', 'under', 'over', 'orphan', 'undo')) not valid;
+create index counter_repair_by_run on recon.counter_repair (run_id);
+create index counter_repair_by_customer on recon.counter_repair (gateway_customer_id);
+create unique index counter_repair_by_drift on recon.counter_repair (drift_id);
+create unique index counter_repair_undone_once on recon.counter_repair (undoes) where undoes is not null;
+create trigger counter_repair_is_append_only
+    before update or delete or truncate on recon.counter_repair
+    for each statement execute function recon.refuse_change();
+comment on table recon.counter_repair is
+    'Append only. For each key: counter now = increments by the application + sum of usage_delta.';
+comment on column recon.counter_repair.drift_id is
+    'The row of recon.counter_drift that was repaired; null for a change that no comparison asked for.';
+comment on column recon.counter_repair.undoes is 'The row of this ledger that this one takes back (kind undo).';
+
+create table recon.undo (
+    run_id text primary key,
+    undone_run_id text not null,
+    customers text[],
+    reason text not null,
+    requested_by text not null,
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    undone bigint,
+    already_undone bigint,
+    below_zero bigint,
+    without_counter bigint,
+    deferred bigint,
+    failed bigint,
+    not_undone jsonb
+);
+comment on table recon.undo is 'Who had the repairs of which run taken back, why, and what became of that.';
+
+
+-- What people decided.
+
+create table recon.control (
+    id bigint generated always as identity primary key,
+    action text not null check (action in ('pause', 'resume')),
+    reason text,
+    acted_by text not null,
+    acted_at timestamptz not null default clock_timestamp(),
+    until timestamptz,
+    check (action = 'resume' or reason is not null)
+);
+create trigger control_is_append_only
+    before update or delete or truncate on recon.control
+    for each statement execute function recon.refuse_change();
+comment on table recon.control is
+    'Append only: who paused and resumed repairs, and why. The newest row says what is so; a pause may end by itself.';
+
+create table recon.hold (
+    id bigint generated always as identity primary key,
+    gateway_customer_id text not null,
+    partition text,
+    reason text not null,
+    held_by text not null,
+    held_at timestamptz not null default clock_timestamp(),
+    until timestamptz not null,
+    released_at timestamptz,
+    released_by text,
+    release_reason text
+);
+create index hold_not_released on recon.hold (gateway_customer_id) where released_at is null;
+comment on table recon.hold is
+    'Customers whose counters are left alone until then, in one billing month or (partition null) in all of them.';
+
+
+-- Backfills.
+
+create table recon.backfill_batch (
+    batch_id uuid primary key,
+    run_id text not null,
+    sources text[] not null,
+    mapping jsonb not null,
+    periods text[],
+    dry_run boolean not null,
+    started_by text not null,
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    outcome text not null default 'running' check (outcome in ('running', 'done', 'failed')),
+    rows_read bigint not null default 0,
+    inserted bigint not null default 0,
+    duplicate bigint not null default 0,
+    conflict bigint not null default 0,
+    rejected bigint not null default 0,
+    partitions text[] not null default '{}',
+    error text,
+    constraint every_row_ended_in_one_way check (rows_read = inserted + duplicate + conflict + rejected)
+);
+create index backfill_batch_by_start on recon.backfill_batch (started_at);
+create index backfill_batch_by_run on recon.backfill_batch (run_id);
+comment on column recon.backfill_batch.partitions is
+    'Billing months of the events that are in the log: inserted or duplicate.';
+
+-- The rows of a batch that were not taken.
+create table recon.rejected_event (
+    batch_id uuid not null references recon.backfill_batch on delete cascade,
+    ordinal bigint not null,
+    kind text not null check (kind in ('rejected', 'conflict')),
+    source text not null,
+    line bigint not null,
+    reasons text[] not null,
+    raw_row text not null,
+    stays jsonb,
+    primary key (batch_id, ordinal)
+);
+comment on column recon.rejected_event.raw_row is
+    'The row as JSON; text, since jsonb refuses NUL. A JSON string: a line that could not be taken apart.';
+comment on column recon.rejected_event.stays is
+    'The event in the log that has the same request id and another content.';
+
+create function recon.unknown_customers(customers text[]) returns table (customer text, referenced text)
+language plpgsql stable as $unknown$
+declare
+    reference record;
+begin
+    for reference in
+        select rule.confrelid::regclass::text as relation, known.attname
+        from pg_constraint as rule
+        join pg_attribute as own on own.attrelid = rule.conrelid and own.attnum = rule.conkey[1]
+        join pg_attribute as known on known.attrelid = rule.confrelid and known.attnum = rule.confkey[1]
+        where rule.conrelid = to_regclass('billing_usage_events')
+            and rule.contype = 'f'
+            and cardinality(rule.conkey) = 1
+            and own.attname = 'gateway_customer_id'
+            and has_column_privilege(rule.confrelid, known.attnum, 'select')
+            and not row_security_active(rule.confrelid)
+    loop
+        return query execute format(
+            'select given.customer, %L::text from unnest($1) as given (customer)
+            where not exists (select from %s as known where known.%I = given.customer)',
+            reference.relation, reference.relation, reference.attname
+        ) using customers;
+    end loop;
+end
+$unknown$;
+comment on function recon.unknown_customers is
+    'Customers that a foreign key of the log would refuse, and the table that lacks them, as far as our role may look.';
+
+
+-- Alerts: what fails, what is reported of it, and to whom that has been delivered.
+
+create table recon.alert_watch (
+    is_known boolean primary key default true check (is_known),
+    watching_since timestamptz not null default clock_timestamp(),
+    paused_at timestamptz,
+    runs_noticed_until timestamptz not null
+);
+comment on table recon.alert_watch is
+    'One row: up to where runs were noticed, and when the pipeline was last seen paused. Whoever notices locks it.';
+
+create table recon.alert_run (
+    run_id text primary key,
+    ended_at timestamptz not null
+);
+create index alert_run_by_end on recon.alert_run (ended_at);
+comment on table recon.alert_run is 'Runs of Dagster''s that ended and were noticed: each is noticed once.';
+
+create table recon.alert_state (
+    subject text primary key,
+    severity text not null check (severity in ('error', 'warn')),
+    partitions text[] not null,
+    details text not null,
+    failing_since timestamptz not null,
+    told_at timestamptz not null
+);
+comment on table recon.alert_state is 'What fails now; a subject that passes again has no row.';
+
+create table recon.alert_outbox (
+    id bigint generated always as identity primary key,
+    noticed_at timestamptz not null default clock_timestamp(),
+    severity text not null check (severity in ('error', 'warn')),
+    is_resolved boolean not null,
+    title text not null,
+    body text not null
+);
+comment on table recon.alert_outbox is
+    'Every message, written in the transaction that noticed what it tells of, before anything is sent.';
+
+create table recon.alert_delivery (
+    alert_id bigint not null references recon.alert_outbox on delete cascade,
+    target text not null,
+    target_name text not null,
+    attempts integer not null default 0,
+    next_attempt_at timestamptz not null default clock_timestamp(),
+    claimed_until timestamptz,
+    delivered_at timestamptz,
+    error text,
+    primary key (alert_id, target)
+);
+create index alert_undelivered on recon.alert_delivery (target, alert_id) where delivered_at is null;
+comment on column recon.alert_delivery.target is 'A fingerprint of the address, which holds secrets and is not stored.';
