@@ -129,7 +129,7 @@ def test_what_init_added_is_taken_back_by_what_the_page_on_privileges_says(make_
     before = sorted(row[0] for row in billing.query(SHAPE))
     recon("init")
     page = (Path(__file__).parents[2] / "docs" / "privileges.md").read_text(encoding="utf-8")
-    take_back = page.partition("## How to take it back")[2].partition("```sql\n")[2].partition("```")[0]
+    take_back = page.partition("## Remove `ingest_xid`")[2].partition("```sql\n")[2].partition("```")[0]
 
     for statement in take_back.rstrip(";\n").split(";\n"):
         billing.query(statement)

@@ -358,7 +358,7 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_r
         return whole(*args, **more, on_progress=lambda _: own_server.stop())
 
     with monkeypatch.context() as patch:
-        patch.setattr(repair, "CHUNK_KEYS", 8)
+        patch.setattr(repair, "CHUNK_KEYS", 40)
         patch.setattr(repair, "repair", stopped_after_a_chunk)
         output = recon("reconcile", *MAY)
     own_server.start()
