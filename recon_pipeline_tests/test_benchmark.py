@@ -34,7 +34,7 @@ def test_it_measures_both_sides_says_so_draws_a_chart_and_leaves_nothing_behind(
         assert (size.events, size.counters) == (events, COUNTERS)
         assert size.mismatch_count == 0
         assert size.repaired_count == COUNTERS
-        assert size.longest_chunk_seconds > 0
+        assert size.longest_lock_seconds > 0
         assert size.peak_memory_mb > 10
         assert len(size.measurements) == 15
         assert all(row.least > 0 for row in size.measurements)

@@ -120,7 +120,7 @@ def _measure_size(scratch: str, events: int, counters: int, console: Console, se
         measurements=tuple(Measurement(name, tuple(times)) for name, times in contest.times.items()),
         bars=_size_bars(contest, events, peak_memory_mb),
         repaired_count=contest.repairs[-1].count,
-        longest_chunk_seconds=max(timing.longest_chunk_seconds for timing in contest.repairs),
+        longest_lock_seconds=max(timing.longest_lock_seconds for timing in contest.repairs),
         peak_memory_mb=peak_memory_mb,
         mismatch_count=mismatch_count,
     )

@@ -10,10 +10,10 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
+from sqlalchemy import event
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import parse_quotas
@@ -23,6 +23,7 @@ from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
 from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.statements import name_of
 from recon_pipeline.store.records import run_figures, runs, schedule
 from recon_pipeline.store.sums import aggregates, horizons, increments, quality, strategy
 from recon_pipeline.store.sums.run import Reconciliation
@@ -39,13 +40,13 @@ class Timing:
     Attributes:
         count: What it is about: events measured, keys stored, drifted, repaired or different.
         seconds: Wall time of a step; of a tick, the time that the server was at work, as it counts that itself.
-        longest_chunk_seconds: Of a repair; 0 for everything else.
+        longest_lock_seconds: Of a repair, the longest for which counters were locked; 0 for everything else.
         process_seconds: Wall time of a tick: the server's and the process's work, and all that passes between them.
     """
 
     count: int
     seconds: float
-    longest_chunk_seconds: float = 0.0
+    longest_lock_seconds: float = 0.0
     process_seconds: float = 0.0
 
 
@@ -92,22 +93,39 @@ class Product:
         database, run = BillingDatabase(self.url), _new_run()
         _advance(database, run)
         drift_count = _compare(database, run, Mode(Sums.INCREMENTS))
-        chunk_ends = [time.perf_counter()]
+        locks = _LockClock(database)
+        began = time.perf_counter()
         with database.connection() as connection:
-            outcome = repair.repair(
-                connection,
-                run,
-                drift_count=drift_count,
-                on_progress=lambda _: chunk_ends.append(time.perf_counter()),
-            )
-        seconds = time.perf_counter() - chunk_ends[0]
-        chunks = [end - start for start, end in pairwise(chunk_ends)]
-        return Timing(outcome.repaired, seconds, max(chunks, default=0.0))
+            outcome = repair.repair(connection, run, drift_count=drift_count)
+        return Timing(outcome.repaired, time.perf_counter() - began, locks.longest_seconds)
 
     def _timed(self, work: Callable[[BillingDatabase], int]) -> Timing:
         began = time.perf_counter()
         count = work(BillingDatabase(self.url))
         return Timing(count, time.perf_counter() - began)
+
+
+class _LockClock:
+    """How long the transactions of a repair have had counters locked: from the statement that locks them to its end."""
+
+    _LOCKING = ("create_missing_counters", "lock_free_counters", "lock_counter")
+
+    def __init__(self, database: BillingDatabase) -> None:
+        self.longest_seconds = 0.0
+        self._since: float | None = None
+        event.listen(database.engine, "before_cursor_execute", self._begin)
+        event.listen(database.engine, "commit", self._end)
+        event.listen(database.engine, "rollback", self._end)
+
+    def _begin(self, _connection: object, _cursor: object, sent: str, *_: object) -> None:
+        if self._since is None and name_of(sent) in self._LOCKING:
+            self._since = time.perf_counter()
+
+    def _end(self, _connection: object) -> None:
+        """The server is about to be asked to end the transaction."""
+        if self._since is not None:
+            self.longest_seconds = max(self.longest_seconds, time.perf_counter() - self._since)
+            self._since = None
 
 
 def peak_memory_bytes(process_id: int | None = None) -> int:

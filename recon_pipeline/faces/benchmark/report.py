@@ -68,7 +68,7 @@ class SizeReport:
         measurements: Times, by name.
         bars: The promises that hold at this size.
         repaired_count: Counters that the last safe repair set.
-        longest_chunk_seconds: The longest transaction of a repair: nobody waited longer for a counter.
+        longest_lock_seconds: The longest for which a repair had counters locked: no increment waited longer.
         peak_memory_mb: Of the process that ran the product.
         mismatch_count: Keys that differed at the very end; anything but 0 is a failure.
     """
@@ -78,7 +78,7 @@ class SizeReport:
     measurements: tuple[Measurement, ...]
     bars: tuple[Bar, ...]
     repaired_count: int
-    longest_chunk_seconds: float
+    longest_lock_seconds: float
     peak_memory_mb: float
     mismatch_count: int
 
@@ -159,7 +159,7 @@ def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
     console.print(times)
     _show_bars(console, report.bars)
     console.print(
-        f"{report.repaired_count:,} counters repaired; the longest chunk took {report.longest_chunk_seconds:.2f} s; "
+        f"{report.repaired_count:,} counters repaired, none locked longer than {report.longest_lock_seconds:.2f} s; "
         f"memory of the process at most {report.peak_memory_mb:.0f} MB; "
         f"{report.mismatch_count:,} counters differ from the log at the end."
     )
