@@ -4,7 +4,8 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from recon_pipeline.core.backfill.mapping import parse_mapping
 from recon_pipeline.core.backfill.placement import Fence
@@ -28,9 +29,16 @@ SPEC = {
 }
 
 
-def insert_file(url: str, path: str, on_progress: Callable[[int], object] = lambda _: None) -> Batch:
-    """Insert one file."""
-    database, batch_id, spec = BillingDatabase(url), str(uuid.uuid4()), parse_mapping(SPEC)
+def insert_file(
+    url: str,
+    path: str,
+    on_progress: Callable[[int], object] = lambda _: None,
+    *,
+    mapping: Mapping[str, Any] = SPEC,
+    months: tuple[str, str] = ("2025-01", "2025-12"),
+) -> Batch:
+    """Insert one file of events, from the first of the months to the last."""
+    database, batch_id, spec = BillingDatabase(url), str(uuid.uuid4()), parse_mapping(mapping)
     with database.transaction() as connection:
         shape = load.require_insertable(connection, dry_run=False)
     pieces = read_rows(
@@ -40,8 +48,8 @@ def insert_file(url: str, path: str, on_progress: Callable[[int], object] = lamb
         quantity_range=shape.quantity_range,
         scope=SCOPE,
     )
-    fence = Fence(BillingMonth(2025, 1), BillingMonth(2025, 12))
-    order = load.Order(batch_id, "run", (path,), SPEC, None, fence, "tests")
+    fence = Fence(BillingMonth.parse(months[0]), BillingMonth.parse(months[1]))
+    order = load.Order(batch_id, "run", (path,), mapping, None, fence, "tests")
     return load.run(database, order, shape, pieces, lambda rows_read, _: on_progress(rows_read))
 
 

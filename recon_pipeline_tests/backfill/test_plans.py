@@ -65,6 +65,14 @@ def test_so_is_every_event_of_a_source_that_is_only_looked_at(connection: Connec
     assert by_request_id(connection, statement("plan_staged_events").text)
 
 
+def test_so_is_every_event_whose_period_is_asked_for(connection: Connection) -> None:
+    texts = "array(select '{}' || n from generate_series(1, 10000) as n)".format
+    asked = statement("logged_periods").text
+    for bind, values in (("gateway_names", "stripe"), ("customers", "c"), ("usage_types", "u"), ("request_ids", "r")):
+        asked = asked.replace(f":{bind}", texts(values))
+    assert by_request_id(connection, asked)
+
+
 def by_request_id(connection: Connection, sql: str) -> bool:
     """Whether every look at the log has both parts of its unique key as the condition of an index."""
     (plan,) = connection.execute(text(f"explain (format json) {sql}")).scalar_one()

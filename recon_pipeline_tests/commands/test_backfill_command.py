@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, recon
-from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
+from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 
 MAPPING = """
 gateway_name: {value: stripe}
@@ -170,22 +170,30 @@ def test_a_dry_run_shows_months_customers_and_who_would_go_over_quota_and_change
     assert "a: 40 to 50, limit 50" in recon("backfill-events", source, "--mapping", mapping, "--dry-run").said
 
 
-def test_a_period_is_taken_from_columns_else_from_the_subscription_else_the_month(
+def test_a_period_is_taken_from_columns_else_from_what_is_known_else_from_the_subscription_else_the_month(
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
-    anniversary = (datetime(2025, 5, 10, tzinfo=UTC), datetime(2025, 6, 10, tzinfo=UTC))
-    billing.subscribe("b", period=anniversary)
-    rows = [row(1, "a"), row(2, "b"), row(3, "b", at="2025-06-10T00:00:00Z")]
-    recon("backfill-events", written(tmp_path / "1.csv", rows), "--mapping", mapping, "--no-reconcile")
-    Path(mapping).write_text(f"{MAPPING}\nperiod_start: from\nperiod_end: to\n")
-    columns = {"from": "2025-05-02T00:00:00Z", "to": "2025-05-09T00:00:00Z"}
-    recon(
-        "backfill-events", written(tmp_path / "2.csv", [row(4, "b") | columns]), "--mapping", mapping, "--no-reconcile"
+    """A file that is loaded again after the renewal changes nothing; an event of nobody's period is rejected."""
+    last, current, week = (
+        (datetime(2025, first, 10, tzinfo=UTC), datetime(2025, end, 10 + days, tzinfo=UTC))
+        for first, end, days in ((4, 5, 0), (5, 6, 0), (5, 5, 7))
     )
-    found = billing.query("select period_start, period_end from billing_usage_events order by metadata->>'device'")
-    may_and_june = (datetime(2025, 5, 1, tzinfo=UTC), datetime(2025, 6, 1, tzinfo=UTC)), JUNE
-    week = (datetime(2025, 5, 2, tzinfo=UTC), datetime(2025, 5, 9, tzinfo=UTC))
-    assert list(map(tuple, found)) == [may_and_june[0], anniversary, may_and_june[1], week]
+    billing.record("b", 5, period=last)
+    billing.subscribe("b", period=current)
+    rows = [row(1, "a"), row(2, "b"), row(3, "b", at="2025-05-09T00:00:00Z"), row(4, "b", at="2025-06-10T00:00:00Z")]
+    source = written(tmp_path / "1.csv", rows)
+    output = recon("backfill-events", source, "--mapping", mapping, "--json")
+    assert figures(output) == (4, 3, 0, 0, 1), output.said
+    assert [billing.counters(period=period) for period in (MAY, current, last)] == [{"a": 2}, {"b": 2}, {"b": 7}]
+    shown = recon("rejected", output.json["batch_id"]).said
+    assert "log and counters know no period of this customer" in shown
+    assert "map period_start and period_end" in shown
+    billing.query("update billing_subscriptions set current_period_start = %s, current_period_end = %s", *JUNE)
+    assert figures(recon("backfill-events", source, "--mapping", mapping, "--json"))[1:4] == (0, 3, 0)
+    Path(mapping).write_text(f"{MAPPING}\nperiod_start: from\nperiod_end: to\n")
+    columns = {"from": week[0].isoformat(), "to": week[1].isoformat()}
+    recon("backfill-events", written(tmp_path / "2.csv", [row(5, "b") | columns]), "--mapping", mapping)
+    assert billing.counters(period=week) == {"b": 2}
 
 
 def test_rows_of_other_months_than_asked_for_are_rejected(billing: Billing, mapping: str, tmp_path: Path) -> None:
@@ -294,6 +302,12 @@ def test_a_file_that_cannot_be_used_says_why_and_nothing_is_inserted(
         (MAPPING.replace("units", "{column: units, round: maybe}"), "quantity.round"),
         (f"{MAPPING}\nperod_start: x", "did you mean period_start?"),
         (f"{MAPPING}\nperiod_start: x", "period_start and period_end go together"),
+        (
+            f"{MAPPING}\nperiod: {{calendar_month: Asia/Tokio}}",
+            "period.calendar_month: 'Asia/Tokio' is not a time zone",
+        ),
+        (f"{MAPPING}\nperiod: {{}}\nperiod_start: x\nperiod_end: y", "leave out period"),
+        (f"{MAPPING}\nallow: time_in_past", "allow.0"),
         (
             MAPPING.replace("request_id: request", "").replace("primary_key: id", ""),
             "neither request_id nor primary_key",

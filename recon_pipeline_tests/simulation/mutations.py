@@ -118,6 +118,8 @@ _HORIZON = f"{_TESTS}/test_horizon.py::test"
 _COMPARES = f"{_TESTS}/test_what_a_tick_compares.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
 _HEAVY = f"{_TESTS}/test_heavy_keys.py::test"
+_PERIODS = "recon_pipeline.core.backfill.periods"
+_PERIODS_TESTS = "recon_pipeline_tests/backfill/test_periods.py::test"
 
 MUTATIONS = (
     Mutation(
@@ -294,5 +296,25 @@ MUTATIONS = (
         "a poison key stops its chunk",
         (Patch(f"{_REPAIRER}.free_keys", "if len(ordinals) > 1:", "if False:"),),
         f"{_TESTS}/test_poison_keys.py::test_a_value_that_a_check_on_counters_refuses_fails_its_key_alone",
+    ),
+    Mutation(
+        "a late event gets no period that is only known",
+        (Patch(f"{_PERIODS}:period_of", "if known:", "if False:"),),
+        f"{_PERIODS_TESTS}_an_event_of_the_period_before_the_last_renewal_gets_that_period",
+    ),
+    Mutation(
+        "a late event gets the year of its subscription beside counters of months",
+        (Patch(f"{_PERIODS}:period_of", "_contradiction(period, history)", "None"),),
+        f"{_PERIODS_TESTS}_a_subscription_decides_where_nothing_contradicts_it",
+    ),
+    Mutation(
+        "a subscriber's late event gets a calendar month",
+        (Patch(f"{_PERIODS}:period_of", "if not history.subscribed:", "if True:"),),
+        f"{_PERIODS_TESTS}_a_calendar_month_is_for_customers_of_whom_nothing_else_is_known",
+    ),
+    Mutation(
+        "a late event that is in the log gets its period anew",
+        (Patch("logged_periods", "where event.gateway_customer_id =", "where false and event.gateway_customer_id ="),),
+        f"{_PERIODS_TESTS}_the_same_file_again_after_a_renewal_is_all_duplicates",
     ),
 )

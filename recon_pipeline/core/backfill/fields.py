@@ -81,12 +81,7 @@ class InstantField(BaseModel):
     @field_validator("zone")
     @classmethod
     def _known_zone(cls, zone: str | None) -> str | None:
-        if zone is not None:
-            try:
-                zoneinfo.ZoneInfo(zone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"{zone!r} is not a time zone; write one like UTC or Europe/Berlin") from None
-        return zone
+        return None if zone is None else _required_zone(zone)
 
     @field_validator("format")
     @classmethod
@@ -96,6 +91,27 @@ class InstantField(BaseModel):
                 f"{form!r} is neither iso, unix_seconds, unix_milliseconds, nor a format like %d/%m/%Y %H:%M:%S"
             )
         return form
+
+
+class PeriodField(BaseModel):
+    """How a period is found that neither log, counters nor a subscription tell: by calendar months of a zone."""
+
+    model_config = STRICT
+
+    calendar_month: str = "UTC"
+
+    @field_validator("calendar_month")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        return _required_zone(zone)
+
+
+def _required_zone(zone: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{zone!r} is not a time zone; write one like UTC or Europe/Berlin") from None
+    return zone
 
 
 Text = Annotated[TextField, BeforeValidator(_from_shorthand)]

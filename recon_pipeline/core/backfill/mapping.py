@@ -6,18 +6,20 @@ files and rows.
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from recon_pipeline.core.backfill.fields import STRICT, Instant, Quantity, QuantityField, Text
+from recon_pipeline.core.backfill.fields import STRICT, Instant, PeriodField, Quantity, QuantityField, Text
 from recon_pipeline.core.errors import ConfigurationError
 
 NOTHING_INSERTED = "No event was inserted and no counter was changed."
 OWN_PREFIX = "recon_"
 """Columns that begin with this are reserved, as `recon rejected --output` writes them; they are never copied."""
 
+_NO_COLUMNS = {"primary_key", "period", "allow", "encoding", "delimiter"}
+"""What a mapping says otherwise than by the column of that name."""
 _ADVICE = "Fix the mapping; docs/replay.md shows one for each common shape of export."
 
 
@@ -27,7 +29,9 @@ class MappingSpec(BaseModel):
     Attributes:
         request_id: The source's own; if it is empty, one is made from `primary_key`.
         primary_key: Columns that identify a row of the source for ever; request ids are made from them.
-        period_start: With `period_end`; without both the period is found by the event's timestamp.
+        period_start: With `period_end`; without both the period is found (`periods.py`).
+        period: Which calendar months, where nothing else tells the period.
+        allow: Which odd times are no reason to reject a row.
         metadata: A column with a JSON object, copied unchanged.
         encoding: Of text files; a byte order mark of UTF-8 is always understood.
         delimiter: Of CSV files; a comma, or a tab in `.tsv`, if not given.
@@ -44,11 +48,13 @@ class MappingSpec(BaseModel):
     event_timestamp: Instant
     period_start: Instant | None = None
     period_end: Instant | None = None
+    period: PeriodField = PeriodField()
+    allow: tuple[Literal["time_outside_period", "time_in_future"], ...] = ()
     metadata: str | None = Field(default=None, min_length=1)
     encoding: str = "utf-8"
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
 
-    @field_validator("primary_key", mode="before")
+    @field_validator("primary_key", "allow", mode="before")
     @classmethod
     def _one_or_more(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str) else given
@@ -74,7 +80,14 @@ class MappingSpec(BaseModel):
             raise ValueError("request_id cannot be a constant: every row would be the same request")
         if (self.period_start is None) != (self.period_end is None):
             raise ValueError("period_start and period_end go together: give both, or none")
+        if self.maps_period and "period" in self.model_fields_set:
+            raise ValueError("period_start and period_end give each row its period: leave out period")
         return self
+
+    @property
+    def maps_period(self) -> bool:
+        """Whether each row has its period in its own columns."""
+        return self.period_start is not None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -129,7 +142,7 @@ def default_mapping(columns: Iterable[str]) -> MappingSpec:
         ConfigurationError: Required columns are missing.
     """
     there = set(columns)
-    names = {name for name in MappingSpec.model_fields if name not in ("primary_key", "encoding", "delimiter")}
+    names = set(MappingSpec.model_fields) - _NO_COLUMNS
     needed = ("gateway_name", "gateway_customer_id", "usage_type", "request_id", "event_timestamp")
     missing = [name for name in needed if name not in there]
     if missing:

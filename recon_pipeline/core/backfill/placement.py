@@ -1,15 +1,23 @@
-"""Which billing period a late event belongs to, and whether that period may be written.
+"""Whether a late event may be written: its period is found and asked for, and its time is none that cannot be right.
 
-The period comes from the row's own columns; else from the subscription that covers the event's timestamp; else it is
-the UTC month. A subscription has only its current period: an event of an earlier one gets its calendar month.
+Which period that is where a row has none, `periods.py` decides.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
 
+from recon_pipeline.core.backfill.columns import Reasons
+from recon_pipeline.core.backfill.mapping import MappingSpec
 from recon_pipeline.core.backfill.rows import Period, Reading
 from recon_pipeline.core.periods import BillingMonth
+
+_LONGEST_OUTSIDE = timedelta(days=1)
+"""A queue may hand an event over after its period; a day more is another period, or a wrong unit."""
+_FARTHEST_AHEAD = timedelta(minutes=10)
+"""Clocks differ by less."""
 
 
 @dataclass(frozen=True)
@@ -39,44 +47,63 @@ class Fence:
 
 
 def placed(
-    readings: Sequence[Reading], subscribed: Mapping[tuple[str, str], Sequence[Period]], fence: Fence
+    readings: Sequence[Reading],
+    found: Mapping[int, Period | str],
+    fence: Fence,
+    *,
+    mapping: MappingSpec,
+    now: datetime,
 ) -> Sequence[Reading]:
-    """The readings with their periods, and with the reason where that period may not be written.
+    """The readings with their periods, and with the reasons of those that have none or may not be written.
 
     Args:
         readings: Of rows.
-        subscribed: Current periods by gateway and customer, in order of preference.
+        found: The periods of those whose rows have none, by position; or why none was taken.
         fence: The months that may be written.
+        mapping: What they were read with; it says which odd times are allowed.
+        now: By the clock of the database.
     """
-    found = [
-        reading if reading.period is not None else reading._replace(period=_period_of(reading, subscribed))
-        for reading in readings
-    ]
-    refusals = {period: fence.refusal(period) for period in {reading.period for reading in found} if period is not None}
-    if not any(refusals.values()):
-        return found
-    return [
-        reading._replace(reasons=(*reading.reasons, refusal))
-        if (refusal := reading.period and refusals[reading.period])
-        else reading
-        for reading in found
-    ]
+    whole = list(readings)
+    reasons: Reasons = defaultdict(list)
+    for index, period in found.items():
+        if isinstance(period, str):
+            reasons[index].append(period)
+        else:
+            whole[index] = whole[index]._replace(period=period)
+    refusals = {period: fence.refusal(period) for period in {reading.period for reading in whole} if period is not None}
+    if any(refusals.values()):
+        for index, reading in enumerate(whole):
+            if reading.period is not None and (refusal := refusals[reading.period]):
+                reasons[index].append(refusal)
+    if mapping.maps_period and "time_outside_period" not in mapping.allow:
+        _refuse_outside_period(whole, reasons)
+    if "time_in_future" not in mapping.allow:
+        _refuse_future(whole, now, reasons)
+    for index, more in reasons.items():
+        whole[index] = whole[index]._replace(reasons=(*whole[index].reasons, *more))
+    return whole
 
 
-def _period_of(reading: Reading, subscribed: Mapping[tuple[str, str], Sequence[Period]]) -> Period | None:
-    timestamp = reading.event_timestamp
-    if timestamp is None or reading.gateway_name is None or reading.gateway_customer_id is None:
-        return None
-    for period in subscribed.get((reading.gateway_name, reading.gateway_customer_id), ()):
-        if period[0] <= timestamp < period[1]:
-            return period
-    return _calendar_month(timestamp.year, timestamp.month)
+def _refuse_outside_period(readings: Sequence[Reading], reasons: Reasons) -> None:
+    for index, reading in enumerate(readings):
+        period, timestamp = reading.period, reading.event_timestamp
+        if period is None or timestamp is None or period[0] <= timestamp < period[1]:
+            continue
+        if period[0] - timestamp > _LONGEST_OUTSIDE or timestamp - period[1] > _LONGEST_OUTSIDE:
+            reasons[index].append(
+                f"its time {timestamp.isoformat()} is more than a day outside its period {period[0].isoformat()} to "
+                f"{period[1].isoformat()}; allow: time_outside_period in the mapping accepts it"
+            )
 
 
-@lru_cache(maxsize=1_000)
-def _calendar_month(year: int, month: int) -> Period:
-    found = BillingMonth(min(year, 9998), month)
-    return found.start, found.end
+def _refuse_future(readings: Sequence[Reading], now: datetime, reasons: Reasons) -> None:
+    latest = now + _FARTHEST_AHEAD
+    for index, reading in enumerate(readings):
+        if reading.event_timestamp is not None and reading.event_timestamp > latest:
+            reasons[index].append(
+                f"its time {reading.event_timestamp.isoformat()} is in the future; allow: time_in_future in the "
+                "mapping accepts it"
+            )
 
 
 @lru_cache(maxsize=100_000)

@@ -19,12 +19,14 @@ class Readings:
         rows: As they were read, in the order of the source.
         readings: Of each row.
         done: Share of the whole that is read, 0 to 1, or None if unknown.
+        mapping: What they were read with.
     """
 
     source: str
     rows: Sequence[Row | Unreadable]
     readings: Sequence[Reading]
     done: float | None
+    mapping: MappingSpec
 
 
 def read_rows(
@@ -41,9 +43,10 @@ def read_rows(
         ConfigurationError: A source lacks columns; raised before any of its rows is yielded.
     """
     reader: RowReader | None = None
+    mapping: MappingSpec | None = None
     source = None
     for piece in pieces:
-        if reader is None or piece.source != source:
+        if reader is None or mapping is None or piece.source != source:
             columns = piece.columns or _names_in(piece)
             mapping = spec or default_mapping(columns)
             require_columns(mapping, columns, source=piece.source)
@@ -51,7 +54,7 @@ def read_rows(
                 mapping, source=piece.source, batch_id=batch_id, quantity_range=quantity_range, scope=scope
             )
             source = piece.source
-        yield Readings(piece.source, piece.rows, reader.read(piece.lines, piece.rows), piece.done)
+        yield Readings(piece.source, piece.rows, reader.read(piece.lines, piece.rows), piece.done, mapping)
 
 
 def _names_in(piece: SourceRows) -> tuple[str, ...]:

@@ -17,13 +17,11 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from recon_pipeline.core.backfill.columns import Row as SourceRow
 from recon_pipeline.core.backfill.columns import Unreadable
-from recon_pipeline.core.backfill.placement import Fence, placed
 from recon_pipeline.core.backfill.reading import Readings
-from recon_pipeline.core.backfill.rows import Period, Reading, row_as_text
+from recon_pipeline.core.backfill.rows import Reading, row_as_text
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, staged_lines
-from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
 from recon_pipeline.store.postgres.database import begin, look_up_each_by_index
 from recon_pipeline.store.postgres.errors import is_lock_not_had, sqlstate
@@ -41,76 +39,18 @@ _LOCK_BACKFILLS = labelled(
     select pg_advisory_xact_lock(hashtextextended('recon_pipeline backfill', 0))
     """,
 )
-# Which customers a foreign key of the log would refuse, and the table that lacks them.
-# Binds: customers text[]
-_UNKNOWN_CUSTOMERS = labelled(
-    "unknown_customers",
-    """
-    select customer, referenced from recon.unknown_customers(cast(:customers as text[]))
-    """,
-)
-
 
 LOCK_ATTEMPTS = 8
 
 CHUNK_IDLE_TIMEOUT_MS = 4_000
 """An application that inserts the same request id waits for the chunk: no longer than this if our process is frozen."""
 
-_KNOWN_CUSTOMERS = 200_000
 _FAULTS_OF_A_ROW = ("22", "23", "54", "P0001")
 """SQLSTATEs that speak of one row: data exception, integrity constraint, program limit, raised by a trigger."""
 
 _OUTCOMES = ("inserted", "duplicate", "conflict", "refused")
 _STAYS_AS_IT_WAS = "the log has this request id with another {}; that event stays as it is"
 _REFUSED_SILENTLY = "the log did not take it: a trigger or another unique key is in the way"
-
-
-class Classifier:
-    """What readings need from the database before they are events: their period, and whether the customer is known."""
-
-    def __init__(self, tables: BillingTables, fence: Fence) -> None:
-        self._tables = tables
-        self._fence = fence
-        self._known: set[str] = set()
-
-    def classified(self, connection: Connection, readings: Sequence[Reading]) -> Sequence[Reading]:
-        """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
-        subscribed = self._subscribed(connection, readings)
-        unknown = self._unknown(connection, readings)
-        found = placed(readings, subscribed, self._fence)
-        if not unknown:
-            return found
-        return [
-            reading._replace(reasons=(*reading.reasons, unknown[reading.gateway_customer_id]))
-            if reading.gateway_customer_id in unknown
-            else reading
-            for reading in found
-        ]
-
-    def _subscribed(
-        self, connection: Connection, readings: Sequence[Reading]
-    ) -> Mapping[tuple[str, str], Sequence[Period]]:
-        without = {reading.gateway_customer_id for reading in readings if reading.period is None} - {None}
-        if not (self._tables.has_subscriptions and without):
-            return {}
-        periods: dict[tuple[str, str], list[Period]] = {}
-        for row in connection.execute(statement("subscribed_periods"), {"customers": list(without)}):
-            key = (row.gateway_name, row.gateway_customer_id)
-            periods.setdefault(key, []).append((row.current_period_start, row.current_period_end))
-        return periods
-
-    def _unknown(self, connection: Connection, readings: Sequence[Reading]) -> dict[str | None, str]:
-        asked = {reading.gateway_customer_id for reading in readings if reading.gateway_customer_id} - self._known
-        if not asked:
-            return {}
-        rows = connection.execute(_UNKNOWN_CUSTOMERS, {"customers": list(asked)})
-        unknown: dict[str | None, str] = {
-            row.customer: f"{row.referenced} has no customer {row.customer!r}" for row in rows
-        }
-        if len(self._known) > _KNOWN_CUSTOMERS:
-            self._known.clear()
-        self._known |= {customer for customer in asked if customer not in unknown}
-        return unknown
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.errors import ReconError, StatementFailedError
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import Batch
+from recon_pipeline.store.backfill.classification import Classifier
 from recon_pipeline.store.backfill.dry_run import DryRun, Plan, PlanQuestion
-from recon_pipeline.store.backfill.insertion import Chunk, Classifier, insert
+from recon_pipeline.store.backfill.insertion import Chunk, insert
 from recon_pipeline.store.backfill.read_ahead import ahead
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
@@ -152,7 +153,7 @@ def _classified(
     with database.connection() as connection:
         for piece in pieces:
             with begin(connection):
-                classified = classifier.classified(connection, piece.readings)
+                classified = classifier.classified(connection, piece)
             yield Chunk.of(first_ordinal, piece, classified)
             first_ordinal += len(classified)
 

@@ -1,0 +1,20 @@
+-- The periods that the log gave to events which it has already, of those that are asked for by their request ids.
+-- Invariant: of several with one request id the first to arrive tells, as in insert_staged_events; one of another customer or usage type is another event.
+-- Index: the unique key on request ids, or an index on request_id; one look for each event, ordered as in insert_staged_events.
+-- Binds: customers text[], gateway_names text[], request_ids text[], usage_types text[]
+select asked.ordinal, event.period_start, event.period_end
+from unnest(
+    cast(:gateway_names as text[]), cast(:customers as text[]), cast(:usage_types as text[]), cast(:request_ids as text[])
+) with ordinality as asked (gateway_name, gateway_customer_id, usage_type, request_id, ordinal)
+cross join lateral (
+    select gateway_customer_id, usage_type, period_start, period_end
+    from billing_usage_events as event
+    where event.gateway_name = asked.gateway_name and event.request_id = asked.request_id
+    order by (event.created_at, event.id)
+    limit 1
+) as event
+where event.gateway_customer_id = asked.gateway_customer_id
+    and event.usage_type = asked.usage_type
+    and event.period_start < event.period_end
+    and event.period_start >= '0001-01-02Z'
+    and event.period_end < '9999-01-01Z'
