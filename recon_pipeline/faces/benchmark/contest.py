@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from sqlalchemy import TextClause
 
 from recon_pipeline.faces.benchmark.product import LAST_MONTH, Product, Timing
 from recon_pipeline.faces.benchmark.scratch import execute_outside_transaction
@@ -15,6 +16,9 @@ from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.store.postgres.database import WORK_MEM, BillingDatabase
 from recon_pipeline.store.postgres.statements import labelled
 
+_DRIFT_EVERY_COUNTER = labelled(
+    "drift_every_counter", "update billing_usage_counters set usage_count = usage_count + 1"
+)
 _SET_WORK_MEM = labelled("set_work_mem", "select set_config('work_mem', :work_mem, true)")
 
 GROUP_BY = "GROUP BY alone"
@@ -73,8 +77,10 @@ class Contest:
         self.by_hand(FULL_JOIN, "full_join")
         self.by_hand(FULL_JOIN_TUNED, "full_join", work_mem=WORK_MEM)
         self.seed += 1
-        self._prepare("record", keys=TICK_EVENTS, seed=self.seed, last_start=LAST_MONTH.start, name="recording events")
-        self._prepare("drift_some", keys=TICK_DRIFTED, seed=self.seed, name="making counters drift")
+        self._prepare(
+            statement("record"), keys=TICK_EVENTS, seed=self.seed, last_start=LAST_MONTH.start, name="recording events"
+        )
+        self._prepare(statement("drift_some"), keys=TICK_DRIFTED, seed=self.seed, name="making counters drift")
         seen = self.product(TICK, self.contestant.tick).process_seconds
         self.times[TICK_PROCESS].append(seen)
         self.pool.submit(self.contestant.tick).result()  # the repairs themselves were changes, which this one verifies
@@ -83,7 +89,7 @@ class Contest:
     def burst(self, keys: int) -> None:
         """One turn of a burst: ten new events for each of so many keys."""
         self.seed += 1
-        self._prepare("burst", keys=keys, seed=self.seed, name="writing a burst")
+        self._prepare(statement("burst"), keys=keys, seed=self.seed, name="writing a burst")
         self.burst_events = self.product(BURST, self.contestant.advance).count
 
     def write(self) -> None:
@@ -113,13 +119,13 @@ class Contest:
         return timing
 
     def _drift(self) -> None:
-        self._prepare("drift_every_counter", name="making every counter drift")
+        self._prepare(_DRIFT_EVERY_COUNTER, name="making every counter drift")
         # Every contestant finds the table as vacuum leaves it, not as the one before it did.
         execute_outside_transaction(self.database, "vacuum analyze billing_usage_counters")
 
-    def _prepare(self, statement_name: str, *, name: str, **parameters: Any) -> None:
+    def _prepare(self, prepares: TextClause, *, name: str, **parameters: Any) -> None:
         with self._turn(name), self.database.connection() as connection, connection.begin():
-            connection.execute(statement(statement_name), parameters)
+            connection.execute(prepares, parameters)
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[None]:

@@ -31,9 +31,10 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.benchmark.product import peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import BackfillReport, Bar, Measurement, show_backfill
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
-from recon_pipeline.faces.benchmark.statements import source, statement
+from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.store.log.tables import describe_server
 from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.statements import with_name
 
 BY_HAND, BY_HAND_AGAIN = "by hand, new rows", "by hand, duplicates"
 COMMAND, COMMAND_AGAIN = "recon backfill-events, new rows", "recon backfill-events, duplicates"
@@ -45,6 +46,10 @@ _MONTHS = 6
 _BLOCK_BYTES = 2**20
 _POLL_SECONDS = 0.02
 _COMMAND = "from recon_pipeline.faces.cli import main; main()"
+# An export of the source's audit log, and how one takes it in by hand.
+_EXPORT_LATE_EVENTS = with_name("export_late_events", "copy pg_temp.late_event to stdout (format csv, header)")
+_COPY_LATE_EVENTS = with_name("copy_late_events", "copy pg_temp.late_event from stdin (format csv, header)")
+
 _DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
 
@@ -142,7 +147,7 @@ def _export(
         connection.execute(statement("create_late_events"))
         made_up = {"rows": rows, "customers": customers, "seed": seed, "first_start": first.start}
         connection.execute(statement("fill_late_events"), made_up)
-        with _cursor(connection) as cursor, cursor.copy(source("export_late_events")) as copy:
+        with _cursor(connection) as cursor, cursor.copy(_EXPORT_LATE_EVENTS) as copy:
             export.csv.write_bytes(b"")
             with export.csv.open("ab") as file:
                 file.writelines(copy)
@@ -162,7 +167,7 @@ def _insert_by_hand(database: BillingDatabase, csv: Path, expected: int) -> floa
         with (
             csv.open("rb") as file,
             _cursor(connection) as cursor,
-            cursor.copy(source("copy_late_events")) as copy,
+            cursor.copy(_COPY_LATE_EVENTS) as copy,
         ):
             while block := file.read(_BLOCK_BYTES):
                 copy.write(block)

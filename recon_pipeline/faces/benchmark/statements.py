@@ -8,8 +8,3 @@ from recon_pipeline.store.postgres import statements
 def statement(name: str) -> TextClause:
     """The statement `<name>.sql`."""
     return statements.statement(name, package=__package__ or "")
-
-
-def source(name: str) -> str:
-    """Its text, for COPY."""
-    return statements.with_name(name, statements.source(name, __package__ or ""))
