@@ -58,7 +58,7 @@ class Alerting:
     """What the environment says of alerts; read apart from the rest, so that a typo in an address stops no repair.
 
     Attributes:
-        targets: Who is told when something fails.
+        targets: Who gets a message when something fails.
         ui_url: Where people reach Dagster's UI, without a slash at its end; '' if that is not known.
     """
 
@@ -169,7 +169,7 @@ def known_months(environ: Mapping[str, str] = os.environ) -> tuple[BillingMonth,
 
 
 def _require_text(environ: Mapping[str, str]) -> None:
-    """Refuse bytes that are no UTF-8: Postgres could not be told them, and no message could show them."""
+    """Refuse bytes that are no UTF-8: Postgres could not take them, and no message could show them."""
     for name, value in environ.items():
         if name == "DATABASE_URL" or name.startswith("RECON_"):
             try:

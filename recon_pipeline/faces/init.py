@@ -11,7 +11,7 @@ from recon_pipeline.store.log.ingest_xid import Need
 from recon_pipeline.store.log.shape import REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import EVENTS, Server, Table, describe_server, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
-from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, sqlstate
+from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, sqlstate
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import as_written
 from recon_pipeline.store.records import migrate
@@ -62,7 +62,7 @@ def prepare(
         try:
             changed = migrate.upgrade(connection, with_billing_tables=with_billing_tables)
         except DBAPIError as error:
-            if sqlstate(error) not in LOCK_NOT_HAD:
+            if sqlstate(error) not in LOCK_CONFLICTS:
                 raise
             raise ReconError(
                 f"A lock in {database.name} was held by another session in each of {migrate.LOCK_ATTEMPTS} attempts.",
@@ -100,7 +100,7 @@ def _prepare_log(
         except DBAPIError as error:
             if sqlstate(error) == _MAY_NOT:
                 return _for_the_owner(connection, server, events, is_unique=is_unique, on_step=on_step)
-            if sqlstate(error) not in LOCK_NOT_HAD:
+            if sqlstate(error) not in LOCK_CONFLICTS:
                 raise
             raise ReconError(
                 f"A lock on {events.name} was held by another session in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",

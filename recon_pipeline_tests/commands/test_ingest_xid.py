@@ -239,7 +239,7 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(
             writer.connection.rollback()
             return True
 
-        monkeypatch.setattr(ingest_xid, "is_lock_not_had", give_back)  # asked after the first attempt failed
+        monkeypatch.setattr(ingest_xid, "is_lock_conflict", give_back)  # asked after the first attempt failed
         output = recon("init")
     assert output.exit_code == 0, output.said
     assert is_incremental()

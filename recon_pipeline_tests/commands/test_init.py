@@ -168,7 +168,7 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(make_billing: MakeBilli
             return True
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(migrate, "is_lock_not_had", give_back)  # asked after the first attempt failed
+            patch.setattr(migrate, "is_lock_conflict", give_back)  # asked after the first attempt failed
             output = recon("init")
     assert output.exit_code == 0, output.said
 

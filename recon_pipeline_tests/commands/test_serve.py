@@ -182,7 +182,7 @@ def test_a_live_process_says_so_while_everything_else_waits_for_the_database(ser
         alive = [serve.second.get("/healthz").status for _ in range(3)]
         others = {future.result().status for future in waiting}
     assert alive == [200, 200, 200]
-    assert others == {503}, "a lock that is not had is given up"
+    assert others == {503}, "a run that cannot get the lock is refused"
 
 
 @pytest.mark.parametrize(

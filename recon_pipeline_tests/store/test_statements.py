@@ -144,11 +144,11 @@ def test_a_statement_is_composed_once() -> None:
 
 
 def test_the_first_sentence_of_a_header_is_its_summary() -> None:
-    told = parse(
+    parsed = parse(
         "x", "-- Takes one, e.g. the\n-- first. And more.\n-- Index: none.\n-- Binds: a text, b text[]\nselect"
     )
-    assert told.summary == "Takes one, e.g. the first."
-    assert told.binds == {"a": "text", "b": "text[]"}
+    assert parsed.summary == "Takes one, e.g. the first."
+    assert parsed.binds == {"a": "text", "b": "text[]"}
 
 
 def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:

@@ -24,7 +24,7 @@ from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, staged_lines
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
 from recon_pipeline.store.postgres.database import begin, look_up_each_by_index
-from recon_pipeline.store.postgres.errors import is_lock_not_had, sqlstate
+from recon_pipeline.store.postgres.errors import is_lock_conflict, sqlstate
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Has deferred constraints of the log checked where its rows are inserted, so that each row's refusal is known.
@@ -91,10 +91,10 @@ def insert(connection: Connection, batch_id: str, chunk: Chunk) -> Tally:
         chunk: What to insert.
 
     Raises:
-        DBAPIError: A lock was not had in `LOCK_ATTEMPTS` attempts, or no row is what is wrong; nothing was inserted.
+        DBAPIError: A lock was not free in `LOCK_ATTEMPTS` attempts, or no row is what is wrong; nothing was inserted.
     """
     attempts = Retrying(
-        retry=retry_if_exception(is_lock_not_had),
+        retry=retry_if_exception(is_lock_conflict),
         stop=stop_after_attempt(LOCK_ATTEMPTS),
         wait=wait_random_exponential(multiplier=0.1, max=3),
         reraise=True,
@@ -138,8 +138,8 @@ def _keep_outcomes(connection: Connection, batch_id: str, chunk: Chunk, counted:
         for row in connection.execute(statement("staged_events_not_taken")):
             index = int(row.ordinal) - chunk.first_ordinal
             if row.outcome == "conflict":
-                told = _STAYS_AS_IT_WAS.format(", ".join(row.differing))
-                refused.append(_not_taken(batch_id, chunk, index, "conflict", (told,), row.stays))
+                reason = _STAYS_AS_IT_WAS.format(", ".join(row.differing))
+                refused.append(_not_taken(batch_id, chunk, index, "conflict", (reason,), row.stays))
             else:
                 reasons = (f"the log refused it: {row.refusal}" if row.refusal else _REFUSED_SILENTLY,)
                 refused.append(_not_taken(batch_id, chunk, index, "rejected", reasons))

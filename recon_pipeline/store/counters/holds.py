@@ -1,6 +1,6 @@
 """Holds: customers whose counters are left alone for a while, in one billing month or in all of them.
 
-Invariant: when `hold` returns, no repair writes these keys any more (see `control`). A hold ends by the database's
+Invariant: when `hold` returns, no repair writes these keys any more (see `pause`). A hold ends by the database's
 clock or when it is released. A drifted key that a run left alone is an open key: every run looks at it again until it
 matches, so that the first one after the hold repairs it, however long ago it drifted.
 """

@@ -1,8 +1,8 @@
 """The pause of repairs: detection and checks go on, no counter is changed.
 
-Invariant: when `pause` returns, no repair writes any more. It commits the pause and then waits for the chunks that
-are at work. A chunk takes a shared lock and reads the pause in the statement after that: so either the pause waits for
-the chunk, or the chunk sees the pause. The newest row of `recon.control` says what is so; a pause ends by the
+Invariant: when `pause_repairs` returns, no repair writes any more. It commits the pause and then waits for the chunks
+that are at work. A chunk takes a shared lock and reads the pause in the statement after that: so either the pause waits
+for the chunk, or the chunk sees the pause. The newest row of `recon.control` says what is so; a pause ends by the
 database's clock.
 """
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import begin, limit_waits, look_up_by_index
-from recon_pipeline.store.postgres.errors import is_lock_not_had
+from recon_pipeline.store.postgres.errors import is_lock_conflict
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # One change of pauses and holds at a time.
@@ -135,7 +135,7 @@ def await_chunks(connection: Connection, *, done: str) -> None:
         with begin(connection, lock_timeout_ms=CHUNKS_END_MS):
             connection.execute(AWAIT_CHUNKS)
     except DBAPIError as error:
-        if not is_lock_not_had(error):
+        if not is_lock_conflict(error):
             raise
         raise ReconError(
             f"A repair that was at work before has not ended within {CHUNKS_END_MS // 1000} s.",

@@ -20,7 +20,13 @@ from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, QUERY_CANCELED, first_line, is_connection_lost, sqlstate
+from recon_pipeline.store.postgres.errors import (
+    LOCK_CONFLICTS,
+    QUERY_CANCELED,
+    first_line,
+    is_connection_lost,
+    sqlstate,
+)
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.aggregates import is_ours_to_write
@@ -112,7 +118,7 @@ class Repairer:
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
-            is_locked = sqlstate(error) in LOCK_NOT_HAD
+            is_locked = sqlstate(error) in LOCK_CONFLICTS
             if is_locked:
                 self.waited_seconds += self.clock() - began
             if len(ordinals) > 1:
@@ -222,7 +228,7 @@ class Repairer:
 
     def _mark(self, ordinal: int, error: DBAPIError) -> None:
         """Record why Postgres refused one key."""
-        outcome = "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed"
+        outcome = "deferred" if sqlstate(error) in LOCK_CONFLICTS else "failed"
         self._mark_outcome(ordinal, outcome, _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error))
 
     def _mark_outcome(self, ordinal: int, outcome: str, reason: str) -> None:

@@ -27,14 +27,14 @@ from recon_pipeline.store.counters.repairer import (
 )
 from recon_pipeline.store.counters.undoable import Undo, require_lasting, undoable
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.errors import LOCK_NOT_HAD, first_line, is_connection_lost, sqlstate
+from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 # The record of repairs that were taken back in a run.
 # Binds: run_id text
 _READ_UNDO = labelled("read_undo", "select * from recon.undo where run_id = :run_id")
-# One row of the ledger as a person is told of it.
+# One row of the ledger as a person reads it.
 # Binds: id bigint
 _DESCRIBE_REPAIR = labelled(
     "describe_repair",
@@ -192,7 +192,7 @@ class _Undoer:
             if is_connection_lost(error):
                 raise
             self._refused(
-                repair_id, "deferred" if sqlstate(error) in LOCK_NOT_HAD else "failed", error=first_line(error)
+                repair_id, "deferred" if sqlstate(error) in LOCK_CONFLICTS else "failed", error=first_line(error)
             )
             return
         if rows:

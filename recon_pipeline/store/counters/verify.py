@@ -41,7 +41,7 @@ class Verified:
 
     Attributes:
         usage: Which.
-        events_below: The verifying snapshot saw all events of transactions below it; None where they cannot be told.
+        events_below: The verifying snapshot saw all events of transactions below it; None where that is unknown.
         counters_below: Row versions of counters of transactions below it were looked at.
         seen_below: What transactions below it wrote was seen.
         mismatches: The open keys, at most `MOST_KEYS`.

@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.errors import is_lock_not_had
+from recon_pipeline.store.postgres.errors import is_lock_conflict
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Lets one preparation of a database in at a time.
@@ -29,7 +29,7 @@ _LIFT_TIME_LIMITS = labelled("lift_time_limits", "set lock_timeout = 0; set stat
 _RESET_TIME_LIMITS = labelled("reset_time_limits", "reset lock_timeout; reset statement_timeout")
 
 LOCK_TIMEOUT_MS = 500
-"""How long a step may wait for its lock: everybody who comes after it waits behind it."""
+"""How long a step may wait for its lock: every later session waits behind it."""
 
 LONG_LOCK_TIMEOUT_MS = 1_500
 """Every fifth attempt waits longer than `deadlock_timeout` (1 s), when Postgres cancels an autovacuum in the way."""
@@ -148,7 +148,7 @@ class _Installation:
     def run(self) -> tuple[Lack, ...]:
         while True:
             attempts = Retrying(
-                retry=retry_if_exception(is_lock_not_had),
+                retry=retry_if_exception(is_lock_conflict),
                 stop=stop_after_attempt(LOCK_ATTEMPTS),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
                 reraise=True,

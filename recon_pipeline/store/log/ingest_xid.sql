@@ -1,6 +1,6 @@
 -- Lets runs read what is new in the log instead of all of it (`recon init` does the same, and looks at how your log is made).
 -- Invariant: rewrites nothing; each lock is waited for briefly, and the index is built while the application writes. Run it as the owner of
--- the table, outside a transaction; where a lock is not had in time, run this part again.
+-- the table, outside a transaction; if a lock is not free in time, run this part again.
 -- A log that is partitioned, or without a unique key on request ids, needs more: recon init then says what, and recon doctor what is lacking.
 set lock_timeout = '2s';
 alter table billing_usage_events add column if not exists ingest_xid xid8;

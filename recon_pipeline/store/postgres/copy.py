@@ -1,4 +1,4 @@
-"""COPY, which neither SQLAlchemy nor a bound parameter can do; what the driver reports is told like everything else."""
+"""COPY, which neither SQLAlchemy nor a bound parameter can do; the driver's errors are raised as SQLAlchemy's."""
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager

@@ -20,7 +20,7 @@ from recon_pipeline import embedded_postgres
 from recon_pipeline.core.database_url import for_psycopg, redacted
 from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, sqlstate, told
+from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, reporting_driver_errors, sqlstate
 from recon_pipeline.store.postgres.schema_version import installed_version, is_known_to_be_ours, require_version
 from recon_pipeline.store.postgres.statements import statement
 
@@ -91,7 +91,7 @@ class BillingDatabase:
             SchemaVersionError: Schema `recon` is of another version, or missing.
             ReconError: In the three parts that a person needs, for whatever the driver reports.
         """
-        with told(self.name), self.engine.connect() as connection:
+        with reporting_driver_errors(self.name), self.engine.connect() as connection:
             if not any_schema_version and not is_known_to_be_ours(connection):
                 with begin(connection):
                     installed = installed_version(connection)

@@ -17,7 +17,7 @@ QUERY_CANCELED = "57014"
 SESSION_WAS_IDLE = "25P03"
 """idle_in_transaction_session_timeout: the server ended a session whose process did not go on in time."""
 
-LOCK_NOT_HAD = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
+LOCK_CONFLICTS = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
 """lock_not_available, deadlock_detected, serialization_failure: somebody else holds the row, or just changed it."""
 
 _CONNECTION_STATES = ("08", "57P0", "53300")
@@ -37,9 +37,9 @@ def is_connection_lost(error: DBAPIError) -> bool:
     return error.connection_invalidated or state == SESSION_WAS_IDLE or state.startswith(_CONNECTION_STATES)
 
 
-def is_lock_not_had(error: BaseException) -> bool:
+def is_lock_conflict(error: BaseException) -> bool:
     """Whether somebody else was in the way, so that trying again may help."""
-    return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_NOT_HAD
+    return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_CONFLICTS
 
 
 def first_line(error: DBAPIError) -> str:
@@ -92,7 +92,7 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
             changed=_WORKED_SO_FAR,
             fix="Run `recon init` for tables of schema recon, and `recon doctor` for the application's own.",
         )
-    if state in LOCK_NOT_HAD or state == "57014":
+    if state in LOCK_CONFLICTS or state == QUERY_CANCELED:
         return StatementFailedError(
             f"A lock or a time limit was not met in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
@@ -114,7 +114,7 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
 
 
 @contextmanager
-def told(database: str) -> Generator[None]:
+def reporting_driver_errors(database: str) -> Generator[None]:
     """Raise driver errors from the block as errors that a person reads."""
     try:
         yield

@@ -49,7 +49,7 @@ def parse(name: str, written: str) -> Header:
     Raises:
         StatementError: A declaration cannot be read, or says the same twice.
     """
-    told: list[str] = []
+    sentences: list[str] = []
     declared: dict[str, list[str]] = {"Uses": [], "Binds": [], "After": [], "Invariant": [], "Index": []}
     for line in written.splitlines():
         if not line.startswith("--"):
@@ -58,8 +58,8 @@ def parse(name: str, written: str) -> Header:
         if declaration is not None:
             declared[declaration[1]] += [one.strip(" .") for one in declaration[2].split(",")]
         elif not any(declared.values()):
-            told.append(line.removeprefix("--").strip())
-    text = " ".join(told)
+            sentences.append(line.removeprefix("--").strip())
+    text = " ".join(sentences)
     sentence = _SENTENCE.match(text)
     return Header(
         summary=sentence[0] if sentence else text,

@@ -42,7 +42,7 @@ _WATCH_ALERTS = labelled(
     """,
 )
 # How far was noticed, locked until the transaction ends.
-# Invariant: two that notice do so one after the other, so that nothing is told twice.
+# Invariant: two that notice do so one after the other, so that no message is written twice.
 _LOCK_ALERT_WATCH = labelled(
     "lock_alert_watch",
     """
@@ -108,7 +108,7 @@ def notice(
     Args:
         connection: In a transaction, which holds all of it or nothing.
         ended: In the order in which they ended; those that were noticed before are left out here.
-        targets: Who is to be told.
+        targets: Who gets the messages.
         database: Its name for people.
         overview: Where to look in the UI, or ''.
     """
@@ -128,10 +128,10 @@ def notice(
     until = max((run.ended_at for run in ended), default=watch.runs_noticed_until)
     connection.execute(_NOTE_ALERT_WATCH, {"runs_noticed_until": until, "is_paused": is_paused})
     connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
-    told = messages(_take_in(connection, seen, at=watch.now), database=database)
-    for message in told:
+    written = messages(_take_in(connection, seen, at=watch.now), database=database)
+    for message in written:
         put_in_outbox(connection, message, targets)
-    return told
+    return written
 
 
 def alarms(connection: Connection) -> tuple[Alarm, ...]:

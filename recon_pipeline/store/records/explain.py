@@ -74,7 +74,7 @@ class Limit:
     """How much the customer may use in the period.
 
     Attributes:
-        units: None for a usage type without limits, or where it cannot be told.
+        units: None for a usage type without limits, or where it is unknown.
         source: Where it comes from, for a person.
     """
 
@@ -225,10 +225,10 @@ def _limit(
     if not found:
         return Limit(quota.free, f"free: there is no subscription of {usage.gateway_name} for this customer")
     newest = found[0]
-    told = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
+    shown = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
     if newest.covers:
-        return Limit(quota.paid, f"paid: {told}")
-    return Limit(quota.free, f"free: no active or trialing subscription covers the period; the latest is {told}")
+        return Limit(quota.paid, f"paid: {shown}")
+    return Limit(quota.free, f"free: no active or trialing subscription covers the period; the latest is {shown}")
 
 
 def _rows(connection: Connection, name: str, parameters: Mapping[str, Any], made: type[_Row]) -> tuple[_Row, ...]:

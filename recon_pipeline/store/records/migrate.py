@@ -17,7 +17,7 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.log.ingest_xid import LOCK_MIGRATIONS
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.errors import is_lock_not_had
+from recon_pipeline.store.postgres.errors import is_lock_conflict
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import labelled, statement
 
@@ -52,7 +52,7 @@ def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> boo
         DBAPIError: A privilege is missing, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
     """
     attempts = Retrying(
-        retry=retry_if_exception(is_lock_not_had),
+        retry=retry_if_exception(is_lock_conflict),
         stop=stop_after_attempt(LOCK_ATTEMPTS),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         reraise=True,

@@ -24,7 +24,7 @@ _NOTE_DELIVERED = labelled(
     where alert_id = :alert_id and target = :target
     """,
 )
-# Whether a target is to be told something now: it has not got a message that is new, or whose wait is over.
+# Whether a target is due for a message now: it has not got a message that is new, or whose wait is over.
 # Binds: target text
 _IS_TARGET_DUE = labelled(
     "is_target_due",
@@ -37,7 +37,7 @@ _IS_TARGET_DUE = labelled(
     )
     """,
 )
-# Messages that were delivered to everybody, or to nobody since no target was set, and are old.
+# Messages that were delivered to every target, or had no target, and are old.
 # Binds: days integer
 _DELETE_OLD_ALERTS = labelled(
     "delete_old_alerts",
@@ -121,7 +121,7 @@ def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
 
 
 def is_due(connection: Connection, target: AlertTarget) -> bool:
-    """Whether the target is to be told something now, as opposed to left alone for a while."""
+    """Whether the target is due for a message now, as opposed to left alone for a while."""
     return connection.execute(_IS_TARGET_DUE, {"target": target.fingerprint}).scalar_one()
 
 
