@@ -13,10 +13,11 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.store.postgres.database import BillingDatabase
-from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.postgres.statements import labelled, statement, with_name
 
-COPY_REJECTED_EVENTS = (
-    "copy recon.rejected_event (batch_id, ordinal, kind, source, line, reasons, raw_row, stays) from stdin"
+COPY_REJECTED_EVENTS = with_name(
+    "copy_rejected_events",
+    "copy recon.rejected_event (batch_id, ordinal, kind, source, line, reasons, raw_row, stays) from stdin",
 )
 # Closes the record of a batch, with what went wrong if anything did.
 # Binds: batch_id uuid, error text, outcome text

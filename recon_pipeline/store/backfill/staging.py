@@ -5,13 +5,17 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from recon_pipeline.core.backfill.rows import Period, Reading
+from recon_pipeline.store.postgres.statements import with_name
 
-COPY_STAGED_EVENTS = """
-copy pg_temp.staged_event (
-    ordinal, id, gateway_name, gateway_customer_id, usage_type, request_id, metadata, quantity,
-    period_start, period_end, event_timestamp, is_first
-) from stdin
-"""
+COPY_STAGED_EVENTS = with_name(
+    "copy_staged_events",
+    """
+    copy pg_temp.staged_event (
+        ordinal, id, gateway_name, gateway_customer_id, usage_type, request_id, metadata, quantity,
+        period_start, period_end, event_timestamp, is_first
+    ) from stdin
+    """,
+)
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 

@@ -22,7 +22,7 @@ from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, reporting_driver_errors, sqlstate
 from recon_pipeline.store.postgres.schema_version import installed_version, is_known_to_be_ours, require_version
-from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.postgres.statements import statement, with_name
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
@@ -212,7 +212,7 @@ def sum_by_hash(connection: Connection) -> None:
 
 def _lock(connection: Connection, tables: Sequence[str]) -> None:
     try:
-        connection.exec_driver_sql(f"lock table {', '.join(tables)} in access share mode")
+        connection.exec_driver_sql(with_name("lock_tables", f"lock table {', '.join(tables)} in access share mode"))
     except DBAPIError as error:
         if sqlstate(error) != LOCK_TIMED_OUT:
             raise
