@@ -1,7 +1,7 @@
 -- Sums the events of keys whose counters this transaction has locked, sets the counters that differ, and accounts for it.
 -- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the locked counter, and no
 -- counter in it can change. What is written is what the log's own rows add up to in this statement, whatever the comparison or the
--- aggregates said. Counter, ledger row and outcome commit together or not at all. Of a repaired key the ledger tells; an outcome is
+-- aggregates said. Counter, ledger row and outcome commit together or not at all. A repaired key is in the ledger; an outcome is
 -- written only for one that was not.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
 -- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.
@@ -17,15 +17,15 @@ with locked as materialized (
         counter.usage_count,
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
         counter.xmin = pg_current_xact_id()::xid as created
-    from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as had (ordinal, counter_id)
+    from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as given (ordinal, counter_id)
     -- Limit 1, of what there is once: a row for each key is then expected whatever the statistics say, which are of other runs.
     cross join lateral (
-        select * from recon.counter_drift where run_id = :run_id and ordinal = had.ordinal limit 1
+        select * from recon.counter_drift where run_id = :run_id and ordinal = given.ordinal limit 1
     ) as drift
     cross join lateral (
         select id, usage_count, xmin
         from billing_usage_counters
-        where id = had.counter_id
+        where id = given.counter_id
             and (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
             = (drift.gateway_name, drift.usage_type, drift.gateway_customer_id, drift.period_start, drift.period_end)
         limit 1

@@ -156,7 +156,7 @@ class _Undoer:
     sample: list[NotUndone]
 
     def run(self) -> None:
-        """Every repair once; those that could not be had at the first go one by one at the end."""
+        """Every repair once; those that were locked are tried one by one at the end."""
         before, later = _BEYOND_EVERY_ID, list[int]()
         while True:
             with begin(self.connection):
@@ -213,12 +213,12 @@ class _Undoer:
         locked = self.connection.execute(lock, {"ids": list(ids)}).all()
         if not locked:
             return ()
-        had = {
+        parameters = {
             "run_id": self.undo.run_id,
             "ids": [row.repair_id for row in locked],
             "counter_ids": [row.counter_id for row in locked],
         }
-        return self.connection.execute(statement("undo_locked_repairs"), had).all()
+        return self.connection.execute(statement("undo_locked_repairs"), parameters).all()
 
     def _note(self, rows: Sequence[Any]) -> None:
         """Count outcomes that are committed."""

@@ -10,10 +10,10 @@ with locked as materialized (
         counter.id as counter_id,
         counter.usage_count,
         exists (select from recon.counter_repair as undo where undo.undoes = repair.id) as is_undone
-    from unnest(cast(:ids as bigint[]), cast(:counter_ids as uuid[])) as had (repair_id, counter_id)
-    join recon.counter_repair as repair on repair.id = had.repair_id
+    from unnest(cast(:ids as bigint[]), cast(:counter_ids as uuid[])) as given (repair_id, counter_id)
+    join recon.counter_repair as repair on repair.id = given.repair_id
     join billing_usage_counters as counter
-        on counter.id = had.counter_id
+        on counter.id = given.counter_id
         and (counter.gateway_name, counter.usage_type, counter.gateway_customer_id, counter.period_start, counter.period_end)
         = (repair.gateway_name, repair.usage_type, repair.gateway_customer_id, repair.period_start, repair.period_end)
 ),

@@ -132,7 +132,7 @@ def install(
         What is still lacking, since it is not ours to decide or has no fix.
 
     Raises:
-        DBAPIError: Our role may not alter the log, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
+        DBAPIError: Our role may not alter the log, or a lock was not free in `LOCK_ATTEMPTS` attempts.
         ReconError: A statement ran and did not help.
     """
     return _Installation(connection, request_id_is_unique, on_step, Counter()).run()

@@ -49,7 +49,7 @@ def upgrade(connection: Connection, *, with_billing_tables: bool = False) -> boo
 
     Raises:
         ReconError: Schema `recon` is of a version that this code does not know, or only some billing tables are there.
-        DBAPIError: A privilege is missing, or a lock could not be had in `LOCK_ATTEMPTS` attempts.
+        DBAPIError: A privilege is missing, or a lock was not free in `LOCK_ATTEMPTS` attempts.
     """
     attempts = Retrying(
         retry=retry_if_exception(is_lock_conflict),
