@@ -16,11 +16,12 @@ from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.core.quotas import Quota, parse_quotas
+from recon_pipeline.core.quotas import Quota, parse_paid_statuses, parse_quotas
 from recon_pipeline.core.scope import MeteredUsage, parse_scope
 
 DEFAULT_SCOPE = "stripe:remote_commands"
 DEFAULT_QUOTAS = '{"remote_commands": {"free": 50, "paid": 10000}}'
+DEFAULT_PAID_STATUSES = "active,trialing"
 DEFAULT_START_PERIOD = "2025-01"
 _OLDEST_MONTH = BillingMonth(1970, 1)
 RECENT_DAYS = 35
@@ -42,6 +43,7 @@ class Settings:
         start_period: Earlier periods are never touched.
         settle_seconds: Longest time an event may be visible before its increment, in seconds.
         quotas: Limits by usage type; a type without an entry has no limit.
+        paid_statuses: With which a subscription gives its customer the paid limit.
         budgets: The largest repair that needs no approval.
     """
 
@@ -50,6 +52,7 @@ class Settings:
     start_period: BillingMonth
     settle_seconds: int
     quotas: Mapping[str, Quota]
+    paid_statuses: tuple[str, ...]
     budgets: Budgets
 
 
@@ -80,6 +83,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         start_period=read_start_period(environ),
         settle_seconds=_number(environ, "RECON_SETTLE_SECONDS", int, 0, 86_400),
         quotas=parse_quotas(environ.get("RECON_QUOTAS", DEFAULT_QUOTAS)),
+        paid_statuses=parse_paid_statuses(environ.get("RECON_PAID_STATUSES", DEFAULT_PAID_STATUSES)),
         budgets=Budgets(
             max_repairs=_number(environ, "RECON_MAX_REPAIRS", int, default.max_repairs, 2**63 - 1),
             max_repair_share=_number(environ, "RECON_MAX_REPAIR_SHARE", float, default.max_repair_share, 1),

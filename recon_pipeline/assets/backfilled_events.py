@@ -106,7 +106,7 @@ def backfilled_events(
     with reconciler.step(context) as step:
         order, pieces, shape = _prepared(step, config)
         if config.dry_run:
-            question = PlanQuestion(step.settings.scope, step.settings.quotas)
+            question = PlanQuestion(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
             batch, plan = load.look(step.database, order, shape, pieces, on_progress.get(), question)
             context.log_event(dg.AssetObservation(_KEY, metadata={**_figures(batch), **plan_metadata(plan)}))
             yield _adds_up(batch)

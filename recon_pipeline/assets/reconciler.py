@@ -177,6 +177,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
                 extent=Extent(settings.scope, first, last, tuple(self.customers) or None),
                 settle_seconds=settings.settle_seconds,
                 quotas=settings.quotas,
+                paid_statuses=settings.paid_statuses,
             ),
             full=self.full,
             while_paused=self.while_paused,

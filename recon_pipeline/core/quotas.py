@@ -1,7 +1,8 @@
 """Usage limits: how much of a usage type a customer may use in a period, subscribed or not.
 
 A repair that moves a counter across its limit blocks or unblocks a customer. Limits decide nothing else: not whether a
-counter is right. The database says which customers are subscribed.
+counter is right. The database says which customers are subscribed, and in which period now: of earlier periods it says
+nothing, so their limits are unknown.
 """
 
 import json
@@ -20,7 +21,7 @@ class Quota:
 
     Attributes:
         free: Without a subscription that covers the period.
-        paid: With an `active` or `trialing` subscription that covers it.
+        paid: With a subscription that covers it and has a paid status.
     """
 
     free: int
@@ -40,6 +41,21 @@ def parse_quotas(text: str) -> Mapping[str, Quota]:
     if not isinstance(given, dict):
         raise ConfigurationError("RECON_QUOTAS is not a JSON object.", fix=_EXAMPLE)
     return {usage_type: _quota(usage_type, limits) for usage_type, limits in cast("dict[str, Any]", given).items()}
+
+
+def parse_paid_statuses(text: str) -> tuple[str, ...]:
+    """Read `RECON_PAID_STATUSES`: the statuses of a subscription that is paid, `status,…`, as its row spells them.
+
+    Raises:
+        ConfigurationError: No status, one that is empty, or one that no column could hold.
+    """
+    statuses = tuple(dict.fromkeys(status.strip() for status in text.split(",")))
+    if not all(status and status.isprintable() for status in statuses):
+        raise ConfigurationError(
+            f"RECON_PAID_STATUSES is {text!r}, which is not a list of statuses of subscriptions.",
+            fix="Set it like RECON_PAID_STATUSES=active,trialing,past_due, or unset it for active,trialing.",
+        )
+    return statuses
 
 
 def _quota(usage_type: str, limits: Any) -> Quota:

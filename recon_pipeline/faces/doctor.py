@@ -34,9 +34,8 @@ def examine(settings: Settings, url: str) -> Iterator[Finding]:
     yield from _database(url)
     yield from _dagster()
     unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
-    yield passed(
-        "limits", f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope"
-    )
+    limited = f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope"
+    yield passed("limits", f"{limited}; a subscription is paid if its status is {' or '.join(settings.paid_statuses)}")
 
 
 def is_healthy(findings: Sequence[Finding]) -> bool:

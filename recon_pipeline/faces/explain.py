@@ -78,7 +78,10 @@ def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Ex
             asked_at=now(connection),
             database=database.name,
             keys=keys,
-            explanations=tuple(store.explain(connection, customer, key, tables, settings.quotas) for key in wanted),
+            explanations=tuple(
+                store.explain(connection, customer, key, tables, settings.quotas, settings.paid_statuses)
+                for key in wanted
+            ),
             holds=tuple(one for one in holds.open_holds(connection) if one.gateway_customer_id == customer),
             pause=read_pause(connection),
         )

@@ -19,9 +19,10 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
     sums, limit = one.sums, one.limit
     yield "counter", verdict(one)
     yield "event sum", f"{sums.usage_count:,} in {sums.event_count:,} events"
-    units = "none" if limit.units is None else f"{limit.units:,}"
-    yield "limit", f"{units} ({limit.source})"
-    if limit.units is not None:
+    if limit.units is None:
+        yield "limit", f"{'none' if limit.is_known else 'unknown'} ({limit.source})"
+    else:
+        yield "limit", f"{limit.units:,} ({limit.source})"
         yield "quota", _quota(one.key.usage_count or 0, limit.units)
     for crossing in one.crossings:
         reached = f"reached on {crossing.day:%Y-%m-%d}" if crossing.day else "not reached"

@@ -78,6 +78,7 @@ def values_of(
         "limits_known": quota is not None and (tables is None or tables.has_subscriptions),
         "limit_free": quota.free if quota else None,
         "limit_paid": quota.paid if quota else None,
+        "paid_statuses": list(settings.paid_statuses),
         "settle_seconds": settings.settle_seconds,
         "settled_below": None,
         "recent_days": RECENT_DAYS,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SCOPE = (MeteredUsage(GATEWAY, USAGE),)
 QUOTAS = {USAGE: Quota(free=50, paid=10_000)}
+PAID_STATUSES = ("active", "trialing")
 Hook = Callable[[], object]
 
 
@@ -128,11 +129,12 @@ def new_run(
     customers: tuple[str, ...] | None = None,
     settle_seconds: int = 0,
     quotas: Mapping[str, Quota] = QUOTAS,
+    paid_statuses: tuple[str, ...] = PAID_STATUSES,
     scope: tuple[MeteredUsage, ...] = SCOPE,
 ) -> Run:
     """A run over some months that has done nothing yet."""
     extent = Extent(scope, BillingMonth.parse(first), BillingMonth.parse(last), customers)
-    question = Reconciliation(str(uuid.uuid4()), extent, settle_seconds, quotas)
+    question = Reconciliation(str(uuid.uuid4()), extent, settle_seconds, quotas, paid_statuses)
     return Run(BillingDatabase(url), question)
 
 

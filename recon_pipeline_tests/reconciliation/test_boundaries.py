@@ -101,7 +101,6 @@ def test_a_subscription_that_covers_the_period_gives_the_paid_limit(billing: Bil
         ("ACTIVE", MAY),
         ("active", (MAY[0] + MICROSECOND, MAY[1])),
         ("active", (MAY[0], MAY[1] - MICROSECOND)),
-        ("active", (MAY[1], MAY[1] + timedelta(days=30))),
     ],
 )
 def test_any_other_subscription_leaves_the_free_limit(billing: Billing, status: str, period: Period) -> None:

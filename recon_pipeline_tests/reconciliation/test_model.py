@@ -88,6 +88,14 @@ def model_kind(counted: int | None, used: int | None) -> str | None:
     return "under" if counted < used else "over"
 
 
+def model_limit(key: Key, subscribed: set[Key]) -> int | None:
+    """How much the customer may use in the period; None where it ended before that of a subscription began."""
+    customer, period = key
+    if key in subscribed:
+        return PAID
+    return None if any(who == customer and current[0] >= period[1] for who, current in subscribed) else FREE
+
+
 def model_ledger(
     sums: Mapping[Key, int], counted: Mapping[Key, int], subscribed: set[Key]
 ) -> dict[Key, tuple[Any, ...]]:
@@ -97,7 +105,10 @@ def model_ledger(
         kind = model_kind(counted.get(key), sums.get(key))
         if kind:
             before, after = counted.get(key), sums.get(key, 0)
-            limit = PAID if key in subscribed else FREE
+            limit = model_limit(key, subscribed)
+            if limit is None:
+                rows[key] = (kind, before, after, None, None, None)
+                continue
             over, under = (before or 0) < limit <= after, after < limit <= (before or 0)
             rows[key] = (kind, before, after, limit, over, under)
     return rows
@@ -155,8 +166,8 @@ def test_comparison_and_repair_do_what_the_model_says(make_billing: MakeBilling)
         assert found == expected
         assert summary.drift_count == run.verify().mismatch_count == len(expected)
         assert summary.counters_scanned == len(counted)
-        assert summary.over_quota_transitions == sum(row[4] for row in expected.values())
-        assert summary.under_quota_transitions == sum(row[5] for row in expected.values())
+        assert summary.over_quota_transitions == sum(bool(row[4]) for row in expected.values())
+        assert summary.under_quota_transitions == sum(bool(row[5]) for row in expected.values())
         assert summary.usage_missed == sum(max(row[2] - (row[1] or 0), 0) for row in expected.values())
         assert summary.usage_excess == sum(max((row[1] or 0) - row[2], 0) for row in expected.values())
 

@@ -117,6 +117,7 @@ _CHANGED = f"{_TESTS}/test_changed_events.py::test"
 _HORIZON = f"{_TESTS}/test_horizon.py::test"
 _COMPARES = f"{_TESTS}/test_what_a_tick_compares.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
+_KNOWN_LIMITS = "recon_pipeline_tests/commands/test_known_limits.py::test"
 _HEAVY = f"{_TESTS}/test_heavy_keys.py::test"
 _PERIODS = "recon_pipeline.core.backfill.periods"
 _PERIODS_TESTS = "recon_pipeline_tests/backfill/test_periods.py::test"
@@ -291,6 +292,26 @@ MUTATIONS = (
         "a budget allows one more",
         (Patch(_BREACHES, "> allowed", "> allowed + 1"),),
         f"{_TESTS}/test_blast_radius.py::test_the_number_of_repairs_is_blocked_above_its_budget",
+    ),
+    Mutation(
+        "who has renewed since is taken for a customer without a subscription",
+        (
+            Patch(
+                "compare_counters", "when subscribed.is_paid is null then", "when subscribed.is_paid is not true then"
+            ),
+        ),
+        f"{_KNOWN_LIMITS}_replaying_a_month_before_renewals_claims_no_transition_and_is_not_blocked",
+    ),
+    Mutation(
+        "a subscription of a status that is not paid gives the paid limit",
+        (
+            Patch(
+                "subscribed_keys",
+                "subscription.status::text = any(:paid_statuses)",
+                "cardinality(cast(:paid_statuses as text[])) > 0",
+            ),
+        ),
+        f"{_KNOWN_LIMITS}_which_statuses_are_paid_is_a_setting",
     ),
     Mutation(
         "a poison key stops its chunk",

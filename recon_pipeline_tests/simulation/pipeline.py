@@ -28,7 +28,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres import statements
 from recon_pipeline.store.postgres.database import BillingDatabase
-from recon_pipeline_tests.reconciliation.product import QUOTAS, SCOPE
+from recon_pipeline_tests.reconciliation.product import PAID_STATUSES, QUOTAS, SCOPE
 
 COMMIT = "commit"
 _ASSETS = (usage_events, usage_aggregates, counter_drift)
@@ -176,6 +176,7 @@ def run(
         start_period=BillingMonth(2024, 1),
         settle_seconds=asked.settle_seconds,
         quotas=QUOTAS,
+        paid_statuses=PAID_STATUSES,
         budgets=asked.budgets,
     )
     context = SimpleNamespace(

@@ -16,10 +16,10 @@ import psutil
 from sqlalchemy import event
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.core.quotas import parse_quotas
+from recon_pipeline.core.quotas import parse_paid_statuses, parse_quotas
 from recon_pipeline.core.scope import Extent, parse_scope
 from recon_pipeline.faces.benchmark.statements import statement
-from recon_pipeline.settings import DEFAULT_QUOTAS, DEFAULT_SCOPE
+from recon_pipeline.settings import DEFAULT_PAID_STATUSES, DEFAULT_QUOTAS, DEFAULT_SCOPE
 from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
@@ -151,6 +151,7 @@ def reconciliation(run_id: str) -> Reconciliation:
         extent=Extent(parse_scope(DEFAULT_SCOPE), FIRST_MONTH, LAST_MONTH),
         settle_seconds=0,
         quotas=parse_quotas(DEFAULT_QUOTAS),
+        paid_statuses=parse_paid_statuses(DEFAULT_PAID_STATUSES),
     )
 
 

@@ -48,11 +48,13 @@ class PlanQuestion:
     Attributes:
         scope: The metered usages.
         quotas: Limits by usage type.
+        paid_statuses: With which a subscription gives its customer the paid limit.
         rows: The most customers of each kind.
     """
 
     scope: tuple[MeteredUsage, ...]
     quotas: Mapping[str, Quota]
+    paid_statuses: tuple[str, ...]
     rows: int = 100
 
 
@@ -149,7 +151,11 @@ class DryRun:
             quota = question.quotas.get(usage.usage_type)
             if quota is None or not self._tables.has_subscriptions:
                 continue
-            limits = {"limit_free": quota.free, "limit_paid": quota.paid}
+            limits = {
+                "limit_free": quota.free,
+                "limit_paid": quota.paid,
+                "paid_statuses": list(question.paid_statuses),
+            }
             rows = connection.execute(statement("over_quota_by_staged"), asked | limits).mappings().all()
             over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
             over_quota_count += rows[0]["total"] if rows else 0

@@ -1,8 +1,9 @@
 -- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
--- Invariant: a customer is subscribed as in subscribed_keys; asked only where there is a table billing_subscriptions.
+-- Invariant: limits are paid, free and unknown as in subscribed_keys, and an unknown one is not crossed; asked only where there is a table billing_subscriptions.
 -- Index: billing_subscriptions by customer, where there is one; what is planned is read as a whole; counters by their key.
 -- After: create_staged_events, plan_staged_events
--- Binds: gateway_name text, limit_free bigint, limit_paid bigint, rows bigint, usage_type text
+-- Binds: gateway_name text, limit_free bigint, limit_paid bigint, paid_statuses text[], rows bigint
+-- Binds: usage_type text
 with planned as materialized (
     select gateway_customer_id, period_start, period_end, sum(quantity) as units
     from pg_temp.planned_event
@@ -12,19 +13,31 @@ with planned as materialized (
 key as (
     select planned.*, coalesce(counter.usage_count, 0) as usage_count,
         case
-            when subscribed.gateway_customer_id is not null then cast(:limit_paid as bigint)
-            else cast(:limit_free as bigint)
+            when subscribed.is_paid then cast(:limit_paid as bigint)
+            when subscribed.is_paid is null then cast(:limit_free as bigint)
         end as usage_limit
     from planned
     left join (
-        select distinct planned.gateway_customer_id, planned.period_start, planned.period_end
+        select
+            planned.gateway_customer_id, planned.period_start, planned.period_end,
+            bool_or(
+                subscription.status::text = any(:paid_statuses)
+                and subscription.current_period_start <= planned.period_start
+                and subscription.current_period_end >= planned.period_end
+            ) is true as is_paid
         from planned
         join billing_subscriptions as subscription
             on subscription.gateway_customer_id = planned.gateway_customer_id
             and subscription.gateway_name = :gateway_name
-            and subscription.status::text in ('active', 'trialing')
-            and subscription.current_period_start <= planned.period_start
-            and subscription.current_period_end >= planned.period_end
+            and (
+                (
+                    subscription.status::text = any(:paid_statuses)
+                    and subscription.current_period_start <= planned.period_start
+                    and subscription.current_period_end >= planned.period_end
+                )
+                or (subscription.current_period_start >= planned.period_end and subscription.current_period_start <= now())
+            )
+        group by planned.gateway_customer_id, planned.period_start, planned.period_end
     ) as subscribed using (gateway_customer_id, period_start, period_end)
     left join billing_usage_counters as counter
         on counter.gateway_name = :gateway_name and counter.usage_type = :usage_type

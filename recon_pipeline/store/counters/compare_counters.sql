@@ -1,7 +1,7 @@
 -- Writes one row of recon.counter_drift for every key, of an extent or of those that are given, whose counter is not what the log says.
 -- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum of all visible events
 -- is in sync (with settle_seconds 0 both are the same number). Settled is what a transaction wrote that had ended long enough ago, by the
--- horizons that runs have taken. Ordinals number the keys in lock order.
+-- horizons that runs have taken. Ordinals number the keys in lock order. A limit that nobody knows is null, and then nothing is a transition.
 -- Index: as {events_of_extent_or_given} says, and the unique key of the counters.
 -- Uses: events_of_extent_or_given, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
 -- Binds: customers_given text[], gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean
@@ -65,8 +65,8 @@ select
     drifted.visible_sum,
     case
         when not :limits_known then null
-        when subscribed.gateway_customer_id is not null then cast(:limit_paid as bigint)
-        else cast(:limit_free as bigint)
+        when subscribed.is_paid then cast(:limit_paid as bigint)
+        when subscribed.is_paid is null then cast(:limit_free as bigint)
     end
 from drifted
 -- Subscribed keys are drifted ones, so this is a left join; but a full join never loops through all of the one for each of the other,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from recon_pipeline.core.quotas import Quota
-from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.core.scope import Extent
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import statement
 
@@ -76,10 +76,12 @@ class Limit:
     Attributes:
         units: None for a usage type without limits, or where it is unknown.
         source: Where it comes from, for a person.
+        is_known: Whether it is known which limit applies, if any.
     """
 
     units: int | None
     source: str
+    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,12 @@ def keys_of_customer(connection: Connection, customer: str, extent: Extent) -> t
 
 
 def explain(
-    connection: Connection, customer: str, key: Key, tables: BillingTables, quotas: Mapping[str, Quota]
+    connection: Connection,
+    customer: str,
+    key: Key,
+    tables: BillingTables,
+    quotas: Mapping[str, Quota],
+    paid_statuses: Sequence[str],
 ) -> Explanation:
     """Gather what is known of one key.
 
@@ -176,6 +183,7 @@ def explain(
         key: One of the customer's.
         tables: How the tables are shaped.
         quotas: Limits by usage type.
+        paid_statuses: With which a subscription is paid.
     """
     parameters = {
         "customer": customer,
@@ -184,6 +192,7 @@ def explain(
         "period_start": key.period_start,
         "period_end": key.period_end,
         "rows": ROWS_SHOWN,
+        "paid_statuses": list(paid_statuses),
         **tables.parameters,
     }
     found = connection.execute(statement("explain_usage", tables.parts), parameters | {"days": MOST_DAYS}).mappings()
@@ -197,7 +206,7 @@ def explain(
     return Explanation(
         key=key,
         sums=sums,
-        limit=_limit(connection, parameters, tables, quota, MeteredUsage(key.gateway_name, key.usage_type)),
+        limit=_limit(connection, parameters, tables, quota),
         crossings=tuple(Crossing(name, units, _crossed(days, units)) for name, units in limits.items()),
         days=days,
         producers=_made(usage["producer"], Producer),
@@ -210,25 +219,23 @@ def _crossed(days: Sequence[Day], units: int) -> date | None:
     return next((day.day for day in days if day.running_total >= units), None)
 
 
-def _limit(
-    connection: Connection,
-    parameters: Mapping[str, Any],
-    tables: BillingTables,
-    quota: Quota | None,
-    usage: MeteredUsage,
-) -> Limit:
+def _limit(connection: Connection, parameters: Mapping[str, Any], tables: BillingTables, quota: Quota | None) -> Limit:
     if quota is None:
-        return Limit(None, f"RECON_QUOTAS has no limit for {usage.usage_type}")
+        return Limit(None, f"RECON_QUOTAS has no limit for {parameters['usage_type']}")
     if not tables.has_subscriptions:
-        return Limit(None, "there is no table billing_subscriptions, so nobody can tell free from paid")
+        return Limit(None, "there is no table billing_subscriptions: nobody can tell free from paid", is_known=False)
     found = connection.execute(statement("explain_subscriptions"), parameters).all()
     if not found:
-        return Limit(quota.free, f"free: there is no subscription of {usage.gateway_name} for this customer")
+        return Limit(quota.free, f"free: there is no subscription of {parameters['gateway_name']} for this customer")
     newest = found[0]
     shown = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
     if newest.covers:
         return Limit(quota.paid, f"paid: {shown}")
-    return Limit(quota.free, f"free: no active or trialing subscription covers the period; the latest is {shown}")
+    if newest.began_later:
+        source = f"the period ended before the current one of {shown}, which says nothing of earlier ones"
+        return Limit(None, source, is_known=False)
+    paid = " or ".join(parameters["paid_statuses"])
+    return Limit(quota.free, f"free: no {paid} subscription covers the period; the latest is {shown}")
 
 
 def _rows(connection: Connection, name: str, parameters: Mapping[str, Any], made: type[_Row]) -> tuple[_Row, ...]:

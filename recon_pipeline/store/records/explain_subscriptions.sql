@@ -1,15 +1,18 @@
--- The subscriptions of one customer, those that cover a period first.
+-- The subscriptions of one customer: those that cover a period first, then those whose own period began when it was over.
+-- Invariant: the first of them gives the limit that subscribed_keys does.
 -- Index: billing_subscriptions by customer, where there is one.
--- Binds: customer text, gateway_name text, period_end timestamptz, period_start timestamptz, rows bigint
+-- Binds: customer text, gateway_name text, paid_statuses text[], period_end timestamptz, period_start timestamptz
+-- Binds: rows bigint
 select
     status::text as status,
     coalesce((current_period_start at time zone 'UTC')::date::text, 'no date') as first_day, -- as text, whatever its year
     coalesce((current_period_end at time zone 'UTC')::date::text, 'no date') as last_day,
-    status::text in ('active', 'trialing')
+    status::text = any(:paid_statuses)
         and current_period_start <= :period_start
-        and current_period_end >= :period_end as covers
+        and current_period_end >= :period_end as covers,
+    current_period_start >= :period_end and current_period_start <= now() as began_later
 from billing_subscriptions
 where gateway_customer_id = :customer
     and gateway_name = :gateway_name
-order by covers desc nulls last, current_period_end desc nulls last
+order by covers desc nulls last, began_later desc nulls last, current_period_end desc nulls last
 limit :rows

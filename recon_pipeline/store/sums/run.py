@@ -24,12 +24,14 @@ class Reconciliation:
         extent: What is looked at.
         settle_seconds: Longest time an event may be visible before its increment, in seconds.
         quotas: Limits by usage type.
+        paid_statuses: With which a subscription gives its customer the paid limit.
     """
 
     run_id: str
     extent: Extent
     settle_seconds: int
     quotas: Mapping[str, Quota]
+    paid_statuses: tuple[str, ...]
 
     def parameters(self, usage: MeteredUsage, tables: BillingTables) -> dict[str, Any]:
         """The parameters for one metered usage of the extent."""
@@ -47,6 +49,7 @@ class Reconciliation:
             "limits_known": quota is not None and tables.has_subscriptions,
             "limit_free": quota.free if quota else None,
             "limit_paid": quota.paid if quota else None,
+            "paid_statuses": list(self.paid_statuses),
             "sample_rows": SAMPLE_ROWS,
             **tables.parameters,
         }
