@@ -107,7 +107,7 @@ def backfilled_events(
         order, pieces, shape = _prepared(step, config)
         if config.dry_run:
             question = PlanQuestion(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
-            batch, plan = load.look(step.database, order, shape, pieces, on_progress.get(), question)
+            batch, plan = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
             context.log_event(dg.AssetObservation(_KEY, metadata={**_figures(batch), **plan_metadata(plan)}))
             yield _adds_up(batch)
             yield _taken(batch, _not_taken(step, batch))

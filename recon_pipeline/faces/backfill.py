@@ -19,7 +19,7 @@ from recon_pipeline.store.backfill.load import OnProgress
 
 
 @dataclass(frozen=True)
-class Asked:
+class BackfillOptions:
     """The options of the command as given.
 
     Attributes:
@@ -39,29 +39,29 @@ class Asked:
     approve_reason: str | None
 
 
-def run_backfill(settings: Settings, asked: Asked) -> Backfilled:
-    """Insert what was asked, in one run.
+def run_backfill(settings: Settings, options: BackfillOptions) -> Backfilled:
+    """Insert what was asked for, in one run.
 
     Raises:
         ConfigurationError: A mapping, a month or a source that cannot be used.
         ReconError: A source or the database failed.
     """
-    mapping = _mapping(asked.mapping)
+    mapping = _mapping(options.mapping)
     first, current = known_months()
-    months = sorted(BillingMonth.parse(key) for key in asked.periods) or [first, current]
+    months = sorted(BillingMonth.parse(key) for key in options.periods) or [first, current]
     require_known(months, first=first, current=current)
     # Only now: wrong usage is reported before Dagster, which takes seconds to load.
     from recon_pipeline.faces.backfill_job import BackfillRequest, backfill
 
     request = BackfillRequest(
-        source=tuple(map(_absolute, asked.sources)),
+        source=tuple(map(_absolute, options.sources)),
         mapping=mapping,
-        periods=asked.periods,
-        dry_run=asked.dry_run,
+        periods=options.periods,
+        dry_run=options.dry_run,
         first=months[0],
         last=months[-1],
-        reconcile=not (asked.dry_run or asked.no_reconcile),
-        approve_reason=(asked.approve_reason or "").strip(),
+        reconcile=not (options.dry_run or options.no_reconcile),
+        approve_reason=(options.approve_reason or "").strip(),
     )
     with _progress_bar() as report_progress:
         return backfill(settings, request, report_progress)

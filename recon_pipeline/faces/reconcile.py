@@ -15,7 +15,7 @@ from recon_pipeline.store.sums import strategy
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReconcileOptions:
     """The options of the command as given.
 
     Attributes:
@@ -39,15 +39,15 @@ class Asked:
     approve_run: str | None
 
 
-def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
-    """Reconcile what was asked, one run for each contiguous range of months, in order.
+def run_reconcile(settings: Settings, options: ReconcileOptions) -> tuple[Reconciled, ...]:
+    """Reconcile what was asked for, one run for each contiguous range of months, in order.
 
     Raises:
         ConfigurationError: A period that does not exist or may not be touched.
         ReconError: A run that could not look at anything.
     """
     own_embedded_server(settings)
-    months = _months(settings, asked)
+    months = _months(settings, options)
     # Only now: wrong usage is reported before Dagster, which takes seconds to load.
     from recon_pipeline.faces.reconcile_job import Request, reconcile_each
 
@@ -55,26 +55,26 @@ def run_reconcile(settings: Settings, asked: Asked) -> tuple[Reconciled, ...]:
         Request(
             first,
             last,
-            asked.customers,
-            asked.dry_run,
-            asked.full,
-            asked.while_paused,
-            asked.approve_reason or "",
-            asked.approve_run or "",
+            options.customers,
+            options.dry_run,
+            options.full,
+            options.while_paused,
+            options.approve_reason or "",
+            options.approve_run or "",
         )
         for first, last in contiguous_ranges(months)
     ]
     return reconcile_each(settings, requests)
 
 
-def _months(settings: Settings, asked: Asked) -> tuple[BillingMonth, ...]:
-    if asked.periods and asked.every_period:
+def _months(settings: Settings, options: ReconcileOptions) -> tuple[BillingMonth, ...]:
+    if options.periods and options.every_period:
         raise ConfigurationError("--period and --all exclude each other.", fix="Give one of them.")
     first, current = known_months()
-    if asked.every_period:
+    if options.every_period:
         return months_between(first, current)
-    if asked.periods:
-        months = tuple(BillingMonth.parse(key) for key in asked.periods)
+    if options.periods:
+        months = tuple(BillingMonth.parse(key) for key in options.periods)
         require_known(months, first=first, current=current)
         return months
     return months_of_a_tick(settings)

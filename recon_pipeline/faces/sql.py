@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
-from recon_pipeline.faces.sql_values import Asked, argument, literal, values_of
+from recon_pipeline.faces.sql_values import SqlOptions, argument, literal, values_of
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.postgres.catalog import combinations, comment, declared_binds, header, names, room, statement
@@ -54,17 +54,17 @@ def alternatives(name: str) -> dict[str, tuple[str, ...]]:
     return {hole: tuple(parts) for hole, parts in found.items()}
 
 
-def require_plan(asked: Asked) -> None:
+def require_plan(options: SqlOptions) -> None:
     """Refuse a statement that Postgres makes no plan for.
 
     Raises:
         ConfigurationError: It is a script, a block or a definition.
     """
-    _require_known(asked.name)
-    if not has_plan(asked.name):
+    _require_known(options.name)
+    if not has_plan(options.name):
         raise ConfigurationError(
-            f"Postgres makes no plan for {asked.name}: it is a script, a block or a definition.",
-            fix=f"recon sql {asked.name} prints it.",
+            f"Postgres makes no plan for {options.name}: it is a script, a block or a definition.",
+            fix=f"recon sql {options.name} prints it.",
         )
 
 
@@ -73,7 +73,7 @@ def has_plan(name: str) -> bool:
     return _HAS_PLAN.match(statement(name, combinations(name)[0]).text) is not None
 
 
-def compose(settings: Settings, asked: Asked, tables: BillingTables | None = None) -> Printed:
+def compose(settings: Settings, options: SqlOptions, tables: BillingTables | None = None) -> Printed:
     """The statement with its parts and values.
 
     Args:
@@ -84,13 +84,13 @@ def compose(settings: Settings, asked: Asked, tables: BillingTables | None = Non
     Raises:
         ConfigurationError: There is no such statement, or no hole for a part that was given.
     """
-    _require_known(asked.name)
-    parts = _decided(asked, {**tables.parts, **tables.limit_parts} if tables is not None else {})
-    values = values_of(declared_binds(asked.name, parts), settings, asked, tables)
-    return Printed(asked.name, parts, values, statement(asked.name, parts).text)
+    _require_known(options.name)
+    parts = _decided(options, {**tables.parts, **tables.limit_parts} if tables is not None else {})
+    values = values_of(declared_binds(options.name, parts), settings, options, tables)
+    return Printed(options.name, parts, values, statement(options.name, parts).text)
 
 
-def explain(settings: Settings, asked: Asked) -> Printed:
+def explain(settings: Settings, options: SqlOptions) -> Printed:
     """The same as the tables of the billing database decide, with its plan.
 
     Raises:
@@ -99,7 +99,7 @@ def explain(settings: Settings, asked: Asked) -> Printed:
     with billing_database(settings).connection() as connection:
         with begin(connection):
             tables = require_trustworthy(connection)
-        printed = compose(settings, asked, tables)
+        printed = compose(settings, options, tables)
         return replace(printed, plan=plan(connection, printed))
 
 
@@ -194,21 +194,21 @@ def _uses(name: str) -> str:
     return " ".join(["", *(part for parts in header(name).uses.values() for part in parts)])
 
 
-def _decided(asked: Asked, of_tables: Mapping[str, str]) -> dict[str, str]:
+def _decided(options: SqlOptions, of_tables: Mapping[str, str]) -> dict[str, str]:
     """What fills each hole that several parts can fill: what was asked for, else the tables', else the first."""
-    ways = combinations(asked.name)
+    ways = combinations(options.name)
     there = {part for choices in ways for part in choices.values()}
-    for strategy in asked.strategies:
+    for strategy in options.strategies:
         if strategy not in there:
-            forms = "; ".join(f"{hole}: {', '.join(parts)}" for hole, parts in alternatives(asked.name).items())
+            forms = "; ".join(f"{hole}: {', '.join(parts)}" for hole, parts in alternatives(options.name).items())
             raise ConfigurationError(
-                f"--strategy {strategy} fills no hole of {asked.name}.",
-                fix=f"Give one of these: {forms}." if forms else f"Leave it out: {asked.name} has one form alone.",
+                f"--strategy {strategy} fills no hole of {options.name}.",
+                fix=f"Give one of these: {forms}." if forms else f"Leave it out: {options.name} has one form alone.",
             )
-    fitting = [choices for choices in ways if set(asked.strategies) <= set(choices.values())]
+    fitting = [choices for choices in ways if set(options.strategies) <= set(choices.values())]
     if not fitting:
         raise ConfigurationError(
-            f"{' and '.join(f'--strategy {one}' for one in asked.strategies)} do not go together in {asked.name}.",
+            f"{' and '.join(f'--strategy {one}' for one in options.strategies)} do not go together in {options.name}.",
             fix="Give one part for each hole.",
         )
     return min(fitting, key=lambda choices: sum(of_tables.get(hole, part) != part for hole, part in choices.items()))

@@ -27,7 +27,7 @@ _BY_TYPE: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class SqlOptions:
     """What was asked for.
 
     Attributes:
@@ -44,13 +44,13 @@ class Asked:
 
 
 def values_of(
-    binds: Mapping[str, str], settings: Settings, asked: Asked, tables: BillingTables | None
+    binds: Mapping[str, str], settings: Settings, options: SqlOptions, tables: BillingTables | None
 ) -> dict[str, Any]:
     """A value for each bind: what was asked for, what the settings say, else one that stands for its type."""
     usage = settings.scope[0]
     quota = settings.quotas.get(usage.usage_type)
-    month = asked.month or BillingMonth.containing(datetime.now(UTC))
-    customer = asked.customers[0] if asked.customers else ""
+    month = options.month or BillingMonth.containing(datetime.now(UTC))
+    customer = options.customers[0] if options.customers else ""
     known: dict[str, Any] = {
         "gateway_name": usage.gateway_name,
         "usage_type": usage.usage_type,
@@ -66,8 +66,8 @@ def values_of(
         "partitions": [month.key],
         "first_partition": month.key,
         "last_partition": month.key,
-        "every_customer": not asked.customers,
-        "customers": list(asked.customers),
+        "every_customer": not options.customers,
+        "customers": list(options.customers),
         "customer": customer,
         "gateway_customer_id": customer,
         "every_key": True,

@@ -22,7 +22,7 @@ from recon_pipeline.store.postgres.database import begin
 
 
 @dataclass(frozen=True)
-class Asked:
+class UndoOptions:
     """What a person asks to be taken back.
 
     Attributes:
@@ -53,7 +53,7 @@ class Undone:
     record: UndoRecord | None
 
 
-def undo(settings: Settings, asked: Asked) -> Undone:
+def undo(settings: Settings, options: UndoOptions) -> Undone:
     """Take back what was asked for, in one run.
 
     Raises:
@@ -61,9 +61,9 @@ def undo(settings: Settings, asked: Asked) -> Undone:
     """
     with billing_database(settings).connection() as connection:
         with begin(connection):
-            request = Undo("", find_run(connection, asked.run), asked.customers, asked.reason, user_name())
+            request = Undo("", find_run(connection, options.run), options.customers, options.reason, user_name())
             found = undoable(connection, request)
-        if asked.dry_run:
+        if options.dry_run:
             return Undone(request, found, None)
         require_lasting(found)
         with begin(connection):

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 from recon_pipeline.faces.cli import main as recon
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.simulation import pipeline
-from recon_pipeline_tests.simulation.pipeline import Asked
+from recon_pipeline_tests.simulation.pipeline import RunOptions
 
 _LOCKED = """
     select (select count(*) from billing_usage_counters) - (select count(*) from (
@@ -77,7 +77,7 @@ def main(url: str, what: str, run_id: str = "") -> None:
         said = result.output + repr(result.exception)
     else:
         database = BillingDatabase(url, keeps_connection=True)
-        ended = pipeline.run(database, Asked())
+        ended = pipeline.run(database, RunOptions())
         said = f"{ended.outcome} {ended.error}"
     print(ENDED, " ".join(said.split()), flush=True)
 

@@ -15,7 +15,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
 from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
 from recon_pipeline_tests.simulation import pipeline
-from recon_pipeline_tests.simulation.pipeline import Asked, Ended
+from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
 from recon_pipeline_tests.support.postgres import PostgresServer
 
 TICK, AUDIT, BARE_LOG = "tick", "audit", "bare log"
@@ -105,7 +105,7 @@ class World:
             between_statements(own, between)
         if before_commit is not None:
             before_commits(own, before_commit)
-        asked = Asked(
+        asked = RunOptions(
             full=self.mode == AUDIT,
             approve_reason=approve,
             is_dry=is_dry,

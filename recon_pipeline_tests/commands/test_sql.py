@@ -7,7 +7,7 @@ import pytest
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import sql as face
-from recon_pipeline.faces.sql_values import Asked
+from recon_pipeline.faces.sql_values import SqlOptions
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.catalog import combinations, header, inline_statements, names
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -52,7 +52,7 @@ def test_every_statement_can_be_planned_in_every_declared_combination(billing: B
             if not face.has_plan(name):
                 assert name in WITHOUT_PLAN
                 continue
-            printed = face.compose(settings, Asked(name, tuple(choices.values()), ("cus_1",)))
+            printed = face.compose(settings, SqlOptions(name, tuple(choices.values()), ("cus_1",)))
             assert printed.parts == choices
             try:
                 assert face.plan(connection, printed)
@@ -67,7 +67,7 @@ def test_every_statement_can_be_planned_in_every_declared_combination(billing: B
 def test_every_statement_runs_in_psql_as_it_is_printed_and_keeps_nothing(own_server: OwnServer) -> None:
     url = own_server.create_database("printed", migrate)
     printed = [
-        face.for_psql(face.compose(read_settings(), Asked(name, tuple(choices.values()), ("o'\\\"1",))))
+        face.for_psql(face.compose(read_settings(), SqlOptions(name, tuple(choices.values()), ("o'\\\"1",))))
         for name, choices in EVERY_WAY
         if name not in SCRIPTS | {"create_schema"}
     ]
@@ -156,5 +156,5 @@ def test_what_cannot_be_printed_is_refused_with_what_can(arguments: list[str], s
 
 
 def test_a_month_is_the_current_one_where_none_is_given() -> None:
-    printed = face.compose(read_settings(), Asked("read_months", (), (), BillingMonth(2026, 2)))
+    printed = face.compose(read_settings(), SqlOptions("read_months", (), (), BillingMonth(2026, 2)))
     assert (printed.values["first"], printed.values["last"]) == ("2026-02", "2026-02")

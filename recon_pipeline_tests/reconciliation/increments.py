@@ -8,7 +8,7 @@ from unittest.mock import patch
 from sqlalchemy import TextClause, text
 
 from recon_pipeline.store.counters import compare
-from recon_pipeline.store.counters.compare import Look
+from recon_pipeline.store.counters.compare import Coverage
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums import aggregates, horizons, increments
 from recon_pipeline.store.sums.increments import Advance
@@ -183,11 +183,11 @@ def tick(url: str, **question: Any) -> Run:
     return run
 
 
-def compared(url: str, *, sums: Sums = Sums.INCREMENTS, **question: Any) -> tuple[Look, set[tuple[Any, ...]]]:
+def compared(url: str, *, sums: Sums = Sums.INCREMENTS, **question: Any) -> tuple[Coverage, set[tuple[Any, ...]]]:
     """What a comparison would look at now, and the drift that it would find; nothing is absorbed."""
     run = new_run(url, **question)
     with run.decision("REPEATABLE READ") as (connection, tables):
-        looks = compare.compare(connection, run.question, tables, sums=sums).looks
+        looks = compare.compare(connection, run.question, tables, sums=sums).coverage
         found = compare.sample(connection, run.question.run_id)
     return looks[0], {
         (row.gateway_customer_id, row.period_start, row.kind, row.usage_count, row.event_sum) for row in found

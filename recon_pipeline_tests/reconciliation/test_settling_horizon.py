@@ -2,7 +2,7 @@
 
 import pytest
 
-from recon_pipeline.store.counters.compare import Look
+from recon_pipeline.store.counters.compare import Coverage
 from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.increments import (
@@ -72,7 +72,7 @@ def test_with_settle_seconds_an_event_whose_increment_is_still_to_come_is_in_syn
     pass_an_hour(billing)
 
     assert settling(billing).compare().summary.drift_count == 1
-    assert compared(billing.url, settle_seconds=SETTLE_SECONDS)[0] is Look.EVERY_KEY, "no run has verified it"
+    assert compared(billing.url, settle_seconds=SETTLE_SECONDS)[0] is Coverage.EVERY_KEY, "no run has verified it"
 
 
 def test_a_tick_compares_what_settled_since_it_was_verified_and_is_still_not_counted(
@@ -87,13 +87,13 @@ def test_a_tick_compares_what_settled_since_it_was_verified_and_is_still_not_cou
     billing.record("b", 5)
     for _ in range(2):
         tick(billing.url, settle_seconds=SETTLE_SECONDS)
-        assert compared(billing.url, settle_seconds=SETTLE_SECONDS) == (Look.CHANGED_KEYS, set())
+        assert compared(billing.url, settle_seconds=SETTLE_SECONDS) == (Coverage.CHANGED_KEYS, set())
 
     settle(billing)
 
     assert advance(settling(billing)).absorbed_count == 2
     looked, found = compared(billing.url, settle_seconds=SETTLE_SECONDS)
-    assert looked is Look.CHANGED_KEYS
+    assert looked is Coverage.CHANGED_KEYS
     assert found == {("a", "2025-05-01 00:00:00+00", "under", "10", "15")}
     tick(billing.url, settle_seconds=SETTLE_SECONDS)
     assert billing.counters() == {"a": 15, "b": 15}

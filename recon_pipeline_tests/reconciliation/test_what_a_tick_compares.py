@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recon_pipeline.store.counters.compare import Look
+from recon_pipeline.store.counters.compare import Coverage
 from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import install_increments
@@ -20,7 +20,7 @@ ORPHAN = (
 )
 DELETE = f"delete from billing_usage_counters {OF.format('c')}"
 SET_MAY = f"update {{}} set usage_count = {{}} {OF.format('a')} and period_start < '2025-05-15'"
-IN_SYNC: tuple[Look, set[tuple[Any, ...]]] = (Look.CHANGED_KEYS, set())
+IN_SYNC: tuple[Coverage, set[tuple[Any, ...]]] = (Coverage.CHANGED_KEYS, set())
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def verified(incremental_billing: Billing) -> Billing:
     return incremental_billing
 
 
-def look(billing: Billing) -> Look:
+def coverage(billing: Billing) -> Coverage:
     return compared(billing.url, **BOTH)[0]
 
 
@@ -66,72 +66,72 @@ def stale_aggregates(billing: Billing, run: Run) -> int | None:
     )
 
 
-TAMPERING: dict[str, tuple[Look, str]] = {
+TAMPERING: dict[str, tuple[Coverage, str]] = {
     "a counter set by hand": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"update billing_usage_counters set usage_count = 3 {OF.format('a')}",
     ),
     "a counter changed by another number": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"update billing_usage_counters set usage_count = 15 {OF.format('b')} and period_start > '2025-05-15'",
     ),
     "a counter set to 0": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"update billing_usage_counters set usage_count = 0 {OF.format('b')}",
     ),
-    "an orphan": (Look.CHANGED_KEYS, ORPHAN.format(7)),
+    "an orphan": (Coverage.CHANGED_KEYS, ORPHAN.format(7)),
     "a counter changed under a savepoint": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         "begin; savepoint s; update billing_usage_counters set usage_count = 4 "
         f"{OF.format('a')}; release s; savepoint t; delete from billing_usage_events; rollback to t; commit",
     ),
     "a counter set after one was deleted": (
-        Look.EVERY_KEY,
+        Coverage.EVERY_KEY,
         f"{DELETE}; update billing_usage_counters set usage_count = 3",
     ),
-    "a deleted counter": (Look.EVERY_KEY, DELETE),
-    "a deleted counter of one month": (Look.EVERY_KEY, f"{DELETE} and period_start > '2025-05-15'"),
+    "a deleted counter": (Coverage.EVERY_KEY, DELETE),
+    "a deleted counter of one month": (Coverage.EVERY_KEY, f"{DELETE} and period_start > '2025-05-15'"),
     "a counter deleted while an orphan is inserted": (
-        Look.EVERY_KEY,
+        Coverage.EVERY_KEY,
         f"begin; {DELETE} and period_start > '2025-05-15'; {ORPHAN.format(10)}; commit",
     ),
     "a counter deleted and made anew": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"with gone as ({DELETE} returning *) insert into billing_usage_counters select * from gone",
     ),
     "a counter moved to another key": (
-        Look.EVERY_KEY,
+        Coverage.EVERY_KEY,
         f"update billing_usage_counters set gateway_customer_id = 'z' {OF.format('a')}",
     ),
     "a counter moved to the place of a deleted one": (
-        Look.EVERY_KEY,
+        Coverage.EVERY_KEY,
         f"begin; {DELETE}; update billing_usage_counters set gateway_customer_id = 'c' {OF.format('a')}; commit",
     ),
     "two counters that changed places": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"update billing_usage_counters set usage_count = 7 {OF.format('a')}; "
         f"begin; update billing_usage_counters set gateway_customer_id = 'z' {OF.format('a')}; "
         f"update billing_usage_counters set gateway_customer_id = 'a' {OF.format('b')}; "
         f"update billing_usage_counters set gateway_customer_id = 'b' {OF.format('z')}; commit",
     ),
-    "truncated counters": (Look.EVERY_KEY, "truncate billing_usage_counters"),
-    "rewritten counters": (Look.CHANGED_KEYS, "vacuum full billing_usage_counters"),
-    "frozen counters": (Look.CHANGED_KEYS, "vacuum (freeze) billing_usage_counters"),
+    "truncated counters": (Coverage.EVERY_KEY, "truncate billing_usage_counters"),
+    "rewritten counters": (Coverage.CHANGED_KEYS, "vacuum full billing_usage_counters"),
+    "frozen counters": (Coverage.CHANGED_KEYS, "vacuum (freeze) billing_usage_counters"),
     "an event without its counter": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start, "
         "period_end) select gateway_name, 'new', usage_type, 'new', period_start, period_end "
         "from billing_usage_counters limit 1",
     ),
     "an erased customer whose counters stay": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"delete from billing_usage_events {OF.format('a')}",
     ),
     "events changed by hand": (
-        Look.CHANGED_KEYS,
+        Coverage.CHANGED_KEYS,
         f"update billing_usage_events set quantity = quantity + 1 {OF.format('d')}",
     ),
-    "a truncated log": (Look.EVERY_KEY, "truncate billing_usage_events"),
+    "a truncated log": (Coverage.EVERY_KEY, "truncate billing_usage_events"),
 }
 HARMLESS = ("rewritten counters", "frozen counters", "a counter deleted and made anew")
 
@@ -160,7 +160,7 @@ def test_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_i
 
     looked, found = compared(verified.url, **BOTH)
 
-    assert looked is Look.CHANGED_KEYS
+    assert looked is Coverage.CHANGED_KEYS
     assert {row[:3:2] for row in found} == {("a", "under")}
     assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
 
@@ -203,7 +203,7 @@ def test_a_late_event_is_found_where_it_is_all_that_is_new(verified: Billing) ->
 
     looked, found = compared(verified.url, **BOTH)
 
-    assert (looked, len(found)) == (Look.CHANGED_KEYS, 1)
+    assert (looked, len(found)) == (Coverage.CHANGED_KEYS, 1)
     assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
 
 
@@ -212,7 +212,7 @@ def test_keys_whose_events_were_summed_anew_are_looked_at_until_they_match(verif
     for _ in range(2):
         advance(new_run(verified.url, **BOTH))
         looked, found = compared(verified.url, **BOTH)
-        assert looked is Look.CHANGED_KEYS
+        assert looked is Coverage.CHANGED_KEYS
         assert {row[:3:2] for row in found} == {("a", "orphan")}
         assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
         assert open_keys(verified) == {"a": "changed"}
@@ -225,9 +225,9 @@ def test_keys_whose_events_were_summed_anew_are_looked_at_until_they_match(verif
 
 def test_aggregates_of_another_log_are_followed_by_a_look_at_every_key(verified: Billing) -> None:
     verified.query("update recon.event_log set horizon = '9000000000'")
-    assert look(verified) is Look.EVERY_KEY
+    assert coverage(verified) is Coverage.EVERY_KEY
     assert advance(new_run(verified.url, **BOTH)).rebuilt_because is not None
-    assert look(verified) is Look.EVERY_KEY
+    assert coverage(verified) is Coverage.EVERY_KEY
 
 
 def test_a_run_over_some_customers_compares_every_key_of_theirs_and_records_nothing(verified: Billing) -> None:
@@ -237,7 +237,7 @@ def test_a_run_over_some_customers_compares_every_key_of_theirs_and_records_noth
     looked, found = compared(verified.url, customers=("a",), **BOTH)
     tick(verified.url, customers=("a",), **BOTH)
 
-    assert looked is Look.EVERY_KEY
+    assert looked is Coverage.EVERY_KEY
     assert {row[0] for row in found} == {"a"}
     assert marks(verified, "counters_verified_below") == before
     assert len(compared(verified.url, **BOTH)[1]) == 6
@@ -262,14 +262,14 @@ def test_a_key_that_cannot_be_repaired_stays_open_and_all_others_count_as_verifi
         assert open_keys(verified) == {"a": "failed"}
         assert mismatch_count(verified.url, **BOTH) == 1
         looked, found = compared(verified.url, **BOTH)
-        assert looked is Look.CHANGED_KEYS
+        assert looked is Coverage.CHANGED_KEYS
         assert {row[0] for row in found} == {"a"}
 
     change(verified, "alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check1")
     tick(verified.url, **BOTH)
     assert open_keys(verified) == {}
     assert compared(verified.url, **BOTH) == IN_SYNC
-    assert compared(verified.url, sums=Sums.LOG, **BOTH) == (Look.EVERY_KEY, set())
+    assert compared(verified.url, sums=Sums.LOG, **BOTH) == (Coverage.EVERY_KEY, set())
 
 
 OTHER_LOG = """
@@ -283,14 +283,14 @@ OTHER_LOG = """
 @pytest.mark.parametrize(
     ("between", "looked"),
     [
-        (f"delete from billing_usage_events {OF.format('a')}", Look.CHANGED_KEYS),
-        ("truncate billing_usage_events", Look.EVERY_KEY),
-        ("truncate billing_usage_events; update recon.event_log set identity = 'another'", Look.EVERY_KEY),
-        (OTHER_LOG, Look.EVERY_KEY),
+        (f"delete from billing_usage_events {OF.format('a')}", Coverage.CHANGED_KEYS),
+        ("truncate billing_usage_events", Coverage.EVERY_KEY),
+        ("truncate billing_usage_events; update recon.event_log set identity = 'another'", Coverage.EVERY_KEY),
+        (OTHER_LOG, Coverage.EVERY_KEY),
     ],
 )
 def test_what_another_run_changed_since_the_verifying_snapshot_is_not_marked_as_verified(
-    verified: Billing, between: str, looked: Look
+    verified: Billing, between: str, looked: Coverage
 ) -> None:
     verified.record("b", 1)
     run = new_run(verified.url, **BOTH)
@@ -455,4 +455,4 @@ def test_an_aggregate_that_was_changed_by_hand_never_raises_an_alarm_nor_changes
     for _ in range(2):
         run = tick(verified.url, **BOTH)
         assert (run.found[-1].summary.drift_count, verified.ledger()) == (0, [])
-    assert compared(verified.url, sums=Sums.LOG, **BOTH) == (Look.EVERY_KEY, set())
+    assert compared(verified.url, sums=Sums.LOG, **BOTH) == (Coverage.EVERY_KEY, set())

@@ -27,7 +27,7 @@ from recon_pipeline.faces.benchmark.recorder import pgbench
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.simulation import pipeline
-from recon_pipeline_tests.simulation.pipeline import Asked
+from recon_pipeline_tests.simulation.pipeline import RunOptions
 
 CUSTOMERS, HOT = 2_000, 1.1
 """How many customers there are, and the exponent of the Zipf distribution that says how hot the hottest are."""
@@ -123,7 +123,7 @@ def run_load(
     beside_reader: list[Round] = []
     _record(billing.url, seconds, clients)  # so that all find the counters made and the caches warm
     database = BillingDatabase(billing.url, keeps_connection=True)
-    _run(database, Asked())
+    _run(database, RunOptions())
     # As autovacuum leaves them, only sooner.
     billing.connection.execute("vacuum analyze billing_usage_events, billing_usage_counters")
     for _ in range(rounds):
@@ -133,7 +133,7 @@ def run_load(
         if with_reader:
             with _reader(billing.url):
                 beside_reader.append(_record(billing.url, seconds, clients))
-    _run(database, Asked())
+    _run(database, RunOptions())
     database.close()
     runs = dict(billing.query("select outcome, count(*)::int from recon.reconciliation_run group by 1 order by 1"))
     repairs = billing.value("select count(*) from recon.counter_repair")
@@ -207,7 +207,7 @@ def _tick(url: str, stop: Any, ready: Any) -> None:
     database = BillingDatabase(url, keeps_connection=True)
     ready.wait(60)
     while not stop.wait(1):
-        _run(database, Asked())
+        _run(database, RunOptions())
     database.close()
 
 
@@ -221,11 +221,11 @@ def _repair_all(url: str, stop: Any, ready: Any, full: bool, every_seconds: floa
             # Each in a transaction of its own, so that nobody waits because of the saboteur.
             for number in choices.sample(range(CUSTOMERS), drifted):
                 saboteur.execute(_DRIFT, (f"customer_{number:04d}",))
-            _run(database, Asked(full=full))
+            _run(database, RunOptions(full=full))
             begins += every_seconds
     database.close()
 
 
-def _run(database: BillingDatabase, asked: Asked) -> None:
+def _run(database: BillingDatabase, asked: RunOptions) -> None:
     ended = pipeline.run(database, asked)
     assert ended.outcome in ("clean", "not_clean"), ended

@@ -244,7 +244,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the transaction at the mark is not looked at again",
-        (Patch("look_at_counters", "(where age(xmin) <= ", "(where age(xmin) < "),),
+        (Patch("scan_counters", "(where age(xmin) <= ", "(where age(xmin) < "),),
         f"{_COMPARES}_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_is_found",
     ),
     Mutation(

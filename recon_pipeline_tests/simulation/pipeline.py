@@ -40,7 +40,7 @@ NO_BUDGETS = Budgets(10**9, 10**9, 10**9, 10**9)
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunOptions:
     """What a run is asked to do.
 
     Attributes:
@@ -153,7 +153,7 @@ class Ended:
 
 def run(
     database: BillingDatabase,
-    asked: Asked,
+    asked: RunOptions,
     *,
     report: Callable[[str], object] = lambda _: None,
     entering: Callable[[str], object] = lambda _: None,

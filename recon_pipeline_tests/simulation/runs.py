@@ -21,7 +21,7 @@ from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.actors import COUNT_NOW, SETTLE_SECONDS
 from recon_pipeline_tests.simulation.migrations import Migrations
 from recon_pipeline_tests.simulation.model import Drifted, Key, Model, ViolationError
-from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked, Ended, Statement
+from recon_pipeline_tests.simulation.pipeline import COMMIT, Ended, RunOptions, Statement
 from recon_pipeline_tests.simulation.plan import COMMIT_UNKNOWN, FROZEN, SQLSTATES, TERMINATED, Op, World
 from recon_pipeline_tests.simulation.scheduler import Actor
 
@@ -68,7 +68,7 @@ class Surroundings:
     migrations: Migrations
     between: Callable[[], object] = lambda: None
 
-    def asked(self, ask: Asked) -> Asked:
+    def asked(self, ask: RunOptions) -> RunOptions:
         """The same, with what the environment says in this world."""
         # Shares are no part of it: where so few keys are, many of them are wrong.
         budgets = Budgets(self.world.max_repairs, 1, 1, 10**9)
@@ -101,7 +101,7 @@ class Run:
     op: Op
     actor: Actor
     around: Surroundings
-    extent: Asked
+    extent: RunOptions
     run_id: str = ""
     asset: str = ""
     boundaries: int = 0
@@ -270,19 +270,19 @@ class Run:
         raise ViolationError("a session that idles in its transaction is not ended")
 
 
-def is_in(extent: Asked, key: Key) -> bool:
+def is_in(extent: RunOptions, key: Key) -> bool:
     """Whether a run covers a key."""
     months = BillingMonth.parse(extent.first).start, BillingMonth.parse(extent.last).end
     return months[0] <= key[1] < months[1] and (not extent.customers or key[0] in extent.customers)
 
 
-_EXTENTS: dict[str, Asked] = {
-    "tick": Asked(),
-    "news": Asked(first="2025-03"),
-    "full": Asked(full=True),
-    "backfill": Asked(first="2025-05"),
-    "dry": Asked(is_dry=True),
-    "approve": Asked(approve_reason="the operator has looked at it"),
+_EXTENTS: dict[str, RunOptions] = {
+    "tick": RunOptions(),
+    "news": RunOptions(first="2025-03"),
+    "full": RunOptions(full=True),
+    "backfill": RunOptions(first="2025-05"),
+    "dry": RunOptions(is_dry=True),
+    "approve": RunOptions(approve_reason="the operator has looked at it"),
 }
 
 
@@ -307,7 +307,7 @@ class Reconciler:
         """Run after run."""
         for op in self.ops:
             actor.stop("begin a run")
-            extent = _EXTENTS[op.kind] if op.kind in _EXTENTS else Asked(customers=(op.keys[0][0],))
+            extent = _EXTENTS[op.kind] if op.kind in _EXTENTS else RunOptions(customers=(op.keys[0][0],))
             self.run = run = Run(op, actor, self.around, extent)
             database = BillingDatabase(self.url, keeps_connection=True)
             pipeline.steer(database, run)

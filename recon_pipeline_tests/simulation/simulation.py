@@ -20,7 +20,7 @@ from recon_pipeline_tests.simulation.actors import application, clock, let_an_ho
 from recon_pipeline_tests.simulation.customers import Customers
 from recon_pipeline_tests.simulation.migrations import Migrations, migrator
 from recon_pipeline_tests.simulation.model import Drifted, Key, Model, Repair, ViolationError
-from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked
+from recon_pipeline_tests.simulation.pipeline import COMMIT, RunOptions
 from recon_pipeline_tests.simulation.plan import Plan
 from recon_pipeline_tests.simulation.poison import poisoner
 from recon_pipeline_tests.simulation.runs import Reconciler, Run, Surroundings
@@ -278,16 +278,16 @@ class _Play:
     def _rest(self) -> None:
         """Once nobody acts, a run makes everything true, and the next ones find it so in every way there is."""
         if self.model.settles:
-            self._run(Asked())  # takes a horizon above all that was written
+            self._run(RunOptions())  # takes a horizon above all that was written
             self._require_accounted()
             self.model.grow_older(let_an_hour_pass(self.monitor.connection))
         # What increments cannot tell, an audit finds.
-        asked = (Asked(full=bool(self.model.foreign)), Asked(), Asked(full=True))
+        asked = (RunOptions(full=bool(self.model.foreign)), RunOptions(), RunOptions(full=True))
         for number, ask in enumerate(asked):
             ended = self._run(ask)
             if number == 0 and ended.outcome == "blocked":
                 # An approval is of what a blocked run has shown.
-                ended = self._run(Asked(approve_reason="the end", full=ask.full))
+                ended = self._run(RunOptions(approve_reason="the end", full=ask.full))
             if ended.outcome != "clean" and not self._is_poisoned(ended):
                 raise ViolationError(f"run {number + 1} at rest ended {ended}")
             if number > 0 and self._new_repairs():
@@ -298,7 +298,7 @@ class _Play:
         """Whether only poisoned keys are not clean."""
         return ended.outcome == "not_clean" and 0 < (ended.mismatch_count or 0) <= len(self.model.poisoned)
 
-    def _run(self, ask: Asked) -> pipeline.Ended:
+    def _run(self, ask: RunOptions) -> pipeline.Ended:
         database = BillingDatabase(self._url_of_product, keeps_connection=True)
         try:
             return pipeline.run(database, self.around.asked(ask))

@@ -25,7 +25,7 @@ from recon_pipeline_tests.reconciliation.billing import Billing, connected, cust
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
 from recon_pipeline_tests.simulation import pipeline, victim
-from recon_pipeline_tests.simulation.pipeline import Asked, Ended
+from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
 from recon_pipeline_tests.simulation.proxy import network
 
 CUSTOMERS = customers(9)
@@ -76,7 +76,7 @@ def run(url: str, *, steering: pipeline.Steering | None = None, **asked: Any) ->
     if steering is not None:
         pipeline.steer(database, steering)
     try:
-        return pipeline.run(database, Asked(approve_reason="a test", **asked))
+        return pipeline.run(database, RunOptions(approve_reason="a test", **asked))
     finally:
         database.close()
 

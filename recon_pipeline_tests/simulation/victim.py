@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from recon_pipeline.store.counters import repair
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.simulation import pipeline
-from recon_pipeline_tests.simulation.pipeline import COMMIT, Asked
+from recon_pipeline_tests.simulation.pipeline import COMMIT, RunOptions
 
 ENDED = "ended"
 CHUNK_KEYS = 4
@@ -52,7 +52,7 @@ def run(url: str, nth: int, mode: str) -> None:
     repair.CHUNK_KEYS = CHUNK_KEYS
     database, deadly = BillingDatabase(url, keeps_connection=True), Deadly(nth)
     pipeline.steer(database, deadly)
-    ended = pipeline.run(database, Asked(full=mode == "full", approve_reason="a test"))
+    ended = pipeline.run(database, RunOptions(full=mode == "full", approve_reason="a test"))
     print(ENDED, ended.outcome, deadly.boundaries, flush=True)
 
 

@@ -39,8 +39,8 @@ def command(
     from recon_pipeline.faces import backfill as face
     from recon_pipeline.faces import backfilled
 
-    asked = face.Asked(sources, mapping, periods, dry_run, no_reconcile, approve_reason)
-    ended = face.run_backfill(read_settings(), asked)
+    options = face.BackfillOptions(sources, mapping, periods, dry_run, no_reconcile, approve_reason)
+    ended = face.run_backfill(read_settings(), options)
     if as_json:
         show_json(backfilled.as_json(ended))
     else:

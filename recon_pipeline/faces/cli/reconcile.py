@@ -45,8 +45,10 @@ def command(
     require_text("--customer", customers, example="cus_123")
     require_text("--approve-run", [approve_run], example="4f1c9a02")
     require_text("--approve", [approve_reason], example='"ledger import of 3 May"')
-    asked = face.Asked(periods, every_period, customers, dry_run, full, while_paused, approve_reason, approve_run)
-    ended = face.run_reconcile(read_settings(), asked)
+    options = face.ReconcileOptions(
+        periods, every_period, customers, dry_run, full, while_paused, approve_reason, approve_run
+    )
+    ended = face.run_reconcile(read_settings(), options)
     summary = reconciled.summarize(ended, dry_run=dry_run)
     if as_json:
         show_json(reconciled.as_json(summary))

@@ -53,12 +53,12 @@ def command(
         return EXIT_CLEAN
     settings = read_settings()
     month = BillingMonth.parse(period) if period is not None else None
-    asked = face.Asked(name, strategies, customers, month)
+    options = face.SqlOptions(name, strategies, customers, month)
     if explains:
-        face.require_plan(asked)
-        printed = face.explain(settings, asked)
+        face.require_plan(options)
+        printed = face.explain(settings, options)
     else:
-        printed = face.compose(settings, asked)
+        printed = face.compose(settings, options)
     if as_json:
         show_json(face.as_json(printed))
     else:

@@ -25,7 +25,7 @@ def command(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool,
     require_text("--customer", customers, example="cus_123")
     require_text("--reason", [reason], example='"INC-1234: the log was short"')
     require_text("RUN", [run], example="4f1c9a02")
-    undone = face.undo(read_settings(), face.Asked(run, customers, reason, dry_run))
+    undone = face.undo(read_settings(), face.UndoOptions(run, customers, reason, dry_run))
     if as_json:
         show_json(face.as_json(undone))
     else:

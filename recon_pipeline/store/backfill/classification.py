@@ -56,7 +56,7 @@ _CUSTOMERS_AT_ONCE = 1_000
 
 Customer = tuple[str, str]
 """A gateway and a customer."""
-Asked = tuple[str, str, str]
+UsageOfCustomer = tuple[str, str, str]
 """A gateway, a customer and a usage type."""
 
 
@@ -91,7 +91,7 @@ class Classifier:
         """The period of each reading that could be an event, by its position, or why it has none."""
         look_up_each_by_index(connection)
         found: dict[int, Period | str] = {**_logged(connection, readings)}
-        times: defaultdict[Asked, list[tuple[int, datetime]]] = defaultdict(list)
+        times: defaultdict[UsageOfCustomer, list[tuple[int, datetime]]] = defaultdict(list)
         for index, reading in enumerate(readings):
             _, _, gateway_name, customer, usage_type, _, _, timestamp, _, _ = reading
             if index not in found and gateway_name and customer and usage_type and timestamp:
@@ -108,7 +108,9 @@ class Classifier:
                 found[index] = period_of(time, counted[asked], history, zone)
         return found
 
-    def _histories(self, connection: Connection, asked: Collection[Asked]) -> Mapping[Asked, History]:
+    def _histories(
+        self, connection: Connection, asked: Collection[UsageOfCustomer]
+    ) -> Mapping[UsageOfCustomer, History]:
         """What is known of customers whose counters do not tell enough."""
         customers = {(gateway_name, customer) for gateway_name, customer, _ in asked}
         if len(self._known) > _KNOWN_CUSTOMERS:
@@ -180,9 +182,11 @@ def _logged(connection: Connection, readings: Sequence[Reading]) -> Mapping[int,
     return {positions[row.ordinal - 1]: (row.period_start, row.period_end) for row in rows}
 
 
-def _counted(connection: Connection, times: Mapping[Asked, Sequence[datetime]]) -> Mapping[Asked, Collection[Period]]:
+def _counted(
+    connection: Connection, times: Mapping[UsageOfCustomer, Sequence[datetime]]
+) -> Mapping[UsageOfCustomer, Collection[Period]]:
     """Periods of counters that contain a time between the first and the last."""
-    counted: defaultdict[Asked, set[Period]] = defaultdict(set)
+    counted: defaultdict[UsageOfCustomer, set[Period]] = defaultdict(set)
     if not times:
         return counted
     asked = list(times)

@@ -119,7 +119,7 @@ def run(
     return _closed(database, order)
 
 
-def look(
+def preview(
     database: BillingDatabase,
     order: Order,
     shape: LogShape,

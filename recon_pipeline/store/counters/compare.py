@@ -27,7 +27,7 @@ from recon_pipeline.store.sums.strategy import Sums
 _FORGET_DRIFT = labelled("forget_drift", "delete from recon.counter_drift where run_id = :run_id")
 
 
-class Look(StrEnum):
+class Coverage(StrEnum):
     """What is compared.
 
     Attributes:
@@ -91,13 +91,13 @@ class Compared:
         counters_scanned: Counters of the extent; where only changed keys were looked at, those that are not 0, or the
             keys with events if these are more.
         stale_aggregates: Keys whose aggregate is not what the log adds up to; nothing was done by it.
-        looks: What was compared, for each metered usage.
+        coverage: What was compared, for each metered usage.
         below: Transactions below it had ended, and so all that they wrote was seen.
     """
 
     counters_scanned: int
     stale_aggregates: int
-    looks: tuple[Look, ...]
+    coverage: tuple[Coverage, ...]
     below: int
 
 
@@ -113,7 +113,7 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
     connection.execute(_FORGET_DRIFT, {"run_id": run.run_id})
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     scanned = drifted = stale = 0
-    looks: list[Look] = []
+    coverage: list[Coverage] = []
     for usage in run.extent.scope:
         comparing = Comparing(connection, run, tables, usage, position)
         found = comparing.changed_since_verified(sums)
@@ -121,12 +121,12 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
             suspects, counters_scanned = None, comparing.count_counters()
         else:
             suspects, counters_scanned = found
-        looks.append(Look.EVERY_KEY if suspects is None else Look.CHANGED_KEYS)
+        coverage.append(Coverage.EVERY_KEY if suspects is None else Coverage.CHANGED_KEYS)
         scanned += counters_scanned
         drifted += comparing.write_drift(suspects, ordinal_offset=drifted)
         stale += comparing.note_stale(suspects) if suspects else 0
     holds.mark_held(connection, run.run_id)
-    return Compared(scanned, stale, tuple(looks), position.oldest_transaction)
+    return Compared(scanned, stale, tuple(coverage), position.oldest_transaction)
 
 
 def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> Comparison:

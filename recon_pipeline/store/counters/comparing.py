@@ -73,7 +73,7 @@ class Comparing:
             return None
         marks = self._marks(months)
         plan_as_usual(self.connection)
-        counters = self._execute("look_at_counters", **marks).one()
+        counters = self._execute("scan_counters", **marks).one()
         if counters.young is None:
             return None
         found = self._find_suspects(marks, counters.young)

@@ -1,4 +1,4 @@
--- One look at every counter of an extent: how many are not 0, and which have a row that is too young to be known from the last verification.
+-- One pass over every counter of an extent: how many are not 0, and which have a row that is too young to be known from the last verification.
 -- Invariant: a row version that the verifying snapshot did not see was written by a transaction at or above the lowest one that ran then. Ages
 -- are compared within 2^31 transactions, which the caller makes sure of; a row that was frozen long ago may be looked at in vain. Where more are
 -- young than :most_keys, none is named, and every key has to be compared.
