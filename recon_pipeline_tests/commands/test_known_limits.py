@@ -19,6 +19,8 @@ gateway_customer_id: customer
 request_id: id
 event_timestamp: at
 quantity: units
+period_start: start
+period_end: end
 """
 
 
@@ -130,8 +132,9 @@ def test_a_dry_run_of_a_backfill_claims_no_transition_where_the_limit_is_unknown
     billing.subscribe("renewed", period=JUNE)
     billing.subscribe("past_due", status="past_due")
     (tmp_path / "mapping.yaml").write_text(MAPPING)
-    lines = [f"{who},{who}-1,2025-05-03T00:00:00Z,{FREE}" for who in ("renewed", "past_due", "free")]
-    (tmp_path / "late.csv").write_text("\n".join(["customer,id,at,units", *lines, ""]))
+    start, end = (moment.isoformat() for moment in MAY)
+    lines = [f"{who},{who}-1,2025-05-03T00:00:00Z,{FREE},{start},{end}" for who in ("renewed", "past_due", "free")]
+    (tmp_path / "late.csv").write_text("\n".join(["customer,id,at,units,start,end", *lines, ""]))
     look = ("backfill-events", str(tmp_path / "late.csv"), "--mapping", str(tmp_path / "mapping.yaml"), "--dry-run")
 
     def over_quota(**variables: str) -> list[str]:
