@@ -78,7 +78,7 @@ def compose(settings: Settings, options: SqlOptions, tables: BillingTables | Non
 
     Args:
         settings: Of whose scope, limits and seconds values are taken.
-        asked: What was asked for.
+        options: What was asked for.
         tables: What the tables decide, where they were looked at.
 
     Raises:
