@@ -23,7 +23,7 @@ from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin, open_database
-from recon_pipeline.store.records import run_figures, runs
+from recon_pipeline.store.records import run_metrics, runs
 from recon_pipeline.store.records.runs import RunStart
 from recon_pipeline.store.sums import quality, strategy
 from recon_pipeline.store.sums.run import Reconciliation
@@ -75,8 +75,8 @@ class Step:
         with self.decision() as (connection, tables):
             compared = compare.compare(connection, self.run, tables, sums=mode.sums)
             found = compare.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
-            run_figures.note_drift(connection, self.run.run_id, found.summary)
-            run_figures.note_compared(connection, self.run.run_id, compared)
+            run_metrics.note_drift(connection, self.run.run_id, found.summary)
+            run_metrics.note_compared(connection, self.run.run_id, compared)
         return found, tables
 
     def compared(self) -> tuple[Comparison, BillingTables]:
@@ -243,4 +243,4 @@ def _record_put_off(step: Step, error: PutOffError) -> None:
         if record is not None and not record.rows_repaired:
             outcome = repair.summarize(connection, run_id)
             with begin(connection):
-                run_figures.note_repairs(connection, run_id, outcome)
+                run_metrics.note_repairs(connection, run_id, outcome)

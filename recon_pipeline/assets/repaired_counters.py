@@ -9,7 +9,7 @@ from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.records import run_figures, runs, schedule
+from recon_pipeline.store.records import run_metrics, runs, schedule
 
 
 @dg.asset(
@@ -37,7 +37,7 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
                 connection, step.run, drift_count=found.summary.drift_count, while_paused=step.while_paused
             )
         with step.database.transaction() as connection:
-            run_figures.note_repairs(connection, step.run.run_id, outcome)
+            run_metrics.note_repairs(connection, step.run.run_id, outcome)
             left = compare.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held"))
             done = compare.sample(connection, step.run.run_id, outcomes=("repaired",))
         return dg.MaterializeResult(
@@ -69,7 +69,7 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
     with reconciler.step(context) as step:
         with step.decision("READ COMMITTED") as (connection, tables):
             mode, _ = step.open(connection, tables)
-            compared_below = run_figures.compared_below(connection, step.run.run_id)
+            compared_below = run_metrics.compared_below(connection, step.run.run_id)
             record = runs.read(connection, step.run.run_id)
         with step.decision() as (connection, tables):
             answer = verify.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)

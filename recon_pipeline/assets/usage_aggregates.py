@@ -8,7 +8,7 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
-from recon_pipeline.store.records import run_figures
+from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import aggregates, increments, quality, strategy
 from recon_pipeline.store.sums.aggregates import Audit, StoredFromLog
 from recon_pipeline.store.sums.increments import Advance
@@ -89,7 +89,7 @@ def _advance(step: Step) -> Advance:
     with step.decision("READ COMMITTED") as (connection, tables):
         advance = increments.advance(connection, step.run, tables)
         if advance.rebuilt_because is not None:
-            run_figures.note_aggregates(connection, step.run.run_id, rebuilt_because=advance.rebuilt_because)
+            run_metrics.note_aggregates(connection, step.run.run_id, rebuilt_because=advance.rebuilt_because)
     return advance
 
 
@@ -102,7 +102,7 @@ def _audit(step: Step) -> dg.AssetCheckResult:
     """Compare the aggregates with the log, and put those that differ in line."""
     with step.decision("READ COMMITTED") as (connection, tables):
         audit = aggregates.audit(connection, step.run, tables)
-        run_figures.note_aggregates(connection, step.run.run_id, aggregates_differing=audit.differing_count)
+        run_metrics.note_aggregates(connection, step.run.run_id, aggregates_differing=audit.differing_count)
     return dg.AssetCheckResult(
         check_name="aggregates_match_events",
         asset_key=_KEY,

@@ -11,7 +11,7 @@ from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import known_months, start_period_is_declared
-from recon_pipeline.store.records import run_figures
+from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import horizons, quality
 from recon_pipeline.store.sums.horizons import OldestTransaction
 from recon_pipeline.store.sums.strategy import Mode, Sums
@@ -81,7 +81,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
             mode, start = step.open(connection, tables)
             known = quality.known(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
             measured = quality.measure(connection, step.run, tables, known, since=start.previous_started_at)
-            run_figures.note_events(connection, step.run.run_id, measured)
+            run_metrics.note_events(connection, step.run.run_id, measured)
             odd = {
                 invalid: quality.sample_odd(connection, step.run, tables, known, invalid=invalid)
                 for invalid, count in ((True, measured.invalid_count), (False, measured.outside_period_count))

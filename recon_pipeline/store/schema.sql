@@ -1,4 +1,4 @@
--- Schema recon as it is now, to be read. Nobody runs it: databases are made and changed by the migrations beside it.
+-- Schema recon as it is now, to be read. It is never run: databases are made and changed by the migrations beside it.
 -- Invariant: what the migrations make, to the last comment; a test compares the two. A column stands where a migration has put it.
 -- Which module writes which table: docs/architecture.md. The words: docs/glossary.md.
 

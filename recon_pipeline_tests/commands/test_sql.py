@@ -38,7 +38,7 @@ def test_every_statement_is_listed_with_its_room_and_what_it_does() -> None:
     (put_sums,) = [one for one in output.json["statements"] if one["name"] == "put_sums"]
     assert put_sums["room"] == "sums"
     assert put_sums["summary"].startswith("Puts what the log says of some keys into recon.usage_aggregate")
-    assert put_sums["strategies"]["key_figures"] == ["key_figures", "key_figures_deduplicated"]
+    assert put_sums["strategies"]["key_sums"] == ["key_sums", "key_sums_deduplicated"]
 
 
 def test_every_statement_says_what_it_does_in_a_sentence() -> None:
@@ -98,11 +98,11 @@ def test_values_are_those_that_were_asked_for() -> None:
 def test_a_part_that_was_asked_for_fills_its_hole() -> None:
     plain = recon("sql", "put_sums", "--json").json
     output = recon(
-        "sql", "put_sums", "--strategy", "key_figures_deduplicated", "--strategy", "below_horizon", "--json"
+        "sql", "put_sums", "--strategy", "key_sums_deduplicated", "--strategy", "below_horizon", "--json"
     ).json
-    assert (plain["strategies"]["key_figures"], plain["strategies"]["which_events"]) == ("key_figures", "in_extent")
+    assert (plain["strategies"]["key_sums"], plain["strategies"]["which_events"]) == ("key_sums", "in_extent")
     assert output["strategies"] == {
-        "key_figures": "key_figures_deduplicated",
+        "key_sums": "key_sums_deduplicated",
         "which_events": "below_horizon",
         "came_before": "came_before_by_transaction",
     }

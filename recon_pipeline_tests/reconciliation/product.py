@@ -21,7 +21,7 @@ from recon_pipeline.store.log.billing_tables import BillingTables, require_trust
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
 from recon_pipeline.store.postgres.statements import statement
-from recon_pipeline.store.records import run_figures, runs, schedule
+from recon_pipeline.store.records import run_metrics, runs, schedule
 from recon_pipeline.store.sums import increments, strategy
 from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline.store.sums.run import Reconciliation
@@ -54,8 +54,8 @@ class Run:
         with self.decision("REPEATABLE READ") as (connection, tables):
             compared = compare.compare(connection, self.question, tables, sums=sums)
             comparison = compare.summarize(connection, self.question.run_id, counters_scanned=compared.counters_scanned)
-            run_figures.note_drift(connection, self.question.run_id, comparison.summary)
-            run_figures.note_compared(connection, self.question.run_id, compared)
+            run_metrics.note_drift(connection, self.question.run_id, comparison.summary)
+            run_metrics.note_compared(connection, self.question.run_id, compared)
         self.found.append(comparison)
         return comparison
 
@@ -86,14 +86,14 @@ class Run:
                 while_paused=while_paused,
             )
         with self.database.transaction() as connection:
-            run_figures.note_repairs(connection, self.question.run_id, outcome)
+            run_metrics.note_repairs(connection, self.question.run_id, outcome)
         return outcome
 
     def verify(self) -> Verification:
         """Ask afresh whether counters and log match."""
         with self.decision() as (connection, tables):
             sums = strategy.mode(connection, tables).sums
-            below = run_figures.compared_below(connection, self.question.run_id)
+            below = run_metrics.compared_below(connection, self.question.run_id)
         with self.decision("REPEATABLE READ") as (connection, tables):
             return verify.verify(connection, self.question, tables, sums=sums, compared_below=below)
 

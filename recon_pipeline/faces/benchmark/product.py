@@ -24,7 +24,7 @@ from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.postgres.statements import name_of
-from recon_pipeline.store.records import run_figures, runs, schedule
+from recon_pipeline.store.records import run_metrics, runs, schedule
 from recon_pipeline.store.sums import aggregates, horizons, increments, quality, strategy
 from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline.store.sums.strategy import Mode, Sums
@@ -177,7 +177,7 @@ def _tick(database: BillingDatabase, mode: Mode) -> tuple[int, int]:
     with database.connection() as connection:
         outcome = repair.repair(connection, run, drift_count=drift_count)
     with database.transaction() as connection:
-        run_figures.note_repairs(connection, run.run_id, outcome)
+        run_metrics.note_repairs(connection, run.run_id, outcome)
     return outcome.repaired, _verify(database, run, mode)
 
 
@@ -187,7 +187,7 @@ def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) 
             mode = strategy.mode(connection, tables)
         since = runs.start(connection, run, mode=mode.sums, reason=mode.reason).previous_started_at
         known = quality.known(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
-        run_figures.note_events(connection, run.run_id, quality.measure(connection, run, tables, known, since=since))
+        run_metrics.note_events(connection, run.run_id, quality.measure(connection, run, tables, known, since=since))
         horizons.oldest_transaction(connection)
 
 
@@ -206,15 +206,15 @@ def _compare(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
         with decision(connection, "REPEATABLE READ") as tables:
             compared = compare.compare(connection, run, tables, sums=mode.sums)
             found = compare.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
-            run_figures.note_drift(connection, run.run_id, found.summary)
-            run_figures.note_compared(connection, run.run_id, compared)
+            run_metrics.note_drift(connection, run.run_id, found.summary)
+            run_metrics.note_compared(connection, run.run_id, compared)
             return found.summary.drift_count
 
 
 def _verify(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
     with database.connection() as connection:
         with decision(connection):
-            below = run_figures.compared_below(connection, run.run_id)
+            below = run_metrics.compared_below(connection, run.run_id)
         with decision(connection, "REPEATABLE READ") as tables:
             answer = verify.verify(connection, run, tables, sums=mode.sums, compared_below=below)
         with begin(connection):

@@ -41,9 +41,9 @@ class RecentFigures:
         self._clock = clock
         self._lock = threading.Lock()
         self._asked_at = -math.inf
-        self._answer: metrics.Figures | ReconError
+        self._answer: metrics.Metrics | ReconError
 
-    def __call__(self) -> metrics.Figures:
+    def __call__(self) -> metrics.Metrics:
         """The figures.
 
         Raises:
@@ -57,7 +57,7 @@ class RecentFigures:
                 raise self._answer
             return self._answer
 
-    def _ask(self) -> metrics.Figures | ReconError:
+    def _ask(self) -> metrics.Metrics | ReconError:
         try:
             with _brief(self._database) as connection:
                 return metrics.read(connection)

@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from recon_pipeline.store.records.metrics import Figures, RunTotals
+from recon_pipeline.store.records.metrics import Metrics, RunTotals
 
 OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "put_off", "failed")
 _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
@@ -44,40 +44,40 @@ _COUNTERS: tuple[tuple[str, str, Callable[[RunTotals], int]], ...] = (
 
 
 class ReconCollector(Collector):
-    """Reads the figures for each scrape."""
+    """Reads the metrics for each scrape."""
 
-    def __init__(self, read: Callable[[], Figures]) -> None:
+    def __init__(self, read: Callable[[], Metrics]) -> None:
         """Take the function that reads them."""
         self._read = read
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: a registry would otherwise read the figures to learn the names."""
+        """Nothing: a registry would otherwise read the metrics to learn the names."""
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
-        figures = self._read()
-        yield from _counters(figures)
-        yield from _gauges(figures)
+        metrics = self._read()
+        yield from _counters(metrics)
+        yield from _gauges(metrics)
 
 
-def _counters(figures: Figures) -> Iterator[Metric]:
+def _counters(metrics: Metrics) -> Iterator[Metric]:
     runs = CounterMetricFamily("recon_runs", "Runs that ended, by outcome.", labels=["outcome"])
-    ended = {totals.outcome: totals.runs for totals in figures.totals}
+    ended = {totals.outcome: totals.runs for totals in metrics.totals}
     for outcome in OUTCOMES:
         runs.add_metric([outcome], ended.get(outcome, 0))
     yield runs
     for name, text, figure in _COUNTERS:
-        yield CounterMetricFamily(name, text, value=sum(map(figure, figures.totals)))
+        yield CounterMetricFamily(name, text, value=sum(map(figure, metrics.totals)))
 
 
-def _gauges(figures: Figures) -> Iterator[Metric]:
+def _gauges(metrics: Metrics) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "recon_last_success_timestamp_seconds",
         "When a run last verified the current month for every customer, since 1970; 0 if none did.",
-        value=figures.last_success.timestamp() if figures.last_success else 0,
+        value=metrics.last_success.timestamp() if metrics.last_success else 0,
     )
-    latest = figures.latest
+    latest = metrics.latest
     if latest is not None:
         yield GaugeMetricFamily(
             "recon_last_run_duration_seconds",
@@ -105,14 +105,14 @@ def _gauges(figures: Figures) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "recon_horizon_lag_seconds",
         "For how long the oldest open transaction has stopped the horizon.",
-        value=figures.horizon_lag_seconds,
+        value=metrics.horizon_lag_seconds,
     )
-    yield GaugeMetricFamily("recon_open_holds", "Holds that are in force.", value=figures.open_holds)
-    yield GaugeMetricFamily("recon_paused", "1 while repairs are paused.", value=figures.is_paused)
+    yield GaugeMetricFamily("recon_open_holds", "Holds that are in force.", value=metrics.open_holds)
+    yield GaugeMetricFamily("recon_paused", "1 while repairs are paused.", value=metrics.is_paused)
     failing = GaugeMetricFamily("recon_alerts_failing", "Alerts that fail now, by severity.", labels=["severity"])
-    for severity, count in figures.alarms.items():
+    for severity, count in metrics.alarms.items():
         failing.add_metric([severity.value], count)
     yield failing
     yield GaugeMetricFamily(
-        "recon_alerts_undelivered", "Messages not yet delivered to a target.", value=figures.undelivered
+        "recon_alerts_undelivered", "Messages not yet delivered to a target.", value=metrics.undelivered
     )

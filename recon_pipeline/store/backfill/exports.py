@@ -1,4 +1,4 @@
-"""An audit log in the same database as a source: a table, or a query that somebody wrote.
+"""An audit log in the same database as a source: a table, or a query that a person wrote.
 
 Invariant: read in a transaction that cannot write, with a cursor on the server, so that its size does not matter.
 """

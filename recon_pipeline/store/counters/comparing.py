@@ -111,13 +111,13 @@ class Comparing:
         return self._exactly("find_mismatches", suspects, {}).mappings().all()
 
     def note_stale(self, suspects: Suspects) -> int:
-        """Have keys summed anew whose aggregate the log has shown to be wrong; returns how many."""
+        """Have keys summed again whose aggregate the log has shown to be wrong; returns how many."""
         carried: dict[str, Any] = {"added_up": list(suspects.added_up), "noted": list(suspects.is_noted)}
         carried |= suspects.parameters
         return self._execute("note_stale_aggregates", {}, **carried).rowcount
 
     def _verified_months(self, sums: Sums) -> tuple[Month, ...] | None:
-        """The months, if all but what changed since is known to match and can be told from what did not change."""
+        """The months, if all but what changed since is known to match and can be derived from what did not change."""
         if sums is Sums.LOG or self.run.extent.customers is not None:
             return None
         months = horizons.months_of_extent(self.connection, self.usage, self.run.extent, self.position)

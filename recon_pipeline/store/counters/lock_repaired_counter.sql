@@ -1,4 +1,4 @@
--- Locks the counter of one repair, waiting for whoever holds it no longer than lock_timeout.
+-- Locks the counter of one repair, waiting for the session that holds it no longer than lock_timeout.
 -- Invariant: the transaction holds no other lock of the application's while it waits.
 -- Index: the primary key of recon.counter_repair; the unique key of the counters.
 -- Binds: ids bigint[]

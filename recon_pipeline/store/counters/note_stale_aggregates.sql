@@ -1,4 +1,4 @@
--- Notes the suspects whose aggregate, with the events at or above the horizon, is not what the log itself adds up to, so that they are summed anew.
+-- Notes the suspects whose aggregate, with the events at or above the horizon, is not what the log itself adds up to, so that they are summed again.
 -- Invariant: in the transaction of the comparison, after it: a suspect whose counter did not fit what was added up, and that the log found in sync or with
 -- another sum, was added up wrongly. Keys that are noted already are known to be wrong.
 -- Index: recon.counter_drift by run. A full join never loops through all of the one for each of the other.

@@ -53,7 +53,7 @@ class Pause:
         reason: Why.
         paused_by: Who.
         paused_at: Since when.
-        until: When it ends by itself, or None if somebody has to resume.
+        until: When it ends by itself, or None if a person has to resume.
     """
 
     reason: str
@@ -68,7 +68,7 @@ class Pause:
 
 
 class RepairsPausedError(Exception):
-    """Somebody has paused repairs; raised in a transaction that has changed nothing."""
+    """A person has paused repairs; raised in a transaction that has changed nothing."""
 
     def __init__(self, pause: Pause) -> None:
         super().__init__(f"repairs are paused {pause}")
@@ -165,10 +165,10 @@ def enter_chunk(
         statement_timeout_ms: For the rest of the transaction.
 
     Returns:
-        Keys to leave alone because somebody holds them since they were compared.
+        Keys to leave alone because their customer is on hold since they were compared.
 
     Raises:
-        RepairsPausedError: Somebody has paused repairs.
+        RepairsPausedError: A person has paused repairs.
     """
     # Whoever pauses or holds commits that first and then waits for this lock (await_chunks). So either he waits until
     # this transaction has ended, or its next statement sees what he wrote. Nothing else is locked while this waits.

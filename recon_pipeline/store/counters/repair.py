@@ -1,6 +1,6 @@
-"""Sets drifted counters to what the log says, while the application goes on counting.
+"""Sets drifted counters to what the log says, while the application keeps counting.
 
-Invariant: keys are locked in one order, in chunks that are short transactions. A key that somebody else has locked is
+Invariant: keys are locked in one order, in chunks that are short transactions. A key that another session has locked is
 tried once more by itself and then deferred.
 """
 
@@ -22,7 +22,7 @@ CHUNK_KEYS = 2_000
 """Most keys in one transaction."""
 
 CHUNK_SECONDS = 0.2
-"""The time that a chunk aims at: nobody waits for a counter much longer than this because of a repair."""
+"""The time that a chunk aims at: no session waits for a counter much longer than this because of a repair."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class RepairOutcome:
     Attributes:
         repaired: Counter set (or created), ledger row written.
         in_sync: No longer drifted when it was locked.
-        deferred: Locked by somebody else; the next run tries again.
+        deferred: Locked by another session; the next run tries again.
         failed: Refused by Postgres, each with its error.
-        held: Left alone because somebody holds the customer.
+        held: Left alone because the customer is on hold.
         untouched: Not reached.
         over_quota_transitions: Repairs that reached or passed the limit from below.
         under_quota_transitions: Repairs that fell below the limit.
@@ -72,12 +72,13 @@ def repair(
         connection: Not in a transaction; chunks are transactions of their own on it.
         run: Whose drift to repair.
         drift_count: How many keys the comparison found; they are numbered from 1.
-        while_paused: Repair although somebody has paused repairs.
-        on_progress: Told how many keys are done so far, after each chunk.
+        while_paused: Repair although a person has paused repairs.
+        on_progress: Called after each chunk with the number of keys that are done.
         clock: In seconds, for the size of chunks and for waits.
 
     Raises:
-        PutOffError: Somebody holds a table, for example a migration. Whole chunks are done, the rest is untouched.
+        PutOffError: Another session, for example a migration, has a table locked. Whole chunks are done, the rest is
+            untouched.
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
     with decision(connection) as tables:
@@ -92,9 +93,9 @@ def repair(
 
 
 def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], None]) -> None:
-    """Chunk after chunk, then what somebody had locked."""
+    """Chunk after chunk, then what another session had locked."""
     busy: list[int] = []
-    # Small at first, since nobody knows yet how many events these keys have; each chunk is at most twice the last.
+    # Small at first, because it is not yet known how many events these keys have; each chunk is at most twice the last.
     chunk_keys = max(1, CHUNK_KEYS // 20)
     first = 1
     while first <= drift_count:

@@ -41,7 +41,7 @@ CHUNK_IDLE_TIMEOUT_MS = 1_750
 customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
 
 LOCK_TIMEOUT_MS = 1_000
-"""For the counter of one key that somebody else has locked. Below the limit on a statement, which would otherwise end
+"""For the counter of one key that another session has locked. Below the limit on a statement, which would otherwise end
 the wait, as if the sum had taken too long."""
 
 HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
@@ -50,7 +50,7 @@ HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
 _TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
 
 WAITS_SECONDS = 6.0
-"""The longest that a run waits in all for keys that somebody else has locked; the rest is deferred."""
+"""The longest that a run waits in all for keys that another session has locked; the rest is deferred."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Repairer:
             yield tables, {row.ordinal: row.kind for row in rows}
 
     def free_keys(self, ordinals: range) -> list[int]:
-        """Repair the keys of a chunk that nobody else has locked; returns those that somebody has."""
+        """Repair the keys of a chunk that no other session has locked; returns those that one has."""
         began = self.clock()
         try:
             with self.chunk(ordinals, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS if self._may_wait() else 1) as (
@@ -136,7 +136,7 @@ class Repairer:
         """Repair one key with so many events that they cannot all be summed while its counter is locked.
 
         Its events below a horizon are final: they are summed before the lock, and the others under it. Events that are
-        deleted or updated in between leave a note, and all is taken back; nobody takes notes away meanwhile, since
+        deleted or updated in between leave a note, and all is taken back; no run takes notes away meanwhile, since
         the row of `recon.event_log` is ours.
         """
         one = range(ordinal, ordinal + 1)

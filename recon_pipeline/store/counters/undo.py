@@ -1,4 +1,4 @@
-"""Takes the repairs of a run back, while the application goes on counting.
+"""Takes the repairs of a run back, while the application keeps counting.
 
 Invariant: for each key, counter = increments by the application + sum of the ledger's deltas, before and after. Under
 the counter's lock what the repair added is taken off again, as a further row of the ledger; increments since the repair
@@ -91,7 +91,7 @@ class UndoRecord:
         already_undone: Taken back before.
         below_zero: The counter is lower than what the repair added.
         without_counter: The counter was deleted since.
-        deferred: Somebody holds the counter locked.
+        deferred: Another session has the counter locked.
         failed: Postgres refused.
         not_undone: At most `SAMPLE_ROWS` of the last four, as JSON objects.
     """
@@ -172,7 +172,7 @@ class _Undoer:
             self._one(repair_id)
 
     def _chunk(self, ids: Sequence[int]) -> list[int]:
-        """Take back what nobody holds; returns what is to be tried again by itself."""
+        """Take back what no other session has locked; returns what is to be tried again by itself."""
         try:
             with self._begin(CHUNK_LOCK_TIMEOUT_MS):
                 rows = self._lock_and_undo(ids, waits=False)

@@ -60,7 +60,7 @@ class Verification:
 
     Attributes:
         mismatch_count: Keys that differ.
-        deferred_count: Those among them that this run put off because somebody had them locked.
+        deferred_count: Those among them that this run put off because another session had them locked.
         held_count: Those that it left alone because of a hold.
         untouched_count: Those that it had found drifted and did not come to.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.

@@ -59,7 +59,7 @@ class BillingTables:
         kind = "" if self.request_id_is_unique else "_deduplicated"
         return {
             "countable_events": f"countable_events{kind}",
-            "key_figures": f"key_figures{kind}",
+            "key_sums": f"key_sums{kind}",
             "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
         }
 

@@ -1,4 +1,4 @@
--- Part of other statements: all events of the log, each with what is known of it: whether it is valid (null where that cannot be told, which is no), the name
+-- Part of other statements: all events of the log, each with what is known of it: whether it is valid (null where that is unknown, which means no), the name
 -- under which it is kept (that of its customer, or the empty name where it belongs to no key that could be kept), and the transaction that wrote
 -- its row, whatever the application wrote into its columns.
 -- Invariant: an invalid event (quantity null, not positive, not finite or of a size that overflows a sum; a period that does not end after it begins; no customer, or

@@ -63,7 +63,7 @@ def decision(
 
     Raises:
         UntrustworthyLogError: With the cause and its fix.
-        PutOffError: Somebody holds one of the tables, or attached a partition since the snapshot.
+        PutOffError: Another session has one of the tables locked, or attached a partition since the snapshot.
     """
     known: BillingTables | None = connection.info.get(BillingTables)
     if known is None:  # which tables there are is to be known before they can be locked

@@ -1,6 +1,6 @@
 """The column `ingest_xid` that makes the log readable in increments: what of it is there, and how it is put there.
 
-Invariant: a live log is never rewritten, and nobody waits for more than a moment: the column comes without a default
+Invariant: a live log is never rewritten, and no session waits for long: the column comes without a default
 and gets it afterwards, which fills new rows only; the index is built concurrently; each lock is asked for briefly,
 again and again. What is left to do is read from the catalog before each step, so a preparation that was killed goes on
 where it was, and two at once do the work once.
@@ -126,7 +126,7 @@ def install(
     Args:
         connection: Not in a transaction.
         request_id_is_unique: The log itself refuses a repeated request id of a gateway.
-        on_step: Told each statement before it runs.
+        on_step: Called with each statement before it runs.
 
     Returns:
         What is still lacking, since it is not ours to decide or has no fix.
@@ -169,7 +169,7 @@ class _Installation:
             self.connection.execute(LOCK_MIGRATIONS)
             left = lacking(self.connection, request_id_is_unique=self.request_id_is_unique)
             ours = [lack for lack in left if lack.statement is not None and lack.kind is not Need.ADVISED]
-            # What is in the way for good, or an index that somebody builds, which would hold up every other step.
+            # A permanent obstacle, or an index that another session builds, which would delay every other step.
             is_stuck = any(lack.statement is None and lack.kind is Need.REQUIRED for lack in left)
             if is_stuck or not ours:
                 return left, None
@@ -197,7 +197,7 @@ class _Installation:
 
 @contextmanager
 def _patiently(connection: Connection) -> Generator[None]:
-    """Without limits: what is built concurrently waits for transactions that are open, and holds nobody up."""
+    """Without limits: what is built concurrently waits for transactions that are open, and holds no session up."""
     connection.execute(_LIFT_TIME_LIMITS)
     try:
         yield

@@ -1,6 +1,6 @@
 -- Which log this is: server, database, tables and partitions.
--- Invariant: another text for a restored dump, a new cluster, a table made anew, a partition that came or went, and wherever rows may have come
--- without a transaction id or gone without a note (column made anew, default or trigger off for a while); the same text after anything else.
+-- Invariant: another text for a restored dump, a new cluster, a recreated table, a partition that came or went, and wherever rows may have come
+-- without a transaction id or gone without a note (column recreated, default or trigger off for a while); the same text after anything else.
 -- Index: the catalog's own.
 select
     concat_ws(

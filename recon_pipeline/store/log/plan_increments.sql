@@ -1,6 +1,6 @@
 -- What the log still lacks for the incremental mode, in the order in which it is made, each with the statement that makes it.
 -- Invariant: reads the catalog alone; no row of kind `required` or `advised` means that the incremental mode is safe. Each statement does
--- nothing where somebody else has run it meanwhile. Where something is in the way for good, nothing else is to be made. An invalid index
+-- nothing where another session has run it meanwhile. Where something is in the way for good, nothing else is to be made. An invalid index
 -- has no statement while an index of its table is being built: it may be that one. Names are quoted by Postgres.
 -- Binds: request_id_is_unique boolean
 with log as materialized (

@@ -140,14 +140,14 @@ def begin(
     Args:
         connection: Not in a transaction.
         isolation: Of the transaction.
-        lock_tables: Names of tables, locked `in access share mode` before the first snapshot, so that nobody rewrites
-            or truncates them before the transaction ends.
+        lock_tables: Names of tables, locked `in access share mode` before the first snapshot, so that no session
+            rewrites or truncates them before the transaction ends.
         lock_timeout_ms: The longest wait for a lock.
         statement_timeout_ms: The longest that a statement may take.
         idle_timeout_ms: The longest that the transaction may wait for this process.
 
     Raises:
-        PutOffError: Somebody holds one of the tables.
+        PutOffError: Another session has one of the tables locked.
     """
     connection.execution_options(isolation_level=isolation)
     with connection.begin():

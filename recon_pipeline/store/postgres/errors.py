@@ -18,7 +18,7 @@ SESSION_WAS_IDLE = "25P03"
 """idle_in_transaction_session_timeout: the server ended a session whose process did not go on in time."""
 
 LOCK_CONFLICTS = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
-"""lock_not_available, deadlock_detected, serialization_failure: somebody else holds the row, or just changed it."""
+"""lock_not_available, deadlock_detected, serialization_failure: another session holds the row, or just changed it."""
 
 _CONNECTION_STATES = ("08", "57P0", "53300")
 _WORKED_SO_FAR = "What was committed before stays; the statement that failed changed nothing."
@@ -38,7 +38,7 @@ def is_connection_lost(error: DBAPIError) -> bool:
 
 
 def is_lock_conflict(error: BaseException) -> bool:
-    """Whether somebody else was in the way, so that trying again may help."""
+    """Whether another session was in the way, so that trying again may help."""
     return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_CONFLICTS
 
 

@@ -35,7 +35,7 @@ _NAME = re.compile(r"/\* recon:(\w+) \*/")
 
 
 class UndecidedError(StatementError):
-    """A hole may be filled by one of several parts, and nobody says by which.
+    """A hole may be filled by one of several parts, and the caller does not say by which.
 
     Args:
         name: The file that has the hole.

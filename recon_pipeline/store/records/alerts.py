@@ -90,7 +90,7 @@ KEEP_NOTICED_RUNS_DAYS = 40
 
 
 def noticed_until(connection: Connection, *, otherwise: datetime) -> datetime:
-    """Up to where runs were noticed; begins to watch at `otherwise` if nobody did."""
+    """Up to where runs were noticed; begins to watch at `otherwise` if no watch had begun."""
     connection.execute(_WATCH_ALERTS, {"runs_noticed_until": otherwise})
     return connection.execute(_READ_ALERT_WATCH).scalar_one()
 

@@ -1,6 +1,6 @@
 """Why a counter is what it is: one customer's keys, and all that log, ledger and subscriptions say of them.
 
-Invariant: read at one snapshot, changed by nobody meanwhile. Postgres adds up; what is read is a few rows for each key,
+Invariant: read at one snapshot, unchanged meanwhile. Postgres adds up; what is read is a few rows for each key,
 however many events there are.
 """
 

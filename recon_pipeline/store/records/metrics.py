@@ -1,4 +1,4 @@
-"""The figures that monitoring asks for.
+"""The metrics that monitoring asks for.
 
 From what is recorded, so that they survive restarts and are the same in every process.
 """
@@ -33,7 +33,7 @@ class RunTotals:
 
 @dataclass(frozen=True)
 class LatestRun:
-    """The latest run over every customer and the current month; figures are None where it did not get so far.
+    """The latest run over every customer and the current month; values are None where it did not get so far.
 
     Attributes:
         drift_count: Keys that its comparison found drifted.
@@ -52,7 +52,7 @@ class LatestRun:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """Everything at one moment.
 
     Attributes:
@@ -76,11 +76,11 @@ class Figures:
     undelivered: int
 
 
-def read(connection: Connection) -> Figures:
+def read(connection: Connection) -> Metrics:
     """Read them all; in a transaction."""
     oldest = horizons.oldest_transaction(connection)
     failing = alerts.alarms(connection)
-    return Figures(
+    return Metrics(
         totals=tuple(
             RunTotals(**{field.name: row[field.name] for field in fields(RunTotals)})
             for row in connection.execute(statement("run_totals")).mappings()

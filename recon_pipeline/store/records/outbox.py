@@ -24,7 +24,7 @@ _NOTE_DELIVERED = labelled(
     where alert_id = :alert_id and target = :target
     """,
 )
-# Whether a target is due for a message now: it has not got a message that is new, or whose wait is over.
+# Whether a target is due for a message now: a message to it is new, or whose wait is over.
 # Binds: target text
 _IS_TARGET_DUE = labelled(
     "is_target_due",

@@ -113,7 +113,7 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
 
 
 def _control(connection: Connection) -> Iterator[Finding]:
-    """What keeps runs from repairing, because somebody said so."""
+    """What keeps runs from repairing, because a person said so."""
     pause, held = read_pause(connection), holds.open_holds(connection)
     yield passed("repairs", "not paused") if pause is None else noted("repairs", f"paused {pause}", "recon resume")
     if held:

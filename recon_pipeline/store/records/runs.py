@@ -72,12 +72,12 @@ class RunRecord:
         customers: The only ones that were looked at, or None for all.
         mode: `incremental` or `full`.
         mode_reason: Why it is full, or None.
-        rebuilt_because: Why the aggregates were built anew, or None.
+        rebuilt_because: Why the aggregates were rebuilt, or None.
         aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None where no
             audit was made and the comparison found none.
         paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked`,
-            `put_off` (somebody held a table) or `failed`.
+            `put_off` (another session had a table locked) or `failed`.
         duration_ms: Until its end, or until now.
     """
 

@@ -63,7 +63,7 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
         answer: Of the last check.
 
     Returns:
-        Whether it was noted: not while another run writes what is known of the log, nor where everything was built anew
+        Whether it was noted: not while another run writes what is known of the log, nor where everything was rebuilt
         since the check, from a log that may be another one.
     """
     if run.extent.customers is not None or not is_ours_to_write(connection, tables):

@@ -2,16 +2,16 @@
 -- Invariant: the caller holds the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
 -- else writes aggregates meanwhile, so that a key which is not there can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
--- Uses: key_figures = key_figures | key_figures_deduplicated, which_events = since_horizon
+-- Uses: key_sums = key_sums | key_sums_deduplicated, which_events = since_horizon
 -- Binds: gateway_name text, partitions text[], usage_type text
-with figure as materialized (
-    {key_figures}
+with key_sum as materialized (
+    {key_sums}
 ),
 of_built_month as materialized (
     select *
     from (
-        select figure.*, to_char(figure.period_start at time zone 'UTC', 'YYYY-MM') as partition
-        from figure
+        select key_sum.*, to_char(key_sum.period_start at time zone 'UTC', 'YYYY-MM') as partition
+        from key_sum
     ) as of_month
     where partition = any(:partitions)
 ),

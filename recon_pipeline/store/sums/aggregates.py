@@ -92,7 +92,7 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
 
 
 def audit(connection: Connection, run: Reconciliation, tables: BillingTables) -> Audit:
-    """Sum the log of the extent anew, and put what differs from it in line.
+    """Sum the log of the extent again, and correct what differs from it.
 
     Args:
         connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.

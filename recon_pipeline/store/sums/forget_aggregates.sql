@@ -1,5 +1,5 @@
--- Forgets every aggregate, and of another log also what log it was; they are built anew.
--- Invariant: the caller holds the row of recon.event_log. A note that somebody relies on stays, and is taken later. Horizons that runs took before the log was first seen
+-- Forgets every aggregate, and of another log also what log it was; they are rebuilt.
+-- Invariant: the caller holds the row of recon.event_log. A note that another transaction relies on stays, and is taken later. Horizons that runs took before the log was first seen
 -- say nothing of it; those since then do, whatever becomes of the aggregates.
 -- Index: none; all of it goes.
 -- Binds: identity text, is_another_log boolean

@@ -25,7 +25,7 @@ class Position:
     Attributes:
         identity: Of server, database, tables and partitions.
         known_identity: Of the log that the aggregates are of; None where there are none.
-        known_since: When that log was first seen, as Postgres prints it: another one where everything is built anew.
+        known_since: When that log was first seen, as Postgres prints it: another one where everything is rebuilt.
         was_truncated: The log was truncated since.
         aggregated_below: Events of transactions below it are in the aggregates; None: none are.
         oldest_transaction: Every transaction below it has ended.

@@ -1,7 +1,7 @@
 """The move of the horizon: adds to the aggregates what is new in the log, and builds what is missing.
 
 Invariant: an event is added exactly once, since the sums and the horizon move in one transaction. A log that is not
-the one that the aggregates were made from is noticed, and everything is built anew.
+the one that the aggregates were made from is noticed, and everything is rebuilt.
 """
 
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ class Advance:
     Attributes:
         absorbed_count: Events added because they were new.
         built_months: Months summed from the whole log, as they were not there.
-        recomputed_months: Months with keys summed anew, as events were deleted or updated.
-        rebuilt_because: Why everything was built anew, or None.
+        recomputed_months: Months with keys summed again, because events were deleted or updated.
+        rebuilt_because: Why everything was rebuilt, or None.
         waits_because: Why the horizon could not be moved, or None; what is stored stays true.
     """
 
@@ -134,7 +134,7 @@ class _Advancing:
         return [month.key for month in missing]
 
     def _recompute(self, built: dict[MeteredUsage, list[str]]) -> tuple[str, ...]:
-        """Sum keys anew whose events were deleted or updated; returns their months."""
+        """Sum keys again whose events were deleted or updated; returns their months."""
         opened: dict[MeteredUsage, set[str]] = {}
         nameless: set[MeteredUsage] = set()
         for row in self.connection.execute(statement("take_notes")):

@@ -1,9 +1,9 @@
 -- Puts what the log says of some keys into recon.usage_aggregate: of an extent, or of the keys that this transaction has opened. The one way in which aggregates are
--- made, audited and made anew.
--- Invariant: the caller holds the row of recon.event_log, so nobody else writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
+-- made, audited and rebuilt.
+-- Invariant: the caller holds the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
 -- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are put right, and not counted as found wrong.
 -- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
--- Uses: key_figures = key_figures | key_figures_deduplicated
+-- Uses: key_sums = key_sums | key_sums_deduplicated
 -- Uses: which_events = in_extent | below_horizon | below_horizon_of_opened | below_horizon_of_nameless
 -- Binds: customers text[], end timestamptz, every_customer boolean, every_key boolean, gateway_name text
 -- Binds: opens_differing boolean, sample_rows bigint, start timestamptz, usage_type text
@@ -15,8 +15,8 @@ with opened as materialized (
         and usage_type = :usage_type
         and noted_xid = pg_current_xact_id_if_assigned()
 ),
-figure as materialized (
-    {key_figures}
+key_sum as materialized (
+    {key_sums}
 ),
 stored as materialized (
     select
@@ -49,14 +49,14 @@ stored as materialized (
 changed as materialized (
     select
         gateway_customer_id, period_start, period_end,
-        figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count,
+        key_sum.event_count, key_sum.usage_count, key_sum.invalid_count, key_sum.dedupe_count, key_sum.outside_period_count,
         stored.usage_count as stored_count
-    from figure
+    from key_sum
     full join stored using (gateway_customer_id, period_start, period_end)
     where (
             stored.event_count, stored.usage_count, stored.invalid_count, stored.dedupe_count, stored.outside_period_count
         ) is distinct from (
-            figure.event_count, figure.usage_count, figure.invalid_count, figure.dedupe_count, figure.outside_period_count
+            key_sum.event_count, key_sum.usage_count, key_sum.invalid_count, key_sum.dedupe_count, key_sum.outside_period_count
         )
 ),
 gone as (
@@ -110,8 +110,8 @@ opening as (
 ),
 total as (
     select
-        (select count(*) from figure) as keys,
-        (select coalesce(sum(event_count), 0)::bigint from figure) as events,
+        (select count(*) from key_sum) as keys,
+        (select coalesce(sum(event_count), 0)::bigint from key_sum) as events,
         (select count(*) from changed) as keys_changed,
         (select count(*) from differing) as keys_differing
 )

@@ -1,7 +1,7 @@
--- Takes the notes of keys whose events were deleted or updated, and opens these keys: they are summed anew in the next statement of this transaction, and every run
+-- Takes the notes of keys whose events were deleted or updated, and opens these keys: they are summed again in the next statement of this transaction, and every run
 -- looks at them until they match. Notes of months that are not built are taken and forgotten.
 -- Invariant: each note is locked before it is taken. Who changes events of a key that is noted already relies on that note and locks it too (recon.note_changed_events), so
--- his transaction has ended when the note is ours, and the next statement sees what he did. A note that somebody relies on stays for the next run: nobody waits.
+-- his transaction has ended when the note is ours, and the next statement sees what he did. A note that another transaction relies on stays for the next run: no session waits.
 -- Index: the primary key of recon.invalidated_key.
 with locked as materialized (
     select id

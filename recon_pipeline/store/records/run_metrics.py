@@ -1,4 +1,4 @@
-"""The figures of a run, written into its record as soon as they are known.
+"""The metrics of a run, written into its record as soon as they are known.
 
 Invariant: they come from what is stored (drift outcomes, ledger), so they are true also after a crash.
 """
@@ -15,8 +15,8 @@ from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.quality import LogQuality
 
-# Writes the log's figures into the record of a run.
-# Invariant: touches no other figure of the run.
+# Writes the log's metrics into the record of a run.
+# Invariant: touches no other metric of the run.
 # Binds: dedupe_count bigint, events_scanned bigint, run_id text
 _NOTE_EVENTS = labelled(
     "note_events",
@@ -46,7 +46,7 @@ _NOTE_COMPARED = labelled(
 _READ_COMPARED_BELOW = labelled(
     "read_compared_below", "select compared_below::text from recon.reconciliation_run where run_id = :run_id"
 )
-# Writes the comparison's figures into the record of a run.
+# Writes the comparison's metrics into the record of a run.
 # Invariant: transitions are those foreseen, until repairs are counted.
 # Binds: counters_scanned bigint, drift_by_kind jsonb, drift_count bigint, held bigint, over_quota_transitions bigint
 # Binds: run_id text, under_quota_transitions bigint
@@ -68,7 +68,7 @@ _NOTE_DRIFT = labelled(
     """,
 )
 # Writes what was repaired into the record of a run.
-# Invariant: figures are read from drift outcomes and ledger, so they are true after a crash as well.
+# Invariant: metrics are read from drift outcomes and ledger, so they are true after a crash as well.
 # Binds: deferred bigint, failed bigint, held bigint, over_quota_transitions bigint, paused_reason text, repaired bigint
 # Binds: run_id text, under_quota_transitions bigint
 _NOTE_REPAIRS = labelled(
@@ -87,7 +87,7 @@ _NOTE_REPAIRS = labelled(
     """,
 )
 # Writes what became of the aggregates into the record of a run.
-# Invariant: touches no other figure of the run.
+# Invariant: touches no other metric of the run.
 # Binds: aggregates_differing bigint, rebuilt_because text, run_id text
 _NOTE_AGGREGATES = labelled(
     "note_aggregates",
@@ -102,22 +102,22 @@ _NOTE_AGGREGATES = labelled(
 
 
 def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
-    """Write the log's figures."""
+    """Write the log's metrics."""
     _write(connection, _NOTE_EVENTS, run_id, quality)
 
 
 def note_aggregates(
     connection: Connection, run_id: str, *, rebuilt_because: str | None = None, aggregates_differing: int | None = None
 ) -> None:
-    """Write what became of the aggregates; None leaves a figure as it is."""
-    figures = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
-    connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **figures})
+    """Write what became of the aggregates; None leaves a metric as it is."""
+    metrics = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
+    connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **metrics})
 
 
 def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
-    """Write the comparison's figures."""
-    figures = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
-    _write(connection, _NOTE_DRIFT, run_id, summary, **figures)
+    """Write the comparison's metrics."""
+    metrics = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
+    _write(connection, _NOTE_DRIFT, run_id, summary, **metrics)
 
 
 def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
@@ -139,6 +139,6 @@ def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) ->
     _write(connection, _NOTE_REPAIRS, run_id, outcome, paused_reason=outcome.paused_reason)
 
 
-def _write(connection: Connection, update: TextClause, run_id: str, figures: Any, **more: Any) -> None:
-    values = {field.name: getattr(figures, field.name) for field in fields(figures)}
+def _write(connection: Connection, update: TextClause, run_id: str, metrics: Any, **more: Any) -> None:
+    values = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
     connection.execute(update, {"run_id": run_id, **values, **more})

@@ -4,14 +4,14 @@
 -- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
 -- Uses: countable_events = countable_events_deduplicated, classified_events, which_events = *
 select
-    figure.gateway_customer_id,
-    figure.period_start,
-    figure.period_end,
-    sum(figure.event_count)::bigint as event_count,
-    sum(figure.usage_count) as usage_count,
-    sum(figure.invalid_count)::bigint as invalid_count,
-    (sum(figure.valid_count) - sum(figure.event_count))::bigint as dedupe_count,
-    sum(figure.outside_period_count)::bigint as outside_period_count
+    key_sum.gateway_customer_id,
+    key_sum.period_start,
+    key_sum.period_end,
+    sum(key_sum.event_count)::bigint as event_count,
+    sum(key_sum.usage_count) as usage_count,
+    sum(key_sum.invalid_count)::bigint as invalid_count,
+    (sum(key_sum.valid_count) - sum(key_sum.event_count))::bigint as dedupe_count,
+    sum(key_sum.outside_period_count)::bigint as outside_period_count
 from (
     select
         event.gateway_customer_id, event.period_start, event.period_end,
@@ -36,5 +36,5 @@ from (
     from ({classified_events}) as event
     where {which_events}
     group by 1, 2, 3
-) as figure
+) as key_sum
 group by 1, 2, 3
