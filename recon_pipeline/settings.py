@@ -14,6 +14,7 @@ from typing import TypeVar
 from recon_pipeline.core.alert_targets import AlertTarget, parse_alert_urls
 from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.event_identity import EventIdentity, parse_event_identity
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota, parse_paid_statuses, parse_quotas
@@ -22,7 +23,9 @@ from recon_pipeline.core.scope import MeteredUsage, parse_scope
 DEFAULT_SCOPE = "stripe:remote_commands"
 DEFAULT_QUOTAS = '{"remote_commands": {"free": 50, "paid": 10000}}'
 DEFAULT_PAID_STATUSES = "active,trialing"
+DEFAULT_NEGATIVE_QUANTITIES = "refuse"
 DEFAULT_START_PERIOD = "2025-01"
+DEFAULT_EVENT_IDENTITY = "gateway_name,request_id"
 _OLDEST_MONTH = BillingMonth(1970, 1)
 RECENT_DAYS = 35
 """A period stays in every tick for this long after it ended: late events are common, very late ones rare."""
@@ -42,8 +45,10 @@ class Settings:
         scope: What is reconciled.
         start_period: Earlier periods are never touched.
         settle_seconds: Longest time an event may be visible before its increment, in seconds.
+        event_identity: The columns of the log that name an event.
         quotas: Limits by usage type; a type without an entry has no limit.
         paid_statuses: With which a subscription gives its customer the paid limit.
+        refuses_negative: A drifted counter with an event of negative quantity is left alone; else these are credits.
         budgets: The largest repair that needs no approval.
     """
 
@@ -51,8 +56,10 @@ class Settings:
     scope: tuple[MeteredUsage, ...]
     start_period: BillingMonth
     settle_seconds: int
+    event_identity: EventIdentity
     quotas: Mapping[str, Quota]
     paid_statuses: tuple[str, ...]
+    refuses_negative: bool
     budgets: Budgets
 
 
@@ -82,8 +89,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         scope=parse_scope(environ.get("RECON_SCOPE", DEFAULT_SCOPE)),
         start_period=read_start_period(environ),
         settle_seconds=_number(environ, "RECON_SETTLE_SECONDS", int, 0, 86_400),
+        event_identity=parse_event_identity(environ.get("RECON_EVENT_IDENTITY", DEFAULT_EVENT_IDENTITY)),
         quotas=parse_quotas(environ.get("RECON_QUOTAS", DEFAULT_QUOTAS)),
         paid_statuses=parse_paid_statuses(environ.get("RECON_PAID_STATUSES", DEFAULT_PAID_STATUSES)),
+        refuses_negative=_refuses_negative(environ),
         budgets=Budgets(
             max_repairs=_number(environ, "RECON_MAX_REPAIRS", int, default.max_repairs, 2**63 - 1),
             max_repair_share=_number(environ, "RECON_MAX_REPAIR_SHARE", float, default.max_repair_share, 1),
@@ -95,6 +104,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
                 default.max_over_quota_transitions,
                 2**63 - 1,
             ),
+            max_events_left=_number(environ, "RECON_MAX_EVENTS_LEFT", int, default.max_events_left, 2**63 - 1),
         ),
     )
 
@@ -196,6 +206,16 @@ def _database_url(environ: Mapping[str, str]) -> str | None:
             f"DATABASE_URL cannot be used: {error}",
             fix="Set it like DATABASE_URL=postgresql://user:password@host:5432/database.",
         ) from None
+
+
+def _refuses_negative(environ: Mapping[str, str]) -> bool:
+    value = environ.get("RECON_NEGATIVE_QUANTITIES", DEFAULT_NEGATIVE_QUANTITIES)
+    if value not in ("refuse", "sum"):
+        raise ConfigurationError(
+            f"RECON_NEGATIVE_QUANTITIES is {value!r}, which is neither refuse nor sum.",
+            fix="Set RECON_NEGATIVE_QUANTITIES=sum if events of negative quantity are credits, or unset it.",
+        )
+    return value == "refuse"
 
 
 def _number(

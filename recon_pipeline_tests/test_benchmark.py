@@ -1,15 +1,20 @@
 """`recon benchmark` at sizes that take a second: what it measures and says, not how fast it was."""
 
 import io
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from rich.console import Console
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.benchmark import BenchmarkReport, run_benchmark
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.benchmark import BenchmarkReport, late_events, run_benchmark
+from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
+from recon_pipeline_tests.backfill.reading import readings
 
 SIZES, COUNTERS = (3_000, 6_000), 300
 
@@ -57,12 +62,13 @@ def test_it_measures_both_sides_says_so_draws_a_chart_and_leaves_nothing_behind(
 
 
 def test_a_backfill_is_measured_as_the_command_that_a_person_runs_beside_one_by_hand(
-    empty_database_url: str, console: Console
+    empty_database_url: str, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(late_events, "FORMS", FORMS[-1:])  # each is a process more
     report = measure_backfill(empty_database_url, rows=2_000, events=600, counters=60, console=console, rounds=1)
 
     assert (report.rows, report.events, report.counters) == (2_000, 600, 60)
-    assert len(report.measurements) == 4
+    assert len(report.measurements) == 5
     assert all(row.least > 0 for row in report.measurements)
     (memory,) = report.bars
     assert 20 < memory.value < 1_000
@@ -90,3 +96,32 @@ def test_fewer_events_than_counters_are_refused_before_anything_is_made(
         run_benchmark("postgresql://nobody@127.0.0.1:1/nothing", events=events, counters=6, console=console)
     with pytest.raises(ConfigurationError, match="cannot fill"):
         measure_backfill("postgresql://nobody@127.0.0.1:1/nothing", rows=1, events=5, counters=6, console=console)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.file_name)
+def test_each_form_of_an_export_has_the_same_rows_under_the_mapping_that_comes_with_it(
+    tmp_path: Path, form: Form
+) -> None:
+    header = (
+        "gateway_name,gateway_customer_id,usage_type,request_id,quantity,event_timestamp,period_start,period_end,device"
+    )
+    at = "2025-05-03 12:00:00.123456+00,2025-05-01 00:00:00+00,2025-06-01 00:00:00+00"
+    (tmp_path / "late.csv").write_text(f"{header}\nstripe,cus_1,remote_commands,r-1,2,{at},dev_1\n")
+
+    exported, mapping = form.export(tmp_path / "late.csv", tmp_path)
+
+    (reading,) = readings(exported, yaml.safe_load(mapping.read_text()))
+    assert reading.reasons == ()
+    assert (reading.gateway_customer_id, reading.request_id, reading.quantity) == ("cus_1", "r-1", 2)
+    assert reading.event_timestamp == datetime(2025, 5, 3, 12, 0, 0, 123456, tzinfo=UTC)
+    assert reading.period == (datetime(2025, 5, 1, tzinfo=UTC), datetime(2025, 6, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("now", [datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 1, 31, 23, tzinfo=UTC)])
+def test_no_made_up_late_event_is_still_to_come_whatever_day_it_is(now: datetime) -> None:
+    first = late_events._first_month(now)
+
+    last_month = BillingMonth.parse(first.key)
+    for _ in range(5):
+        last_month = last_month.next()
+    assert last_month.end + timedelta(days=27) <= now

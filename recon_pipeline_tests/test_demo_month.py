@@ -16,7 +16,7 @@ from recon_pipeline.faces import demo
 from recon_pipeline.faces.demo import MonthNotEmptyError, Story, play_the_month
 from recon_pipeline.faces.demo.counters import CounterKey
 from recon_pipeline.faces.demo.mishaps import let_it_all_happen
-from recon_pipeline.faces.demo.population import plan_month
+from recon_pipeline.faces.demo.population import make_population
 from recon_pipeline.faces.demo.traffic import RecordingError, insert_subscriptions, record_events
 
 NOW = datetime(2026, 3, 30, 15, 45, tzinfo=UTC)
@@ -119,10 +119,10 @@ def drift(url: str) -> list[Drift]:
 
 
 def record_only(url: str) -> None:
-    plan = plan_month(seed=SEED, events=EVENTS, customers=CUSTOMERS, now=NOW)
+    population = make_population(seed=SEED, events=EVENTS, customers=CUSTOMERS, now=NOW)
     with psycopg.connect(url, autocommit=True) as connection:
-        insert_subscriptions(connection, plan)
-    assert record_events(url, plan, lambda _: None) == EVENTS
+        insert_subscriptions(connection, population)
+    assert record_events(url, population, lambda _: None) == EVENTS
 
 
 @pytest.fixture
@@ -263,9 +263,9 @@ def test_a_month_too_small_to_go_wrong_is_refused_at_once(events: int, customers
 
 def test_an_event_that_was_there_already_is_an_error_and_not_counted_twice(billing_database_url: str) -> None:
     record_only(billing_database_url)
-    plan = plan_month(seed=SEED, events=EVENTS, customers=CUSTOMERS, now=NOW)
+    population = make_population(seed=SEED, events=EVENTS, customers=CUSTOMERS, now=NOW)
     with pytest.raises(RecordingError, match="there already"):
-        record_events(billing_database_url, plan, lambda _: None)
+        record_events(billing_database_url, population, lambda _: None)
     assert drift(billing_database_url) == []
 
 

@@ -148,6 +148,6 @@ def test_every_test_file_that_the_argument_names_exists() -> None:
 
 def test_the_mappings_of_the_page_on_replay_are_valid() -> None:
     shown = re.findall(r"^```yaml\n(.*?)^```", DOCS["replay.md"], flags=re.DOTALL | re.MULTILINE)
-    assert len(shown) == 2
+    assert len(shown) == 3
     for text in shown:
         assert parse_mapping(parse_mapping_text(text, name="replay.md"))

@@ -1,4 +1,4 @@
-"""Whether a run that exceeds the budgets, or finds the log lost, may repair: only what a person was shown and approved.
+"""Whether a run that exceeds the budgets, is a first one or finds the log lost may repair: only what was approved.
 
 Invariant: an approval is valid for the figures of a blocked run over the same months and customers, and for no more,
 and the first run that repairs anything under it uses it up. Where drift has grown beyond these figures, where nothing
@@ -8,6 +8,7 @@ next.
 
 from collections.abc import Sequence
 
+from recon_pipeline.assets import first_run
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, beyond, breaches
@@ -15,12 +16,13 @@ from recon_pipeline.store.counters import compare
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
 
+_BUDGETS = ("RECON_MAX_REPAIRS", "RECON_MAX_REPAIR_SHARE", "RECON_MAX_ORPHAN_SHARE", "RECON_MAX_OVER_QUOTA_TRANSITIONS")
 # In the UI, which drops what is in <>.
 _APPROVE = 'recon reconcile --approve "your reason", or approve_reason in the launchpad.'
 
 
 def decide(step: Step, found: compare.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
-    """The budgets that repairing what was found would exceed, and why it may not be done, if so.
+    """What repairing what was found would exceed, first runs and budgets, and why it may not be done, if so.
 
     An approval that is needed is recorded.
     """
@@ -31,23 +33,25 @@ def decide(step: Step, found: compare.Comparison) -> tuple[tuple[Breach, ...], B
 def _exceeded_budgets(step: Step, found: compare.Comparison) -> tuple[Breach, ...]:
     if not found.summary.repairs:
         return ()
+    first = first_run.breaches(step)
     with step.database.transaction() as connection:
         today = runs.repaired_today(connection, step.run)
-    return breaches(found.summary, step.settings.budgets, today)
+    return (*first, *breaches(found.summary, step.settings.budgets, today))
 
 
 def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
     reasons = "; ".join(breach.sentence for breach in exceeded)
+    is_first = any(breach.variable not in _BUDGETS for breach in exceeded)
     if not step.approve_reason:
-        return BlockedError(
-            f"Blocked: {reasons}.", fix=f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
-        )
+        look = f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
+        return BlockedError(f"Blocked: {reasons}.", fix=first_run.fix(step) if is_first else look)
     shown = _shown(step)
     if shown is None:
         return _nothing_shown(step, reasons)
-    more = beyond(exceeded, _figures(shown))
+    figures = _figures(shown) | (first_run.shown(step, shown.run_id) if is_first else {})
+    more = beyond(exceeded, figures)
     if more:
-        grown = "; ".join(f"{breach.sentence}, and {_figures(shown)[breach.variable]:,} were shown" for breach in more)
+        grown = "; ".join(f"{breach.sentence}, and {figures[breach.variable]:,} were shown" for breach in more)
         return BlockedError(
             f"Blocked again, since more would be repaired than run {shown.run_id} showed: {grown}.",
             fix=f"Look at the sample, which is of now. If it is right, approve once more: {_APPROVE}",
@@ -105,10 +109,11 @@ def _record(step: Step, shown: RunRecord) -> None:
 
 def _figures(shown: RunRecord) -> dict[str, int]:
     """What a blocked run showed, by the budget that it belongs to; 0 where it was blocked before it compared."""
-    repairs = (shown.drift_count or 0) - (shown.held_count or 0)
+    repairs = (shown.drift_count or 0) - (shown.held_count or 0) - (shown.doubtful_count or 0)
     return {
         "RECON_MAX_REPAIRS": repairs,
         "RECON_MAX_REPAIR_SHARE": repairs,
-        "RECON_MAX_ORPHAN_SHARE": (shown.drift_by_kind or {}).get("orphan", 0),
+        # Those that are held or doubtful are among them.
+        "RECON_MAX_ORPHAN_SHARE": min((shown.drift_by_kind or {}).get("orphan", 0), repairs),
         "RECON_MAX_OVER_QUOTA_TRANSITIONS": shown.over_quota_transitions or 0,
     }

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from recon_pipeline.assets.handover import plan_metadata
+from recon_pipeline.assets.handover import preview_metadata, unread_metadata
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
@@ -25,11 +25,11 @@ from recon_pipeline.core.backfill.reading import Readings, read_rows
 from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.periods import BillingMonth, require_known
 from recon_pipeline.settings import known_months
-from recon_pipeline.sources.files import shown_source
+from recon_pipeline.sources.finding import Unread, shown_source
 from recon_pipeline.sources.rows import CHUNK_ROWS, read_files
 from recon_pipeline.store.backfill import batches, load
 from recon_pipeline.store.backfill.batches import Batch, NotTaken
-from recon_pipeline.store.backfill.dry_run import PlanQuestion
+from recon_pipeline.store.backfill.dry_run import PreviewOptions
 from recon_pipeline.store.backfill.exports import is_in_database, read_export
 
 ROWS_SHOWN = 20
@@ -56,7 +56,7 @@ class Backfill(dg.Config):
 
     source: list[str] = Field(
         default=[],
-        description="Files, globs, folders or URLs (CSV, NDJSON, Parquet; gzip or zstd), table:NAME or query:SELECT... "
+        description="Files, globs, folders or URLs (CSV, JSON, Parquet, ORC; packed or not), table:NAME or query:SQL "
         "of the billing database. Empty: nothing is inserted, and the steps that follow are a replay.",
     )
     mapping: dict[str, Any] = Field(
@@ -104,26 +104,33 @@ def backfilled_events(
         yield dg.MaterializeResult(metadata=nothing, check_results=[_passed("rows_add_up"), _passed("rows_were_taken")])
         return
     with reconciler.step(context) as step:
-        order, pieces, shape = _prepared(step, config)
+        unread: list[Unread] = []
+        order, pieces, shape = _prepared(step, config, unread)
         if config.dry_run:
-            question = PlanQuestion(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
-            batch, plan = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
-            context.log_event(dg.AssetObservation(_KEY, metadata={**_figures(batch), **plan_metadata(plan)}))
+            question = PreviewOptions(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
+            batch, preview = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
+            context.log_event(
+                dg.AssetObservation(_KEY, metadata={**_figures(batch, unread), **preview_metadata(preview)})
+            )
             yield _adds_up(batch)
             yield _taken(batch, _not_taken(step, batch))
             return
         batch = load.run(step.database, order, shape, pieces, on_progress.get())
         checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
-        yield dg.MaterializeResult(metadata=_figures(batch), check_results=checks)
+        yield dg.MaterializeResult(metadata=_figures(batch, unread), check_results=checks)
 
 
-def _prepared(step: Step, config: Backfill) -> tuple[load.Order, Iterator[Readings], load.LogShape]:
+def _prepared(
+    step: Step, config: Backfill, unread: list[Unread]
+) -> tuple[load.Order, Iterator[Readings], load.LogShape]:
     spec = parse_mapping(config.mapping) if config.mapping else None
     asked = frozenset(map(BillingMonth.parse, config.periods)) or None
     first, current = known_months()
     require_known(sorted(asked or ()), first=first, current=current)
     with step.database.transaction() as connection:
-        shape = load.require_insertable(connection, dry_run=config.dry_run)
+        shape = load.require_insertable(
+            connection, dry_run=config.dry_run, refuses_negative=step.settings.refuses_negative
+        )
     batch_id = str(uuid.uuid4())
     order = load.Order(
         batch_id=batch_id,
@@ -133,9 +140,10 @@ def _prepared(step: Step, config: Backfill) -> tuple[load.Order, Iterator[Readin
         periods=tuple(config.periods) or None,
         fence=Fence(step.run.extent.first, step.run.extent.last, asked),
         started_by=step.approved_by,
+        settle_seconds=step.run.settle_seconds,
     )
     pieces = read_rows(
-        _opened(step, config.source, spec),
+        _opened(step, config.source, spec, unread),
         spec,
         batch_id=batch_id,
         quantity_range=shape.quantity_range,
@@ -144,14 +152,21 @@ def _prepared(step: Step, config: Backfill) -> tuple[load.Order, Iterator[Readin
     return order, pieces, shape
 
 
-def _opened(step: Step, sources: list[str], spec: MappingSpec | None) -> Iterator[SourceRows]:
+def _opened(step: Step, sources: list[str], spec: MappingSpec | None, unread: list[Unread]) -> Iterator[SourceRows]:
     """Tables and queries first, then files, so that the progress of the files is one."""
     exports = [
         read_export(step.database, source, chunk_rows=CHUNK_ROWS) for source in sources if is_in_database(source)
     ]
     files = [source for source in sources if not is_in_database(source)]
-    encoding, delimiter = (spec.encoding, spec.delimiter) if spec else ("utf-8", None)
-    return chain(*exports, read_files(files, encoding=encoding, delimiter=delimiter))
+    read = read_files(
+        files,
+        encoding=spec.encoding if spec else "utf-8",
+        delimiter=spec.delimiter if spec else None,
+        quote=spec.quote if spec else None,
+        skip=spec.skip if spec else (),
+        on_unread=unread.append,
+    )
+    return chain(*exports, read)
 
 
 def _not_taken(step: Step, batch: Batch) -> tuple[NotTaken, ...]:
@@ -159,7 +174,7 @@ def _not_taken(step: Step, batch: Batch) -> tuple[NotTaken, ...]:
         return batches.not_taken(connection, batch.batch_id, rows=ROWS_SHOWN)
 
 
-def _figures(batch: Batch) -> dict[str, Any]:
+def _figures(batch: Batch, unread: list[Unread]) -> dict[str, Any]:
     return {
         "batch_id": batch.batch_id,
         "dry_run": batch.dry_run,
@@ -168,7 +183,9 @@ def _figures(batch: Batch) -> dict[str, Any]:
         "duplicate": batch.duplicate,
         "conflict": batch.conflict,
         "rejected": batch.rejected,
+        "skipped": batch.skipped,
         "partitions": ", ".join(batch.partitions),
+        **unread_metadata(unread),
     }
 
 
@@ -186,7 +203,8 @@ def _adds_up(batch: Batch) -> dg.AssetCheckResult:
         check_name="rows_add_up",
         passed=batch.adds_up,
         description=f"{batch.rows_read:,} rows read = {batch.inserted:,} inserted + {batch.duplicate:,} duplicate "
-        f"+ {batch.conflict:,} in conflict + {batch.rejected:,} rejected.",
+        f"+ {batch.conflict:,} in conflict + {batch.rejected:,} rejected"
+        f"{f'; {batch.skipped:,} more are left out by skip_when' if batch.skipped else ''}.",
     )
 
 

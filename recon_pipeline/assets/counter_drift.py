@@ -2,13 +2,18 @@
 
 import dagster as dg
 
-from recon_pipeline.assets import approval
+from recon_pipeline.assets import approval, events_left, known_months
 from recon_pipeline.assets.application import billing_subscriptions, billing_usage_counters
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
-from recon_pipeline.store.counters import compare
+from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
+from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
+from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 _KEY = dg.AssetKey("counter_drift")
 
@@ -26,10 +31,25 @@ _KEY = dg.AssetKey("counter_drift")
             description="Repairing what was found changes no more than the budgets allow for a day. "
             "Beyond them nothing is written until a person approves it with a reason.",
         ),
+        events_left.check_spec(_KEY),
+        dg.AssetCheckSpec(
+            "event_identity_is_known",
+            asset=_KEY,
+            description="The log and RECON_EVENT_IDENTITY name an event alike, and no event of a drifted counter "
+            "shares what names it with an event of another key. Other drifted counters are left as they are.",
+        ),
         dg.AssetCheckSpec(
             "quota_limits_are_known",
             asset=_KEY,
             description="`billing_subscriptions` is there, so that limits and quota transitions are known.",
+        ),
+        known_months.spec(_KEY),
+        dg.AssetCheckSpec(
+            "periods_are_written_in_one_way",
+            asset=_KEY,
+            description="No drifted key has a period that another key of the same customer and usage type writes "
+            "otherwise: cut to other fractions of a second, or, where counters are unique without it, with another "
+            "end. Of two such keys none is touched. The nightly audit looks at all counters, drifted or not.",
         ),
     ],
     group_name="billing_usage",
@@ -44,6 +64,17 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
         found, tables = step.compare()
         with step.database.transaction() as connection:
             drifted = compare.sample(connection, step.run.run_id)
+            left = events_left.note(connection, step.run) if found.summary.doubtful else EventsLeft()
+            twice = doubt_of_periods.written_twice(connection, step.run.run_id) if found.summary.doubtful else (0, ())
+            pairs = (
+                doubt_of_periods.counters_written_twice(connection, step.run, tables)
+                if runs.reads_all(connection, step.run.run_id)
+                else (0, ())
+            )
+        shared = SharedEvents()
+        if not tables.refuses_repetitions:
+            with step.decision("READ COMMITTED") as (connection, _):
+                shared = doubt_of_identity.look_at(connection, step.run.run_id, tables)
         summary = found.summary
         return dg.MaterializeResult(
             metadata={
@@ -61,6 +92,8 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
             },
             check_results=[
                 _within_budgets(step, found, drifted),
+                events_left.check(left, approved=approval.approved_by(step) if found.summary.approved else None),
+                _identity_is_known(tables, shared),
                 dg.AssetCheckResult(
                     check_name="quota_limits_are_known",
                     passed=tables.has_subscriptions,
@@ -70,8 +103,36 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
                     else "There is no table billing_subscriptions, so quota transitions are unknown (shown as 0). "
                     "Counters are compared and repaired all the same.",
                 ),
+                known_months.counters_are_in_known_months(step, tables),
+                _written_in_one_way(*twice, pairs),
             ],
         )
+
+
+def _written_in_one_way(
+    count: int,
+    found: tuple[doubt_of_periods.WrittenTwice, ...],
+    pairs: tuple[int, tuple[doubt_of_periods.WrittenTwice, ...]],
+) -> dg.AssetCheckResult:
+    sentences = [
+        f"{count:,} drifted keys have a period that is written in two ways, and were left alone." if count else "",
+        f"{pairs[0]:,} pairs of counters count one period that is written in two ways: usage is split in two, and so "
+        "is the quota."
+        if pairs[0]
+        else "",
+        "Have it written in one way from now on, and correct what is there: docs/runbook.md shows how.",
+    ]
+    return dg.AssetCheckResult(
+        check_name="periods_are_written_in_one_way",
+        passed=not (count or pairs[0]),
+        severity=dg.AssetCheckSeverity.ERROR if count else dg.AssetCheckSeverity.WARN,
+        description=" ".join(filter(None, sentences)) if count or pairs[0] else None,
+        metadata={
+            "count": count,
+            "pairs": pairs[0],
+            **sample("sample", (*found, *pairs[1])[:SAMPLE_ROWS], doubt_of_periods.WrittenTwice),
+        },
+    )
 
 
 def _within_budgets(
@@ -91,5 +152,35 @@ def _within_budgets(
             **sample("would_repair", drifted, compare.DriftedKey),
             **{f"{breach.variable} allows": breach.allowed for breach in exceeded},
             **{f"{breach.variable} used in the last 24 hours": breach.earlier for breach in exceeded if breach.earlier},
+        },
+    )
+
+
+def _identity_is_known(tables: BillingTables, shared: SharedEvents) -> dg.AssetCheckResult:
+    sentences: list[str] = []
+    if shared.key_count:
+        sentences.append(
+            f"{shared.key_count:,} drifted counters were left as they are: the log does not say what is one event."
+        )
+    if tables.wider_key is not None:
+        sentences.append(f"{tables.wider_key}. {tables.wider_key.ways_to_declare}")
+    elif shared.key_count:
+        sentences.append(
+            f"Events of different keys have the same {tables.event_identity}, which {tables.event_identity.setting} "
+            "says are one event. If they are several: name them by more columns, like "
+            "RECON_EVENT_IDENTITY=gateway_name,request_id,usage_type, then recon init. "
+            "If they are one: delete the event that should not be there."
+        )
+    elif shared.sample:
+        sentences.append("Events that repeat another one have another quantity than it; the first to arrive counts.")
+    return dg.AssetCheckResult(
+        check_name="event_identity_is_known",
+        passed=not shared.key_count and tables.wider_key is None,
+        severity=dg.AssetCheckSeverity.ERROR if shared.key_count else dg.AssetCheckSeverity.WARN,
+        description=" ".join(sentences) or None,
+        metadata={
+            "count": shared.key_count,
+            "event_identity": str(tables.event_identity),
+            **sample("sample", shared.sample, SharedEvent),
         },
     )

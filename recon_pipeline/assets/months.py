@@ -7,6 +7,8 @@ import dagster as dg
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import known_months, read_start_period
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records.retention import months_in_the_log, read_retention
 
 BILLING_MONTHS = dg.TimeWindowPartitionsDefinition(
     start=read_start_period().key,
@@ -28,6 +30,17 @@ def months_of_run(tags: dict[str, str]) -> tuple[BillingMonth, BillingMonth]:
     if first is None or last is None:
         return known_months()
     return BillingMonth.parse(first), BillingMonth.parse(last)
+
+
+def months_of_run_in_the_log(database: BillingDatabase, tags: dict[str, str]) -> tuple[BillingMonth, BillingMonth]:
+    """The same, without the months that are declared to be no longer in the log (recon retention).
+
+    Raises:
+        ConfigurationError: All of them are.
+        ReconError: The database cannot be used.
+    """
+    with database.transaction() as connection:
+        return months_in_the_log(read_retention(connection), *months_of_run(tags))
 
 
 def range_tags(first: BillingMonth, last: BillingMonth) -> dict[str, str]:

@@ -13,9 +13,11 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from sqlalchemy import Connection
 
+from recon_pipeline.assets import events_left
 from recon_pipeline.assets.handover import failure
-from recon_pipeline.assets.months import months_of_run
+from recon_pipeline.assets.months import months_of_run_in_the_log
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store.counters import compare, repair
@@ -25,9 +27,9 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin, open_database
 from recon_pipeline.store.records import run_metrics, runs
 from recon_pipeline.store.records.runs import RunStart
-from recon_pipeline.store.sums import quality, strategy
+from recon_pipeline.store.sums import modes, quality
+from recon_pipeline.store.sums.modes import Mode, ModeChoice
 from recon_pipeline.store.sums.run import Reconciliation
-from recon_pipeline.store.sums.strategy import Mode, Sums
 
 _OUTCOMES: dict[type[ReconError], str] = {BlockedError: "blocked", PutOffError: "put_off"}
 _METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
@@ -53,14 +55,14 @@ class Step:
         first, last = self.run.extent.first.key, self.run.extent.last.key
         return first if first == last else f"{first} to {last}"
 
-    def open(self, connection: Connection, tables: BillingTables) -> tuple[Mode, RunStart]:
+    def open(self, connection: Connection, tables: BillingTables) -> tuple[ModeChoice, RunStart]:
         """Open the record of the run, or find it open; its first step decides how event sums are taken."""
         record = runs.read(connection, self.run.run_id)
         if record is None:
-            mode = strategy.mode(connection, tables, is_asked_for_full=self.full)
+            choice = modes.choose(connection, tables, is_asked_for_full=self.full)
         else:
-            mode = Mode(Sums(record.mode), record.mode_reason)
-        return mode, runs.start(connection, self.run, mode=mode.sums, reason=mode.reason)
+            choice = ModeChoice(Mode(record.mode), record.mode_reason)
+        return choice, runs.start(connection, self.run, mode=choice.mode, reason=choice.reason)
 
     @contextmanager
     def decision(self, isolation: Isolation = "REPEATABLE READ") -> Iterator[tuple[Connection, BillingTables]]:
@@ -71,9 +73,10 @@ class Step:
     def compare(self) -> tuple[Comparison, BillingTables]:
         """Compare counters with the log at one snapshot, and keep what differs under this run."""
         with self.decision("READ COMMITTED") as (connection, tables):
-            mode, _ = self.open(connection, tables)
+            choice, _ = self.open(connection, tables)
         with self.decision() as (connection, tables):
-            compared = compare.compare(connection, self.run, tables, sums=mode.sums)
+            compared = compare.compare(connection, self.run, tables, mode=choice.mode)
+            events_left.let_through(connection, self.run, tables, self)
             found = compare.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
             run_metrics.note_drift(connection, self.run.run_id, found.summary)
             run_metrics.note_compared(connection, self.run.run_id, compared)
@@ -116,16 +119,12 @@ class Reconciler(dg.ConfigurableResource[Any]):
         default=False,
         description="Take event sums from the log itself, and check the stored aggregates against it.",
     )
-    while_paused: bool = Field(
-        default=False,
-        description="Repair although somebody has paused repairs (recon pause).",
-    )
+    while_paused: bool = Field(default=False, description="Repair although somebody has paused repairs (recon pause).")
     approve_reason: str = Field(
         default="",
-        description="Let this run repair more than the budgets (RECON_MAX_...) allow, and why that is right. "
-        "It is recorded with the run, and valid for what a blocked run over the same months and customers has shown: "
-        "if drift has grown beyond that, the run is blocked again. "
-        "Empty: a repair beyond the budgets is blocked and nothing is written.",
+        description="Let this run repair more than the budgets (RECON_MAX_...) allow, and lower counters for events "
+        "that left the log, and why that is right. It is recorded with the run, and valid for what the latest run over "
+        "the same months and customers has shown. Empty: neither.",
     )
     approve_run: str = Field(
         default="",
@@ -137,6 +136,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
     )
 
     _database: BillingDatabase | None = PrivateAttr(default=None)
+    _months: tuple[BillingMonth, BillingMonth] | None = PrivateAttr(default=None)
 
     def read_settings(self) -> Settings:
         """What the environment says, at each step anew."""
@@ -166,18 +166,21 @@ class Reconciler(dg.ConfigurableResource[Any]):
 
     def _step(self, run: dg.DagsterRun, log: Callable[[str], None]) -> Step:
         settings = self.read_settings()
-        first, last = months_of_run(dict(run.tags))
         if self._database is None:
             self._database = open_database(settings, keeps_connection=True)
+        if self._months is None:
+            self._months = months_of_run_in_the_log(self._database, dict(run.tags))
         return Step(
             settings=settings,
             database=self._database,
             run=Reconciliation(
                 run_id=run.run_id,
-                extent=Extent(settings.scope, first, last, tuple(self.customers) or None),
+                extent=Extent(settings.scope, *self._months, tuple(self.customers) or None),
                 settle_seconds=settings.settle_seconds,
                 quotas=settings.quotas,
                 paid_statuses=settings.paid_statuses,
+                max_events_left=settings.budgets.max_events_left,
+                refuses_negative=settings.refuses_negative,
             ),
             full=self.full,
             while_paused=self.while_paused,
@@ -235,7 +238,7 @@ def _record_put_off(step: Step, error: PutOffError) -> None:
             record = runs.read(connection, run_id)
             if record is None:
                 # What the log lacks for another mode cannot be found out while another session has it locked.
-                runs.start(connection, step.run, mode=Sums.LOG, reason="it was put off before it could begin")
+                runs.start(connection, step.run, mode=Mode.FULL, reason="it was put off before it could begin")
             has_repaired = record is not None and runs.has_repaired(connection, run_id)
         if not has_repaired:
             return

@@ -1,8 +1,8 @@
-"""Counters set to what the log says, under lock and with a ledger; and the promise of the product, asked afresh."""
+"""Counters set to what the log says, under lock and with a ledger; and the last check, on a new snapshot."""
 
 import dagster as dg
 
-from recon_pipeline.assets import approval
+from recon_pipeline.assets import approval, first_run
 from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler
@@ -27,9 +27,12 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     with reconciler.step(context) as step:
         found, _ = step.compared()
         lost, _ = approval.lost_log_refusal(step)
-        blocked = lost or approval.decide(step, found)[1]
+        exceeded, refused = approval.decide(step, found)
+        blocked = lost or refused
         if blocked is not None:
             raise blocked
+        if exceeded:
+            first_run.accept_approved(step)
         with step.database.connection() as connection:
             with decision(connection) as tables:
                 step.open(connection, tables)
@@ -38,7 +41,7 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
             )
         with step.database.transaction() as connection:
             run_metrics.note_repairs(connection, step.run.run_id, outcome)
-            left = compare.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held"))
+            left = compare.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held", "doubtful"))
             done = compare.sample(connection, step.run.run_id, outcomes=("repaired",))
         return dg.MaterializeResult(
             metadata={
@@ -47,6 +50,7 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
                 "already_in_sync": outcome.in_sync,
                 "deferred": outcome.deferred,
                 "held": outcome.held,
+                **({"doubtful": outcome.doubtful} if outcome.doubtful else {}),
                 **({"paused": outcome.paused_reason, "untouched": outcome.untouched} if outcome.pause else {}),
                 "reconcile_failures": outcome.failed,
                 "over_quota_transitions": outcome.over_quota_transitions,
@@ -61,22 +65,25 @@ def repaired_counters(context: dg.AssetExecutionContext, reconciler: Reconciler)
     asset=repaired_counters,
     description="Every counter equals its event sum, asked of log and counters on a fresh snapshot by a statement of "
     "its own. "
-    "A counter that was locked during the repair, that is held (recon hold) or that was left alone because repairs are "
-    "paused (recon pause) is a warning; any other difference is an error.",
+    "A counter that was locked during the repair, that is held (recon hold), that was left alone because repairs are "
+    "paused (recon pause) or because it is doubtful is a warning; any other difference is an error.",
 )
 def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler: Reconciler) -> dg.AssetCheckResult:
     """Compare once more, and close the record of the run."""
     with reconciler.step(context) as step:
         with step.decision("READ COMMITTED") as (connection, tables):
-            mode, _ = step.open(connection, tables)
+            choice, _ = step.open(connection, tables)
             compared_below = run_metrics.compared_below(connection, step.run.run_id)
             record = runs.read(connection, step.run.run_id)
         with step.decision() as (connection, tables):
-            answer = verify.verify(connection, step.run, tables, sums=mode.sums, compared_below=compared_below)
+            answer = verify.verify(connection, step.run, tables, mode=choice.mode, compared_below=compared_below)
         with step.database.transaction() as connection:
-            schedule.note_verified(connection, step.run, tables, answer)
+            is_noted = schedule.note_verified(connection, step.run, tables, answer)
+        if is_noted:
+            first_run.accept_matching(step, answer)
         paused = record.paused_reason if record else None
-        excused = answer.deferred_count + answer.held_count + (answer.untouched_count if paused else 0)
+        excused = answer.deferred_count + answer.held_count + answer.doubtful_count
+        excused += answer.untouched_count if paused else 0
         outcome = "clean" if answer.mismatch_count == 0 else "paused" if paused else "not_clean"
         step.finish(outcome, mismatch_count=answer.mismatch_count)
         return dg.AssetCheckResult(
@@ -87,6 +94,7 @@ def counters_match_event_sums(context: dg.AssetCheckExecutionContext, reconciler
                 "mismatch_count": answer.mismatch_count,
                 "deferred_count": answer.deferred_count,
                 "held_count": answer.held_count,
+                "doubtful_count": answer.doubtful_count,
                 **({"paused": paused} if paused else {}),
                 "months": step.months,
                 "customers": ", ".join(step.run.extent.customers or ("all",)),
@@ -118,7 +126,13 @@ def _described(answer: verify.Verification, months: str, paused: str | None) -> 
             "the next run repairs them. "
             "If they stay, look in pg_stat_activity for a transaction that is open for long."
         )
-    wrong = answer.mismatch_count - untouched - answer.held_count - answer.deferred_count
+    if answer.doubtful_count:
+        reasons = sorted({one.error for one in answer.sample if one.outcome == "doubtful"})
+        parts.append(
+            f"{answer.doubtful_count:,} counters of {months} differ from their event sums and were left alone, because "
+            f"the log does not say for certain what they should be: {'; '.join(reasons) or 'see recon status'}."
+        )
+    wrong = answer.mismatch_count - untouched - answer.held_count - answer.doubtful_count - answer.deferred_count
     if wrong:
         parts.insert(
             0,

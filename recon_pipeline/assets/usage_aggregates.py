@@ -9,11 +9,11 @@ from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.store.records import run_metrics
-from recon_pipeline.store.sums import aggregates, increments, quality, strategy
+from recon_pipeline.store.sums import aggregates, increments, modes, odd_sums, quality
 from recon_pipeline.store.sums.aggregates import Audit, StoredFromLog
 from recon_pipeline.store.sums.increments import Advance
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.quality import Known
-from recon_pipeline.store.sums.strategy import Sums
 
 _KEY = dg.AssetKey("usage_aggregates")
 _SUMS_FIT = dg.AssetCheckSpec(
@@ -21,6 +21,12 @@ _SUMS_FIT = dg.AssetCheckSpec(
     asset=_KEY,
     description="Every event sum is a whole number that a bigint counter can hold. "
     "A counter whose sum is not cannot be repaired; all others are.",
+)
+_NOT_NEGATIVE = dg.AssetCheckSpec(
+    "quantities_are_not_negative",
+    asset=_KEY,
+    description="No event has a negative quantity, or RECON_NEGATIVE_QUANTITIES=sum says that such events are credits. "
+    "Else a drifted counter with such an event is reported and left alone.",
 )
 _MATCH_EVENTS = dg.AssetCheckSpec(
     "aggregates_match_events",
@@ -42,7 +48,7 @@ _MATCH_EVENTS = dg.AssetCheckSpec(
             "id counted once. Stored in `recon.usage_aggregate`.",
         )
     ],
-    check_specs=[_SUMS_FIT, _MATCH_EVENTS],
+    check_specs=[_SUMS_FIT, _NOT_NEGATIVE, _MATCH_EVENTS],
     can_subset=True,  # so that a run need not evaluate each check
     partitions_def=BILLING_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -54,20 +60,22 @@ def usage_aggregates(
     """Add what is new in the log to the stored sums; audit them where that was asked for."""
     with reconciler.step(context) as step:
         with step.decision("READ COMMITTED") as (connection, tables):
-            mode, _ = step.open(connection, tables)
-            can_advance = mode.sums is Sums.INCREMENTS or strategy.mode(connection, tables).sums is Sums.INCREMENTS
+            choice, _ = step.open(connection, tables)
+            can_advance = choice.mode is Mode.INCREMENTAL or modes.choose(connection, tables).mode is Mode.INCREMENTAL
         advance = _advance(step) if can_advance else Advance()
         stored = None if can_advance else _store_from_log(step)
-        if can_advance and mode.sums is Sums.LOG:
+        if can_advance and choice.mode is Mode.FULL:
             yield _audit(step)
         with step.database.transaction() as connection:
-            count, oversized = aggregates.oversized(connection, step.run, tables, months_tell=can_advance)
+            count, oversized = odd_sums.oversized(connection, step.run, tables, months_tell=can_advance)
             known = quality.known(connection, step.run, tables) if can_advance else None
+            are_any = known is None or any(month.negative_count for month in known.every_month)
+            negative = odd_sums.negative_quantities(connection, step.run, tables) if are_any else (0, 0, ())
         yield dg.MaterializeResult(
             asset_key=_KEY,
             metadata={
                 "months": step.months,
-                "mode": mode.sums.value,
+                "mode": choice.mode.value,
                 **_figures(advance, stored),
                 **_totals(known),
             },
@@ -81,8 +89,29 @@ def usage_aggregates(
             "Look at the quantities of these customers' events."
             if count
             else None,
-            metadata={"count": count, **sample("sample", oversized, aggregates.OversizedSum)},
+            metadata={"count": count, **sample("sample", oversized, odd_sums.OversizedSum)},
         )
+        yield _not_negative(step, *negative)
+
+
+def _not_negative(
+    step: Step, events: int, keys: int, found: tuple[odd_sums.NegativeQuantities, ...]
+) -> dg.AssetCheckResult:
+    refuses = step.run.refuses_negative
+    what_becomes = (
+        "Where the counter of such a key differs from the log, it is reported and left alone. If these events are "
+        "credits, set RECON_NEGATIVE_QUANTITIES=sum; if they are mistakes, find their producer by request_id."
+        if refuses
+        else "They are summed, as RECON_NEGATIVE_QUANTITIES=sum says."
+    )
+    return dg.AssetCheckResult(
+        check_name="quantities_are_not_negative",
+        asset_key=_KEY,
+        passed=not refuses or events == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{events:,} events of {keys:,} keys have a negative quantity. {what_becomes}" if events else None,
+        metadata={"count": events, "keys": keys, **sample("sample", found, odd_sums.NegativeQuantities)},
+    )
 
 
 def _advance(step: Step) -> Advance:
@@ -99,7 +128,7 @@ def _store_from_log(step: Step) -> StoredFromLog | None:
 
 
 def _audit(step: Step) -> dg.AssetCheckResult:
-    """Compare the aggregates with the log, and put those that differ in line."""
+    """Compare the aggregates with the log, and correct those that differ."""
     with step.decision("READ COMMITTED") as (connection, tables):
         audit = aggregates.audit(connection, step.run, tables)
         run_metrics.note_aggregates(connection, step.run.run_id, aggregates_differing=audit.differing_count)
@@ -127,7 +156,7 @@ def _audited(audit: Audit, months: str) -> str:
     if audit.unaudited:
         return (
             f"Of {', '.join(map(str, audit.unaudited))} there are no stored sums of {months} to audit yet: "
-            "the first are stored once RECON_SETTLE_SECONDS have passed since a run, or another run is at it. "
+            "the first are stored once RECON_SETTLE_SECONDS have passed since a run, or another run is writing them. "
             "Counters of this run were compared with the log itself."
         )
     return f"All stored sums of {months} are what the log adds up to."

@@ -12,9 +12,9 @@ from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import known_months, start_period_is_declared
 from recon_pipeline.store.records import run_metrics
-from recon_pipeline.store.sums import horizons, quality
+from recon_pipeline.store.sums import events_beyond_months, horizons, quality
 from recon_pipeline.store.sums.horizons import OldestTransaction
-from recon_pipeline.store.sums.strategy import Mode, Sums
+from recon_pipeline.store.sums.modes import Mode, ModeChoice
 
 _KEY = dg.AssetKey("usage_events")
 
@@ -32,13 +32,14 @@ _CHECKS = [
     dg.AssetCheckSpec(
         "events_are_valid",
         asset=_KEY,
-        description="Every event has a positive, finite quantity and a period that ends after it begins. "
+        description="Every event has a finite quantity and a period that ends after it begins. "
         "Others are never summed.",
     ),
     dg.AssetCheckSpec(
         "request_ids_are_unique",
         asset=_KEY,
-        description="Each request id of a gateway occurs once. Where it occurs again, only the first counts.",
+        description="Each event occurs once, by the columns that name it (RECON_EVENT_IDENTITY; a gateway's request id "
+        "if nothing else is declared). Where it occurs again, only the first counts.",
     ),
     dg.AssetCheckSpec(
         "events_lie_in_their_period",
@@ -51,7 +52,7 @@ _CHECKS = [
         asset=_KEY,
         description="Each event's period begins in a month from RECON_START_PERIOD to the next one. "
         "Where that is set, earlier ones are left out on purpose. "
-        "No run looks at others: their counters are left as they are.",
+        "No run reads others: their counters are left as they are.",
     ),
     dg.AssetCheckSpec(
         "horizon_advances",
@@ -78,24 +79,22 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
     """Take the log's horizon and measure its quality."""
     with reconciler.step(context) as step:
         with step.decision() as (connection, tables):
-            mode, start = step.open(connection, tables)
-            known = quality.known(connection, step.run, tables) if mode.sums is Sums.INCREMENTS else None
-            measured = quality.measure(connection, step.run, tables, known, since=start.previous_started_at)
+            choice, start = step.open(connection, tables)
+            known = quality.known(connection, step.run, tables) if choice.mode is Mode.INCREMENTAL else None
+            found = quality.measure(connection, step.run, tables, known, since=start.previous_started_at)
+            measured = found.quality
             run_metrics.note_events(connection, step.run.run_id, measured)
-            odd = {
-                invalid: quality.sample_odd(connection, step.run, tables, known, invalid=invalid)
-                for invalid, count in ((True, measured.invalid_count), (False, measured.outside_period_count))
-                if count
-            }
             oldest = horizons.oldest_transaction(connection)
             first, current = known_months()
             known_until = current.next()  # whose events may come a little early
-            beyond = quality.beyond_months(connection, step.run, tables, first=first, last=known_until, sums=mode.sums)
+            beyond = events_beyond_months.beyond_months(
+                connection, step.run, tables, first=first, last=known_until, mode=choice.mode
+            )
         yield dg.MaterializeResult(
             metadata={
                 "months": step.months,
-                "mode": mode.sums.value,
-                **({"mode_reason": mode.reason} if mode.reason else {}),
+                "mode": choice.mode.value,
+                **({"mode_reason": choice.reason} if choice.reason else {}),
                 "horizon_lag_seconds": round(oldest.seconds or 0) if oldest else 0,
                 "horizon": start.horizon,
                 "events_scanned": measured.events_scanned,
@@ -111,13 +110,13 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                     measured.invalid_count,
                     "events are invalid and were not summed. Find their producer by request_id; "
                     "the log itself is never changed.",
-                    odd.get(True, ()),
+                    found.invalid,
                 ),
                 _warning(
                     "request_ids_are_unique",
                     measured.dedupe_count,
-                    "events repeat a request id and were not summed. A unique index on "
-                    "(gateway_name, request_id) keeps them out.",
+                    "events repeat another one and were not summed. A unique index on "
+                    f"({tables.event_identity}) keeps them out.",
                     (),
                 ),
                 _warning(
@@ -125,10 +124,10 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                     measured.outside_period_count,
                     "events were billed in a period that does not hold their timestamp. They are summed; "
                     "look at the clock and the period choice of their producer.",
-                    odd.get(False, ()),
+                    found.outside,
                 ),
                 _in_known_months(beyond, first, known_until),
-                _advances(mode, oldest),
+                _advances(choice, oldest),
             ],
         )
 
@@ -142,8 +141,8 @@ def _visible(step: Step) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=description)
 
 
-def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResult:
-    if mode.sums is Sums.LOG or oldest is None or (oldest.seconds or 0) <= HELD_BACK_SECONDS:
+def _advances(choice: ModeChoice, oldest: OldestTransaction | None) -> dg.AssetCheckResult:
+    if choice.mode is Mode.FULL or oldest is None or (oldest.seconds or 0) <= HELD_BACK_SECONDS:
         return dg.AssetCheckResult(check_name="horizon_advances", passed=True, severity=dg.AssetCheckSeverity.WARN)
     if oldest.prepared_as is not None:
         who = f"the prepared transaction {oldest.prepared_as!r}"
@@ -168,13 +167,13 @@ def _advances(mode: Mode, oldest: OldestTransaction | None) -> dg.AssetCheckResu
 
 
 def _in_known_months(
-    beyond: quality.BeyondMonths | None, first: BillingMonth, last: BillingMonth
+    beyond: events_beyond_months.BeyondMonths | None, first: BillingMonth, last: BillingMonth
 ) -> dg.AssetCheckResult:
     name, severity = "events_lie_in_known_months", dg.AssetCheckSeverity.WARN
     if beyond is None:
         description = (
-            "Not looked at by this run, which would have to read the whole log: there is no index that begins with "
-            "(usage_type, period_start). The nightly audit looks, and so does recon reconcile --full."
+            "This run did not check it, because it would have to read the whole log: no index begins with "
+            "(usage_type, period_start). The nightly audit checks it, and so does recon reconcile --full."
         )
         return dg.AssetCheckResult(check_name=name, passed=True, severity=severity, description=description)
     is_declared = start_period_is_declared()
@@ -193,7 +192,7 @@ def _in_known_months(
         check_name=name,
         passed=beyond.later_count + beyond.never_count == 0 and (beyond.earlier_count == 0 or is_declared),
         severity=severity,
-        description=f"{counts}. {at_least}No run looks at them, and their counters are left as they are."
+        description=f"{counts}. {at_least}No run reads them, and their counters are left as they are."
         if counts
         else None,
         metadata={"count": beyond.event_count, **sample("sample", beyond.sample, quality.OddEvent)},

@@ -14,7 +14,7 @@ from recon_pipeline.settings import RECENT_DAYS, known_months, read_settings
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records.schedule import months_to_reconcile
-from recon_pipeline.store.sums import strategy
+from recon_pipeline.store.sums import modes
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -47,9 +47,9 @@ def reconcile_every_5_minutes(
             if unfinished:
                 yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
                 return
-            sums = strategy.mode(connection, tables).sums
+            mode = modes.choose(connection, tables).mode
             extent = Extent(settings.scope, first, last)
-            months = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums)
+            months = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, mode=mode)
     except PutOffError as put_off:
         yield dg.SkipReason(put_off.what)
         return

@@ -11,7 +11,7 @@ from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import undo
 from recon_pipeline.store.counters.undo import UndoRecord
-from recon_pipeline.store.counters.undoable import Undo, find_run
+from recon_pipeline.store.counters.undo_request import UndoRequest, find_run
 from recon_pipeline.store.postgres.database import begin, open_database
 
 
@@ -37,7 +37,7 @@ def take_repairs_back(
         with open_database(read_settings()).connection() as connection:
             with begin(connection):
                 undone_run_id = find_run(connection, config.run)
-            request = Undo(
+            request = UndoRequest(
                 run_id=context.run_id,
                 undone_run_id=undone_run_id,
                 customers=tuple(config.customers),

@@ -1,11 +1,16 @@
 """The errors that people read: what failed and on what, what was and was not changed, and what to do next."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 NOTHING_CHANGED = "No counter was changed."
 REPAIRS_STAY = "Repairs that were committed before stay, each with its row in recon.counter_repair."
 
 
 class ReconError(Exception):
     """A failure reported in three parts, so that nobody has to guess at three in the morning.
+
+    Names of files, columns and customers are in them: what would command a terminal, or cannot be stored, is escaped.
 
     Args:
         what: What failed, and on what. Never contains a secret.
@@ -14,14 +19,23 @@ class ReconError(Exception):
     """
 
     def __init__(self, what: str, *, fix: str, changed: str = NOTHING_CHANGED) -> None:
-        super().__init__(what)
-        self.what = what
-        self.fix = fix
-        self.changed = changed
+        self.what = printable(what)
+        super().__init__(self.what)
+        self.fix = printable(fix)
+        self.changed = printable(changed)
 
     def __str__(self) -> str:
         """The three parts, one line each."""
         return f"{self.what}\n{self.changed}\nWhat to do: {self.fix}"
+
+
+def printable(text: str) -> str:
+    """A text with its control characters, and bytes that were no text, as escapes; lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
 
 
 class ConfigurationError(ReconError):
@@ -64,3 +78,16 @@ class StatementFailedError(ReconError):
 
 class BlockedError(ReconError):
     """A guard blocks a repair that is larger than the budgets allow and that nobody has approved."""
+
+
+@contextmanager
+def noting(place: str) -> Generator[None]:
+    """Let an error that nobody expected say where it was raised; one for people says that itself."""
+    try:
+        yield
+    except ReconError:
+        raise
+    except BaseException as error:
+        if not getattr(error, "__notes__", ()):
+            error.add_note(place)
+        raise

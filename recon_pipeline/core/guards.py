@@ -1,13 +1,18 @@
 """Blast radius: whether a run may repair the drift it found without an approval.
 
 Wrong input (a truncated log, a wrong scope, a broken import) looks like an enormous drift. A repair beyond these
-budgets is blocked before its first write. Budgets are for a day: they include what runs repaired in the last 24 hours
-without an approval; otherwise many runs, each below a budget, could repair every counter from a log that loses events.
+budgets is blocked before its first write, and so is the first repair of a metered usage. Budgets are for a day: they
+include what runs repaired in the last 24 hours without an approval; otherwise many runs, each below a budget, could
+repair every counter from a log that loses events.
 Shares have a minimum, so that a small database with three wrong counters is not blocked.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+SEE_ALL = "recon reconcile --all --dry-run"
+APPROVE_ALL = 'recon reconcile --all --approve "your reason"'
+"""What a person types about the first run of a metered usage."""
 
 SHARE_FLOOR_KEYS = 50
 """Below this many keys a share says nothing; only the absolute budgets apply."""
@@ -22,12 +27,14 @@ class Budgets:
         max_repair_share: Repaired keys over compared keys, 0 to 1.
         max_orphan_share: Zeroed counters over compared keys, 0 to 1.
         max_over_quota_transitions: Customers' keys that may be pushed over their limit.
+        max_events_left: Events that left the log, for which counters may be lowered; others are left alone.
     """
 
     max_repairs: int = 10_000
     max_repair_share: float = 0.10
     max_orphan_share: float = 0.02
     max_over_quota_transitions: int = 100
+    max_events_left: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,9 @@ class DriftSummary:
         over_quota_transitions: Repairs that would reach or pass the limit from below.
         under_quota_transitions: Repairs that would fall below the limit.
         held: Drifted keys under a hold; they are not repaired.
+        doubtful: Drifted keys of which the log does not say for certain what they should be; nor are they.
+        approved: Keys whose counters may be lowered for events that left the log, as a person has approved.
+        excused_orphans: Orphans that are held, doubtful or approved.
         usage_missed: Units of usage that counters lack (missing and under).
         usage_excess: Units of usage that counters have too many (over and orphan).
     """
@@ -55,6 +65,9 @@ class DriftSummary:
     over_quota_transitions: int = 0
     under_quota_transitions: int = 0
     held: int = 0
+    doubtful: int = 0
+    approved: int = 0
+    excused_orphans: int = 0
     usage_missed: int = 0
     usage_excess: int = 0
 
@@ -66,7 +79,7 @@ class DriftSummary:
     @property
     def repairs(self) -> int:
         """Keys that a repair would change."""
-        return self.drift_count - self.held
+        return self.drift_count - self.held - self.doubtful
 
     @property
     def keys_compared(self) -> int:
@@ -104,7 +117,7 @@ class Breach:
     """One budget that a repair would exceed.
 
     Attributes:
-        variable: The environment variable that sets the budget.
+        variable: The environment variable that sets the budget; for a first run, `first run of` and the metered usage.
         found: What the run would do.
         earlier: What other runs did in the last 24 hours.
         allowed: What the budget allows for both together; for shares, in keys.
@@ -121,18 +134,19 @@ class Breach:
 def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TODAY) -> tuple[Breach, ...]:
     """The budgets that repairing this drift would exceed; empty if the repair is allowed."""
     keys, floor = summary.keys_compared, f"at least {SHARE_FLOOR_KEYS}"
+    repairs, orphans = summary.repairs - summary.approved, summary.orphan - summary.excused_orphans
     measures = (
-        ("RECON_MAX_REPAIRS", summary.repairs, today.repairs, budgets.max_repairs, "counters would be repaired"),
+        ("RECON_MAX_REPAIRS", repairs, today.repairs, budgets.max_repairs, "counters would be repaired"),
         (
             "RECON_MAX_REPAIR_SHARE",
-            summary.repairs,
+            repairs,
             today.repairs_of_extent,
             max(SHARE_FLOOR_KEYS, int(budgets.max_repair_share * keys)),
             f"counters would be repaired (share {budgets.max_repair_share:g} of {keys:,} keys, {floor})",
         ),
         (
             "RECON_MAX_ORPHAN_SHARE",
-            summary.orphan,
+            orphans,
             today.orphans_of_extent,
             max(SHARE_FLOOR_KEYS, int(budgets.max_orphan_share * keys)),
             f"orphaned counters would be zeroed (share {budgets.max_orphan_share:g} of {keys:,} keys, {floor})",
@@ -150,6 +164,23 @@ def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TOD
         for variable, found, earlier, allowed, doing in measures
         if found and found + earlier > allowed
     )
+
+
+def first_run_breach(usage: str, by_kind: Mapping[str, int], largest: Sequence[str] = ()) -> Breach:
+    """The breach of a metered usage of which no repair was ever accepted: it may change nothing unasked.
+
+    Args:
+        usage: As it is written in `RECON_SCOPE`.
+        by_kind: The keys that would be repaired, by kind.
+        largest: The largest differences, a few words each.
+    """
+    found = sum(by_kind.values())
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in by_kind.items())
+    counters = "counter" if found == 1 else "counters"
+    sentence = f"this is the first run that may repair {usage}: {found:,} {counters} would be changed ({kinds})"
+    if largest:
+        sentence += f", the largest: {', '.join(largest)}"
+    return Breach(f"first run of {usage}", found, 0, 0, sentence)
 
 
 def beyond(exceeded: Sequence[Breach], shown: Mapping[str, int]) -> tuple[Breach, ...]:

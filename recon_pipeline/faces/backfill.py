@@ -14,6 +14,7 @@ from recon_pipeline.core.periods import BillingMonth, require_known
 from recon_pipeline.faces.backfilled import Backfilled
 from recon_pipeline.faces.console import err
 from recon_pipeline.settings import Settings, known_months
+from recon_pipeline.sources.finding import STDIN
 from recon_pipeline.store.backfill.exports import is_in_database
 from recon_pipeline.store.backfill.load import OnProgress
 
@@ -85,7 +86,7 @@ def _mapping(path: Path | None) -> dict[str, Any]:
 
 def _absolute(source: str) -> str:
     """A path as it is found from anywhere; the run may be looked at later."""
-    return source if is_in_database(source) or "://" in source else str(Path(source).absolute())
+    return source if is_in_database(source) or "://" in source or source == STDIN else str(Path(source).absolute())
 
 
 @contextmanager

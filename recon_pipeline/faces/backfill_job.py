@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from recon_pipeline.assets.backfilled_events import Backfill, backfilled_events, on_progress
-from recon_pipeline.assets.handover import read_plan
+from recon_pipeline.assets.handover import read_preview, read_unread
 from recon_pipeline.assets.reconciler import Reconciler, close_record
 from recon_pipeline.automation.jobs import PIPELINE, backfill_usage_events
 from recon_pipeline.core.errors import ReconError
@@ -17,8 +17,9 @@ from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, o
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.faces.trace import user_name
 from recon_pipeline.settings import Settings
+from recon_pipeline.sources.finding import Unread
 from recon_pipeline.store.backfill import batches
-from recon_pipeline.store.backfill.dry_run import Plan
+from recon_pipeline.store.backfill.dry_run import Preview
 from recon_pipeline.store.backfill.load import OnProgress
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
@@ -102,11 +103,21 @@ def _backfill(settings: Settings, instance: dg.DagsterInstance, request: Backfil
     if record is None and error is not None:
         raise error
     checks = failed_checks(result.get_asset_check_evaluations())
-    return Backfilled(batch, _plan_of(result), None if record is None else Reconciled(record, checks))
+    reconciled = None if record is None else Reconciled(record, checks)
+    return Backfilled(batch, _preview_of(result), reconciled, _unread_of(result))
 
 
-def _plan_of(result: dg.ExecuteInProcessResult) -> Plan | None:
+def _preview_of(result: dg.ExecuteInProcessResult) -> Preview | None:
     for event in result.all_events:
         if event.event_type_value == "ASSET_OBSERVATION":
-            return read_plan(event.asset_observation_data.asset_observation.metadata)
+            return read_preview(event.asset_observation_data.asset_observation.metadata)
     return None
+
+
+def _unread_of(result: dg.ExecuteInProcessResult) -> tuple[Unread, ...]:
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_MATERIALIZATION" and event.asset_key == backfilled_events.key:
+            return read_unread(event.materialization.metadata)
+        if event.event_type_value == "ASSET_OBSERVATION":
+            return read_unread(event.asset_observation_data.asset_observation.metadata)
+    return ()

@@ -9,10 +9,12 @@ from rich.table import Table
 from recon_pipeline.faces import reconciled as reconciliations
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, out
 from recon_pipeline.faces.reconciled import Reconciled
+from recon_pipeline.sources.finding import Unread
 from recon_pipeline.store.backfill.batches import Batch
-from recon_pipeline.store.backfill.dry_run import Plan
+from recon_pipeline.store.backfill.dry_run import Preview
 
 CUSTOMERS_SHOWN = 10
+UNREAD_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,15 @@ class Backfilled:
 
     Attributes:
         batch: What became of the rows.
-        plan: What would happen, of a dry run, else None.
+        preview: What would happen, of a dry run, else None.
         reconciled: How the reconciliation ended, or None if there was none.
+        unread: Files of the sources that were found and not read.
     """
 
     batch: Batch
-    plan: Plan | None
+    preview: Preview | None
     reconciled: Reconciled | None
+    unread: tuple[Unread, ...]
 
 
 def exit_code(ended: Backfilled) -> int:
@@ -53,8 +57,10 @@ def as_json(ended: Backfilled) -> dict[str, Any]:
         "duplicate": batch.duplicate,
         "conflict": batch.conflict,
         "rejected": batch.rejected,
+        "skipped": batch.skipped,
         "partitions": batch.partitions,
-        "plan": None if ended.plan is None else asdict(ended.plan),
+        "files_not_read": [asdict(one) for one in ended.unread],
+        "plan": None if ended.preview is None else asdict(ended.preview),
         "reconcile": None
         if reconciled is None
         else reconciliations.as_json(reconciliations.summarize([reconciled], dry_run=False)),
@@ -67,11 +73,17 @@ def show(ended: Backfilled) -> None:
     table = Table(title="What would happen" if batch.dry_run else "Backfill", show_header=False)
     for name in ("rows_read", "inserted", "duplicate", "conflict", "rejected"):
         table.add_row(name, f"{getattr(batch, name):,}")
+    if batch.skipped:
+        table.add_row("skipped", f"{batch.skipped:,}")
     table.add_row("billing months", ", ".join(batch.partitions) or "-")
     table.add_row("batch", batch.batch_id)
     out.print(table)
-    if ended.plan is not None:
-        _show_plan(ended.plan)
+    for one in ended.unread[:UNREAD_SHOWN]:
+        out.print(f"not read: {escape(one.name)} ({escape(one.reason)})", soft_wrap=True)
+    if len(ended.unread) > UNREAD_SHOWN:
+        out.print(f"not read: {len(ended.unread) - UNREAD_SHOWN:,} more files; --json names all")
+    if ended.preview is not None:
+        _show_preview(ended.preview)
     if batch.conflict or batch.rejected:
         out.print(
             f"{batch.conflict + batch.rejected:,} rows are not in the log. Why, and the rows: "
@@ -89,22 +101,22 @@ def show(ended: Backfilled) -> None:
             )
 
 
-def _show_plan(plan: Plan) -> None:
+def _show_preview(preview: Preview) -> None:
     months = Table("month", "outcome", title="By billing month")
     for heading in ("events", "units", "customers"):
         months.add_column(heading, justify="right")
-    for month in plan.months:
+    for month in preview.months:
         months.add_row(month.partition, month.outcome, *map(str, (month.events, month.units, month.customers)))
     out.print(months)
     customers = Table("customer", "month", title="Customers who would get the most")
     for heading in ("events", "units"):
         customers.add_column(heading, justify="right")
-    for customer in plan.customers[:CUSTOMERS_SHOWN]:
+    for customer in preview.customers[:CUSTOMERS_SHOWN]:
         name = escape(customer.gateway_customer_id)
         customers.add_row(name, customer.partition, str(customer.events), str(customer.units))
     out.print(customers)
-    out.print(f"{plan.over_quota_transitions:,} customers would go over their quota.")
-    for over in plan.over_quota[:CUSTOMERS_SHOWN]:
+    out.print(f"{preview.over_quota_transitions:,} customers would go over their quota.")
+    for over in preview.over_quota[:CUSTOMERS_SHOWN]:
         out.print(
             f"  {over.gateway_customer_id}: {over.usage_count:,} to {over.usage_count_after}, "
             f"limit {over.usage_limit:,}",

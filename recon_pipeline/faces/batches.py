@@ -1,8 +1,6 @@
 """What `recon backfills` and `recon rejected` show: what was inserted, and what was not, to be fixed."""
 
-import csv
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,15 @@ from rich.table import Table
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.console import out
+from recon_pipeline.faces.rejected_file import write_rejected
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import Batch, NotTaken
-from recon_pipeline.store.postgres.database import BillingDatabase, open_database
+from recon_pipeline.store.postgres.database import open_database
 
 BATCHES_SHOWN = 20
 ROWS_SHOWN = 50
 _COUNTS = ("read", "inserted", "duplicate", "conflict", "rejected")
-_OWN = ("recon_kind", "recon_source", "recon_line", "recon_reasons")
-_TEXT = "recon_text"
-"""The column of a line that could not be taken apart."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,9 @@ def show_batches(found: tuple[Batch, ...]) -> None:
             escape(", ".join(source.rpartition("/")[2] or source for source in batch.sources)),
         )
     out.print(table)
+    for batch in found:
+        if batch.error is not None:
+            out.print(f"{batch.batch_id[:8]} failed: {batch.error}", markup=False, soft_wrap=True)
 
 
 def read_rejected(settings: Settings, batch: str, output: Path | None) -> Rejected:
@@ -83,7 +82,7 @@ def read_rejected(settings: Settings, batch: str, output: Path | None) -> Reject
         found = batches.named(connection, batch)
         rows = batches.not_taken(connection, found.batch_id, rows=ROWS_SHOWN)
     if output is not None:
-        _write(database, found.batch_id, output)
+        write_rejected(lambda: batches.every_not_taken(database, found.batch_id), found.mapping, output)
     return Rejected(found, rows, output)
 
 
@@ -115,30 +114,3 @@ def show_rejected(found: Rejected) -> None:
         out.print(f"{total:,} in all; --output FILE writes them.")
     elif not total:
         out.print("Every row of this batch is in the log.")
-
-
-def _write(database: BillingDatabase, batch_id: str, output: Path) -> None:
-    """Twice through the rows for CSV, whose first line names the columns of all of them."""
-    with output.open("w", encoding="utf-8", newline="") as file:
-        if output.suffix == ".ndjson":
-            for row in _rows(database, batch_id):
-                file.write(json.dumps(row) + "\n")
-            return
-        columns = {name: None for row in _rows(database, batch_id) for name in row}
-        writer = csv.DictWriter(file, list(columns))
-        writer.writeheader()
-        for row in _rows(database, batch_id):
-            writer.writerow({name: _cell(value) for name, value in row.items()})
-
-
-def _rows(database: BillingDatabase, batch_id: str) -> Iterator[dict[str, Any]]:
-    for one in batches.every_not_taken(database, batch_id):
-        raw: Any = json.loads(one.raw_row)
-        row: dict[str, Any] = raw if isinstance(raw, dict) else {_TEXT: raw}
-        yield row | dict(zip(_OWN, (one.kind, one.source, one.line, "; ".join(one.reasons)), strict=True))
-
-
-def _cell(value: Any) -> Any:
-    """A value as a CSV file holds it; what UTF-8 cannot say is escaped."""
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -19,7 +19,7 @@ def use_dagster_home() -> str:
     if not os.path.exists(os.path.join(home, "dagster.yaml")):
         named = f"DAGSTER_HOME is {given}, which" if given else f"DAGSTER_HOME is not set and {home}"
         raise ConfigurationError(
-            f"{named} holds no dagster.yaml: runs would be kept where nobody looks for them.",
+            f"{named} holds no dagster.yaml: the history of runs would be kept in another place than yours.",
             fix="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
         )
     os.environ["DAGSTER_HOME"] = home

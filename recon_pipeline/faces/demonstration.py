@@ -1,4 +1,4 @@
-"""What `recon demo` does: a month goes wrong on an embedded Postgres, and the real job puts it right.
+"""What `recon demo` does: a month goes wrong on an embedded Postgres, and the real job repairs it once it is approved.
 
 Always on the embedded server, whatever DATABASE_URL says: made-up usage has no place in a real database.
 Always with the default settings, whatever RECON_ variables say: its story fits these.
@@ -7,7 +7,7 @@ Always with the default settings, whatever RECON_ variables say: its story fits 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE, EmbeddedServer, ensure_running
 from recon_pipeline.faces import reconciled
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
@@ -27,9 +26,11 @@ from recon_pipeline.faces.init import prepare
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.faces.reconcile_job import Request, reconcile
 from recon_pipeline.faces.reconciled import Reconciled
-from recon_pipeline.settings import Settings, read_settings
+from recon_pipeline.settings import Settings, known_months, read_settings
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.postgres.database import BillingDatabase
+
+_REASON = "all counters were right before these mishaps"
 
 
 class _Bars:
@@ -58,7 +59,8 @@ class Demonstrated:
         story: The month that went wrong.
         found: What the run found.
         sample: Some of the drifted keys.
-        repaired: How the run ended that repaired them.
+        first: How the first run ended, which waits for an approval.
+        repaired: How the run ended that was approved, and repaired them.
         after: How the comparison ended that followed.
         settings: Of all of it.
     """
@@ -66,19 +68,21 @@ class Demonstrated:
     story: Story
     found: compare.Comparison
     sample: tuple[compare.DriftedKey, ...]
+    first: Reconciled
     repaired: Reconciled
     after: Reconciled
     settings: Settings
 
     @property
     def success(self) -> bool:
-        """Whether the drift of the story was found, and every counter matches its event sum at the end."""
+        """Whether the drift of the story was found and shown, and every counter matches its event sum at the end."""
+        is_shown = self.first.record.outcome == "blocked"
         is_found = self.repaired.record.drift_count == self.story.drift_count
-        return is_found and self.repaired.record.outcome == "clean" and self.after.record.drift_count == 0
+        return is_shown and is_found and self.repaired.record.outcome == "clean" and self.after.record.drift_count == 0
 
 
 def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
-    """Play the month, reconcile it through Dagster, and compare again."""
+    """Play the month, reconcile it through Dagster as it is approved after the first run, and compare again."""
     with _embedded() as server, open_instance() as instance:
         url = _fresh_billing_database(server)
         _use_defaults()
@@ -90,17 +94,18 @@ def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
             story = play_the_month(
                 url, events=events, customers=customers, seed=seed, now=datetime.now(UTC), progress=progress
             )
-        request = Request(*_months(url))
+        request = Request(*known_months())
         with err.status("Running the job reconcile …"):
-            repaired = reconcile(settings, instance, request)
+            first = reconcile(settings, instance, request)
+            repaired = reconcile(settings, instance, replace(request, approve_reason=_REASON))
         with database.transaction() as connection:
             found = compare.summarize(
                 connection, repaired.record.run_id, counters_scanned=repaired.record.counters_scanned or 0
             )
             sample = compare.sample(connection, repaired.record.run_id)
         with err.status("Comparing once more …"):
-            after = reconcile(settings, instance, Request(request.first, request.last, dry_run=True))
-    return Demonstrated(story, found, sample, repaired, after, settings)
+            after = reconcile(settings, instance, replace(request, dry_run=True))
+    return Demonstrated(story, found, sample, first, repaired, after, settings)
 
 
 def exit_code(played: Demonstrated) -> int:
@@ -141,14 +146,6 @@ def _bars() -> Iterator[_Bars]:
         yield _Bars(progress)
 
 
-def _months(url: str) -> tuple[BillingMonth, BillingMonth]:
-    """The first and last month of the story."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute("select min(period_start), max(period_start) from billing_usage_counters").fetchone()
-    first, last = row or (datetime.now(UTC), datetime.now(UTC))
-    return BillingMonth.containing(first), BillingMonth.containing(last)
-
-
 def _drift_table(comparison: compare.Comparison) -> pd.DataFrame:
     """Drifted keys by month (rows) and kind (columns), with totals."""
     cells = pd.DataFrame(
@@ -177,6 +174,12 @@ def show(played: Demonstrated) -> None:
     for month, counts in frame.iterrows():
         table.add_row(str(month), *(f"{int(count):,}" for count in counts))
     out.print(table)
+    out.rule("The first run asks")
+    for check in played.first.failed_checks:
+        if check.is_error:
+            out.print(f"[red]{check.name}[/]", escape(check.description), sep="\n")
+    reason = f'recon reconcile --all --approve "{_REASON}"'
+    out.print(f"So it was approved, as a person would do: [bold]{escape(reason)}[/]")
     out.rule("Repaired")
     repairs = Table("customer", "period start", "kind", "before", "after", "limit", "quota")
     for key in played.sample[:8]:
@@ -220,6 +223,7 @@ def as_json(played: Demonstrated) -> dict[str, Any]:
             {"name": mishap.name, "story": mishap.story, "keys": len(mishap.keys), "quantity": mishap.quantity}
             for mishap in story.mishaps
         ],
+        "first_run": reconciled.as_json(reconciled.summarize([played.first], dry_run=False)),
         "repaired": reconciled.as_json(reconciled.summarize([played.repaired], dry_run=False)),
         "after": reconciled.as_json(reconciled.summarize([played.after], dry_run=True)),
     }

@@ -78,7 +78,7 @@ def _starting(
     """Start the processes one after the other; after each step, yield a function that returns whether it is done.
 
     Args:
-        services: Takes in what was started, as soon as it is.
+        services: Gets each service as soon as it is started.
         folder: A short path for the code server's socket; it must last as long as the processes.
         environment: For all of them.
         port: The webserver's.

@@ -2,19 +2,25 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus
 from rich.markup import escape
 from rich.table import Column, Table
+from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
+from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL
+from recon_pipeline.faces.assumptions import Assumption, in_words
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.orchestrator import open_instance
-from recon_pipeline.settings import Settings, read_alerting
+from recon_pipeline.settings import Settings, known_months, read_alerting, start_period_is_declared
+from recon_pipeline.store.counters.beyond_months import beyond_months, described
 from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.requirements import check_database
 
 SCHEDULE = "reconcile_every_5_minutes"
@@ -31,7 +37,7 @@ def examine(settings: Settings, url: str) -> Iterator[Finding]:
     """
     scope = ", ".join(map(str, settings.scope))
     yield passed("variables", f"scope {scope} from {settings.start_period.key}, settle {settings.settle_seconds} s")
-    yield from _database(url)
+    yield from _database(settings, url)
     yield from _dagster()
     unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
     limited = f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope"
@@ -43,7 +49,7 @@ def is_healthy(findings: Sequence[Finding]) -> bool:
     return all(finding.verdict is not Verdict.FAIL for finding in findings)
 
 
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+def as_json(findings: Sequence[Finding], assumed: tuple[Assumption, ...]) -> dict[str, Any]:
     """The one object of `--json`."""
     return {
         "success": is_healthy(findings),
@@ -56,10 +62,11 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
             }
             for finding in findings
         ],
+        "assumptions": [asdict(one) for one in assumed],
     }
 
 
-def show(findings: Sequence[Finding]) -> None:
+def show(findings: Sequence[Finding], assumed: tuple[Assumption, ...]) -> None:
     """The same for a person."""
     table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
@@ -72,16 +79,45 @@ def show(findings: Sequence[Finding]) -> None:
     out.print(
         f"{failures} of {len(findings)} requirements fail." if failures else "Everything a run relies on is there."
     )
+    out.print()
+    out.print(in_words(assumed), markup=False)
 
 
-def _database(url: str) -> Iterator[Finding]:
-    database = BillingDatabase(url)
+def _database(settings: Settings, url: str) -> Iterator[Finding]:
+    database = BillingDatabase(url, event_identity=settings.event_identity)
     try:
         with database.transaction(any_schema_version=True) as connection:
             yield passed("connection", database.name)
-            yield from check_database(connection)
+            findings = tuple(check_database(connection))
+            yield from findings
+            if is_healthy(findings):
+                yield from _scope(settings, connection)
     except ReconError as error:
         yield failed("connection", error.what, error.fix)
+
+
+def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
+    """What holds for the metered usages of the scope: their first run, and counters that no run compares."""
+    waiting = accepted_usages.waiting(connection, settings.scope)
+    yield (
+        noted(
+            "first run",
+            f"nothing of {', '.join(map(str, waiting))} is repaired before its first run was approved, "
+            "unless every counter matches",
+            f"{SEE_ALL}; if the log is right: {APPROVE_ALL}",
+        )
+        if waiting
+        else passed("first run", "approved, or every counter matched")
+    )
+    first, current = known_months()
+    beyond = beyond_months(connection, settings.scope, first=first, last=current.next(), every=True)
+    said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())
+    few = "; ".join(f"{one.gateway_customer_id} {one.period_start} to {one.period_end}" for one in beyond.sample[:3])
+    yield (
+        noted("counters in known months", f"{said} For example: {few}")
+        if said
+        else passed("counters in known months", "all")
+    )
 
 
 def _dagster() -> Iterator[Finding]:

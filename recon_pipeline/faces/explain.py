@@ -29,6 +29,7 @@ from recon_pipeline.store.counters.pause import Pause, now, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.explain import Explanation, Key
+from recon_pipeline.store.records.retention import Retention, read_retention
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Explained:
         explanations: Of the latest ones.
         holds: On this customer.
         pause: Of repairs, if they are paused.
+        retention: What somebody has declared, if no run compares a key that is explained.
     """
 
     customer: str
@@ -52,6 +54,7 @@ class Explained:
     explanations: tuple[Explanation, ...]
     holds: tuple[Hold, ...]
     pause: Pause | None
+    retention: Retention | None
 
 
 def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Explained:
@@ -73,6 +76,8 @@ def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Ex
                 fix="Check the id (gateway_customer_id), the period, RECON_SCOPE and DATABASE_URL.",
             )
         wanted = keys[: store.KEYS_EXPLAINED] if month else keys[:1]
+        retention = read_retention(connection)
+        is_compared = retention is None or all(retention.keeps(key.period_start) for key in wanted)
         return Explained(
             customer=customer,
             asked_at=now(connection),
@@ -84,6 +89,7 @@ def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Ex
             ),
             holds=tuple(one for one in holds.open_holds(connection) if one.gateway_customer_id == customer),
             pause=read_pause(connection),
+            retention=None if is_compared else retention,
         )
 
 
@@ -107,6 +113,8 @@ def show(explained: Explained) -> None:
             style="yellow",
             markup=False,
         )
+    if explained.retention is not None:
+        out.print(f"No run compares its counter: {explained.retention}", style="yellow", markup=False)
     for one in explained.explanations:
         _show_key(one)
     others = explained.keys[len(explained.explanations) :]

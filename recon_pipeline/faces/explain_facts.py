@@ -18,6 +18,11 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
     """What is to be known of a key, a name and a sentence each; only what there is."""
     sums, limit = one.sums, one.limit
     yield "counter", verdict(one)
+    if one.key.left_alone_as is not None:
+        yield (
+            "left alone",
+            one.key.left_alone_as + (f": {one.key.left_alone_because}" if one.key.left_alone_because else ""),
+        )
     yield "event sum", f"{sums.usage_count:,} in {sums.event_count:,} events"
     if limit.units is None:
         yield "limit", f"{'none' if limit.is_known else 'unknown'} ({limit.source})"

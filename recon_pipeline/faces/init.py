@@ -6,18 +6,25 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.guards import SEE_ALL
 from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log.declared_key import refuses_repetitions, wider_key
 from recon_pipeline.store.log.ingest_xid import Need
-from recon_pipeline.store.log.shape import REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.store.log.publications import publications
+from recon_pipeline.store.log.shape import unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import EVENTS, Server, Table, describe_server, describe_table
-from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.database import BillingDatabase, begin, declared_identity
 from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, sqlstate
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import as_written
-from recon_pipeline.store.records import migrate
+from recon_pipeline.store.records import accepted_usages, migrate
 
 _MAY_NOT = "42501"  # insufficient_privilege
 _INCREMENTAL = "Runs will be incremental: they read what is new in the log."
+_FIRST_RUN = (
+    "The first run asks: unless every counter matches, it repairs nothing, shows what it would change, and waits for "
+    f"an approval. To see it: {SEE_ALL}"
+)
 _FULL = "Runs will be in full mode, reading the whole log:"
 
 
@@ -26,6 +33,7 @@ def prepare(
     *,
     with_billing_tables: bool,
     with_ingest_xid: bool = True,
+    subscribers_have_it: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Create or update schema `recon`, and make the log readable in increments; running it again changes nothing.
@@ -34,13 +42,14 @@ def prepare(
         database: To prepare.
         with_billing_tables: First create the application's tables, if they are not there.
         with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers.
+        subscribers_have_it: Also where the log is published by logical replication.
         on_step: Is called with each statement that alters the log, before it runs.
 
     Returns:
         What was done, a sentence for each part.
 
     Raises:
-        ReconError: A privilege is missing, the database is a standby, or a lock was not granted.
+        ReconError: A privilege is missing, the database is a standby, a lock was not granted, or the log is published.
     """
     with database.connection(any_schema_version=True) as connection:
         with begin(connection):
@@ -75,8 +84,13 @@ def prepare(
             if changed
             else f"at version {SCHEMA_VERSION} already"
         )
+        if with_ingest_xid and not subscribers_have_it:
+            _require_unpublished(connection)
         log = _prepare_log(connection, server, with_ingest_xid=with_ingest_xid, on_step=on_step)
-    return f"Schema recon in {database.name} is {state}.{tables} {log}".rstrip()
+        log += _undecided_identity(connection)
+        with begin(connection):
+            first = "" if accepted_usages.is_any_accepted(connection) else f"\n{_FIRST_RUN}"
+    return f"Schema recon in {database.name} is {state}.{tables} {log}".rstrip() + first
 
 
 def _prepare_log(
@@ -92,11 +106,12 @@ def _prepare_log(
         if wrong or unsound is not None:
             why = f"{'; '.join(wrong)}." if unsound is None else unsound[0]
             return f"The log was left as it is, and runs will be refused: {why} See recon doctor."
-        is_unique = has_unique_key(events, REQUEST_KEY)
-        left = ingest_xid.lacking(connection, request_id_is_unique=is_unique)
+        identity = declared_identity(connection)
+        is_unique = refuses_repetitions(events, identity)
+        left = ingest_xid.lacking(connection, refuses_repetitions=is_unique)
     if with_ingest_xid:
         try:
-            left = ingest_xid.install(connection, request_id_is_unique=is_unique, on_step=on_step)
+            left = ingest_xid.install(connection, refuses_repetitions=is_unique, on_step=on_step)
         except DBAPIError as error:
             if sqlstate(error) == _MAY_NOT:
                 return _for_the_owner(connection, server, events, is_unique=is_unique, on_step=on_step)
@@ -115,6 +130,34 @@ def _prepare_log(
     return f"{_FULL} {required[0].lacks}." + (f" To change that:\n{_listed(advised)}" if advised else "")
 
 
+def _require_unpublished(connection: Connection) -> None:
+    """Stop before a published log is given a column, which its subscribers would not have."""
+    with begin(connection):
+        events = describe_table(connection, EVENTS)
+        if events is None or "ingest_xid" in events.types:
+            return
+        found = publications(connection)
+    if found:
+        raise ReconError(
+            f"{events.name} is published by logical replication (publication {', '.join(found)}). If it is given the "
+            "column ingest_xid now, its subscriptions stop until their tables have that column.",
+            changed="Schema recon is ready. The log was left as it is, and runs will read all of it.",
+            fix=f"First, at each subscriber: alter table {events.name} add column ingest_xid xid8; (any type that "
+            "takes its text will do). Then here: recon init --subscribers-have-ingest-xid. Or leave the log as it is: "
+            "recon init --without-ingest-xid.",
+        )
+
+
+def _undecided_identity(connection: Connection) -> str:
+    """What the owner is to declare where the log and RECON_EVENT_IDENTITY name an event otherwise."""
+    with begin(connection):
+        events = describe_table(connection, EVENTS)
+        wider = None if events is None else wider_key(events, declared_identity(connection))
+    if wider is None:
+        return ""
+    return f"\n{wider}. Drifted counters whose events share these are left as they are. {wider.ways_to_declare}"
+
+
 def _for_the_owner(
     connection: Connection, server: Server, events: Table, *, is_unique: bool, on_step: Callable[[str], None]
 ) -> str:
@@ -126,7 +169,7 @@ def _for_the_owner(
             on_step(grant)
             ingest_xid.let_owner_use_schema(connection, log)
             grant = None
-        left = ingest_xid.lacking(connection, request_id_is_unique=is_unique)
+        left = ingest_xid.lacking(connection, refuses_repetitions=is_unique)
     statements = _listed([*([grant] if grant else []), *(lack.statement for lack in left if lack.statement)])
     may_not = f"role {server.role} may not alter {events.name}."
     if any(lack.rules_out_increments for lack in left):

@@ -10,8 +10,9 @@ from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.settings import RECENT_DAYS, Settings, known_months
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import open_database
+from recon_pipeline.store.records.retention import read_retention, require_in_the_log
 from recon_pipeline.store.records.schedule import months_to_reconcile
-from recon_pipeline.store.sums import strategy
+from recon_pipeline.store.sums import modes
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _months(settings: Settings, options: ReconcileOptions) -> tuple[BillingMonth
     if options.periods:
         months = tuple(BillingMonth.parse(key) for key in options.periods)
         require_known(months, first=first, current=current)
+        with open_database(settings).transaction() as connection:
+            require_in_the_log(read_retention(connection), months)
         return months
     return months_of_a_tick(settings)
 
@@ -88,6 +91,6 @@ def months_of_a_tick(settings: Settings) -> tuple[BillingMonth, ...]:
     """
     first, current = known_months()
     with open_database(settings).connection() as connection, decision(connection) as tables:
-        sums = strategy.mode(connection, tables).sums
+        mode = modes.choose(connection, tables).mode
         extent = Extent(settings.scope, first, current)
-        return (*months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums), current)
+        return (*months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, mode=mode), current)

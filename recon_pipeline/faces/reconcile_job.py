@@ -16,6 +16,7 @@ from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, o
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.faces.trace import user_name
 from recon_pipeline.settings import Settings
+from recon_pipeline.store.counters import compare
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
 
@@ -97,10 +98,13 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
         close_record(database, result.run_id, outcome, lambda _: None, error=str(failure) if failure else None)
         with database.transaction() as connection:
             record = runs.read(connection, result.run_id)
+            # What was changed is in the ledger; of what was not, people ask which keys it is about.
+            is_shown = record is not None and record.outcome in ("blocked", "compared")
+            largest = compare.sample(connection, result.run_id) if is_shown else ()
     except ReconError as error:
         raise failure or error from error
     if record is None:
         raise failure or ReconError(
             f"Run {result.run_id} left no record.", fix=f"Look at run {result.run_id} in the UI (recon dev)."
         )
-    return Reconciled(record, failed_checks(result.get_asset_check_evaluations()))
+    return Reconciled(record, failed_checks(result.get_asset_check_evaluations()), largest)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 
 from rich.markup import escape
@@ -10,7 +11,9 @@ from rich.table import Table
 
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, out
+from recon_pipeline.store.counters.compare import DriftedKey
 from recon_pipeline.store.records.runs import RunRecord
+from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,13 @@ class Reconciled:
     Attributes:
         record: Its figures, as recorded in schema recon.
         failed_checks: What did not pass.
+        largest: Of a run that was blocked or repaired nothing because nobody asked it to, the drifted keys that matter
+            most: quota transitions first, then the largest differences.
     """
 
     record: RunRecord
     failed_checks: tuple[FailedCheck, ...]
+    largest: tuple[DriftedKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,11 @@ class Summary:
     over_quota_transitions: int
     under_quota_transitions: int
     held_count: int
+    doubtful_count: int
+    events_left_the_log: tuple[dict[str, Any], ...]
     duration_ms: int
     errors: tuple[str, ...]
+    largest: tuple[DriftedKey, ...]
 
 
 def summarize(ended: Sequence[Reconciled], *, dry_run: bool) -> Summary:
@@ -102,9 +111,17 @@ def summarize(ended: Sequence[Reconciled], *, dry_run: bool) -> Summary:
         over_quota_transitions=_total(record.over_quota_transitions for record in records),
         under_quota_transitions=_total(record.under_quota_transitions for record in records),
         held_count=_total(record.held_count for record in records),
+        doubtful_count=_total(record.doubtful_count for record in records),
+        events_left_the_log=tuple(month for record in records for month in record.events_left_the_log or ()),
         duration_ms=round(sum(record.duration_ms for record in records)),
         errors=tuple(record.error for record in records if record.error),
+        largest=tuple(sorted((key for one in ended for key in one.largest), key=_importance)[:SAMPLE_ROWS]),
     )
+
+
+def _importance(key: DriftedKey) -> tuple[bool, Decimal]:
+    """By what the keys of several runs are sorted, as those of each are."""
+    return (not key.quota_transition, -abs(Decimal(key.difference)))
 
 
 def exit_code(summary: Summary) -> int:
@@ -135,6 +152,7 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
             ("under_quota_transitions", _figure(record.under_quota_transitions)),
             ("deferred", _figure(record.deferred_count)),
             *((("held", _figure(record.held_count)),) if record.held_count else ()),
+            *((("doubtful", _figure(record.doubtful_count)),) if record.doubtful_count else ()),
             ("events_scanned", _figure(record.events_scanned)),
             ("counters_scanned", _figure(record.counters_scanned)),
             ("mode", record.mode + (f": {record.mode_reason}" if record.mode_reason else "")),
@@ -146,11 +164,33 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
         for name, value in rows:
             table.add_row(name, value)
         out.print(table)
+        _show_keys(one)
         for check in one.failed_checks:
             style = "red" if check.is_error else "yellow"
             out.print(f"[{style}]{check.name}[/]", escape(check.description), sep="\n")
         if record.error and record.error not in {check.description for check in one.failed_checks}:
             out.print(record.error, style="red", markup=False)
+
+
+def _show_keys(one: Reconciled) -> None:
+    """The keys that a run would have repaired, or that it reports and leaves alone."""
+    if not one.largest:
+        return
+    more = (one.record.drift_count or 0) - len(one.largest)
+    out.print(f"The {len(one.largest)} largest differences:" if more > 0 else "Differences:")
+    for key in one.largest:
+        counter = "no counter" if key.usage_count is None else f"counter {key.usage_count}"
+        sign = "" if key.difference.startswith("-") else "+"
+        effect = {"over": ", goes over the limit", "under": ", comes back under the limit"}
+        out.print(
+            f"  {key.gateway_customer_id} {key.usage_type} {key.period_start[:10]} to {key.period_end[:10]}: "
+            f"{key.kind}, {counter}, event sum {key.event_sum} ({sign}{key.difference})"
+            f"{effect.get(key.quota_transition, '')}{f'; {key.outcome}: {key.error}' if key.error else ''}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if more > 0:
+        out.print(f"  … and {more:,} more, in recon.counter_drift", soft_wrap=True)
 
 
 def _months(record: RunRecord) -> tuple[BillingMonth, ...]:

@@ -1,6 +1,6 @@
-"""What `recon sql` does: the statements that runs send, to be read, run in psql, or planned on the billing database.
+"""What `recon sql` does: the statements that runs send, to be read, run in psql, or shown with their query plan.
 
-Invariant: a statement is printed as it is sent, with psql's variables for its values; nothing that is planned is run.
+Invariant: a statement is printed as it is sent, with psql's variables for its values; EXPLAIN does not run it.
 """
 
 import re

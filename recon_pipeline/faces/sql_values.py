@@ -7,8 +7,9 @@ from typing import Any
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import RECENT_DAYS, Settings
-from recon_pipeline.store.counters.comparing import MOST_KEYS
+from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.limits import limit_parameters
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 _ROW_LIMITS = ("rows", "most", "most_events_sampled", "sample_rows")
@@ -75,16 +76,18 @@ def values_of(
         "severity": "warn",
         "outcome": "failed",
         "mode": "full",
-        "limits_known": quota is not None and (tables is None or tables.has_subscriptions),
-        "limit_free": quota.free if quota else None,
-        "limit_paid": quota.paid if quota else None,
-        "paid_statuses": list(settings.paid_statuses),
+        "event_identity": list(settings.event_identity.columns),
+        **limit_parameters(quota, settings.paid_statuses, has_subscriptions=tables is None or tables.has_subscriptions),
+        "refuses_negative": settings.refuses_negative,
+        "end_is_in_key": tables is None or tables.end_is_in_key,
+        "start_digits": 6 if tables is None else tables.start_digits,
+        "end_digits": 6 if tables is None else tables.end_digits,
         "settle_seconds": settings.settle_seconds,
         "settled_below": None,
         "recent_days": RECENT_DAYS,
         "most_keys": MOST_KEYS,
         "quantity_is_numeric": tables is not None and tables.quantity_is_numeric,
-        "request_id_is_unique": tables is None or tables.request_id_is_unique,
+        "refuses_repetitions": tables is None or tables.refuses_repetitions,
         **dict.fromkeys(_ROW_LIMITS, SAMPLE_ROWS),
     }
     months = {"first": month.key, "last": month.key} if binds.get("first") == "text" else {}

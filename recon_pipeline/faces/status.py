@@ -6,6 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from recon_pipeline.core.alerts import Alarm, Severity
+from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL
+from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
@@ -13,11 +15,12 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
-from recon_pipeline.store.records import alerts, outbox, runs
+from recon_pipeline.store.records import accepted_usages, alerts, outbox, runs
 from recon_pipeline.store.records.outbox import Undelivered
+from recon_pipeline.store.records.retention import Retention, read_retention
 from recon_pipeline.store.records.runs import RunRecord
-from recon_pipeline.store.sums import strategy
-from recon_pipeline.store.sums.strategy import Mode, Sums
+from recon_pipeline.store.sums import modes
+from recon_pipeline.store.sums.modes import Mode, ModeChoice
 
 RUNS_SHOWN = 10
 HOLDS_SHOWN = 5
@@ -29,9 +32,11 @@ class Status:
 
     Attributes:
         database: Without its password.
-        mode: How a run that begins now takes event sums, and why.
+        mode_choice: How a run that begins now takes event sums, and why.
+        waiting: Metered usages of which nothing was repaired yet, and nothing will be before it is approved.
         pause: Of repairs, if they are paused.
         holds: Customers that are left alone, those that end first first.
+        retention: The months that are declared to be no longer in the log, if any.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
         failing: What alerts reported and has not passed since.
@@ -39,9 +44,11 @@ class Status:
     """
 
     database: str
-    mode: Mode
+    mode_choice: ModeChoice
+    waiting: tuple[MeteredUsage, ...]
     pause: Pause | None
     holds: tuple[Hold, ...]
+    retention: Retention | None
     last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
     failing: tuple[Alarm, ...]
@@ -63,12 +70,15 @@ def read_status(settings: Settings) -> Status:
     """
     database = billing_database(settings)
     with database.transaction() as connection:
-        mode = strategy.mode(connection, require_trustworthy(connection))
+        mode_choice = modes.choose(connection, require_trustworthy(connection))
+        waiting = accepted_usages.waiting(connection, settings.scope)
         pause, held = read_pause(connection), holds.open_holds(connection)
+        retention = read_retention(connection)
         latest = runs.recent(connection, rows=RUNS_SHOWN)
         failing, undelivered = alerts.alarms(connection), outbox.undelivered(connection)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
-    return Status(database.name, mode, pause, held, next(clean, None), latest, failing, undelivered)
+    ended = next(clean, None)
+    return Status(database.name, mode_choice, waiting, pause, held, retention, ended, latest, failing, undelivered)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -76,10 +86,12 @@ def as_json(status: Status) -> dict[str, Any]:
     return {
         "success": status.is_clean,
         "database": status.database,
-        "mode": status.mode.sums,
-        "mode_reason": status.mode.reason,
+        "mode": status.mode_choice.mode,
+        "mode_reason": status.mode_choice.reason,
+        "waiting_for_approval": [str(usage) for usage in status.waiting],
         "paused": asdict(status.pause) if status.pause else None,
         "holds": [asdict(hold) for hold in status.holds],
+        "retention": asdict(status.retention) if status.retention else None,
         "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
         "alerts": {
@@ -95,10 +107,18 @@ def as_json(status: Status) -> dict[str, Any]:
 def show(status: Status) -> None:
     """The same for a person."""
     out.print(f"Database {status.database}", markup=False)
-    if status.mode.sums is Sums.INCREMENTS:
+    if status.mode_choice.mode is Mode.INCREMENTAL:
         out.print("Mode incremental: a run reads what is new in the log, and compares what changed.")
     else:
-        out.print(f"Mode full: every run reads the whole log, since {status.mode.reason}.", markup=False)
+        out.print(f"Mode full: every run reads the whole log, since {status.mode_choice.reason}.", markup=False)
+    for usage in status.waiting:
+        out.print(
+            f"{usage} waits for its first run to be approved: unless every counter matches, nothing of it is repaired "
+            f"before. To see what would be: {SEE_ALL}. If the log is right: {APPROVE_ALL}.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     if status.pause is not None:
         out.print(f"Repairs are paused {status.pause}", style="yellow", markup=False, soft_wrap=True)
     for hold in status.holds[:HOLDS_SHOWN]:
@@ -111,6 +131,8 @@ def show(status: Status) -> None:
         )
     if len(status.holds) > HOLDS_SHOWN:
         out.print(f"… and {len(status.holds) - HOLDS_SHOWN:,} more holds.", style="yellow")
+    if status.retention is not None:
+        out.print(f"Not compared: {status.retention}.", markup=False, soft_wrap=True)
     clean = status.last_clean
     if clean is None:
         out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")

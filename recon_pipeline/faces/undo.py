@@ -17,7 +17,7 @@ from recon_pipeline.faces.trace import user_name
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import undo as store
 from recon_pipeline.store.counters.undo import UndoRecord
-from recon_pipeline.store.counters.undoable import Undo, Undoable, find_run, require_lasting, undoable
+from recon_pipeline.store.counters.undo_request import Undoable, UndoRequest, find_run, find_undoable, require_lasting
 from recon_pipeline.store.postgres.database import begin
 
 
@@ -29,7 +29,7 @@ class UndoOptions:
         run: Whose repairs: the id of a run, or the beginning of it.
         customers: Only these, or all if empty.
         reason: Why.
-        dry_run: Only look.
+        dry_run: Only show what would be undone.
     """
 
     run: str
@@ -48,7 +48,7 @@ class Undone:
         record: How taking back ended, or None in a dry run.
     """
 
-    request: Undo
+    request: UndoRequest
     found: Undoable
     record: UndoRecord | None
 
@@ -61,8 +61,8 @@ def undo(settings: Settings, options: UndoOptions) -> Undone:
     """
     with billing_database(settings).connection() as connection:
         with begin(connection):
-            request = Undo("", find_run(connection, options.run), options.customers, options.reason, user_name())
-            found = undoable(connection, request)
+            request = UndoRequest("", find_run(connection, options.run), options.customers, options.reason, user_name())
+            found = find_undoable(connection, request)
         if options.dry_run:
             return Undone(request, found, None)
         require_lasting(found)
@@ -105,7 +105,7 @@ def show(undone: Undone) -> None:
         _show_undoable(undone.request, undone.found)
 
 
-def _run_job(request: Undo, tags: dict[str, str]) -> tuple[str, ReconError | None]:
+def _run_job(request: UndoRequest, tags: dict[str, str]) -> tuple[str, ReconError | None]:
     """Run the job in this process; returns its run id, and why it failed if it did."""
     config = UndoConfig(
         run=request.undone_run_id,
@@ -124,7 +124,7 @@ def _run_job(request: Undo, tags: dict[str, str]) -> tuple[str, ReconError | Non
     return result.run_id, error_of(result)
 
 
-def _show_undoable(request: Undo, found: Undoable) -> None:
+def _show_undoable(request: UndoRequest, found: Undoable) -> None:
     out.print(
         f"Run {request.undone_run_id}: {found.undoable:,} repairs to take back, which added {found.usage_delta:+,} "
         f"units; {found.already_undone:,} were taken back before. Nothing was changed.",

@@ -1,161 +1,248 @@
-"""Files, globs, folders and URLs, each opened as one stream of decompressed bytes.
+"""Files opened as one stream of unpacked bytes; what a file is, is decided by its first bytes.
 
-The first bytes of a file decide its format, and its name only if they do not. fsspec opens the URLs: S3, GCS and others
-need an additional package.
+Invariant: a file that changes, or that ends before its size, while it is read is an error, not a shorter file.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+import io
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, cast
 
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
 from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.sources.failures import WHAT_IS_DONE, reading
+from recon_pipeline.sources.finding import STDIN, SourceFile
+from recon_pipeline.sources.kinds import HEAD_BYTES, Kind, archived_kind, kind_of
 
-WHAT_IS_DONE = "Rows that were read before stay inserted; nothing is inserted twice when this is run again."
-_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
-_GLOB = frozenset("*?[")
-_ENDINGS = (".csv", ".tsv", ".txt", ".ndjson", ".jsonl", ".json", ".parquet", ".pq", ".gz", ".zst")
+BUFFER_BYTES = 2**18
+_VERSION_KEYS = ("size", "mtime", "LastModified", "ETag", "etag", "last_modified", "updated", "ino")
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a source.
+class Opened(NamedTuple):
+    """A file that is open.
 
     Attributes:
-        name: For people and for `metadata`: without password and signature.
-        size: In bytes, or None if the file system does not report it.
+        stream: Its unpacked bytes.
+        position: How many bytes of the file itself were read.
+        reader: What reads it: `text`, `parquet`, `orc` or `arrow`.
+        name: Its name, or in an archive that of the file in it, of which the ending may say something.
     """
 
+    stream: io.BufferedReader
+    position: "Position"
+    reader: str
     name: str
-    size: int | None
-    filesystem: Any
-    path: str
 
 
-def find_files(source: str) -> tuple[SourceFile, ...]:
-    """The files of a path, glob, folder or URL, in the order of their names.
+class Position:
+    """How far a file was read, for progress and for errors."""
 
-    Raises:
-        ReconError: There is none, or it cannot be reached.
+    def __init__(self) -> None:
+        self.bytes_read = 0
+        self.characters = 0
+        self.line = 0
+
+    def __str__(self) -> str:
+        return f" after line {self.line:,}" if self.line else ""
+
+
+class _Counted(io.RawIOBase):
+    """A stream that says how far it was read; closing it leaves the stream open.
+
+    It waits until it has what was asked for, or the end: what a file is must not depend on how a pipe hands it on.
     """
-    import fsspec
 
-    shown = shown_source(source)
-    if "://" in source and urlsplit(source).password is not None:
-        raise ConfigurationError(
-            f"The URL {shown} contains a password, which would be kept in the history of runs.",
-            changed=NOTHING_INSERTED,
-            fix="Remove it; pass it by environment variables, as the package that opens such URLs documents.",
-        )
-    with _reading(shown):
-        protocol = fsspec.core.split_protocol(source)[0] or "file"
-        if protocol not in fsspec.available_protocols():
-            raise ConfigurationError(
-                f"{shown} begins with {protocol}://, which cannot be opened.",
-                changed=NOTHING_INSERTED,
-                fix="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT ...",
-            )
-        filesystem, path = fsspec.core.url_to_fs(source)
-        if _GLOB & set(path):
-            paths = sorted(one for one in filesystem.glob(path) if not filesystem.isdir(one))
-        elif filesystem.isdir(path):
-            paths = sorted(one for one in filesystem.find(path) if one.lower().endswith(_ENDINGS))
-        else:
-            paths = [path]
-        found = tuple(_file(filesystem, one, source if one == path else None) for one in paths)
-    if not found:
-        raise ConfigurationError(
-            f"{shown} matches no file" + ("." if _GLOB & set(path) else f" that ends with {', '.join(_ENDINGS)}."),
-            changed=NOTHING_INSERTED,
-            fix="Check the path on the machine where the backfill runs.",
-        )
-    return found
+    def __init__(self, below: Any, position: Position) -> None:
+        self._below = below
+        self._position = position
 
+    def readable(self) -> bool:
+        return True
 
-def shown_source(source: str) -> str:
-    """A source's name without possible secrets: user, password, query (signatures) and fragment of a URL."""
-    if "://" not in source:
-        return source
-    parts = urlsplit(source)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    def readinto(self, buffer: Any) -> int:
+        filled = 0
+        while filled < len(buffer) and (found := self._below.read(len(buffer) - filled)):
+            buffer[filled : filled + len(found)] = found
+            filled += len(found)
+            self._position.bytes_read += len(found)
+        return filled
 
 
 @contextmanager
-def opened(file: SourceFile) -> Generator[tuple[Any, Any, str]]:
-    """The file's bytes, decompressed.
-
-    Yields:
-        The stream to read; the raw file below it, whose position shows the progress; `parquet` or `text`.
+def opened(file: SourceFile) -> Generator[Opened]:
+    """The file's bytes, unpacked.
 
     Raises:
-        ReconError: It cannot be opened or read, or is truncated.
+        ReconError: It cannot be opened or read, is truncated, changed while it was read, or is of a kind that cannot
+            be read.
     """
+    position = Position()
+    with reading(file.name, lambda: str(position)), ExitStack() as stack:
+        before = _version(file)
+        raw = stack.enter_context(_raw(file))
+        counted = _buffered(_Counted(raw, position))
+        outer = kind_of(_head(counted, file))
+        stream, kind, name = _unpacked(file, outer, counted, raw, stack)
+        if kind.reader != "text":
+            stream = _seekable(raw, counted, stack)
+        yield Opened(stream, position, kind.reader, name)
+        in_order = kind.reader == "text" and outer.packing != "zip"
+        _require_whole(file, before, position, in_order=in_order)
+
+
+def _unpacked(
+    file: SourceFile, kind: Kind, counted: io.BufferedReader, raw: Any, stack: ExitStack
+) -> tuple[io.BufferedReader, Kind, str]:
+    import lzma
+
     import pyarrow as pa
 
-    with _reading(file.name), file.filesystem.open(file.path, "rb") as raw:
-        head = raw.read(4)
-        raw.seek(0)
-        if not head:
-            raise ReconError(
-                f"{file.name} is empty.", changed=NOTHING_INSERTED, fix="Export it again, or leave it out."
-            )
-        if head == _PARQUET:
-            yield raw, raw, "parquet"
-            return
-        packed = "gzip" if head.startswith(_GZIP) else "zstd" if head == _ZSTD else None
-        yield (pa.CompressedInputStream(pa.PythonFile(raw, "r"), packed) if packed else raw), raw, "text"
+    name = file.name
+    if not kind.packing:
+        return counted, _require_readable(file, kind), name
+    if kind.packing == "zip":
+        stream, name = _member(file, _seekable(raw, counted, stack), stack)
+    elif kind.packing == "xz":
+        stream = _buffered(_Counted(_Xz(counted, lzma.LZMADecompressor), Position()))
+    else:
+        packed = pa.CompressedInputStream(pa.PythonFile(counted, "r"), kind.packing)
+        stream = _buffered(_Counted(packed, Position()))
+    inner = kind_of(_head(stream, file))
+    if inner.reader != "text":
+        raise ConfigurationError(
+            f"{file.name} is {inner.name} inside {kind.name}.", changed=NOTHING_INSERTED, fix="Unpack it first."
+        )
+    return stream, inner, name
 
 
-def _file(filesystem: Any, path: str, given: str | None) -> SourceFile:
-    info = filesystem.info(path)
-    if info.get("type") == "directory":
-        raise IsADirectoryError(f"{path} is a folder")
-    local = "file" in ((filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol)
-    name = path if local else shown_source(given or filesystem.unstrip_protocol(path))
-    return SourceFile(name, info.get("size"), filesystem, path)
+def _buffered(stream: Any) -> io.BufferedReader:
+    return cast("io.BufferedReader", io.BufferedReader(stream, BUFFER_BYTES))
+
+
+class _Xz(io.RawIOBase):
+    """Unpacks all streams of an xz file; Python's own reader takes what follows the first one for padding."""
+
+    def __init__(self, below: io.BufferedReader, make: Any) -> None:
+        self._below = below
+        self._make = make
+        self._unpacker = make()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._unpacker.eof:
+                rest = self._unpacker.unused_data + self._below.read(BUFFER_BYTES)
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    return 0
+                self._unpacker = self._make()
+                found = self._unpacker.decompress(rest, len(buffer))
+            elif self._unpacker.needs_input:
+                packed = self._below.read(BUFFER_BYTES)
+                if not packed:
+                    raise EOFError("the compressed stream is cut")
+                found = self._unpacker.decompress(packed, len(buffer))
+            else:
+                found = self._unpacker.decompress(b"", len(buffer))
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+
+
+def _member(file: SourceFile, archive: Any, stack: ExitStack) -> tuple[io.BufferedReader, str]:
+    found = stack.enter_context(zipfile.ZipFile(archive))
+    names = [one.filename for one in found.infolist() if not one.is_dir()]
+    kind = archived_kind(names)
+    if kind is not None:
+        _require_readable(file, kind)
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise ConfigurationError(
+            f"{file.name} is a zip archive of {len(names)} files; one alone can be read.",
+            changed=NOTHING_INSERTED,
+            fix="Unpack it, and give the folder.",
+        )
+    if found.getinfo(names[0]).flag_bits & 1:
+        raise ConfigurationError(
+            f"{file.name} is a zip archive with a password.", changed=NOTHING_INSERTED, fix="Unpack it first."
+        )
+    member = stack.enter_context(found.open(names[0]))
+    return _buffered(_Counted(member, Position())), names[0]
+
+
+def _require_readable(file: SourceFile, kind: Kind) -> Kind:
+    if kind.fix:
+        raise ConfigurationError(f"{file.name} is {kind.name}.", changed=NOTHING_INSERTED, fix=kind.fix)
+    return kind
+
+
+def _head(stream: io.BufferedReader, file: SourceFile) -> bytes:
+    head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+    if not head:
+        raise ReconError(
+            f"{file.name} is empty.",
+            changed=NOTHING_INSERTED,
+            fix="Export it again, or leave it out (skip: in the mapping leaves files of a folder out).",
+        )
+    return head
 
 
 @contextmanager
-def _reading(name: str) -> Generator[None]:
-    """Report errors of file systems, decompressors and Arrow in the three parts that a person needs."""
-    try:
-        yield
-    except ReconError:
-        raise
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"{name} does not exist.",
-            changed=NOTHING_INSERTED,
-            fix="Check the path on the machine where the backfill runs.",
-        ) from error
-    except PermissionError as error:
+def _raw(file: SourceFile) -> Iterator[Any]:
+    if file.path == STDIN:
+        yield sys.stdin.buffer
+    elif file.is_local:
+        with open(file.path, "rb", buffering=0) as raw:
+            yield raw
+    else:
+        with file.filesystem.open(file.path, "rb") as raw:
+            yield raw
+
+
+def _seekable(raw: Any, counted: io.BufferedReader, stack: ExitStack) -> Any:
+    """The same file from its beginning, in a file of ours if it comes through a pipe or an HTTP stream."""
+    if raw.seekable():
+        try:
+            raw.seek(0)
+        except (OSError, ValueError):  # an HTTP stream says that it can
+            pass
+        else:
+            return raw
+    spooled = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    shutil.copyfileobj(counted, spooled, BUFFER_BYTES)
+    spooled.seek(0)
+    return spooled
+
+
+def _version(file: SourceFile) -> tuple[Any, ...] | None:
+    """What changes if the file does; None if nothing tells that."""
+    if file.path == STDIN or file.is_piped:
+        return None
+    if file.is_local:
+        now = os.stat(file.path)
+        return (now.st_size, now.st_mtime_ns, now.st_ino)
+    file.filesystem.invalidate_cache()
+    info = file.filesystem.info(file.path)
+    return tuple(info.get(key) for key in _VERSION_KEYS)
+
+
+def _require_whole(file: SourceFile, before: tuple[Any, ...] | None, position: Position, *, in_order: bool) -> None:
+    again = "Wait until nobody writes it, or copy it; then run this again."
+    if before is None:
+        return
+    if before != _version(file):
+        raise ReconError(f"{file.name} changed while it was read{position}.", changed=WHAT_IS_DONE, fix=again)
+    size = before[0]
+    if in_order and size is not None and position.bytes_read < size:
         raise ReconError(
-            f"{name} may not be read: {_first_line(error)}",
-            changed=NOTHING_INSERTED,
-            fix="Let the account that runs this read it.",
-        ) from error
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{name} cannot be opened: {_first_line(error)}",
-            changed=NOTHING_INSERTED,
-            fix="Install what it names beside recon_pipeline, for example: uv pip install s3fs.",
-        ) from error
-    except (OSError, EOFError, ValueError) as error:  # Arrow's errors are of these kinds
-        raise ReconError(
-            f"{name} cannot be read, or is truncated: {_first_line(error)}",
+            f"{file.name} ended{position}, after {position.bytes_read:,} of {size:,} bytes.",
             changed=WHAT_IS_DONE,
-            fix="Get the whole file and run this again.",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def total_size(files: Sequence[SourceFile]) -> int | None:
-    """The size of all files in bytes, or None if that of one is unknown."""
-    sizes = [file.size for file in files]
-    return sum(size for size in sizes if size is not None) if None not in sizes else None
+            fix=again,
+        )

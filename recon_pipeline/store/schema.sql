@@ -48,11 +48,15 @@ create table recon.usage_aggregate (
     invalid_count bigint not null default 0,
     dedupe_count bigint not null default 0,
     outside_period_count bigint not null default 0,
+    negative_count bigint not null default 0,
+    credit_units numeric not null default 0,
     primary key (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
 ) with (fillfactor = 80); -- sums change in place, without a new entry in the index
 alter table recon.usage_aggregate cluster on usage_aggregate_pkey;
 create index usage_aggregate_odd on recon.usage_aggregate (gateway_name, usage_type, period_start)
     where invalid_count > 0 or outside_period_count > 0;
+comment on column recon.usage_aggregate.credit_units is
+    'What the events of negative quantity add up to, which usage_count contains.';
 
 -- The totals of the aggregates by billing month, and what of it was verified.
 create table recon.usage_month (
@@ -70,6 +74,7 @@ create table recon.usage_month (
     counters_verified_below xid8,
     nonzero_count bigint not null default 0,
     verified_at timestamptz,
+    negative_count bigint not null default 0,
     primary key (gateway_name, usage_type, partition)
 );
 comment on column recon.usage_month.verified_below is
@@ -86,10 +91,18 @@ create table recon.invalidated_key (
     gateway_customer_id text,
     period_start timestamptz,
     period_end timestamptz,
-    noted_at timestamptz not null default now()
+    noted_at timestamptz not null default now(),
+    events_left bigint not null default 0,
+    units_left numeric not null default 0,
+    credits_left numeric not null default 0
 );
 comment on table recon.invalidated_key is
     'Keys whose events were deleted or updated since they were absorbed; a row of nulls: the log was truncated.';
+comment on column recon.invalidated_key.events_left is
+    'Events that left the log above the horizon, which no stored sum can miss.';
+comment on column recon.invalidated_key.units_left is 'What these events added up to, those of positive quantity.';
+comment on column recon.invalidated_key.credits_left is
+    'What those of negative quantity added up to, as a positive number.';
 -- A hash, since a customer's name may be longer than an index takes.
 create index invalidated_key_by_key on recon.invalidated_key (hashtextextended(gateway_customer_id, 0), period_start);
 
@@ -99,14 +112,23 @@ create table recon.open_key (
     gateway_customer_id text not null,
     period_start timestamptz not null,
     period_end timestamptz not null,
-    reason text not null check (reason in ('changed', 'drifted', 'untouched', 'deferred', 'failed', 'held')),
+    reason text not null,
     error text,
     opened_at timestamptz not null default now(),
     noted_xid xid8 not null default pg_current_xact_id(),
+    events_left bigint not null default 0,
+    units_left numeric not null default 0,
+    credits_left numeric not null default 0,
+    constraint open_key_reason_check
+        check (reason in ('changed', 'drifted', 'untouched', 'deferred', 'failed', 'held', 'doubtful')),
     primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 );
 comment on table recon.open_key is
     'Keys that do not count as verified, and why: every run looks at them again until they match.';
+comment on column recon.open_key.events_left is
+    'Events that runs had counted and that are no longer in the log, since the counter last matched.';
+comment on column recon.open_key.units_left is 'What these events added up to, those of positive quantity.';
+comment on column recon.open_key.credits_left is 'What those of negative quantity added up to, as a positive number.';
 
 -- What the triggers call that recon init puts on the log. With an argument: the log, where a request id can occur twice.
 create function recon.note_changed_events() returns trigger
@@ -115,7 +137,7 @@ declare
     columns constant text :=
         'gateway_name, usage_type, gateway_customer_id, period_start, period_end, request_id, quantity, created_at, id,
         event_timestamp, ingest_xid';
-    changed text := 'select ' || columns || ' from old_rows';
+    changed text := 'select ' || columns || ', 1 as left_by from old_rows';
     key text := 'gateway_name, usage_type, gateway_customer_id, period_start, period_end';
 begin
     if tg_op = 'TRUNCATE' then
@@ -124,56 +146,102 @@ begin
     end if;
     if tg_op = 'UPDATE' then
         changed := format(
-            '(select %1$s from old_rows except select %1$s from new_rows)
-            union all (select %1$s from new_rows except select %1$s from old_rows)',
+            'select *, 1 as left_by from (select %1$s from old_rows except select %1$s from new_rows) as was
+            union all
+            select *, -1 from (select %1$s from new_rows except select %1$s from old_rows) as is_now',
             columns
         );
     end if;
     changed := 'select * from (' || changed || ') as event where gateway_name is not null and usage_type is not null '
         || 'and period_start is not null';
-    -- Where a request id can occur twice, taking away the first makes another one count, maybe of another key.
+    -- Where a request id can occur twice, taking away the first makes another one count, maybe of another key; and a
+    -- repetition that goes was never counted, if another event of its key has its request id. Where more than a request
+    -- id names an event (RECON_EVENT_IDENTITY) that one may be another event.
     if tg_nargs > 0 then
         changed := format(
-            'with changed as materialized (%1$s)
-            select gateway_name, usage_type, gateway_customer_id, period_start, period_end from changed
+            'with changed as materialized (%1$s),
+            still_there as materialized (
+                select event.gateway_name, event.request_id, event.usage_type, event.gateway_customer_id,
+                    event.period_start, event.period_end
+                from %2$s as event
+                where (event.gateway_name, event.request_id) in (select gateway_name, request_id from changed)
+                    and event.request_id = any(array(select request_id from changed))
+            )
+            select gateway_name, usage_type, gateway_customer_id, period_start, period_end, quantity, ingest_xid,
+                case
+                    when %3$L
+                        or (gateway_name, request_id, usage_type, gateway_customer_id, period_start, period_end)
+                        not in (
+                            select gateway_name, request_id, usage_type, gateway_customer_id, period_start, period_end
+                            from still_there
+                            where usage_type is not null
+                                and gateway_customer_id is not null
+                                and period_start is not null
+                                and period_end is not null
+                        )
+                        then left_by
+                    else 0
+                end as left_by
+            from changed
             union all
-            select event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end
-            from %2$s as event
-            where (event.gateway_name, event.request_id) in (select gateway_name, request_id from changed)
-                and event.request_id = any(array(select request_id from changed))
-                and event.usage_type is not null
-                and event.period_start is not null',
-            changed, tg_argv[0]::regclass
+            select gateway_name, usage_type, gateway_customer_id, period_start, period_end, 0, null, 0
+            from still_there
+            where usage_type is not null and period_start is not null',
+            changed, tg_argv[0]::regclass,
+            tg_op = 'UPDATE' or exists (select from recon.event_log where identity like '% events named by %')
         );
     end if;
-    -- An event that belongs to no key that could be kept is kept under the empty name.
+    -- An event that belongs to no key that could be kept is kept under the empty name. What an event adds up to is
+    -- asked only of one that no stored sum has counted: of the others the sums know it. Events from before there were
+    -- transaction ids have none, and are of the others.
     changed := format(
-        'select distinct gateway_name, usage_type,
-            case
-                when octet_length(gateway_customer_id) <= 1000 and period_end is not null then gateway_customer_id
-                else %L
-            end
-            as gateway_customer_id,
-            period_start, coalesce(period_end, period_start) as period_end from (%s) as event',
-        '', changed
+        'select %2$s,
+            greatest(sum(left_by) filter (where is_missed), 0) as events_left,
+            greatest(sum(left_by * greatest(quantity, 0)::numeric) filter (where is_missed), 0) as units_left,
+            greatest(sum(left_by * greatest(-quantity, 0)::numeric) filter (where is_missed), 0) as credits_left
+        from (
+            select
+                gateway_name, usage_type, period_start, coalesce(period_end, period_start) as period_end,
+                quantity, left_by,
+                case
+                    when octet_length(gateway_customer_id) <= 1000 and period_end is not null then gateway_customer_id
+                    else %1$L
+                end as gateway_customer_id,
+                left_by <> 0
+                and period_end > period_start
+                and quantity::numeric > -1e1000
+                and quantity::numeric < 1e1000
+                and (coalesce(ingest_xid, %4$L) < (select horizon from recon.event_log)) is not true as is_missed
+            from (%3$s) as event
+        ) as event
+        group by %2$s',
+        '', key, changed, '0'
     );
     if current_setting('transaction_isolation') <> 'read committed' then
-        execute format('insert into recon.invalidated_key (%1$s) select %1$s from (%2$s) as changed', key, changed);
+        execute format(
+            'insert into recon.invalidated_key (%1$s, events_left, units_left, credits_left)
+            select %1$s, events_left, units_left, credits_left from (%2$s) as changed',
+            key, changed
+        );
         return null;
     end if;
     -- A key that is noted already needs no second note, as long as nobody takes that one away before we commit: so the
-    -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. Nobody waits for another.
+    -- note is locked. Whoever takes notes away locks them too, and sums in a later statement. What left is added to the
+    -- note, unless another session does so at this moment. Nobody waits for another.
     execute format(
-        'with changed as materialized (%2$s)
-        insert into recon.invalidated_key (%1$s)
-        select %1$s
-        from changed
-        -- Each is looked up by index; in a list of those that are noted it would be looked for in all of it, once the
-        -- list is too long for the memory that the application allows.
-        left join lateral (
-                select true as is_noted
+        'with changed as materialized (%2$s),
+        known as materialized (
+            select changed.*, coalesce(relied_on.id, added_to.id) as note_id
+            from changed
+            -- Each is looked up by index; in a list of those that are noted it would be looked for in all of it, once
+            -- the list is too long for the memory that the application allows.
+            left join lateral (
+                select note.id
                 from recon.invalidated_key as note
-                where hashtextextended(note.gateway_customer_id, 0) = hashtextextended(changed.gateway_customer_id, 0)
+                where changed.units_left = 0
+                    and changed.credits_left = 0
+                    and hashtextextended(note.gateway_customer_id, 0)
+                    = hashtextextended(changed.gateway_customer_id, 0)
                     and note.period_start = changed.period_start
                     and note.period_end = changed.period_end
                     and note.gateway_customer_id = changed.gateway_customer_id
@@ -181,8 +249,36 @@ begin
                     and note.gateway_name = changed.gateway_name
                 limit 1
                 for key share skip locked
-        ) as note on true
-        where note.is_noted is null',
+            ) as relied_on on true
+            left join lateral (
+                select note.id
+                from recon.invalidated_key as note
+                where (changed.units_left > 0 or changed.credits_left > 0)
+                    and hashtextextended(note.gateway_customer_id, 0)
+                    = hashtextextended(changed.gateway_customer_id, 0)
+                    and note.period_start = changed.period_start
+                    and note.period_end = changed.period_end
+                    and note.gateway_customer_id = changed.gateway_customer_id
+                    and note.usage_type = changed.usage_type
+                    and note.gateway_name = changed.gateway_name
+                limit 1
+                for no key update skip locked
+            ) as added_to on true
+        ),
+        added as (
+            update recon.invalidated_key as note
+            set
+                events_left = note.events_left + known.events_left,
+                units_left = note.units_left + known.units_left,
+                credits_left = note.credits_left + known.credits_left
+            from known
+            where note.id = any(array(select note_id from known where units_left > 0 or credits_left > 0))
+                and note.id = known.note_id
+        )
+        insert into recon.invalidated_key (%1$s, events_left, units_left, credits_left)
+        select %1$s, events_left, units_left, credits_left
+        from known
+        where note_id is null',
         key, changed
     );
     return null;
@@ -230,13 +326,24 @@ create table recon.reconciliation_run (
     aggregates_differing bigint,
     paused_reason text,
     held_count bigint,
-    approved_run_id text
+    approved_run_id text,
+    doubtful_count bigint,
+    session_pid integer,
+    session_start timestamptz,
+    step_started_at timestamptz,
+    events_left_the_log jsonb
 );
 create index reconciliation_run_by_start on recon.reconciliation_run (started_at);
 comment on column recon.reconciliation_run.paused_reason is
     'Who paused repairs and why, where that kept this run from repairing all that it found.';
 comment on column recon.reconciliation_run.approved_run_id is
     'The blocked run whose figures were shown to the person who approved this one.';
+comment on column recon.reconciliation_run.doubtful_count is
+    'Drifted keys that were left alone because the log does not say for certain what their counters should be.';
+comment on column recon.reconciliation_run.events_left_the_log is
+    'By billing month: the keys that were left alone because events of theirs left the log, and how much it was.';
+comment on column recon.reconciliation_run.session_pid is
+    'With session_start, the session of the latest step; once it is gone, so is a run that says it is running.';
 
 -- What each comparison found; deleted after 30 days.
 create table recon.counter_drift (
@@ -261,13 +368,26 @@ create table recon.counter_drift (
     outcome text,
     error text,
     id bigint generated always as identity (cache 1000),
+    events_left bigint,
+    units_left numeric,
+    used_units numeric,
+    credit_units numeric,
+    credit_count bigint,
     primary key (run_id, ordinal)
 );
 comment on column recon.counter_drift.outcome is
     'Why the key was not repaired. A repaired key has a row in recon.counter_repair and no outcome.';
+comment on column recon.counter_drift.events_left is
+    'Of a counter that is left alone for it: events of the key that left the log since the counter last matched.';
+comment on column recon.counter_drift.units_left is
+    'What these added up to: usage of a counter that would be lowered, credits of one that would be raised.';
+comment on column recon.counter_drift.used_units is
+    'What the events of positive quantity add up to, settled or not.';
+comment on column recon.counter_drift.credit_units is 'What those of negative quantity add up to.';
+comment on column recon.counter_drift.credit_count is 'How many of negative quantity there are.';
 -- Not valid, as the next: what was there before obeyed a narrower list, and was not read again.
 alter table recon.counter_drift add constraint counter_drift_outcome_check
-    check (outcome in ('repaired', 'in_sync', 'deferred', 'failed', 'held')) not valid;
+    check (outcome in ('repaired', 'in_sync', 'deferred', 'failed', 'held', 'doubtful')) not valid;
 
 -- The ledger of repairs.
 create table recon.counter_repair (
@@ -362,6 +482,31 @@ create index hold_not_released on recon.hold (gateway_customer_id) where release
 comment on table recon.hold is
     'Customers whose counters are left alone until then, in one billing month or (partition null) in all of them.';
 
+create table recon.accepted_usage (
+    gateway_name text not null,
+    usage_type text not null,
+    accepted_at timestamptz not null default clock_timestamp(),
+    accepted_by text,
+    reason text,
+    run_id text,
+    primary key (gateway_name, usage_type)
+);
+comment on table recon.accepted_usage is
+    'Metered usages whose first comparison a person has approved, or that had no drift; no other is repaired.';
+
+create table recon.retention (
+    id bigint generated always as identity primary key,
+    before_partition text not null,
+    reason text not null,
+    declared_by text not null,
+    declared_at timestamptz not null default clock_timestamp()
+);
+create trigger retention_is_append_only
+    before update or delete or truncate on recon.retention
+    for each statement execute function recon.refuse_change();
+comment on table recon.retention is
+    'Billing months before this one are no longer in the log; the latest row counts. Counters are kept as they are.';
+
 
 -- Backfills.
 
@@ -383,12 +528,14 @@ create table recon.backfill_batch (
     rejected bigint not null default 0,
     partitions text[] not null default '{}',
     error text,
+    skipped bigint not null default 0,
     constraint every_row_ended_in_one_way check (rows_read = inserted + duplicate + conflict + rejected)
 );
 create index backfill_batch_by_start on recon.backfill_batch (started_at);
 create index backfill_batch_by_run on recon.backfill_batch (run_id);
 comment on column recon.backfill_batch.partitions is
     'Billing months of the events that are in the log: inserted or duplicate.';
+comment on column recon.backfill_batch.skipped is 'Rows that its mapping leaves out (skip_when); not among rows_read.';
 
 -- The rows of a batch that were not taken.
 create table recon.rejected_event (
@@ -406,6 +553,72 @@ comment on column recon.rejected_event.raw_row is
     'The row as JSON; text, since jsonb refuses NUL. A JSON string: a line that could not be taken apart.';
 comment on column recon.rejected_event.stays is
     'The event in the log that has the same request id and another content.';
+
+-- What a backfill inserted and no repair has counted yet.
+create table recon.uncounted_backfill (
+    gateway_name text not null,
+    usage_type text not null,
+    gateway_customer_id text not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    inserted_xid xid8 not null default pg_current_xact_id(),
+    units numeric not null,
+    credit_units numeric not null default 0,
+    primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, inserted_xid)
+);
+comment on table recon.uncounted_backfill is
+    'Units of backfilled events that no repair has counted yet, by key and chunk; only with RECON_SETTLE_SECONDS.';
+comment on column recon.uncounted_backfill.inserted_xid is
+    'The transaction that inserted the events, and this row with them.';
+comment on column recon.uncounted_backfill.credit_units is
+    'What the events of negative quantity add up to, which units contains.';
+
+create function recon.are_one_instant(one timestamptz, other timestamptz) returns boolean
+language sql stable as $one_instant$
+    select one = other
+        or exists (
+            select
+            from (values ('milliseconds', interval '500 us'), ('second', interval '500 ms')) as unit (name, half)
+            where one in (date_trunc(unit.name, other), date_trunc(unit.name, other + unit.half))
+                or other in (date_trunc(unit.name, one), date_trunc(unit.name, one + unit.half))
+        )
+$one_instant$;
+comment on function recon.are_one_instant is
+    'Whether two times are equal, or one is the other, cut or rounded to a millisecond or a second.';
+
+create function recon.counter_bounds(
+    settled_sum numeric, visible_sum numeric, usage_count numeric,
+    uncounted_units numeric, uncounted_usage_in_flight numeric, uncounted_credits_in_flight numeric
+) returns table (least_sum numeric, most_sum numeric)
+language sql immutable as $bounds$
+    select
+        case
+            when uncounted_units > 0
+                then least(greatest(in_flight.least_sum, usage_count + uncounted_units), in_flight.most_sum)
+            else in_flight.least_sum
+        end,
+        case
+            when uncounted_units < 0
+                then greatest(least(in_flight.most_sum, usage_count + uncounted_units), in_flight.least_sum)
+            else in_flight.most_sum
+        end
+    from (
+        select
+            -- Never beyond what the log says without them: events of a backfill may have left it.
+            least(
+                settled_sum + coalesce(uncounted_usage_in_flight, 0),
+                greatest(visible_sum + coalesce(uncounted_credits_in_flight, 0), settled_sum),
+                visible_sum
+            ) as least_sum,
+            greatest(
+                visible_sum + coalesce(uncounted_credits_in_flight, 0),
+                least(settled_sum + coalesce(uncounted_usage_in_flight, 0), visible_sum),
+                settled_sum
+            ) as most_sum
+    ) as in_flight
+$bounds$;
+comment on function recon.counter_bounds is
+    'The least and the most that a counter may be, where units of a backfill are counted nowhere yet: on top of it.';
 
 create function recon.unknown_customers(customers text[]) returns table (customer text, referenced text)
 language plpgsql stable as $unknown$

@@ -19,7 +19,9 @@ def worlds(postgres_server: PostgresServer) -> Iterator[Callable[[str], World]]:
     with ExitStack() as opened:
 
         def billing(url: str) -> Application:
-            return Application(url, opened.enter_context(connected(url, autocommit=True)))
+            application = Application(url, opened.enter_context(connected(url, autocommit=True)))
+            opened.callback(application.close)
+            return application
 
         yield lambda mode: make_world(postgres_server, billing, mode)
 

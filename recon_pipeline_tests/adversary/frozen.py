@@ -69,8 +69,9 @@ def main(url: str, what: str, run_id: str = "") -> None:
     if what == "init":
         freeze_before_a_step_is_committed()
     else:
-        event.listen(Engine, "before_cursor_execute", freeze_once_holding(url))
-        event.listen(Engine, "commit", freeze_once_holding(url))
+        freeze_once = freeze_once_holding(url)
+        event.listen(Engine, "before_cursor_execute", freeze_once)
+        event.listen(Engine, "commit", freeze_once)
     commands = {"undo": ["undo", run_id, "--reason", "INC-1"], "init": ["init"]}
     if what in commands:
         result = CliRunner().invoke(recon, commands[what], env={"DATABASE_URL": url})

@@ -22,8 +22,7 @@ GONE = CUSTOMERS[7]
 @pytest.fixture
 def world(ticking: World) -> World:
     """Thirty counters of 12 that were verified three times."""
-    ticking.fill(CUSTOMERS)
-    ticking.settle_in(runs=3)
+    ticking.begin_settled(CUSTOMERS, runs=3)
     return ticking
 
 
@@ -111,8 +110,7 @@ def test_all_counters_that_are_truncated_are_made_anew(world: World) -> None:
 def test_a_counter_that_is_deleted_between_two_statements_of_a_tick_is_made_anew_by_the_next(
     incremental: World, moment: int
 ) -> None:
-    incremental.fill(CUSTOMERS)
-    incremental.settle_in()
+    incremental.begin_settled(CUSTOMERS)
     delete = "delete from billing_usage_counters where gateway_customer_id = %s"
     incremental.run(between=lambda n: incremental.billing.query(delete, GONE) if n == moment else None)
 

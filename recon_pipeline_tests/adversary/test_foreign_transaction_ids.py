@@ -88,8 +88,7 @@ BY_ANY_WAY = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def world(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> World:
     """A log with the column; customers whose counters are right, verified twice."""
     world = worlds(request.param)
-    world.fill([*RIGHT, *LOST])
-    world.settle_in()
+    world.begin_settled([*RIGHT, *LOST])
     return world
 
 

@@ -1,7 +1,7 @@
 """No wait is without a bound: our process freezes, or its network is cut, while it has counters locked.
 
-An increment of the application still gets its lock within five seconds, and the run reports what happened to our
-session.
+An increment of the application still gets its lock within five seconds; a repair goes on in a new session, anything
+else reports what happened to ours.
 """
 
 import os
@@ -21,6 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from recon_pipeline.embedded_postgres.cluster import socket_url
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline_tests.adversary.frozen import ENDED, HOLDING, counters_locked
 from recon_pipeline_tests.adversary.world import BARE_LOG, World
 from recon_pipeline_tests.commands.conftest import dagster_environment
@@ -37,8 +40,7 @@ CUSTOMERS = customers(12)
 @pytest.fixture
 def drifted(incremental: World) -> World:
     """Counters of 5 that are to be 12, in a database that the product knows."""
-    incremental.fill(CUSTOMERS)
-    incremental.settle_in()
+    incremental.begin_settled(CUSTOMERS)
     incremental.billing.query("update billing_usage_counters set usage_count = 5")
     return incremental
 
@@ -77,7 +79,7 @@ def record_everywhere(world: World) -> float:
     return longest
 
 
-def told_once_it_goes_on(process: "subprocess.Popen[str]") -> str:
+def said_once_it_goes_on(process: "subprocess.Popen[str]") -> str:
     os.kill(process.pid, signal.SIGCONT)
     assert process.stdout is not None
     rest = process.stdout.read()
@@ -85,15 +87,39 @@ def told_once_it_goes_on(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.timeout(120)
-def test_a_repair_that_freezes_with_locked_counters_keeps_no_increment_waiting(drifted: World) -> None:
+def test_a_repair_that_freezes_with_locked_counters_keeps_no_increment_waiting_and_goes_on_after(
+    drifted: World,
+) -> None:
     with freezing(drifted.billing.url, "repair", environ={}) as process:
         longest = record_everywhere(drifted)
-        result = told_once_it_goes_on(process)
+        result = said_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS
-    assert "idle" in result, result
-    assert drifted.run().outcome == "clean"
+    assert result == f"{ENDED} clean\n"
     assert drifted.wrong() == []
+    assert len(drifted.repaired()) == len(CUSTOMERS)
+
+
+@pytest.mark.timeout(120)
+def test_a_run_whose_process_was_killed_is_shown_as_failed_and_one_that_goes_on_as_running(drifted: World) -> None:
+    billing = drifted.billing
+    with freezing(billing.url, "repair", environ={}) as process:
+        billing.query("update recon.reconciliation_run set step_started_at = step_started_at - interval '1 hour'")
+        going_on = latest(drifted)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        session = "select from pg_stat_activity where pid = (select max(session_pid) from recon.reconciliation_run)"
+        wait_until(lambda: not billing.query(session))
+
+    assert (going_on.outcome, going_on.error) == ("running", None)
+    assert latest(drifted).outcome == "failed"
+    assert "its process ended before it closed the record" in (latest(drifted).error or "")
+    assert drifted.run().outcome == "clean"
+
+
+def latest(world: World) -> RunRecord:
+    with BillingDatabase(world.billing.url).transaction() as connection:
+        return max(runs.recent(connection, rows=10), key=lambda run: run.started_at)
 
 
 @pytest.mark.timeout(120)
@@ -105,7 +131,7 @@ def test_an_undo_that_freezes_with_locked_counters_keeps_no_increment_waiting(
     hold_all(drifted, monkeypatch, dagster_environment)
     with freezing(drifted.billing.url, "undo", ended.run_id, environ=dagster_environment) as process:
         longest = record_everywhere(drifted)
-        result = told_once_it_goes_on(process)
+        result = said_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS
     assert "idle" in result, result
@@ -119,7 +145,7 @@ def test_a_preparation_of_the_log_that_freezes_while_it_alters_it_keeps_no_incre
     world.fill(CUSTOMERS)
     with freezing(world.billing.url, "init", environ={}) as process:
         longest = record_everywhere(world)
-        result = told_once_it_goes_on(process)
+        result = said_once_it_goes_on(process)
 
     assert longest < LONGEST_WAIT_SECONDS
     assert "idle" in result, result

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from unittest.mock import patch
 
-from recon_pipeline.store.counters import repairer
-from recon_pipeline.store.counters.repairer import Repairer
+from recon_pipeline.store.counters import chunks
+from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline_tests.adversary.world import TICK, World
 from recon_pipeline_tests.reconciliation.conftest import install_increments
-from recon_pipeline_tests.reconciliation.test_heavy_keys import _MANY_EVENTS, _meanwhile
+from recon_pipeline_tests.reconciliation.test_heavy_keys import MANY, MANY_EVENTS, meanwhile
 from recon_pipeline_tests.reconciliation.test_table_shapes import INDEXED, PARTITIONED
 
 FIRST_PARTITIONS = PARTITIONED.replace("(maxvalue)", "('2025-05-25 00:00Z')") + INDEXED
@@ -23,8 +23,8 @@ def test_events_corrected_in_a_partition_without_triggers_lower_no_counter(world
     )
     install_increments(billing.url)
     billing.connection.execute(LATER.encode())  # which has no triggers of its own
-    billing.query(_MANY_EVENTS)
-    billing.add_counter("whale", 300_000)
+    billing.query(MANY_EVENTS)
+    billing.add_counter("whale", MANY)
     world.settle_in()
     billing.set_counter("whale", 5)
 
@@ -36,8 +36,8 @@ def test_events_corrected_in_a_partition_without_triggers_lower_no_counter(world
             session.connection.commit()
 
     with (
-        patch.object(repairer, "CHUNK_STATEMENT_TIMEOUT_MS", 20),
-        patch.object(Repairer, "_sum_final_events", _meanwhile(correct)),
+        patch.object(chunks, "CHUNK_STATEMENT_TIMEOUT_MS", 60),
+        patch.object(Repairer, "_sum_final_events", meanwhile(correct)),
     ):
         world.run()
 

@@ -121,9 +121,7 @@ UNSAID |= {"a period of the year 200,000"}
 def loose(ticking: World) -> World:
     """Eight customers who have used 12 and are counted so, and a right one whose id is long."""
     world = ticking
-    world.billing.connection.execute(LOOSE.encode())
-    world.fill([*OTHERS, "innocent", MEDIUM[::-1]])
-    world.settle_in()
+    world.begin_settled([*OTHERS, "innocent", MEDIUM[::-1]], tables=LOOSE)
     return world
 
 
@@ -172,8 +170,7 @@ def test_a_poison_row_that_comes_before_the_first_run_keeps_no_other_key_from_be
     ticking: World, name: str
 ) -> None:
     poison, world = POISONS[name], ticking
-    world.billing.connection.execute((LOOSE + poison.before).encode())
-    world.fill([*OTHERS, "innocent", MEDIUM[::-1]])
+    world.begin_settled([*OTHERS, "innocent", MEDIUM[::-1]], runs=0, tables=LOOSE + poison.before)
     world.billing.connection.execute(poison.rows.encode())
     world.run(approve=APPROVED)
     let_drift(world.billing)

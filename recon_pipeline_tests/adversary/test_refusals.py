@@ -9,8 +9,8 @@ from dagster import AssetCheckSeverity
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline_tests.adversary.world import APPROVED, World, fill_by_sql
 from recon_pipeline_tests.reconciliation.billing import customers
-from recon_pipeline_tests.reconciliation.product import run_job
 from recon_pipeline_tests.simulation.pipeline import NO_BUDGETS
+from recon_pipeline_tests.support.assets import run_assets
 
 KEYS = 1_200
 FEW = Budgets(max_repairs=100, max_repair_share=1.0, max_orphan_share=1.0, max_over_quota_transitions=10**6)
@@ -28,8 +28,7 @@ OUTSIDE = {
 
 def test_counters_that_another_table_inherits_from_are_refused(world: World) -> None:
     """A query finds the heirs' rows too, and no unique key covers them."""
-    world.fill(customers(5))
-    world.settle_in()
+    world.begin_settled(customers(5))
     world.billing.query("update billing_usage_counters set usage_count = 5")
     world.billing.query("create table old_counters () inherits (billing_usage_counters)")
 
@@ -53,9 +52,9 @@ def test_counters_that_inherit_from_another_table_are_no_reason_to_refuse(world:
 def test_events_outside_the_known_months_are_counted_by_a_check_that_fails(
     world: World, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.billing.query("alter table billing_usage_events drop constraint billing_usage_events_check")
-    world.fill(customers(5))
-    world.settle_in()
+    world.begin_settled(
+        customers(5), tables="alter table billing_usage_events drop constraint billing_usage_events_check"
+    )
     for number in range(3):
         world.billing.query(
             "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, "
@@ -64,10 +63,10 @@ def test_events_outside_the_known_months_are_counted_by_a_check_that_fails(
         )
     monkeypatch.setenv("DATABASE_URL", world.billing.url)
 
-    result = run_job(full=True) if world.mode == "audit" else run_job()
+    result = run_assets(full=True) if world.mode == "audit" else run_assets()
 
     assert result.success, result.errors
-    failing = [check for check in result.result.get_asset_check_evaluations() if not check.passed]
+    failing = [check for check in result.checks.values() if not check.passed]
     counted = [check for check in failing if 3 in [entry.value for entry in check.metadata.values()]]
     assert counted, [(check.check_name, check.description) for check in failing]
     assert all(check.severity is AssetCheckSeverity.WARN for check in failing)
@@ -132,7 +131,7 @@ def test_events_that_are_erased_a_few_at_a_time_lower_no_more_counters_than_the_
             "delete from billing_usage_events where gateway_customer_id = any(%s)",
             [f"customer_{number * part + key:07}" for key in range(1, part + 1)],
         )
-        outcomes.append(world.run(budgets=Budgets(max_orphan_share=0.1)).outcome)
+        outcomes.append(world.run(budgets=Budgets(max_orphan_share=0.1, max_events_left=10**9)).outcome)
 
     assert outcomes[-1] == "blocked", outcomes
     assert len([row for row in world.repaired() if row[2] == 0]) <= keys // 2, outcomes

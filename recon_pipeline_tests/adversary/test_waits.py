@@ -20,8 +20,7 @@ INSERT = """
 @pytest.fixture
 def uncounted(world: World) -> World:
     """Two hundred and fifty customers who have used 12 and have no counter."""
-    world.fill(customers(20))
-    world.settle_in()
+    world.begin_settled(customers(20))
     for customer in (*BUSY, *FREE):
         world.billing.add_event(customer, 12)
     return world
@@ -60,8 +59,7 @@ def test_an_open_transaction_that_inserts_the_counters_of_many_keys_costs_a_run_
 
 @pytest.mark.timeout(150)
 def test_an_open_transaction_that_has_locked_many_wrong_counters_costs_a_run_seconds_in_all(world: World) -> None:
-    world.fill([*BUSY, *FREE])
-    world.settle_in()
+    world.begin_settled([*BUSY, *FREE])
     world.billing.query("update billing_usage_counters set usage_count = 5")
     with world.billing.session() as application:
         application.query(

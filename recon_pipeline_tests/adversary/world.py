@@ -1,8 +1,8 @@
 """An application's database, runs of the product in it, and somebody who acts between their statements."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,16 @@ COUNT_NOW = "select pg_stat_force_next_flush()"
 """So that what was done is in the server's statistics at once: whoever decides by them is to be caught elsewhere."""
 
 APPROVED = "a test has looked at it"
+NONE_LEFT = replace(pipeline.NO_BUDGETS, max_events_left=0)
+"""Budgets that let no counter be lowered for what left the log."""
 _RECORD = "select record_billing_usage_event('stripe', %s, 'remote_commands', %s, %s, %s, %s, %s)"
+_RECORD_EACH = """
+    select count(record_billing_usage_event(
+        'stripe', customer, 'remote_commands', %s || n, '2025-05-01 00:00Z', '2025-06-01 00:00Z', %s,
+        '2025-05-01 00:00Z'
+    ))
+    from unnest(%s::text[]) with ordinality as given (customer, n)
+"""
 _WRONG = """
     select gateway_customer_id, period_start, usage_count, used
     from (
@@ -44,8 +53,32 @@ _WRONG = """
 """
 
 
+_SAME_LOG = """
+    update recon.event_log set identity = replace(
+        identity,
+        'database ' || (select oid from pg_database where datname = %s),
+        'database ' || (select oid from pg_database where datname = current_database())
+    )
+"""
+"""A copy of a database has a log of its own, which the product would read from the start."""
+
+
 class Application(Billing):
     """An application whose events happen in the period that they are billed in."""
+
+    _beside: psycopg.Connection[Any] | None = None
+
+    @property
+    def beside(self) -> psycopg.Connection[Any]:
+        """A second connection, which stays open: one for each of a hundred statements takes longer than they do."""
+        if self._beside is None:
+            self._beside = connected(self.url)
+        return self._beside
+
+    def close(self) -> None:
+        """Close the second connection."""
+        if self._beside is not None:
+            self._beside.close()
 
     @contextmanager
     def session(self, **options: Any) -> Iterator["Application"]:
@@ -58,22 +91,53 @@ class Application(Billing):
         request_id = request_id or f"{id(self):x}-{next(self._numbers)}"
         return self.value(_RECORD, customer, request_id, *period, quantity, period[0])
 
+    def record_each(self, customers: Iterable[str], quantity: int) -> None:
+        """Record so much in May for each customer, one after the other, in one statement."""
+        self.query(_RECORD_EACH, f"{id(self):x}-{next(self._numbers)}-", quantity, list(customers))
+
     def add_event(self, customer: str | None, quantity: object = 1, *, period: Period = MAY, **columns: object) -> None:
         """Put an event into the log and leave the counter as it is."""
         super().add_event(customer, quantity, period=period, **({"event_timestamp": period[0]} | columns))
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What a world holds that was filled and has settled in, see `World.fill` and `World.settle_in`."""
+
+    customers: tuple[str, ...]
+    runs: int
+    tables: str
+
+
 class World:
     """A database and the way in which runs read it.
 
     Attributes:
-        billing: The application's side.
         mode: One of `MODES`.
     """
 
-    billing: Application
-    mode: str
+    def __init__(self, billing: Application | Callable[[Settled | None], Application], mode: str) -> None:
+        """Take the application's side, or what makes it once it is first used."""
+        self._billing = billing
+        self.mode = mode
+
+    @property
+    def billing(self) -> Application:
+        """The application's side."""
+        if not isinstance(self._billing, Application):
+            self._billing = self._billing(None)
+        return self._billing
+
+    def begin_settled(self, customers: Sequence[str], *, runs: int = 2, tables: str = "") -> None:
+        """Be what `fill` and `settle_in` make of a fresh world: a copy of one in which they have run.
+
+        Args:
+            customers: As `fill` takes them.
+            runs: As `settle_in` takes it; 0: the product has not seen it.
+            tables: SQL that alters the tables first.
+        """
+        assert not isinstance(self._billing, Application), "this world has begun already"
+        self._billing = self._billing(Settled(tuple(customers), runs, tables))
 
     def run(
         self,
@@ -82,6 +146,7 @@ class World:
         before_commit: Callable[[int], object] | None = None,
         settle_seconds: int = 0,
         budgets: Budgets = pipeline.NO_BUDGETS,
+        refuses_negative: bool = True,
         approve: str = "",
         is_dry: bool = False,
         url: str | None = None,
@@ -94,6 +159,7 @@ class World:
             before_commit: Called before every commit of the run with its number, from 1.
             settle_seconds: As the environment would say.
             budgets: As the environment would say.
+            refuses_negative: As the environment would say.
             approve: Lets it repair beyond the budgets.
             is_dry: Compare only.
             url: Another way to the same database.
@@ -111,6 +177,7 @@ class World:
             is_dry=is_dry,
             settle_seconds=settle_seconds,
             budgets=budgets,
+            refuses_negative=refuses_negative,
         )
         try:
             return pipeline.run(own, asked)
@@ -138,10 +205,29 @@ class World:
 
 
 def make_world(server: PostgresServer, billing: Callable[[str], Application], mode: str) -> World:
-    """A fresh world without customers."""
+    """A fresh world without customers, or one that begins settled."""
     is_bare = mode == BARE_LOG
-    url = server.create_database(server.template(f"adversary {is_bare}", partial(_make, is_bare=is_bare)))
-    return World(billing(url), mode)
+
+    def make(settled: Settled | None) -> Application:
+        if settled is None:
+            return billing(
+                server.create_database(server.template(f"adversary {is_bare}", partial(_make, is_bare=is_bare)))
+            )
+        template = server.template(f"adversary {mode} {settled}", partial(_settle, mode=mode, settled=settled))
+        application = billing(server.create_database(template))
+        application.query(_SAME_LOG, template)
+        return application
+
+    return World(make, mode)
+
+
+def _settle(url: str, *, mode: str, settled: Settled) -> None:
+    _make(url, is_bare=mode == BARE_LOG)
+    with connected(url, autocommit=True) as connection:
+        connection.execute(settled.tables.encode())
+        world = World(Application(url, connection), mode)
+        world.fill(settled.customers)
+        world.settle_in(runs=settled.runs)
 
 
 def _make(url: str, *, is_bare: bool) -> None:
@@ -195,8 +281,7 @@ def record_many(billing: Application, customers: Sequence[str], quantities: Sequ
     """Record each quantity for each customer in May, in one transaction."""
     with billing.session() as session:
         for quantity in quantities:
-            for customer in customers:
-                session.record(customer, quantity)
+            session.record_each(customers, quantity)
 
 
 def fill_by_sql(billing: Billing, keys: int, *, events: int = 1, prefix: str = "customer_") -> None:
@@ -229,12 +314,12 @@ def count_right(billing: Billing) -> None:
     )
 
 
-def impatient(billing: Billing, statements: str, *, lock_timeout_ms: int = 20) -> bool:
+def impatient(billing: Application, statements: str, *, lock_timeout_ms: int = 20) -> bool:
     """Run statements in one transaction of another session; returns whether their locks were had in time."""
-    with connected(billing.url) as session, suppress(psycopg.errors.LockNotAvailable):
+    session = billing.beside
+    with suppress(psycopg.errors.LockNotAvailable), session.transaction():
         session.execute(sql.SQL("set local lock_timeout = {}").format(lock_timeout_ms))
         session.execute(statements.encode())
-        session.commit()
         return True
     return False
 

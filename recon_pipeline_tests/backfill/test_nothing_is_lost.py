@@ -21,16 +21,23 @@ from recon_pipeline.sources import rows
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill import inserting
 from recon_pipeline_tests.backfill.inserting import insert_file
-from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing, connected
+from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.postgres import PostgresServer
 
 HEADER = "customer,request,units,at"
+RECORD = """
+    select record_billing_usage_event(
+        'stripe', %s, 'remote_commands', %s, %s, %s, %s, p_event_timestamp => '2025-05-17T12:00:00Z'
+    )
+"""
 COUNT = "select count(*) from billing_usage_events"
 
 
 @pytest.fixture
 def billing(billing_database_url: str) -> Iterator[Billing]:
     prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
+    accept_usages(billing_database_url)
     with connected(billing_database_url, autocommit=True) as connection:
         yield Billing(billing_database_url, connection)
 
@@ -39,6 +46,7 @@ def billing(billing_database_url: str) -> Iterator[Billing]:
 def fuzzed(postgres_server: PostgresServer) -> Iterator[Billing]:
     url = postgres_server.create_database()
     prepare(BillingDatabase(url), with_billing_tables=True)
+    accept_usages(url)
     with connected(url, autocommit=True) as connection:
         yield Billing(url, connection)
 
@@ -72,7 +80,7 @@ def test_two_backfills_and_live_ingestion_of_the_same_requests_insert_each_once(
 
     def ingest() -> int:
         with billing.session(autocommit=True) as live:
-            return sum(live.record(f"c{n % 7}", 1 + n % 3, request_id=f"r{n}") for n in numbers[::3])
+            return sum(live.value(RECORD, f"c{n % 7}", f"r{n}", *MAY, 1 + n % 3) for n in numbers[::3])
 
     with ThreadPoolExecutor(3) as pool:
         batches = [pool.submit(insert_file, billing.url, source) for source in sources]
@@ -193,7 +201,7 @@ def _accounted_for(fuzzed: Billing, path: Path, *, at_least: int) -> None:
 
 
 def test_what_a_row_says_is_in_the_log_as_it_was_written(billing: Billing, tmp_path: Path) -> None:
-    said = {"note": 'a\ttab, a\nline, a \\, a "quote", \\N, \\. and ü', "customer": "back\\slash\\n", "request": "\\N"}
+    said = {"note": 'a\ttab, a\nline, a \\, a "quote", \\N, \\. and ü', "customer": "back\\slash\\n", "request": "\\."}
     source = tmp_path / "audit.ndjson"
     source.write_text(json.dumps({**said, "units": 2, "at": "2025-05-17T12:00:00.000001Z"}))
     assert insert_file(billing.url, str(source)).inserted == 1

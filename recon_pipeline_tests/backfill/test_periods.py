@@ -10,9 +10,12 @@ import pytest
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
 from recon_pipeline.store.backfill.batches import Batch
+from recon_pipeline.store.backfill.classification import Classifier
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SPEC, insert_file
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
+from recon_pipeline_tests.reconciliation.product import new_run
+from recon_pipeline_tests.support.acceptance import accept_usages
 
 HEADER = "customer,request,units,at"
 PERIODS = "select distinct period_start, period_end from billing_usage_events where gateway_customer_id = %s order by 1"
@@ -31,6 +34,7 @@ YEAR: Period = (day(1, 15), day(1, 15, 2026))
 @pytest.fixture
 def billing(billing_database_url: str) -> Iterator[Billing]:
     prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
+    accept_usages(billing_database_url)
     with connected(billing_database_url, autocommit=True) as connection:
         yield Billing(billing_database_url, connection)
 
@@ -113,6 +117,7 @@ def test_an_event_that_the_application_recorded_a_moment_later_is_a_duplicate(
     """A queue hands it over after the renewal: it is in the next period, and the file, which names none, agrees."""
     billing.record("a", 1, period=LAST)
     billing.record("a", 2, period=CURRENT, request_id="late")
+    billing.query("update billing_usage_events set event_timestamp = '2025-05-10T00:00:01Z' where request_id = 'late'")
     assert outcome(backfill("a,late,2,2025-05-09T23:59:59Z", "a,late,3,2025-05-09T23:59:59Z")) == (0, 1, 1, 0)
 
 
@@ -158,6 +163,94 @@ def test_of_two_known_periods_none_is_taken(billing: Billing, backfill: Backfill
     batch = backfill("a,r1,1,2025-05-09T00:00:00Z", "a,r2,1,2025-05-15T00:00:00Z")
     assert outcome(batch) == (1, 0, 0, 1)
     assert "know more than one period" in backfill.reasons(batch)[0]
+
+
+def sum_the_log(billing: Billing, *, last: str = "2025-12") -> None:
+    """Let a run store the sums of the log from January to a month."""
+    assert new_run(billing.url, first="2025-01", last=last).aggregate() is not None
+
+
+def record_months_beside_a_counter_of_a_year(billing: Billing) -> None:
+    """The counter of the month was lost; another customer is counted by the year alone."""
+    billing.add_counter("a", 5, period=YEAR)
+    billing.add_event("a", 5, period=MAY)
+    billing.add_counter("yearly", 5, period=YEAR)
+    billing.add_event("yearly", 5, period=YEAR)
+
+
+LOST = ("a,r1,1,2025-05-20T00:00:00Z", "yearly,r2,1,2025-05-20T00:00:00Z", "a,r3,1,2025-06-20T00:00:00Z")
+
+
+def told_that_there_are_two(backfill: Backfill) -> bool:
+    """Whether of the three only the event in the month is rejected, for two periods that are possible."""
+    batch = backfill(*LOST)
+    (reason,) = backfill.reasons(batch)
+    said = (
+        f"know more than one period of this customer and usage type at 2025-05-20T00:00:00+00:00: {YEAR[0].isoformat()}"
+    )
+    return outcome(batch) == (2, 0, 0, 1) and said in reason and MAY[0].isoformat() in reason
+
+
+def test_of_a_period_with_a_counter_and_another_that_only_the_log_knows_none_is_taken(
+    billing: Billing, backfill: Backfill
+) -> None:
+    """The counter's was taken silently: usage of a month went to a year that nobody bills by."""
+    record_months_beside_a_counter_of_a_year(billing)
+    assert told_that_there_are_two(backfill)
+    assert (periods(billing, "a"), periods(billing, "yearly")) == ([YEAR, MAY], [YEAR])
+
+
+def test_so_it_is_in_a_log_that_each_run_reads_whole(billing: Billing, backfill: Backfill) -> None:
+    record_months_beside_a_counter_of_a_year(billing)
+    sum_the_log(billing)
+    billing.query("alter table billing_usage_events drop column ingest_xid")
+    assert told_that_there_are_two(backfill)
+
+
+@pytest.mark.parametrize("came", ["before the sums", "after the sums", "by an update"])
+def test_the_sums_of_the_log_tell_its_periods_and_no_customer_is_read(
+    billing: Billing, backfill: Backfill, monkeypatch: pytest.MonkeyPatch, came: str
+) -> None:
+    if came == "before the sums":
+        record_months_beside_a_counter_of_a_year(billing)
+    if came == "by an update":
+        billing.add_event("a", 5, period=YEAR, request_id="moved")
+    sum_the_log(billing)
+    if came == "by an update":
+        move = "update billing_usage_events set period_start = %s, period_end = %s where request_id = 'moved'"
+        billing.query(move, *MAY)
+        billing.add_counter("a", 5, period=YEAR)
+        billing.add_counter("yearly", 5, period=YEAR)
+    if came == "after the sums":
+        record_months_beside_a_counter_of_a_year(billing)
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 1)
+    monkeypatch.delattr(Classifier, "_learn")
+    assert told_that_there_are_two(backfill)
+
+
+def test_a_period_whose_events_have_left_the_log_is_not_known_any_more(billing: Billing, backfill: Backfill) -> None:
+    """They had been inserted with a wrong period, and come again at once."""
+    record_months_beside_a_counter_of_a_year(billing)
+    sum_the_log(billing)
+    billing.query("delete from billing_usage_events where period_start = %s", MAY[0])
+    assert outcome(backfill(*LOST)) == (3, 0, 0, 0)
+    assert periods(billing, "a") == [YEAR]
+
+
+@pytest.mark.parametrize("lacking", ["a month", "the log", "what a truncation left"])
+def test_what_the_sums_do_not_tell_is_looked_up_in_the_log(billing: Billing, backfill: Backfill, lacking: str) -> None:
+    if lacking == "what a truncation left":
+        billing.add_event("a", 5)
+    sum_the_log(billing, last="2025-04" if lacking == "a month" else "2025-12")
+    if lacking == "the log":
+        billing.query("update recon.event_log set identity = 'another'")
+    if lacking == "what a truncation left":
+        billing.query("truncate billing_usage_events")
+    record_months_beside_a_counter_of_a_year(billing)
+    # So the events are neither new nor noted: they were there when the horizon was taken.
+    billing.query("update billing_usage_events set ingest_xid = '3'")
+    billing.query("delete from recon.invalidated_key where gateway_name is not null")
+    assert told_that_there_are_two(backfill)
 
 
 def test_a_calendar_month_is_for_customers_of_whom_nothing_else_is_known(billing: Billing, backfill: Backfill) -> None:

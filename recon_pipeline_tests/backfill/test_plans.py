@@ -27,6 +27,7 @@ STAGE = """
         true
     from generate_series(1, 10000) as n
 """
+IDENTITIES = ("gateway_name,request_id", "gateway_name,request_id,event_timestamp")
 BELIEFS = {
     "never analyzed": FILL,
     "analyzed while it was empty": f"analyze billing_usage_events; {FILL}",
@@ -62,7 +63,7 @@ def test_every_event_of_a_chunk_is_looked_up_by_its_request_id(connection: Conne
 
 def test_so_is_every_event_of_a_source_that_is_only_looked_at(connection: Connection) -> None:
     connection.execute(INDEX_STAGED_EVENTS)
-    assert by_request_id(connection, statement("plan_staged_events").text)
+    assert by_request_id(connection, statement("preview_staged_events").text)
 
 
 def test_so_is_every_event_whose_period_is_asked_for(connection: Connection) -> None:
@@ -70,11 +71,18 @@ def test_so_is_every_event_whose_period_is_asked_for(connection: Connection) -> 
     asked = statement("logged_periods").text
     for bind, values in (("gateway_names", "stripe"), ("customers", "c"), ("usage_types", "u"), ("request_ids", "r")):
         asked = asked.replace(f":{bind}", texts(values))
+    asked = asked.replace(":timestamps", "array(select now() from generate_series(1, 10000))")
     assert by_request_id(connection, asked)
 
 
 def by_request_id(connection: Connection, sql: str) -> bool:
-    """Whether every look at the log has both parts of its unique key as the condition of an index."""
+    """Whether each look at the log has gateway and request id as the condition of an index, whatever names an event."""
+    return all(is_looked_up(connection, sql, identity) for identity in IDENTITIES)
+
+
+def is_looked_up(connection: Connection, sql: str, identity: str) -> bool:
+    connection.execute(text("select set_config('recon.event_identity', :identity, true)"), {"identity": identity})
+    sql = sql.replace(":event_identity", f"cast('{{{identity}}}' as text[])")
     (plan,) = connection.execute(text(f"explain (format json) {sql}")).scalar_one()
     looks = list(looks_at_log(plan["Plan"]))
     assert looks, json.dumps(plan)

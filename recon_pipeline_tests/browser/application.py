@@ -10,6 +10,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.demo import Story, play_the_month
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.migrate import upgrade
+from recon_pipeline_tests.support.acceptance import accept_usages
 
 _KEY = "gateway_name, gateway_customer_id, usage_type, period_start, period_end"
 
@@ -63,6 +64,7 @@ class Application:
             connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
         with BillingDatabase(url).connection(any_schema_version=True) as connection:
             upgrade(connection)
+        accept_usages(url)
         return cls(url)
 
     def play(self) -> Story:

@@ -25,6 +25,7 @@ from recon_pipeline.faces.cli import main
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML, make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
 
@@ -201,9 +202,11 @@ def migrate(url: str) -> None:
     """The same, prepared as `recon init` does."""
     make_billing_tables(url)
     prepare(BillingDatabase(url), with_billing_tables=False)
+    accept_usages(url)
 
 
 def migrate_without_ingest_xid(url: str) -> None:
     """The same, with the log left as it is: runs are in full mode."""
     make_billing_tables(url)
     prepare(BillingDatabase(url), with_billing_tables=False, with_ingest_xid=False)
+    accept_usages(url)

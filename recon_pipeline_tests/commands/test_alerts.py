@@ -82,7 +82,7 @@ def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolv
     watched.query(
         "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start, "
         "period_end, event_timestamp) select 'stripe', 'cus_' || n, 'remote_commands', n::text, %s, %s, %s "
-        "from generate_series(1, 10000) as n",
+        "from generate_series(1, 1200) as n",
         *MAY,
         IN_MAY,
     )
@@ -94,7 +94,7 @@ def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolv
     assert output["title"] == "[recon error] FAILING: drift_is_within_budgets"
     assert output["type"] == "failure"
     assert "FAILING: drift_is_within_budgets (2025-05), error, failing since " in output["message"]
-    assert "drift_count 10,000" in output["message"]
+    assert "drift_count 1,200" in output["message"]
     assert "What to do: Look at the sample" in output["message"]
     assert output["message"].count("gateway_customer_id cus_") == ROWS_SHOWN
     assert (

@@ -66,6 +66,22 @@ def figures(output: CommandResult) -> tuple[int, ...]:
     return tuple(output.json[name] for name in FIGURES)
 
 
+def test_with_settle_seconds_a_backfill_ends_with_its_events_counted(
+    make_billing: MakeBilling, mapping: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended clean while the counter had not moved: what the application has counted lately hid what was missing."""
+    monkeypatch.setenv("RECON_SETTLE_SECONDS", "60")
+    for template in ("prepared", "prepared_full"):
+        billing = make_billing(template=template)
+        billing.record("a", 100)
+        source = written(tmp_path / f"{template}.csv", [row(1), row(2), row(3, "b", units=7)])
+
+        output = recon("backfill-events", source, "--mapping", mapping, "--period", "2025-05", "--json")
+
+        assert (output.exit_code, output.json["reconcile"]["rows_repaired"]) == (0, 2), output.said
+        assert billing.counters() == {"a": 104, "b": 7} == billing.event_sums()
+
+
 def test_missing_events_are_inserted_counted_and_named_after_their_source(
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
@@ -85,7 +101,8 @@ def test_missing_events_are_inserted_counted_and_named_after_their_source(
 
 def test_the_same_rows_in_any_form_and_order_are_inserted_once(billing: Billing, mapping: str, tmp_path: Path) -> None:
     rows = [row(number, f"c{number % 3}", request="" if number % 2 else f"r{number}") for number in range(1, 40)]
-    first = recon("backfill-events", written(tmp_path / "1.csv.gz", rows), "--mapping", mapping, "--json")
+    packed = written(tmp_path / "1.csv.gz", rows)
+    first = recon("backfill-events", packed, "--mapping", mapping, "--json", "--no-reconcile")
     assert figures(first) == (39, 39, 0, 0, 0), first.said
     before = billing.log_checksum()
     timed = [one | {"at": datetime(2025, 5, 17, 12, tzinfo=UTC)} for one in rows]
@@ -99,15 +116,41 @@ def test_the_same_rows_in_any_form_and_order_are_inserted_once(billing: Billing,
     assert billing.log_checksum() == before
 
 
+def test_a_file_s_credits_are_inserted_where_they_are_declared_and_its_zeros_where_the_log_takes_them(
+    billing: Billing, mapping: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing.query("alter table billing_usage_events drop constraint billing_usage_events_quantity_check")
+    source = written(
+        tmp_path / "1.csv", [row(1, units="9"), row(2, units="-4"), row(3, units="0"), row(4, units="-1.5")]
+    )
+    refused = recon("backfill-events", source, "--mapping", mapping, "--json")
+    assert figures(refused) == (4, 2, 0, 0, 2), refused.said
+    assert billing.counters() == {"a": 9}
+    monkeypatch.setenv("RECON_NEGATIVE_QUANTITIES", "sum")
+
+    output = recon("backfill-events", source, "--mapping", mapping, "--json")
+
+    assert figures(output) == (4, 1, 2, 0, 1), output.said
+    assert billing.counters() == {"a": 5}
+
+
 def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_again(
     billing: Billing, mapping: str, tmp_path: Path
 ) -> None:
     billing.record("a", 5, request_id="live")
-    bad = {"1e3": "scientific", "1.5": "fraction", "-1": "above 0", "NaN": "plain digits", str(2**31): "too large for"}
+    billing.query("update billing_usage_events set event_timestamp = '2025-05-04Z'")
+    bad = {
+        "1e3": "scientific",
+        "1.5": "fraction",
+        "-1": "RECON_NEGATIVE_QUANTITIES",
+        "0": "above 0",
+        "NaN": "is empty",
+        str(2**31): "too large for",
+    }
     rows = [
         row(1),
         row(2, request="live", units=5, at="2025-05-03T00:00:00Z"),
-        row(3, request="live", units=6),
+        row(3, request="live", units=6, at="2025-05-03T00:00:00Z"),
         *(row(10 + number, units=units) for number, units in enumerate(bad)),
         row(20, at="2025-05-17 12:00"),
         row(21, at="17/05/2025", units="x"),
@@ -126,12 +169,12 @@ def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_aga
     reasons = [" & ".join(one["reasons"]) for one in shown]
     assert shown[0]["kind"] == "conflict"
     assert (shown[0]["stays"]["quantity"], shown[0]["row"]["units"]) == (5, "6")
-    for said, expected in zip(reasons[1:6], bad.values(), strict=True):
+    for said, expected in zip(reasons[1 : 1 + len(bad)], bad.values(), strict=True):
         assert expected in said
-    assert "has no time zone" in reasons[6]
-    assert "units" in reasons[7]
-    assert "column at" in reasons[7], "every reason is reported"
-    assert ["is empty" in reasons[8], "control character" in reasons[9], "2031-01" in reasons[10]] == [True] * 3
+    assert "has no time zone" in reasons[7]
+    assert "units" in reasons[8]
+    assert "column at" in reasons[8], "every reason is reported"
+    assert ["is empty" in reasons[9], "control character" in reasons[10], "2031-01" in reasons[11]] == [True] * 3
 
     with export.open(newline="") as file:
         fixed = [one | {"units": "1", "at": IN_MAY, "customer": "z"} for one in csv.DictReader(file)]
@@ -140,6 +183,18 @@ def test_every_row_ends_in_one_way_and_those_not_taken_can_be_fixed_and_sent_aga
     assert figures(again) == (len(rows) - 3, len(rows) - 3, 0, 0, 0)
     assert billing.counters() == {"a": 7, "z": len(rows) - 3}
     assert "recon_reasons" not in billing.value("select string_agg(metadata::text, '') from billing_usage_events")
+
+
+@pytest.mark.parametrize("ending", ["ndjson", "csv"])
+def test_a_rejected_row_is_written_out_with_all_its_digits(
+    billing: Billing, mapping: str, tmp_path: Path, ending: str
+) -> None:
+    source, export = tmp_path / "audit.ndjson", tmp_path / f"rejected.{ending}"
+    source.write_text(json.dumps(row(1, units=0)).replace('"units": 0', '"units": 2.9999999999999999999') + "\n")
+    output = recon("backfill-events", str(source), "--mapping", mapping, "--json")
+    assert figures(output) == (1, 0, 0, 0, 1)
+    recon("rejected", output.json["batch_id"][:8], "--output", str(export))
+    assert "2.9999999999999999999" in export.read_text()
 
 
 def test_a_dry_run_shows_months_customers_and_who_would_go_over_quota_and_changes_nothing(
@@ -210,7 +265,7 @@ def test_a_table_of_the_same_database_is_a_source(billing: Billing, tmp_path: Pa
         "create table audit as select n as id, 'a' as customer, null::text as request, 1 as units, "
         "timestamptz '2025-05-17 12:00+00' as at from generate_series(1, 25) as n"
     )
-    output = recon("backfill-events", "table:audit", "--mapping", mapping, "--json")
+    output = recon("backfill-events", "table:audit", "--mapping", mapping, "--json", "--no-reconcile")
     assert (output.exit_code, figures(output)) == (0, (25, 25, 0, 0, 0)), output.said
     again = recon("backfill-events", "query:select * from audit where id < 5", "--mapping", mapping, "--json")
     assert figures(again) == (4, 0, 4, 0, 0)
@@ -281,7 +336,8 @@ def test_a_partitioned_log_without_a_unique_key_takes_each_request_once(
         ("utf16.csv", "id,customer\n1,a\n".encode("utf-16"), "encoding: utf-16"),
         ("truncated.parquet", b"PAR1 and no more of it", "cannot be read, or is truncated"),
         ("truncated.csv.gz", gzip.compress(b"id,customer,request,units,at\n" * 9, mtime=0)[:-12], "is truncated"),
-        ("array.json", b'[{"id": 1}]', "jq -c"),
+        ("array.json", b'[{"id": 1}]', "It has id."),
+        ("page.csv", b"<!doctype html><title>Sign in</title>", "is an HTML page"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why_and_nothing_is_inserted(
@@ -336,3 +392,22 @@ def test_a_repair_beyond_the_budgets_is_blocked_after_the_insert_and_approve_let
     )
     assert (approved.exit_code, figures(approved)[2]) == (0, 60), approved.said
     assert len(billing.counters()) == 60
+
+
+def test_the_output_names_every_file_of_a_folder_that_was_not_read(
+    billing: Billing, mapping: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    written(folder / "part-0", [row(1), row(2)])
+    (folder / "_SUCCESS").touch()
+    output = recon("backfill-events", str(folder), "--mapping", mapping, "--json", "--no-reconcile")
+    assert figures(output) == (2, 2, 0, 0, 0), output.said
+    (unread,) = output.json["files_not_read"]
+    assert (Path(unread["name"]).name, unread["reason"]) == ("_SUCCESS", "_SUCCESS is hidden, as for Spark and Arrow")
+    shown = recon("backfill-events", str(folder), "--mapping", mapping, "--dry-run")
+    assert "not read: " in shown.said
+    (folder / "_SUCCESS").rename(folder / "done")
+    failed = recon("backfill-events", str(folder), "--mapping", mapping, "--json")
+    assert (failed.exit_code, "done is empty" in failed.json["error"]) == (1, True)
+    assert billing.value("select array_agg(outcome order by started_at) from recon.backfill_batch")[-1] == "failed"

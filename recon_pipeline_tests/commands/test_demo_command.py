@@ -51,7 +51,7 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     assert first.exit_code == 0, first.said
     assert SHOWN in first.err
     facts = first.json
-    assert set(facts) == {"success", "events", "counters", "mishaps", "repaired", "after"}
+    assert set(facts) == {"success", "events", "counters", "mishaps", "first_run", "repaired", "after"}
     assert not (data_folder / "postmaster.pid").exists(), "the server was left running"
 
     server = ensure_running(folder=data_folder, keep_running=False)
@@ -60,10 +60,15 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
         assert billing.value("select count(*) from billing_usage_events") == facts["events"]
         assert billing.value("select count(*) from recon.counter_repair") == facts["repaired"]["rows_repaired"]
         assert billing.value(MISMATCHES) == 0
-        assert billing.value("select count(*) from recon.reconciliation_run") == 2
+        assert billing.value("select count(*) from recon.reconciliation_run") == 3
+        assert (
+            billing.value("select reason from recon.accepted_usage") == "all counters were right before these mishaps"
+        )
     server.stop()
     drifted = sum(mishap["keys"] for mishap in facts["mishaps"])
     assert facts["repaired"]["drift_count"] == facts["repaired"]["rows_repaired"] == drifted > 0
+    assert (facts["first_run"]["blocked"], facts["first_run"]["rows_repaired"]) == (True, 0)
+    assert len(facts["first_run"]["largest"]) == 20
     assert (facts["after"]["drift_count"], facts["after"]["dry_run"]) == (0, True)
 
     for name, value in (("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/billing"), ("RECON_MAX_REPAIRS", "0")):
@@ -72,6 +77,7 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     assert second.exit_code == 0, second.said
     for mishap in facts["mishaps"]:
         assert " ".join(mishap["story"].split()) in second.said
+    assert f"this is the first run that may repair stripe:remote_commands: {drifted} counters" in second.said
     figure = f"drift_count {drifted}"
     assert figure in second.said
     assert "no drift: every counter equals its event sum" in second.said

@@ -17,7 +17,7 @@ from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, b
 
 def findings(output: CommandResult) -> dict[str, dict[str, Any]]:
     """The findings of `--json`, by requirement."""
-    assert set(output.json) == {"success", "findings"}
+    assert set(output.json) == {"success", "findings", "assumptions"}
     found = {finding["requirement"]: finding for finding in output.json["findings"]}
     assert len(found) == len(output.json["findings"])
     for finding in found.values():
@@ -100,10 +100,12 @@ def test_each_thing_that_is_broken_is_the_one_that_fails_with_its_fix(
         ("drop table billing_subscriptions", "billing_subscriptions"),
         ("drop index billing_usage_events_customer", "events by customer"),
         ("drop index billing_usage_counters_period", "counters by period"),
+        ("create index on billing_usage_counters (period_start, usage_type)", "counters by period"),
         (
             "alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key",
-            "request ids,mode",
+            "event identity,mode",
         ),
+        ("alter table billing_usage_counters alter period_end type timestamptz(3)", "periods"),
     ],
 )
 def test_what_is_only_different_is_noted_and_prevents_no_run(

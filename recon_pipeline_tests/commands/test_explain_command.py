@@ -90,6 +90,19 @@ def test_a_person_reads_the_same_in_words(denied: Billing, orchestrated: None) -
         assert sentence in output.said
 
 
+def test_why_the_latest_run_left_a_counter_alone_is_said(denied: Billing, orchestrated: None) -> None:
+    denied.query("alter table billing_usage_events drop constraint billing_usage_events_quantity_check")
+    denied.add_event(CUSTOMER, -5)
+    assert recon("reconcile", *MAY_ONLY).exit_code != 0
+
+    reason = "has 1 events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits"
+    (one,) = recon("explain", "--customer", CUSTOMER, *MAY_ONLY, "--json").json["explanations"]
+    assert (one["key"]["left_alone_as"], one["key"]["left_alone_because"]) == ("doubtful", reason)
+    assert f"doubtful: {reason}" in recon("explain", "--customer", CUSTOMER, *MAY_ONLY).said
+    (other,) = recon("explain", "--customer", "somebody else", *MAY_ONLY, "--json").json["explanations"]
+    assert (other["key"]["left_alone_as"], other["key"]["left_alone_because"]) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("start", "end", "output"),
     [
@@ -131,7 +144,7 @@ def test_odd_events_are_counted_and_never_summed(make_billing: MakeBilling, orch
         drop table billing_subscriptions;
         """
     )
-    for quantity, request_id in ((2.5, "a"), (2.5, "a"), (-1, "b"), (4, "c")):
+    for quantity, request_id in ((2.5, "a"), (2.5, "a"), ("NaN", "b"), (4, "c")):
         billing.add_event("odd", quantity, request_id=request_id, event_timestamp=on(3), created_at=on(3))
     billing.add_event("odd", 1, request_id="d", event_timestamp=datetime(2025, 7, 1, tzinfo=UTC))
 
@@ -143,7 +156,7 @@ def test_odd_events_are_counted_and_never_summed(make_billing: MakeBilling, orch
     assert (one["key"]["usage_count"], one["limit"]["units"]) == (None, None)
     said = recon("explain", "--customer", "odd").said
     assert "no row: 7.5 below the event sum" in said
-    assert "nobody can tell free from paid" in said
+    assert "free and paid customers cannot be told apart" in said
 
 
 def test_what_is_shown_is_bounded_however_much_there_is(billing: Billing, orchestrated: None) -> None:

@@ -178,7 +178,7 @@ def test_a_locked_table_of_schema_recon_is_reported_as_a_lock(make_billing: Make
     with holding(billing, "lock table recon.schema_version in access exclusive mode"):
         output = recon("init")
     assert output.exit_code == 1
-    assert "A lock or a time limit was not met" in output.err
+    assert "The work was put off, since another session has a lock" in output.err
     assert "pg_stat_activity" in output.err
 
 

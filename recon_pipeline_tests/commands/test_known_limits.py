@@ -1,12 +1,16 @@
 """A subscription's row knows its current period alone: which limit an earlier period had, nobody can tell any more."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing, Period
+from recon_pipeline_tests.support.assets import run_assets
 
 APRIL: Period = (datetime(2025, 4, 1, tzinfo=UTC), MAY[0])
 FREE, PAID = 50, 10_000
@@ -30,6 +34,11 @@ def billing(make_billing: MakeBilling, orchestrated: None, mode: str) -> Billing
     return make_billing(template="prepared" if mode == "incremental" else "prepared_full")
 
 
+def reconcile(**variables: str) -> RunRecord:
+    with patch.dict(os.environ, variables):
+        return run_assets().record
+
+
 @EVERY_MODE
 def test_replaying_a_month_before_renewals_claims_no_transition_and_is_not_blocked(billing: Billing) -> None:
     for customer in ("a", "b", "c"):
@@ -39,10 +48,10 @@ def test_replaying_a_month_before_renewals_claims_no_transition_and_is_not_block
     billing.subscribe("canceled", period=JUNE, status="canceled")
     billing.add_event("canceled", 300)
 
-    output = recon("reconcile", *IN_MAY, RECON_MAX_OVER_QUOTA_TRANSITIONS="0")
+    ended = reconcile(RECON_MAX_OVER_QUOTA_TRANSITIONS="0")
 
-    assert output.exit_code == 0, output.said
-    assert (output.json["drift_count"], output.json["over_quota_transitions"]) == (4, 0)
+    assert ended.outcome == "clean", ended.error
+    assert (ended.drift_count, ended.over_quota_transitions) == (4, 0)
     assert billing.counters() == {"a": 300, "b": 300, "c": 300, "canceled": 300}
     assert billing.ledger("usage_limit, over_quota_transition, under_quota_transition") == [(None, None, None)] * 4
 
@@ -53,8 +62,17 @@ def test_unblocking_in_a_month_before_the_renewal_is_no_transition_either(billin
     billing.add_event("a", 7)
     billing.add_counter("a", 300)
 
-    assert recon("reconcile", *IN_MAY).exit_code == 0
+    assert reconcile().outcome == "clean"
     assert billing.ledger("usage_count_after, usage_limit, under_quota_transition") == [(7, None, None)]
+
+
+@EVERY_MODE
+def test_a_renewal_that_a_driver_wrote_a_microsecond_early_is_after_the_period(billing: Billing) -> None:
+    billing.subscribe("a", period=(MAY[1] - timedelta(microseconds=1), JUNE[1]))
+    billing.add_event("a", FREE)
+
+    assert reconcile().over_quota_transitions == 0
+    assert billing.ledger("usage_limit") == [(None,)]
 
 
 @EVERY_MODE
@@ -63,7 +81,7 @@ def test_a_customer_who_never_subscribed_or_whose_period_is_not_before_it_still_
 ) -> None:
     """No subscription; one that began within the period; one that ended before it; one that has not begun yet."""
     billing.subscribe("began within", period=(MAY[0] + timedelta(days=14), JUNE[0] + timedelta(days=14)))
-    billing.subscribe("a moment too early", period=(MAY[1] - timedelta(microseconds=1), JUNE[1]))
+    billing.subscribe("a moment too early", period=(MAY[1] - timedelta(seconds=2), JUNE[1]))
     billing.subscribe("ended before", period=APRIL)
     in_a_year = datetime.now(UTC) + timedelta(days=365)
     billing.subscribe("to come", period=(in_a_year, in_a_year + timedelta(days=30)))
@@ -71,9 +89,7 @@ def test_a_customer_who_never_subscribed_or_whose_period_is_not_before_it_still_
     for customer in everybody:
         billing.add_event(customer, FREE)
 
-    output = recon("reconcile", *IN_MAY)
-
-    assert output.json["over_quota_transitions"] == len(everybody)
+    assert reconcile().over_quota_transitions == len(everybody)
     assert billing.ledger("usage_limit") == [(FREE,)] * len(everybody)
 
 
@@ -87,7 +103,7 @@ def test_of_several_subscriptions_a_paid_one_that_covers_the_period_decides(bill
     for customer in ("both kept", "subscribed again"):
         billing.add_event(customer, PAID)
 
-    assert recon("reconcile", *IN_MAY).json["over_quota_transitions"] == 1
+    assert reconcile().over_quota_transitions == 1
     assert billing.ledger("gateway_customer_id, usage_limit") == [("both kept", PAID), ("subscribed again", None)]
 
 
@@ -97,7 +113,7 @@ def test_which_statuses_are_paid_is_a_setting(billing: Billing) -> None:
         billing.subscribe(status, status=status)
         billing.add_event(status)
 
-    assert recon("reconcile", *IN_MAY, RECON_PAID_STATUSES="active, past_due").exit_code == 0
+    assert reconcile(RECON_PAID_STATUSES="active, past_due").outcome == "clean"
 
     assert dict(billing.ledger("gateway_customer_id, usage_limit")) == {
         "active": PAID,

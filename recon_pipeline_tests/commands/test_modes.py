@@ -3,7 +3,7 @@
 from dagster import DagsterInstance
 
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
-from recon_pipeline_tests.commands.modes import is_incremental, mode, run_may
+from recon_pipeline_tests.commands.modes import FOLLOWED, MAY, is_incremental, mode, run_may
 from recon_pipeline_tests.commands.test_reconcile_command import checks
 from recon_pipeline_tests.reconciliation.billing import Billing
 
@@ -14,7 +14,7 @@ def test_full_is_full_as_it_was_asked_for_checks_the_stored_sums_and_the_next_ti
     billing: Billing, run_history: DagsterInstance
 ) -> None:
     billing.record("a", 7)
-    before = run_may()
+    before = recon("reconcile", *MAY).json
     assert before["mode"] == "incremental"
     assert "aggregates_match_events" not in checks(run_history, before["run_id"])
 
@@ -45,7 +45,7 @@ def test_full_finds_a_stored_sum_that_is_wrong_says_so_and_repairs_what_was_repa
     billing.query("update recon.usage_aggregate set usage_count = 9 where gateway_customer_id = 'a'")
     billing.set_counter("a", 9)
 
-    output = recon(*FULL, "--json")
+    output = recon(*FULL, "--json", RECON_MAX_EVENTS_LEFT=FOLLOWED)  # as if an event of two units had left
 
     check = checks(run_history, output.json["run_id"])["aggregates_match_events"]
     assert (check.passed, check.severity.name) == (False, "ERROR")

@@ -16,6 +16,7 @@ from recon_pipeline_tests.commands.conftest import (
     recon,
 )
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.support.acceptance import accept_usages
 
 SCHEMA = """
     select jsonb_build_array(
@@ -184,6 +185,7 @@ def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot
     init = recon("init")
     assert init.exit_code == 0
     assert "Runs will be incremental" in init.said
+    accept_usages(url)
     output = recon("reconcile", "--period", "2025-05", "--json")
     assert (output.exit_code, output.json["mode"]) == (0, "incremental"), output.said
     assert printed.counters() == {"a": 60, "b": 0}

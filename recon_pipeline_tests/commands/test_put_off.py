@@ -11,7 +11,7 @@ from recon_pipeline.faces.serve.app import CRON_PATH, create_app
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import repair
-from recon_pipeline.store.counters.repairer import Repairer
+from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import metrics
 from recon_pipeline_tests.commands.conftest import recon

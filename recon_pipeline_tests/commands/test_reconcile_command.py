@@ -10,7 +10,7 @@ from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus, bui
 from recon_pipeline.automation.sensors import run_failed
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
-from recon_pipeline.store.counters import repair, repairer
+from recon_pipeline.store.counters import chunks, repair
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, GATEWAY, USAGE, Billing, Period, connected
 
@@ -21,7 +21,7 @@ DOCUMENTED = {
 }  # fmt: skip
 OF_SEVERAL_RUNS = {"run_ids", "errors"}
 OF_THE_MODE = {"mode_reason", "rebuilt_because", "aggregates_differing"}
-OF_THE_RUNBOOK = {"paused", "put_off", "held_count"}
+OF_THE_RUNBOOK = {"paused", "put_off", "held_count", "doubtful_count", "largest", "events_left_the_log"}
 SHOWN = DOCUMENTED | OF_SEVERAL_RUNS | OF_THE_MODE | OF_THE_RUNBOOK
 MAY = ("--period", "2025-05", "--json")
 REASON = "the import of [May] was right"
@@ -90,8 +90,10 @@ def test_a_dry_run_repairs_nothing_a_run_repairs_it_and_status_shows_both(
         "partitions": ["2025-05"], "mode": "incremental", "mode_reason": None, "rebuilt_because": None,
         "aggregates_differing": None, "events_scanned": 4, "counters_scanned": 4, "drift_count": 4,
         "drift_by_kind": {"missing": 1, "under": 2, "over": 0, "orphan": 1}, "rows_repaired": 4, "dedupe_count": 0,
-        "held_count": 0, "reconcile_failures": 0, "over_quota_transitions": 1, "under_quota_transitions": 1,
+        "held_count": 0, "doubtful_count": 0, "events_left_the_log": [], "reconcile_failures": 0,
+        "over_quota_transitions": 1, "under_quota_transitions": 1,
         "errors": [],
+        "largest": [],
     }  # fmt: skip
     assert billing.counters() == {"a": 10, "b": 60, "c": 5, "d": 7, "e": 0}
     assert len(billing.ledger()) == 4
@@ -104,7 +106,8 @@ def test_a_dry_run_repairs_nothing_a_run_repairs_it_and_status_shows_both(
     status = recon("status", "--json")
     assert status.exit_code == 0
     assert set(status.json) == {
-        "success", "database", "mode", "mode_reason", "paused", "holds", "last_clean_at", "runs", "alerts",
+        "success", "database", "mode", "mode_reason", "waiting_for_approval", "paused", "holds", "last_clean_at",
+        "runs", "alerts", "retention",
     }  # fmt: skip
     assert [run["outcome"] for run in status.json["runs"]] == ["compared", "clean", "compared"]
     assert status.json["runs"][1]["run_id"] == run_id
@@ -236,7 +239,7 @@ def test_a_repair_beyond_a_budget_is_blocked_until_a_person_approves_it(
 def test_a_locked_counter_is_deferred_with_a_warning_and_the_next_run_repairs_it(
     billing: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(chunks, "LOCK_TIMEOUT_MS", 20)
     for customer in ("a", "b"):
         billing.record(customer, 7)
         billing.set_counter(customer, 1)

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.faces.serve.health import health_routes
 from recon_pipeline.store.counters import repair
-from recon_pipeline.store.counters.repairer import Repairer
+from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION

@@ -320,6 +320,7 @@ def test_serve_says_at_start_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
         assert output.exit_code == 2
         assert "CRON_SECRET is not set: the cron endpoint answers 500 to all callers" in output.said
         assert f"Cannot listen on 127.0.0.1 port {port}" in output.said
+        assert "listens on" not in output.said
         for secrets in ({"CRON_SECRET": f"{NEW}\n"}, {"CRON_SECRET": "hunter2 x"}, {"CRON_SECRET_PREVIOUS": OLD}):
             output = recon("serve", "--port", port, **secrets)
             assert output.exit_code == 2

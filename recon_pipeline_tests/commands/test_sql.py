@@ -17,11 +17,12 @@ from recon_pipeline_tests.reconciliation.billing import Billing
 EVERY_WAY = [(name, choices) for name in names() for choices in combinations(name)]
 SCRIPTS = {"billing_tables", "grants", "ingest_xid"}
 WITHOUT_PLAN = {
-    "analyze_planned_events",
+    "analyze_preview_events",
     "create_schema",
     "create_staged_events",
     "immediate_constraints",
     "index_staged_events",
+    "index_staged_requests",
     "insert_staged_events_singly",
     "lift_time_limits",
     "read_only",
@@ -123,9 +124,9 @@ def test_the_plan_is_of_the_statement_that_a_run_on_this_database_would_send(bil
 
 
 def test_the_plan_of_what_reads_a_temporary_table_is_shown_and_no_table_is_left(billing: Billing) -> None:
-    output = recon("sql", "planned_by_month", "--explain")
-    assert (output.exit_code, "planned_event" in output.out) == (0, True)
-    assert billing.value("select count(*) from pg_class where relname in ('planned_event', 'staged_event')") == 0
+    output = recon("sql", "preview_by_month", "--explain")
+    assert (output.exit_code, "preview_event" in output.out) == (0, True)
+    assert billing.value("select count(*) from pg_class where relname in ('preview_event', 'staged_event')") == 0
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,25 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
+from recon_pipeline.store.log.declared_key import refuses_repetitions
 from recon_pipeline.store.log.ingest_xid import install
-from recon_pipeline.store.log.shape import REQUEST_KEY, has_unique_key
 from recon_pipeline.store.log.tables import EVENTS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
 
+DEFAULT_IDENTITY = EventIdentity()
 MakeBilling = Callable[..., Billing]
 
 
 @pytest.fixture
 def make_billing(postgres_server: PostgresServer) -> Iterator[MakeBilling]:
     """`make_billing(sql="")` gives a fresh migrated database in which this SQL has run."""
-    template = postgres_server.template("migrated", _migrate)
+    template = postgres_server.template("migrated", migrate)
     with ExitStack() as opened:
 
         def make(statements: str = "") -> Billing:
@@ -69,14 +72,47 @@ def incremental_billing(make_incremental_billing: MakeBilling) -> Billing:
 
 @pytest.fixture
 def job_billing(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
-    """The same, and the environment names it, so that the Dagster job works on it."""
+    """The same, and the environment names it, so that the Dagster job works on it and follows what leaves the log."""
     monkeypatch.setenv("DATABASE_URL", billing.url)
+    monkeypatch.setenv("RECON_MAX_EVENTS_LEFT", "1000000")
     return billing
 
 
-def _migrate(url: str) -> None:
+@pytest.fixture
+def make_billing_in_mode(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeBilling]:
+    """`make_billing_in_mode(mode, sql="")` gives a fresh migrated database whose runs are `incremental` or `full`.
+
+    The environment names it, and says nothing else: no event may leave its log unseen.
+    """
+    with ExitStack() as opened:
+
+        def make(mode: str, statements: str = "") -> Billing:
+            is_incremental = mode == "incremental"
+            template = (
+                postgres_server.template("incremental", _make_incremental_tables)
+                if is_incremental
+                else postgres_server.template("full", make_tables)
+            )
+            url = postgres_server.create_database(template)
+            connection = opened.enter_context(connected(url, autocommit=True))
+            if statements:
+                connection.execute(statements.encode())
+                if is_incremental:
+                    install_increments(url)
+            monkeypatch.setenv("DATABASE_URL", url)
+            return Billing(url, connection)
+
+        yield make
+
+
+def migrate(url: str) -> None:
     make_tables(url)
     _make_incremental(url)
+
+
+def _make_incremental_tables(url: str) -> None:
+    make_tables(url)
+    install_increments(url)
 
 
 def make_tables(url: str) -> None:
@@ -85,6 +121,7 @@ def make_tables(url: str) -> None:
         connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
     with BillingDatabase(url).connection(any_schema_version=True) as connection:
         upgrade(connection)
+    accept_usages(url)
 
 
 def _make_incremental(url: str) -> None:
@@ -93,13 +130,13 @@ def _make_incremental(url: str) -> None:
         install_increments(url)
 
 
-def install_increments(url: str) -> None:
+def install_increments(url: str, event_identity: EventIdentity = DEFAULT_IDENTITY) -> None:
     """Add to the log what lets runs read it in increments; one that cannot be is left as it is."""
     with BillingDatabase(url).connection() as connection:
         with begin(connection):
             events = describe_table(connection, EVENTS)
         if events is not None:
-            install(connection, request_id_is_unique=has_unique_key(events, REQUEST_KEY))
+            install(connection, refuses_repetitions=refuses_repetitions(events, event_identity))
 
 
 @dataclass
@@ -134,7 +171,7 @@ class PrivateServer:
         with connected(socket_url(self.socket_folder, "postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         url = socket_url(self.socket_folder, name)
-        _migrate(url)
+        migrate(url)
         with connected(url, autocommit=True) as connection:
             yield Billing(url, connection)
 

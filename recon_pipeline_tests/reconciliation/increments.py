@@ -12,12 +12,12 @@ from recon_pipeline.store.counters.compare import Coverage
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums import aggregates, horizons, increments
 from recon_pipeline.store.sums.increments import Advance
-from recon_pipeline.store.sums.strategy import Sums
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import SCOPE, Run, new_run
 from recon_pipeline_tests.reconciliation.traffic import wait_until
 
-_TOTALS = "event_count, invalid_count, dedupe_count, outside_period_count"
+_TOTALS = "event_count, invalid_count, dedupe_count, outside_period_count, negative_count"
 _WRONG_TOTALS = f"""
     select partition, key_count, {_TOTALS}
     from recon.usage_month
@@ -183,11 +183,11 @@ def tick(url: str, **question: Any) -> Run:
     return run
 
 
-def compared(url: str, *, sums: Sums = Sums.INCREMENTS, **question: Any) -> tuple[Coverage, set[tuple[Any, ...]]]:
+def compared(url: str, *, mode: Mode = Mode.INCREMENTAL, **question: Any) -> tuple[Coverage, set[tuple[Any, ...]]]:
     """What a comparison would look at now, and the drift that it would find; nothing is absorbed."""
     run = new_run(url, **question)
     with run.decision("REPEATABLE READ") as (connection, tables):
-        looks = compare.compare(connection, run.question, tables, sums=sums).coverage
+        looks = compare.compare(connection, run.question, tables, mode=mode).coverage
         found = compare.sample(connection, run.question.run_id)
     return looks[0], {
         (row.gateway_customer_id, row.period_start, row.kind, row.usage_count, row.event_sum) for row in found

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from recon_pipeline.store.counters import repair
-from recon_pipeline.store.counters.repairer import Repairer
+from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline_tests.reconciliation.product import new_run
 
 BETWEEN_CHUNKS, INSIDE_A_CHUNK = "between chunks", "inside a chunk"

@@ -1,6 +1,7 @@
 """The product as the tests run it: its steps through the store's functions, or whole through the real Dagster job."""
 
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,10 +10,11 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, TextClause, event
 
+from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
-from recon_pipeline.store.counters import compare, repair, repairer, verify
+from recon_pipeline.store.counters import chunks, compare, repair, verify
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.counters.pause import ENTER_CHUNK
 from recon_pipeline.store.counters.repair import RepairOutcome
@@ -22,10 +24,10 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records import run_metrics, runs, schedule
-from recon_pipeline.store.sums import increments, strategy
+from recon_pipeline.store.sums import increments, modes
 from recon_pipeline.store.sums.increments import Advance
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
-from recon_pipeline.store.sums.strategy import Sums
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE
 
 if TYPE_CHECKING:
@@ -49,10 +51,10 @@ class Run:
         """Add to the aggregates what is new, compare at one snapshot and store what differs."""
         self.aggregate()
         with self.decision() as (connection, tables):
-            sums = strategy.mode(connection, tables).sums
-            runs.start(connection, self.question, mode=sums)
+            mode = modes.choose(connection, tables).mode
+            runs.start(connection, self.question, mode=mode)
         with self.decision("REPEATABLE READ") as (connection, tables):
-            compared = compare.compare(connection, self.question, tables, sums=sums)
+            compared = compare.compare(connection, self.question, tables, mode=mode)
             comparison = compare.summarize(connection, self.question.run_id, counters_scanned=compared.counters_scanned)
             run_metrics.note_drift(connection, self.question.run_id, comparison.summary)
             run_metrics.note_compared(connection, self.question.run_id, compared)
@@ -92,10 +94,10 @@ class Run:
     def verify(self) -> Verification:
         """Ask afresh whether counters and log match."""
         with self.decision() as (connection, tables):
-            sums = strategy.mode(connection, tables).sums
+            mode = modes.choose(connection, tables).mode
             below = run_metrics.compared_below(connection, self.question.run_id)
         with self.decision("REPEATABLE READ") as (connection, tables):
-            return verify.verify(connection, self.question, tables, sums=sums, compared_below=below)
+            return verify.verify(connection, self.question, tables, mode=mode, compared_below=below)
 
     def note_verified(self, answer: Verification) -> None:
         """Remember what matched, so that the next run looks only at what changed since."""
@@ -105,7 +107,7 @@ class Run:
     def aggregate(self) -> Advance | None:
         """Add what is new to the aggregates; nothing where the log cannot be read in increments."""
         with self.decision() as (connection, tables):
-            if strategy.mode(connection, tables).sums is Sums.LOG:
+            if modes.choose(connection, tables).mode is Mode.FULL:
                 return None
             return increments.advance(connection, self.question, tables)
 
@@ -131,11 +133,18 @@ def new_run(
     quotas: Mapping[str, Quota] = QUOTAS,
     paid_statuses: tuple[str, ...] = PAID_STATUSES,
     scope: tuple[MeteredUsage, ...] = SCOPE,
+    event_identity: EventIdentity = EventIdentity(),  # noqa: B008 - frozen
+    max_events_left: int = 10**9,
+    refuses_negative: bool = True,
 ) -> Run:
-    """A run over some months that has done nothing yet."""
+    """A run over some months that has done nothing yet; what left the log is let through, unless a test says less."""
     extent = Extent(scope, BillingMonth.parse(first), BillingMonth.parse(last), customers)
-    question = Reconciliation(str(uuid.uuid4()), extent, settle_seconds, quotas, paid_statuses)
-    return Run(BillingDatabase(url), question)
+    question = Reconciliation(
+        str(uuid.uuid4()), extent, settle_seconds, quotas, paid_statuses, max_events_left, refuses_negative
+    )
+    database = BillingDatabase(url, keeps_connection=True, event_identity=event_identity)
+    weakref.finalize(database, database.engine.dispose)  # a test may make more runs than the server has sessions
+    return Run(database, question)
 
 
 def reconcile(url: str, **question: Any) -> RepairOutcome:
@@ -156,7 +165,7 @@ def _patient(*, is_hooked: bool) -> Iterator[None]:
     if not is_hooked:
         yield
         return
-    with patch.object(repairer, "CHUNK_IDLE_TIMEOUT_MS", 60_000):
+    with patch.object(chunks, "CHUNK_IDLE_TIMEOUT_MS", 60_000):
         yield
 
 
@@ -226,10 +235,14 @@ class JobResult:
         """Dagster's id of the run."""
         return self.result.run_id
 
+    @property
+    def checks(self) -> "dict[str, AssetCheckEvaluation]":
+        """The evaluation of each check, by its name."""
+        return {check.check_name: check for check in self.result.get_asset_check_evaluations()}
+
     def check(self, name: str) -> "AssetCheckEvaluation":
         """The evaluation of one check."""
-        (found,) = [check for check in self.result.get_asset_check_evaluations() if check.check_name == name]
-        return found
+        return self.checks[name]
 
     @property
     def errors(self) -> str:

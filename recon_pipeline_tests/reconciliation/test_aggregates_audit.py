@@ -12,7 +12,8 @@ from recon_pipeline_tests.reconciliation.increments import (
     log_sums,
     wrong_totals,
 )
-from recon_pipeline_tests.reconciliation.product import JobResult, mismatch_count, new_run, run_job
+from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run
+from recon_pipeline_tests.support.assets import AssetsRun, run_assets
 
 CHECK = "aggregates_match_events"
 
@@ -21,10 +22,11 @@ CHECK = "aggregates_match_events"
 def audited(incremental_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
     """Customers `a`, `b` and `c` have used 10 each, which a tick has absorbed; the environment names the database."""
     monkeypatch.setenv("DATABASE_URL", incremental_billing.url)
+    monkeypatch.setenv("RECON_MAX_EVENTS_LEFT", "1000000")
     for customer in "abc":
         for _ in range(2):
             incremental_billing.record(customer, 5)
-    assert run_job().success
+    assert run_assets().success
     return incremental_billing
 
 
@@ -36,11 +38,11 @@ def behind_our_back(billing: Billing, statement: str) -> None:
         session.connection.commit()
 
 
-def evaluated(job: JobResult) -> set[str]:
-    return {check.check_name for check in job.result.get_asset_check_evaluations()}
+def evaluated(job: AssetsRun) -> set[str]:
+    return set(job.checks)
 
 
-def differing(billing: Billing, job: JobResult) -> int | None:
+def differing(billing: Billing, job: AssetsRun) -> int | None:
     with new_run(billing.url).database.transaction() as connection:
         record = runs.read(connection, job.run_id)
     assert record is not None
@@ -57,13 +59,13 @@ def test_what_a_tick_does_not_see_the_audit_finds_names_and_fixes(audited: Billi
         "(select id from billing_usage_events where gateway_customer_id = 'c' limit 1)",
     )
 
-    tick = run_job()
+    tick = run_assets()
     assert tick.success
     assert CHECK not in evaluated(tick)
     assert differing(audited, tick) is None
     assert audited.counters() == dict.fromkeys("abc", 10)
 
-    audit = run_job(full=True)
+    audit = run_assets(full=True)
     check = audit.check(CHECK)
     assert (check.passed, check.severity.value) == (False, "ERROR")
     assert check.metadata["count"].value == differing(audited, audit) == 4
@@ -73,14 +75,14 @@ def test_what_a_tick_does_not_see_the_audit_finds_names_and_fixes(audited: Billi
     assert audited.counters() == {"a": 110, "b": 0, "c": 5, "new": 7}
     assert audit.check("counters_match_event_sums").passed
 
-    again = run_job(full=True)
+    again = run_assets(full=True)
     assert again.check(CHECK).passed
     assert (differing(audited, again), again.check(CHECK).metadata["count"].value) == (0, 0)
-    assert run_job().success
+    assert run_assets().success
     assert mismatch_count(audited.url) == 0
 
 
-def sample(job: JobResult) -> list[dict[str, str]]:
+def sample(job: AssetsRun) -> list[dict[str, str]]:
     return [dict(record.data) for record in job.check(CHECK).metadata["sample"].value.records]  # type: ignore[union-attr]
 
 
@@ -92,7 +94,7 @@ def test_an_aggregate_changed_by_hand_is_fixed_and_no_counter_is_changed_by_it(a
         "from recon.usage_aggregate where gateway_customer_id = 'c'"
     )
 
-    audit = run_job(full=True)
+    audit = run_assets(full=True)
 
     assert audit.check(CHECK).metadata["count"].value == 3
     assert {row["gateway_customer_id"] for row in sample(audit)} == {"a", "b", "nobody"}
@@ -106,12 +108,12 @@ def test_deletions_that_were_noted_and_events_still_to_be_absorbed_are_no_differ
         late.add_event("late", 5)
         audited.add_event("a", 5)
         audited.query("delete from billing_usage_events where gateway_customer_id = 'b'")
-        audit = run_job(full=True)
+        audit = run_assets(full=True)
         late.connection.commit()
 
     assert audit.check(CHECK).passed
     assert audited.counters() == {"a": 15, "b": 0, "c": 10}
-    assert run_job(full=True).check(CHECK).passed
+    assert run_assets(full=True).check(CHECK).passed
     assert audited.counters() == {"a": 15, "b": 0, "c": 10, "late": 5}
     assert wrong_totals(audited) == []
 
@@ -120,19 +122,19 @@ def test_an_audit_over_some_customers_compares_theirs_alone(audited: Billing) ->
     for customer in "ab":
         audited.add_event(customer, 100, ingest_xid="5")
 
-    audit = run_job(full=True, customers=["b"])
+    audit = run_assets(full=True, customers=["b"])
 
     assert {row["gateway_customer_id"] for row in sample(audit)} == {"b"}
     assert audited.counters() == {"a": 10, "b": 110, "c": 10}
     assert aggregated(audited) == {"a": 10, "b": 110, "c": 10}
-    assert {row["gateway_customer_id"] for row in sample(run_job(full=True))} == {"a"}
+    assert {row["gateway_customer_id"] for row in sample(run_assets(full=True))} == {"a"}
 
 
 def test_the_first_run_of_all_may_be_an_audit(incremental_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", incremental_billing.url)
     incremental_billing.add_event("a", 5)
 
-    audit = run_job(full=True)
+    audit = run_assets(full=True)
 
     assert audit.check(CHECK).passed
     assert is_exact(incremental_billing, absorbed=True)
@@ -143,14 +145,14 @@ def test_a_timestamp_that_is_corrected_is_no_difference(audited: Billing) -> Non
     audited.query("update billing_usage_events set event_timestamp = period_start where gateway_customer_id = 'a'")
     advance(new_run(audited.url))
 
-    assert run_job(full=True).check(CHECK).passed
+    assert run_assets(full=True).check(CHECK).passed
 
 
 def test_an_audit_of_nothing_says_so(audited: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
     audited.query("truncate recon.usage_aggregate, recon.usage_month; update recon.event_log set horizon = null")
     monkeypatch.setenv("RECON_SETTLE_SECONDS", "3600")
 
-    check = run_job(full=True).check(CHECK)
+    check = run_assets(full=True).check(CHECK)
 
     assert check.passed
     assert f"Of {GATEWAY}:{USAGE} there are no stored sums" in (check.description or "")

@@ -7,10 +7,10 @@ import dagster as dg
 import pytest
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.sums import quality
+from recon_pipeline.store.sums import events_beyond_months
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE, Billing, Period
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
-from recon_pipeline_tests.reconciliation.product import JobResult, run_job
+from recon_pipeline_tests.support.assets import AssetsRun, run_assets
 
 NULLABLE = "alter table billing_usage_events alter period_start drop not null"
 CURRENT = BillingMonth.containing(datetime.now(UTC))
@@ -27,7 +27,7 @@ def add(billing: Billing, period: Sequence[str | None], *, gateway: str = GATEWA
     billing.query(ADD, gateway, "a", usage, *period)
 
 
-def check(result: JobResult) -> dg.AssetCheckEvaluation:
+def check(result: AssetsRun) -> dg.AssetCheckResult:
     return result.check("events_lie_in_known_months")
 
 
@@ -52,7 +52,7 @@ def test_an_event_outside_of_the_known_months_is_counted_and_shown(
     add(job_billing, period)
     job_billing.record("b", 5)
 
-    result = run_job(full=full)
+    result = run_assets(full=full)
 
     reported = check(result)
     assert (reported.passed, reported.severity.name) == (False, "WARN")
@@ -72,7 +72,7 @@ def test_events_before_a_first_month_that_somebody_declared_are_counted_and_no_w
     add(job_billing, BEFORE)
     job_billing.record("b", 5)
 
-    reported = check(run_job())
+    reported = check(run_assets())
 
     assert reported.passed
     assert "1 events begin before RECON_START_PERIOD (2025-01), as declared" in (reported.description or "")
@@ -86,12 +86,12 @@ def test_events_from_the_first_month_to_the_next_one_are_known(job_billing: Bill
     inside: tuple[Period, ...] = ((first, first + moment), (end - moment, end))
     for period in inside:
         job_billing.add_event("a", period=period)
-    assert check(run_job()).passed
+    assert check(run_assets()).passed
 
     job_billing.add_event("a", period=(first - moment, first))
     job_billing.add_event("a", period=(end, end + moment))
 
-    reported = check(run_job())
+    reported = check(run_assets())
     assert reported.metadata["count"].value == 2
     assert f"1 events begin after {CURRENT.next().key}" in (reported.description or "")
 
@@ -101,7 +101,7 @@ def test_events_of_others_are_not_ours_to_mention(job_billing: Billing) -> None:
     add(job_billing, BEFORE, usage="other")
     job_billing.record("b", 5)
 
-    assert check(run_job()).passed
+    assert check(run_assets()).passed
 
 
 @pytest.mark.parametrize(("events_beyond", "at_least"), [(2, False), (3, True)])
@@ -110,33 +110,33 @@ def test_a_tick_counts_up_to_its_limit_and_the_audit_counts_them_all(
 ) -> None:
     """A log may be much older than the first known month: what a tick costs must not depend on it."""
     install_increments(job_billing.url)
-    monkeypatch.setattr(quality, "MOST_BEYOND", 3)
+    monkeypatch.setattr(events_beyond_months, "MOST_BEYOND", 3)
     for _ in range(events_beyond):
         add(job_billing, BEFORE)
-    run_job()  # builds the aggregates
+    run_assets()  # builds the aggregates
 
-    tick, audit = check(run_job()), check(run_job(full=True))
+    tick, audit = check(run_assets()), check(run_assets(full=True))
 
     assert tick.metadata["count"].value == events_beyond
     assert ("At least so many" in (tick.description or "")) is at_least
     assert "At least" not in (audit.description or "")
     for _ in range(5):
         add(job_billing, BEFORE)
-    assert check(run_job()).metadata["count"].value == 3
-    assert check(run_job(full=True)).metadata["count"].value == events_beyond + 5
+    assert check(run_assets()).metadata["count"].value == 3
+    assert check(run_assets(full=True)).metadata["count"].value == events_beyond + 5
 
 
 def test_others_in_great_number_do_not_make_a_tick_read_them_all(
     job_billing: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_increments(job_billing.url)
-    monkeypatch.setattr(quality, "MOST_BEYOND", 3)
+    monkeypatch.setattr(events_beyond_months, "MOST_BEYOND", 3)
     for _ in range(5):
         add(job_billing, ("2024-12-01 00:00Z", "2025-01-01 00:00Z"), gateway="other")
     add(job_billing, ("2024-11-01 00:00Z", "2024-12-01 00:00Z"))
 
-    assert check(run_job()).passed, "behind the limit"
-    assert not check(run_job(full=True)).passed
+    assert check(run_assets()).passed, "behind the limit"
+    assert not check(run_assets(full=True)).passed
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def test_without_an_index_a_tick_does_not_look_and_says_so(
     monkeypatch.setenv("DATABASE_URL", billing.url)
     add(billing, BEFORE)
 
-    tick = check(run_job())
+    tick = check(run_assets())
 
     assert tick.passed is not is_looked_at
     if not is_looked_at:
-        assert "Not looked at by this run" in (tick.description or "")
+        assert "This run did not check it" in (tick.description or "")
         assert "--full" in (tick.description or "")
-    assert not check(run_job(full=True)).passed
+    assert not check(run_assets(full=True)).passed

@@ -6,10 +6,12 @@ import pytest
 
 from recon_pipeline.core.guards import SHARE_FLOOR_KEYS, Budgets, DriftSummary, Today, breaches
 from recon_pipeline.store.counters import repair, undo
-from recon_pipeline.store.counters.repairer import Repairer
+from recon_pipeline.store.counters.chunks import Repairer
+from recon_pipeline.store.counters.undo_request import UndoRequest
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, customers
 from recon_pipeline_tests.reconciliation.product import run_job
+from recon_pipeline_tests.support.assets import AssetsRun, run_assets
 
 AT_FLOOR = SHARE_FLOOR_KEYS
 
@@ -86,13 +88,13 @@ def let_drift(billing: Billing, count: int, *, used: int = 10, counted: int = 3)
 def assert_blocked(billing: Billing, variable: str, **how: str) -> None:
     before = billing.counters()
 
-    result = run_job(**how)
+    result = run_job(**how) if how else run_assets()
 
     assert not result.success
-    if not how:
+    if isinstance(result, AssetsRun):
         check = result.check("drift_is_within_budgets")
         assert not check.passed
-        assert check.blocking
+        assert result.is_stopped
         assert variable in (check.description or "")
         assert check.metadata["would_repair"].value, "a person must see what would have been done"
     assert billing.counters() == before
@@ -133,7 +135,7 @@ def test_the_job_repairs_at_each_budget_and_is_blocked_one_above(
 
     right = 0 if variable == "RECON_MAX_ORPHAN_SHARE" else 60
     job_billing.set_counter(one_above, right)
-    assert run_job().success
+    assert run_assets().success
     assert len(job_billing.ledger()) == keys
 
 
@@ -151,10 +153,10 @@ def test_an_approved_repair_is_done_and_the_approval_is_recorded(
 ) -> None:
     monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
     let_drift(job_billing, 3)
-    shown = run_job()
+    shown = run_assets()
     assert not shown.success
 
-    result = run_job(approve_reason="a queue was replayed", approved_by="ada")
+    result = run_assets(approve_reason="a queue was replayed", approved_by="ada")
 
     assert result.success
     check = result.check("drift_is_within_budgets")
@@ -173,14 +175,14 @@ def test_an_approval_without_a_reason_is_none(
     monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
     let_drift(job_billing, 3)
 
-    assert not run_job(approve_reason=reason, approved_by="ada").success
+    assert not run_assets(approve_reason=reason, approved_by="ada").success
     assert job_billing.ledger() == []
 
 
 def test_an_approval_that_was_not_needed_is_not_recorded(job_billing: Billing) -> None:
     let_drift(job_billing, 3)
 
-    assert run_job(approve_reason="just in case", approved_by="ada").success
+    assert run_assets(approve_reason="just in case", approved_by="ada").success
     assert job_billing.value("select approved_reason from recon.reconciliation_run") is None
 
 
@@ -196,7 +198,7 @@ APPROVED = {"approve_reason": "a queue was replayed", "approved_by": "ada"}
 
 
 def assert_blocked_again(billing: Billing, said: str, **config: str) -> str:
-    result = run_job(**APPROVED, **config)
+    result = run_assets(**APPROVED, **config)
     assert not result.success
     assert said in (result.check("drift_is_within_budgets").description or "")
     assert billing.ledger() == []
@@ -208,33 +210,33 @@ def assert_blocked_again(billing: Billing, said: str, **config: str) -> str:
 def test_figures_that_were_not_shown_cannot_be_approved_and_are_then_shown(blocked: Billing) -> None:
     assert_blocked_again(blocked, "nobody can have seen what would be done now")
 
-    assert run_job(**APPROVED).success
+    assert run_assets(**APPROVED).success
 
 
 def test_drift_that_has_grown_beyond_what_was_shown_is_blocked_again_with_the_new_figures(blocked: Billing) -> None:
-    shown = run_job()
+    shown = run_assets()
     blocked.record("one more", 10)
     blocked.set_counter("one more", 3)
 
     assert_blocked_again(blocked, f"than run {shown.run_id} showed: 4 counters would be repaired")
 
-    assert run_job(**APPROVED).success
+    assert run_assets(**APPROVED).success
     assert len(blocked.ledger()) == 4
 
 
 def test_drift_that_is_no_larger_than_what_was_shown_is_repaired(blocked: Billing) -> None:
     blocked.record("one more", 10)
     blocked.set_counter("one more", 3)
-    run_job()
+    run_assets()
     blocked.set_counter("one more", 10)
 
-    assert run_job(**APPROVED).success
+    assert run_assets(**APPROVED).success
 
 
 def test_what_one_budget_was_shown_for_is_not_approved_for_another(
     blocked: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_job()
+    run_assets()
     monkeypatch.setenv("RECON_MAX_OVER_QUOTA_TRANSITIONS", "0")
     blocked.record(customers(1)[0], 100)
     blocked.set_counter(customers(1)[0], 3)
@@ -243,33 +245,33 @@ def test_what_one_budget_was_shown_for_is_not_approved_for_another(
 
 
 def test_a_run_over_other_months_or_customers_has_shown_something_else(blocked: Billing) -> None:
-    run_job(last="2025-06")
-    run_job(customers=[*customers(3), "and another"])
+    run_assets(last="2025-06")
+    run_assets(customers=[*customers(3), "and another"])
 
     assert_blocked_again(blocked, "No run was blocked over the same months and customers")
 
 
 def test_what_was_repaired_since_it_was_shown_must_be_shown_again(blocked: Billing) -> None:
-    run_job()
-    assert run_job(**APPROVED).success
+    run_assets()
+    assert run_assets(**APPROVED).success
     blocked.query("update billing_usage_counters set usage_count = 4")
 
-    result = run_job(**APPROVED)
+    result = run_assets(**APPROVED)
 
     assert not result.success
     assert "nobody can have seen" in (result.check("drift_is_within_budgets").description or "")
 
 
 def test_the_run_whose_figures_are_approved_can_be_named(blocked: Billing) -> None:
-    shown = run_job()
+    shown = run_assets()
     blocked.record("one more", 10)
     blocked.set_counter("one more", 3)
-    larger = run_job()
+    larger = run_assets()
 
     assert_blocked_again(blocked, "3 were shown", approve_run=shown.run_id[:13])
     assert_blocked_again(blocked, "Run nothing, which was approved, is no blocked run", approve_run="nothing")
 
-    assert run_job(**APPROVED, approve_run=larger.run_id).success
+    assert run_assets(**APPROVED, approve_run=larger.run_id).success
 
 
 def break_off_after_one_key(patch: pytest.MonkeyPatch) -> None:
@@ -289,10 +291,10 @@ def break_off_after_one_key(patch: pytest.MonkeyPatch) -> None:
 def test_an_approval_is_used_up_by_a_run_that_repaired_half_and_died(
     blocked: Billing, monkeypatch: pytest.MonkeyPatch, *, is_closed: bool
 ) -> None:
-    shown = run_job()
+    shown = run_assets()
     with monkeypatch.context() as patch:
         break_off_after_one_key(patch)
-        died = run_job(**APPROVED)
+        died = run_assets(**APPROVED)
     assert not died.success
     assert len(blocked.ledger()) == 1
     if is_closed:  # as Dagster's sensor does some time later
@@ -300,7 +302,7 @@ def test_an_approval_is_used_up_by_a_run_that_repaired_half_and_died(
     blocked.query("update billing_usage_counters set usage_count = 4")
 
     for named in ({}, {"approve_run": shown.run_id}):
-        result = run_job(**APPROVED, **named)
+        result = run_assets(**APPROVED, **named)
 
         assert not result.success
         assert "an approval is used up by the first run that repairs under it" in (
@@ -313,12 +315,12 @@ def test_an_approval_is_used_up_by_a_run_that_repaired_half_and_died(
 def test_an_approval_is_not_used_up_by_a_run_that_repaired_nothing(
     blocked: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_job()
+    run_assets()
     with monkeypatch.context() as patch:
         patch.setattr(repair, "repair", lambda *_, **__: 1 / 0)
-        assert not run_job(**APPROVED).success
+        assert not run_assets(**APPROVED).success
 
-    assert run_job(**APPROVED).success
+    assert run_assets(**APPROVED).success
     assert len(blocked.ledger()) == 3
 
 
@@ -344,7 +346,7 @@ def test_a_loss_below_the_budget_again_and_again_is_blocked_once_the_share_of_th
     ended: list[bool] = []
     for turn in range(10):
         lose(many, customers(1_000)[turn * 90 : turn * 90 + 90])
-        ended.append(run_job().success)
+        ended.append(run_assets().success)
 
     assert ended == [True] + [False] * 9
     assert len(many.ledger()) == 90
@@ -359,10 +361,10 @@ def test_a_loss_below_the_budget_again_and_again_is_blocked_once_the_share_of_th
 
 def test_the_same_counters_again_and_again_use_up_the_day_too(many: Billing) -> None:
     lose(many, customers(60))
-    assert run_job().success
+    assert run_assets().success
     lose(many, customers(60))
 
-    assert not run_job().success
+    assert not run_assets().success
 
 
 def test_what_was_repaired_of_one_key_in_many_runs_counts_once(
@@ -371,7 +373,7 @@ def test_what_was_repaired_of_one_key_in_many_runs_counts_once(
     monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
     let_drift(job_billing, 1)
     for _ in range(5):
-        assert run_job().success
+        assert run_assets().success
         job_billing.set_counter(customers(1)[0], 3)
 
     assert len(job_billing.ledger()) == 5
@@ -382,14 +384,14 @@ def test_the_absolute_budgets_of_a_day_are_over_all_months_and_shares_over_those
 ) -> None:
     monkeypatch.setenv("RECON_MAX_REPAIRS", "60")
     let_drift(job_billing, AT_FLOOR - 5)
-    assert run_job().success
+    assert run_assets().success
     for customer in customers(10):
         job_billing.add_event(customer, 10, period=JUNE)
-    assert run_job(first="2025-06", last="2025-06").success, "10 of 10 keys, below the floor of the share"
+    assert run_assets(first="2025-06", last="2025-06").success, "10 of 10 keys, below the floor of the share"
     for customer in customers(16)[10:]:
         job_billing.add_event(customer, 10, period=JUNE)
 
-    reported = run_job(first="2025-06", last="2025-06").check("drift_is_within_budgets").description or ""
+    reported = run_assets(first="2025-06", last="2025-06").check("drift_is_within_budgets").description or ""
 
     assert (
         "6 counters would be repaired, and 55 were by runs of the last 24 hours; RECON_MAX_REPAIRS allows 60"
@@ -404,11 +406,11 @@ def test_customers_pushed_over_their_quota_are_counted_over_the_day(
 ) -> None:
     monkeypatch.setenv(variable, value)
     let_drift(job_billing, 2, used=60)
-    assert run_job().success
+    assert run_assets().success
     job_billing.record("one more", 60)
     job_billing.set_counter("one more", 3)
 
-    reported = run_job().check("drift_is_within_budgets").description or ""
+    reported = run_assets().check("drift_is_within_budgets").description or ""
 
     assert (
         f"1 customers would be pushed over their quota, and 2 were by runs of the last 24 hours; {variable}" in reported
@@ -419,7 +421,7 @@ def test_orphans_are_counted_over_the_day(many: Billing) -> None:
     for turn, succeeds in enumerate((True, False)):
         for customer in customers(40, prefix=f"orphan_{turn}"):
             many.add_counter(customer, 5)
-        assert run_job().success is succeeds
+        assert run_assets().success is succeeds
     reported = many.value("select error from recon.reconciliation_run order by started_at desc limit 1")
 
     assert "40 orphaned counters would be zeroed" in reported
@@ -430,45 +432,45 @@ def test_a_run_with_nothing_to_repair_is_never_blocked_by_what_others_did(
     job_billing: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_drift(job_billing, 3)
-    assert run_job().success
+    assert run_assets().success
     monkeypatch.setenv("RECON_MAX_REPAIRS", "1")
 
-    assert run_job().success
+    assert run_assets().success
 
 
 def test_what_was_approved_taken_back_or_done_before_yesterday_leaves_the_budget_of_the_day_alone(
     blocked: Billing,
 ) -> None:
-    run_job()
-    assert run_job(**APPROVED).success, "three repairs, with approval"
+    run_assets()
+    assert run_assets(**APPROVED).success, "three repairs, with approval"
     lose(blocked, customers(2))
-    taken_back = run_job()
+    taken_back = run_assets()
     assert taken_back.success, "two, the whole budget"
     lose(blocked, customers(2))
-    assert not run_job().success
+    assert not run_assets().success
     blocked.query("update billing_usage_counters set usage_count = 10")
     blocked.query("insert into recon.control (action, reason, acted_by) values ('pause', 'to take back', 'ada')")
     with BillingDatabase(blocked.url).connection() as connection:
-        undo.take_back(connection, undo.Undo("undoing", taken_back.run_id, (), "wrong", "ada"))
+        undo.take_back(connection, UndoRequest("undoing", taken_back.run_id, (), "wrong", "ada"))
     blocked.query("insert into recon.control (action, acted_by) values ('resume', 'ada')")
 
-    assert run_job().success, "what was taken back does not count"
+    assert run_assets().success, "what was taken back does not count"
     lose(blocked, customers(2))
-    assert not run_job().success
+    assert not run_assets().success
     # The ledger can only be added to, so a day is made to pass where its rows are made.
     blocked.query("alter table recon.counter_repair disable trigger user")
     blocked.query("update recon.counter_repair set repaired_at = repaired_at - interval '24 hours'")
 
-    assert run_job().success
+    assert run_assets().success
 
 
 def test_an_approval_covers_what_was_shown_whatever_was_repaired_that_day(many: Billing) -> None:
     lose(many, customers(90))
-    assert run_job().success
+    assert run_assets().success
     lose(many, customers(60))
-    assert not run_job().success
+    assert not run_assets().success
 
-    assert run_job(**APPROVED).success
+    assert run_assets(**APPROVED).success
     assert set(many.counters().values()) == {10}
 
 

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from recon_pipeline.store.postgres.statements import source
+from recon_pipeline.core.event_identity import EventIdentity
+from recon_pipeline.store.postgres.statements import with_name
 from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import new_run
+from recon_pipeline_tests.reconciliation.test_table_shapes import INDEXED, NO_UNIQUE
+from recon_pipeline_tests.reconciliation.traffic import wait_until
 
 KEYS, NEWS = 400, 20_000
+MANY_KEYS = 3_000
 RECORD = """
     insert into billing_usage_events (
         gateway_name, gateway_customer_id, usage_type, request_id, period_start, period_end
@@ -29,23 +34,36 @@ COUNT = """
     from billing_usage_events
     group by 1, 2, 3, 4, 5
 """
+FETCHED = """
+    select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname = 'billing_usage_counters'
+"""
 
 
-@pytest.fixture(params=["analyze", "select"], ids=["analyzed before", "never analyzed"])
-def busy(incremental_billing: Billing, request: pytest.FixtureRequest) -> Iterator[Billing]:
+STATISTICS = pytest.mark.parametrize("statistics", ["analyze", "select"], ids=["analyzed before", "never analyzed"])
+
+
+@contextmanager
+def busied(billing: Billing, statistics: str) -> Iterator[Billing]:
     """400 wrong counters, 20,000 events beyond a horizon that an old transaction holds; statistics are of before."""
     for table in ("billing_usage_events", "billing_usage_counters"):
-        incremental_billing.query(f"alter table {table} set (autovacuum_enabled = off)")
-    incremental_billing.query(RECORD, KEYS, 5 * KEYS)
-    incremental_billing.query(COUNT)
-    new_run(incremental_billing.url).compare()
-    incremental_billing.query(request.param)
-    with incremental_billing.session() as old:
+        billing.query(f"alter table {table} set (autovacuum_enabled = off)")
+    billing.query(RECORD, KEYS, 5 * KEYS)
+    billing.query(COUNT)
+    new_run(billing.url).compare()
+    billing.query(statistics)
+    with billing.session() as old:
         old.value("select pg_current_xact_id()::text")
-        incremental_billing.query(RECORD, KEYS, NEWS)
-        yield incremental_billing
+        billing.query(RECORD, KEYS, NEWS)
+        yield billing
 
 
+@pytest.fixture
+def busy(incremental_billing: Billing, statistics: str) -> Iterator[Billing]:
+    with busied(incremental_billing, statistics) as billing:
+        yield billing
+
+
+@STATISTICS
 def test_events_are_read_once_by_index_and_no_event_is_compared_with_each_key(busy: Billing) -> None:
     run = new_run(busy.url)
     run.compare()
@@ -64,11 +82,57 @@ def test_events_are_read_once_by_index_and_no_event_is_compared_with_each_key(bu
     assert compared < NEWS, "events, or keys, are looped through for each key"
 
 
+def test_a_counter_is_looked_up_by_its_key_although_statistics_say_that_a_month_has_few(
+    incremental_billing: Billing,
+) -> None:
+    """As after the first analyze of a new month: an index on the month alone seems as good as the unique key."""
+    for table in ("billing_usage_events", "billing_usage_counters"):
+        incremental_billing.query(f"alter table {table} set (autovacuum_enabled = off)")
+    incremental_billing.query(RECORD, 1, 1)
+    incremental_billing.query(COUNT)
+    incremental_billing.query("analyze")
+    incremental_billing.query("delete from billing_usage_counters")
+    incremental_billing.query(RECORD, MANY_KEYS, 2 * MANY_KEYS)
+    incremental_billing.query(COUNT)
+    run = new_run(incremental_billing.url)
+    run.compare()
+    outcome = run.repair()
+    assert outcome.repaired == MANY_KEYS
+
+    run.database.close()  # what a session has read is counted once it has ended
+    wait_until(lambda: incremental_billing.value(FETCHED) >= MANY_KEYS)
+    assert incremental_billing.value(FETCHED) < 20 * MANY_KEYS, "each was looked for among all counters of its month"
+
+
+@STATISTICS
+@pytest.mark.parametrize("further", [(), ("usage_type", "event_timestamp")], ids=["request id", "three columns"])
+@pytest.mark.parametrize("name", ["keys_sharing_events", "repair_locked_counters"])
+def test_each_event_is_looked_for_once_by_its_request_id_where_the_log_admits_repetitions(
+    make_incremental_billing: MakeBilling, statistics: str, further: tuple[str, ...], name: str
+) -> None:
+    identity = EventIdentity(("gateway_name", "request_id", *further))
+    with busied(make_incremental_billing(NO_UNIQUE + INDEXED), statistics) as billing:
+        run = new_run(billing.url, event_identity=identity)
+        run.compare()
+
+        with explained(run.database.engine, name) as plans:
+            assert run.repair().repaired == KEYS
+
+    assert plans
+    nodes = [node for plan in plans for node in all_nodes(plan)]
+    of_log = [node for node in nodes if node.get("Relation Name") == "billing_usage_events"]
+    assert {node["Node Type"] for node in of_log} <= {"Index Scan", "Bitmap Heap Scan"}
+    read = sum((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in of_log)
+    assert read <= 2 * (NEWS + 5 * KEYS) + KEYS
+    compared = sum(node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for node in nodes)
+    assert compared <= NEWS + 5 * KEYS, "no event is compared with more than itself"
+
+
 @contextmanager
 def explained(engine: Engine, name: str) -> Iterator[list[Any]]:
     """Executes one of the product's statements as EXPLAIN ANALYZE does, and gives the plans."""
     plans: list[Any] = []
-    beginning = source(name)[:200]
+    beginning = with_name(name, "")
 
     def before(_: Any, cursor: Any, text: str, parameters: Any, *rest: Any) -> tuple[str, Any]:
         return ("explain (analyze, timing off, format json) " + text if beginning in text else text), parameters

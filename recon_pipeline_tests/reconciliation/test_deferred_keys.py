@@ -2,12 +2,13 @@
 
 import pytest
 
+from recon_pipeline.store.counters import chunks
 from recon_pipeline.store.counters import repair as repair_module
-from recon_pipeline.store.counters import repairer
-from recon_pipeline.store.counters.repairer import WAITS_SECONDS
+from recon_pipeline.store.counters.chunks import WAITS_SECONDS
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
-from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked
+from recon_pipeline_tests.support.assets import run_assets
 
 CUSTOMERS = customers(5)
 HELD = CUSTOMERS[2]
@@ -17,7 +18,7 @@ HOLD = "select from billing_usage_counters where gateway_customer_id = any(%s) f
 @pytest.fixture
 def drifted(job_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
     """Five customers who have used 10 and are counted 3; waiting for a lock ends after 50 ms."""
-    monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(chunks, "LOCK_TIMEOUT_MS", 50)
     for customer in CUSTOMERS:
         job_billing.record(customer, 10)
         job_billing.set_counter(customer, 3)
@@ -91,7 +92,7 @@ def test_a_missing_counter_that_is_being_inserted_for_long_is_deferred(drifted: 
 def test_the_job_warns_of_a_deferred_counter_and_does_not_call_it_an_error(drifted: Billing) -> None:
     with drifted.session() as holder:
         holder.query(HOLD, [HELD])
-        result = run_job()
+        result = run_assets()
 
     assert result.success
     check = result.check("counters_match_event_sums")
@@ -102,7 +103,7 @@ def test_the_job_warns_of_a_deferred_counter_and_does_not_call_it_an_error(drift
         ("not_clean", 1, 0)
     ]
 
-    again = run_job()
+    again = run_assets()
     assert again.check("counters_match_event_sums").passed
 
 
@@ -115,7 +116,7 @@ def test_a_counter_that_differs_for_another_reason_beside_a_deferred_one_is_an_e
     drifted.add_counter("poison", 1)
     with drifted.session() as holder:
         holder.query(HOLD, [HELD])
-        result = run_job()
+        result = run_assets()
 
     check = result.check("counters_match_event_sums")
     assert (check.passed, check.severity.value) == (False, "ERROR")
@@ -152,7 +153,7 @@ def test_a_lock_on_the_whole_table_defers_and_does_not_hang(drifted: Billing) ->
 def test_the_repair_has_no_counter_locked_while_it_waits_for_another(
     drifted: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repairer, "LOCK_TIMEOUT_MS", 20_000)
+    monkeypatch.setattr(chunks, "LOCK_TIMEOUT_MS", 20_000)
     run = new_run(drifted.url)
     run.compare()
     others = [customer for customer in CUSTOMERS if customer != HELD]

@@ -5,31 +5,48 @@ from unittest.mock import patch
 
 import pytest
 
-from recon_pipeline.store.counters import repairer
-from recon_pipeline.store.counters.repairer import Repairer
-from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline.store.counters import chunks
+from recon_pipeline.store.counters.chunks import Repairer
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.reconciliation.conftest import install_increments, migrate
 from recon_pipeline_tests.reconciliation.product import Run, new_run
+from recon_pipeline_tests.support.postgres import PostgresServer
 
-_MANY_EVENTS = """
+MANY = 600_000
+MANY_EVENTS = f"""
     insert into billing_usage_events
         (gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end)
     select 'stripe', 'whale', 'remote_commands', 'whale-' || number, 1, '2025-05-01Z', '2025-06-01Z'
-    from generate_series(1, 300000) as number
+    from generate_series(1, {MANY}) as number
 """
 
 
 @pytest.fixture
-def drifted(incremental_billing: Billing) -> Iterator[Run]:
-    """A whale of 300,005 units whose counter says 5, and a limit that its sum under lock does not keep."""
-    incremental_billing.record("whale", 5)
-    incremental_billing.query(_MANY_EVENTS)
-    run = new_run(incremental_billing.url)
+def whale(postgres_server: PostgresServer) -> Iterator[Billing]:
+    """A whale of 600,005 units whose counter says 5, in a log that is read in increments."""
+    url = postgres_server.create_database(postgres_server.template("whale", _fill))
+    with connected(url, autocommit=True) as connection:
+        yield Billing(url, connection)
+
+
+def _fill(url: str) -> None:
+    migrate(url)
+    install_increments(url)
+    with connected(url, autocommit=True) as connection:
+        Billing(url, connection).record("whale", 5)
+        connection.execute(MANY_EVENTS.encode())
+
+
+@pytest.fixture
+def drifted(whale: Billing) -> Iterator[Run]:
+    """A run that has compared the whale, and a limit that its sum under lock does not keep."""
+    run = new_run(whale.url)
     run.compare()
-    with patch.object(repairer, "CHUNK_STATEMENT_TIMEOUT_MS", 20):
+    with patch.object(chunks, "CHUNK_STATEMENT_TIMEOUT_MS", 60):
         yield run
 
 
-def _meanwhile(act: Callable[[], object]) -> Callable[..., None]:
+def meanwhile(act: Callable[[], object]) -> Callable[..., None]:
     """`_sum_final_events`, and something that happens right after it."""
     sum_final_events = Repairer._sum_final_events
 
@@ -41,18 +58,16 @@ def _meanwhile(act: Callable[[], object]) -> Callable[..., None]:
     return summed
 
 
-def test_a_heavy_key_is_repaired_with_few_of_its_events_summed_under_the_lock(
-    incremental_billing: Billing, drifted: Run
-) -> None:
+def test_a_heavy_key_is_repaired_with_few_of_its_events_summed_under_the_lock(whale: Billing, drifted: Run) -> None:
     assert drifted.repair().repaired == 1
-    assert incremental_billing.counter("whale") == 300_005
-    assert incremental_billing.ledger() == [("whale", "under", 5, 300_005)]
+    assert whale.counter("whale") == 600_005
+    assert whale.ledger() == [("whale", "under", 5, 600_005)]
 
 
-def test_an_increment_between_the_two_sums_of_a_heavy_key_is_kept(incremental_billing: Billing, drifted: Run) -> None:
-    with patch.object(Repairer, "_sum_final_events", _meanwhile(lambda: incremental_billing.record("whale", 7))):
+def test_an_increment_between_the_two_sums_of_a_heavy_key_is_kept(whale: Billing, drifted: Run) -> None:
+    with patch.object(Repairer, "_sum_final_events", meanwhile(lambda: whale.record("whale", 7))):
         assert drifted.repair().repaired == 1
-    assert incremental_billing.counter("whale") == 300_012
+    assert whale.counter("whale") == 600_012
 
 
 @pytest.mark.parametrize(
@@ -63,8 +78,8 @@ def test_an_increment_between_the_two_sums_of_a_heavy_key_is_kept(incremental_bi
     ],
 )
 def test_events_that_change_between_the_two_sums_of_a_heavy_key_defer_it(
-    incremental_billing: Billing, drifted: Run, change: str
+    whale: Billing, drifted: Run, change: str
 ) -> None:
-    with patch.object(Repairer, "_sum_final_events", _meanwhile(lambda: incremental_billing.query(change))):
+    with patch.object(Repairer, "_sum_final_events", meanwhile(lambda: whale.query(change))):
         assert drifted.repair().deferred == 1
-    assert (incremental_billing.counter("whale"), incremental_billing.ledger()) == (5, [])
+    assert (whale.counter("whale"), whale.ledger()) == (5, [])

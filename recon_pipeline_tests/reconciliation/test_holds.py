@@ -11,10 +11,11 @@ from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import now
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.schedule import months_to_reconcile
-from recon_pipeline.store.sums.strategy import Sums
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing, customers
-from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until, wait_until_blocked
+from recon_pipeline_tests.support.assets import run_assets
 
 CUSTOMERS = customers(6)
 HELD = CUSTOMERS[2]
@@ -56,17 +57,17 @@ def end_holds(billing: Billing) -> None:
     billing.query("update recon.hold set until = clock_timestamp()")
 
 
-def months_of_next_tick(billing: Billing, sums: Sums) -> list[str]:
+def months_of_next_tick(billing: Billing, mode: Mode) -> list[str]:
     run = new_run(billing.url, first="2025-03", last="2025-06")
     with run.decision() as (connection, tables):
-        found = months_to_reconcile(connection, run.question.extent, tables, recent_days=35, sums=sums)
+        found = months_to_reconcile(connection, run.question.extent, tables, recent_days=35, mode=mode)
     return [month.key for month in found]
 
 
 def test_held_keys_are_not_repaired_but_named_by_a_warning_all_others_are_repaired(drifted: Billing) -> None:
     hold(drifted, HELD, "nobody")
 
-    result = run_job()
+    result = run_assets()
 
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, USED) | {HELD: COUNTED}
     check = result.check("counters_match_event_sums")
@@ -80,7 +81,7 @@ def test_held_keys_are_not_repaired_but_named_by_a_warning_all_others_are_repair
     assert error == "held by ada: TICKET-9: disputed"
 
     assert [one.gateway_customer_id for one in release(drifted, HELD)] == [HELD]
-    assert run_job().check("counters_match_event_sums").passed
+    assert run_assets().check("counters_match_event_sums").passed
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, USED)
     assert drifted.value("select count(*) from recon.open_key") == 0
 
@@ -94,7 +95,7 @@ def test_a_counter_that_differs_for_another_reason_beside_a_held_one_is_an_error
     drifted.add_event("poison", USED)
     drifted.add_counter("poison", 1)
 
-    check = run_job().check("counters_match_event_sums")
+    check = run_assets().check("counters_match_event_sums")
 
     assert check.severity.value == "ERROR"
     assert (check.metadata["mismatch_count"].value, check.metadata["held_count"].value) == (2, 1)
@@ -170,7 +171,7 @@ def test_a_hold_that_expires_in_the_middle_of_a_run_is_kept_to_its_end_and_the_n
 
     assert (outcome.repaired, outcome.held) == (5, 1)
     assert drifted.counter(HELD) == COUNTED
-    assert run_job().check("counters_match_event_sums").passed
+    assert run_assets().check("counters_match_event_sums").passed
     assert drifted.counter(HELD) == USED
 
 
@@ -181,24 +182,24 @@ def test_a_hold_ends_by_the_clock_of_the_database(drifted: Billing) -> None:
     assert reconcile(drifted.url).repaired == len(CUSTOMERS)
 
 
-@pytest.fixture(params=[Sums.INCREMENTS, Sums.LOG])
-def mode(request: pytest.FixtureRequest, drifted: Billing) -> Sums:
+@pytest.fixture(params=[Mode.INCREMENTAL, Mode.FULL])
+def mode(request: pytest.FixtureRequest, drifted: Billing) -> Mode:
     """Both modes; in full mode the log has no column that tells what is new."""
-    if request.param is Sums.LOG:
+    if request.param is Mode.FULL:
         drifted.query("alter table billing_usage_events drop column if exists ingest_xid")
     elif not drifted.query("select 1 from pg_attribute where attname = 'ingest_xid' and not attisdropped"):
         pytest.skip("the log cannot be read in increments")
     return request.param
 
 
-def test_an_old_month_with_a_held_key_is_in_every_tick_until_that_key_is_right(drifted: Billing, mode: Sums) -> None:
+def test_an_old_month_with_a_held_key_is_in_every_tick_until_that_key_is_right(drifted: Billing, mode: Mode) -> None:
     """Also where nothing but the nightly audit could have found the drift: a counter of an old month, set by hand."""
     long_ago = datetime(2025, 6, 2, tzinfo=UTC)
     drifted.query("update billing_usage_events set created_at = %s", long_ago)
     drifted.query("update billing_usage_counters set usage_count = %s, updated_at = %s", USED, long_ago)
     whole = {"first": "2025-03", "last": "2025-06"}
     for _ in range(2):
-        run_job(**whole)
+        run_assets(**whole)
     assert months_of_next_tick(drifted, mode) == []
     drifted.query(
         "update billing_usage_counters set usage_count = %s where gateway_customer_id = any(%s)",
@@ -208,16 +209,16 @@ def test_an_old_month_with_a_held_key_is_in_every_tick_until_that_key_is_right(d
     assert months_of_next_tick(drifted, mode) == [], "a hand's change in an old month is for the audit"
     hold(drifted, HELD)
 
-    run_job(**whole, full=True)
+    run_assets(**whole, full=True)
     assert (drifted.counter(HELD), drifted.counter(CUSTOMERS[4])) == (COUNTED, USED)
     for _ in range(2):
         assert months_of_next_tick(drifted, mode) == ["2025-05"]
-        run_job()
+        run_assets()
         assert drifted.counter(HELD) == COUNTED
 
     end_holds(drifted)
     assert months_of_next_tick(drifted, mode) == ["2025-05"]
-    run_job()
+    run_assets()
 
     assert drifted.counter(HELD) == USED
     assert drifted.value("select count(*) from recon.open_key") == 0
@@ -230,7 +231,7 @@ def test_what_another_run_noted_as_held_is_not_forgotten_by_one_that_compared_be
     answer = run.verify()
     drifted.set_counter(HELD, COUNTED)
     hold(drifted, HELD)
-    run_job()
+    run_assets()
 
     run.note_verified(answer)
 
@@ -239,10 +240,10 @@ def test_what_another_run_noted_as_held_is_not_forgotten_by_one_that_compared_be
 
 def test_held_keys_do_not_count_as_repairs_for_the_budgets(drifted: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECON_MAX_REPAIRS", "5")
-    assert not run_job().success
+    assert not run_assets().success
     hold(drifted, HELD)
 
-    assert run_job().success
+    assert run_assets().success
     assert len(drifted.ledger()) == 5
 
 

@@ -129,7 +129,9 @@ def test_a_transaction_that_commits_before_any_statement_of_a_run_is_added_once(
         if len(statements_seen) <= number:
             names = statements_seen
             break
-    assert names == [*DECIDING, "add_to_aggregates", "put_sums", "total_months", "take_notes", "move_horizon"]
+    # A month with aggregates is built twice: first from all of its events, which shows what left the log.
+    build = ["put_sums", "total_months"]
+    assert names == [*DECIDING, "add_to_aggregates", *build, *build, "take_notes", "move_horizon"]
 
 
 def test_events_that_are_rolled_back_are_never_added(built: Billing) -> None:

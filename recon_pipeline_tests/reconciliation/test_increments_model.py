@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.store.log import decision
 from recon_pipeline.store.records.schedule import months_to_reconcile
-from recon_pipeline.store.sums import aggregates, strategy
+from recon_pipeline.store.sums import aggregates, modes
 from recon_pipeline.store.sums.aggregates import Audit
-from recon_pipeline.store.sums.strategy import Mode, Sums
+from recon_pipeline.store.sums.modes import Mode, ModeChoice
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, Period, in_month
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.increments import compared, event_sums_by_key, tick, wrong_totals
@@ -30,12 +30,13 @@ from recon_pipeline_tests.reconciliation.product import new_run
 Key = tuple[str, Period]
 NOVEMBER: Period = (datetime(2024, 11, 1, tzinfo=UTC), datetime(2024, 12, 1, tzinfo=UTC))
 EPOCH = datetime(2025, 5, 2, tzinfo=UTC)
-EXTENT: dict[str, Any] = {"first": "2024-11", "last": "2025-06"}
+EXTENT: dict[str, Any] = {"first": "2024-11", "last": "2025-06", "refuses_negative": False}
 SHAPE = """
     alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key;
     alter table billing_usage_events drop constraint billing_usage_events_quantity_check;
     alter table billing_usage_events drop constraint billing_usage_events_check;
     alter table billing_usage_events alter quantity drop not null;
+    alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check;
     alter table recon.counter_repair disable trigger user;
     create index on billing_usage_events (request_id);
 """
@@ -85,9 +86,14 @@ class Event:
     @property
     def is_valid(self) -> bool:
         """Whether the event may be summed."""
-        return (self.quantity or 0) > 0 and self.period[0] < self.period[1]
+        return self.quantity is not None and self.period[0] < self.period[1]
 
 
+WAITING = """
+    select gateway_customer_id, period_start, period_end
+    from recon.counter_drift
+    where outcome = 'doubtful' and error like 'its events changed while the run was under way%%' and id > %s
+"""
 Log = dict[UUID | None, Event]
 Changes = dict[UUID | None, Event | None]
 
@@ -128,6 +134,21 @@ def sums_of(log: Log) -> dict[Key, int]:
     return sums
 
 
+def doubtful_keys(log: Log) -> set[Key]:
+    """The keys with an event whose request id one of another key, or of the opposite sign, has: nothing is decided."""
+    events_of: dict[str, list[Event]] = {}
+    for event in filter(lambda event: event.is_valid, log.values()):
+        events_of.setdefault(event.request_id, []).append(event)
+    keys_of = [{(event.customer, event.period) for event in events} for events in events_of.values()]
+    quantities_of = [[event.quantity or 0 for event in events] for events in events_of.values()]
+    return {
+        key
+        for keys, quantities in zip(keys_of, quantities_of, strict=True)
+        if len(keys) > 1 or min(quantities) < 0 < max(quantities)
+        for key in keys
+    }
+
+
 class Application(RuleBasedStateMachine):
     """An application that does what it likes, and the product that ticks now and then."""
 
@@ -136,6 +157,7 @@ class Application(RuleBasedStateMachine):
         self.billing, self.open_session = billing, open_session
         self.billing.connection.execute(EMPTY)
         self.log: Log = {}
+        self.last_drift = 0
         self.sessions = [open_session(), open_session()]
         self.transactions: dict[int, Transaction] = {}
 
@@ -244,9 +266,9 @@ class Application(RuleBasedStateMachine):
     def tick(self) -> None:
         everything = new_run(self.billing.url, **EXTENT).question.extent
         with new_run(self.billing.url).decision() as (connection, tables):
-            months = months_to_reconcile(connection, everything, tables, recent_days=35, sums=Sums.INCREMENTS)
+            months = months_to_reconcile(connection, everything, tables, recent_days=35, mode=Mode.INCREMENTAL)
         for first, last in contiguous_ranges((*months, everything.last)):
-            tick(self.billing.url, first=first.key, last=last.key)
+            tick(self.billing.url, **EXTENT | {"first": first.key, "last": last.key})
         self.is_exact()
 
     @rule()
@@ -267,8 +289,17 @@ class Application(RuleBasedStateMachine):
         counted = self.billing.query(
             "select gateway_customer_id, period_start, period_end, usage_count from billing_usage_counters"
         )
-        assert {_key(row): row.usage_count for row in counted if row.usage_count > 0} == sums
-        assert compared(self.billing.url, sums=Sums.LOG, **EXTENT)[1] == set()
+        # A key whose events changed is left to the next run, while a transaction is open that is older than the change.
+        waiting = self.billing.query(WAITING, self.last_drift)
+        self.last_drift = self.billing.value("select coalesce(max(id), 0) from recon.counter_drift")
+        doubtful = doubtful_keys(self.log) | {_key(row) for row in waiting}
+        decided = {key: total for key, total in sums.items() if key not in doubtful and total != 0}
+        found = {_key(row): row.usage_count for row in counted if row.usage_count != 0}
+        assert {key: count for key, count in found.items() if key not in doubtful} == decided
+        drifted = compared(self.billing.url, mode=Mode.FULL, **EXTENT)[1]
+        assert {row[:2] for row in drifted} <= {
+            (customer, f"{period[0]:%Y-%m-%d %H:%M:%S}+00") for customer, period in doubtful
+        }
         stored = event_sums_by_key(new_run(self.billing.url, **EXTENT))
         assert {_key(row): total for row, total in stored.items()} == sums
         assert wrong_totals(self.billing) == []
@@ -315,7 +346,7 @@ def test_whatever_an_application_does_every_tick_ends_with_the_sums_of_the_model
         tables = new_run(billing.url).tables()
         # The tables keep their shape, and to look at it takes as long as all the rest of a tick.
         opened.enter_context(patch.object(decision, "require_trustworthy", return_value=tables))
-        opened.enter_context(patch.object(strategy, "mode", return_value=Mode(Sums.INCREMENTS)))
+        opened.enter_context(patch.object(modes, "choose", return_value=ModeChoice(Mode.INCREMENTAL)))
         run_state_machine_as_test(
             ApplicationOnThisDatabase,
             settings=settings(

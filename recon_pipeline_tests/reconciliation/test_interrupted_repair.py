@@ -1,22 +1,28 @@
 """All or nothing: a repair that is cut off leaves whole chunks done, the rest untouched; the next run finishes."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recon_pipeline.core.errors import DatabaseUnreachableError
+from recon_pipeline.store.counters import chunks
 from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import runs
 from recon_pipeline_tests.reconciliation import killable_repair
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer
-from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
+from recon_pipeline_tests.support.assets import run_assets
 
 CUSTOMERS = customers(12)
 USED, COUNTED = 10, 3
@@ -66,13 +72,12 @@ def test_a_killed_process_leaves_whole_chunks_and_the_next_run_finishes(billing:
     assert_next_run_finishes(billing)
 
 
-def test_a_frozen_process_reports_that_its_session_was_ended_because_it_was_idle(billing: Billing) -> None:
+def test_a_process_that_stood_still_inside_a_chunk_goes_on_in_a_new_session(billing: Billing) -> None:
     let_drift(billing)
     with subprocess.Popen(
         [sys.executable, "-m", killable_repair.__name__, billing.url, killable_repair.INSIDE_A_CHUNK],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         cwd=ROOT,
         text=True,
     ) as process:
@@ -81,14 +86,14 @@ def test_a_frozen_process_reports_that_its_session_was_ended_because_it_was_idle
         process.send_signal(signal.SIGSTOP)
         try:
             wait_until(lambda: billing.value(_OUR_SESSIONS, PRODUCT) == 0, seconds=LOCKS_END_SECONDS)
+            assert_whole_chunks_are_done(billing, done)
         finally:
             process.send_signal(signal.SIGCONT)
-        _, said = process.communicate(timeout=20)
+        process.communicate(timeout=20)
 
-    assert process.returncode != 0
-    assert "ended our session, since this process did not go on in the middle of a transaction" in said
-    assert_whole_chunks_are_done(billing, done)
-    assert_next_run_finishes(billing)
+    assert process.returncode == 0
+    assert billing.counters() == dict.fromkeys(CUSTOMERS, USED)
+    assert billing.ledger() == [(customer, "under", COUNTED, USED) for customer in CUSTOMERS]
 
 
 @pytest.fixture
@@ -112,6 +117,68 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
     assert "run again, which finishes the work" in caught.value.fix
     assert "before stays" in caught.value.changed
     return reported
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_process_that_does_not_get_on_reports_that_its_session_was_ended_because_it_was_idle(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_drift(billing)
+    begun = new_run(billing.url)
+    begun.compare()
+    original = chunks.Repairer._lock_and_repair
+    stood_still: list[int] = []
+
+    def stand_still(self: chunks.Repairer, *arguments: Any, **named: Any) -> set[int]:
+        repaired = original(self, *arguments, **named)
+        stood_still.append(1)
+        time.sleep(0.5)
+        return repaired
+
+    monkeypatch.setattr(chunks, "CHUNK_IDLE_TIMEOUT_MS", 50)
+    monkeypatch.setattr(chunks.Repairer, "_lock_and_repair", stand_still)
+
+    with pytest.raises(DatabaseUnreachableError) as caught:
+        begun.repair()
+
+    assert "ended our session, since this process did not go on in the middle of a transaction" in str(caught.value)
+    assert "Run again, which finishes the work" in caught.value.fix
+    assert len(stood_still) == 1 + chunks.NEW_SESSIONS
+    monkeypatch.undo()
+    assert_next_run_finishes(billing)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("stood_still", [True, False], ids=["after it stood still", "at work"])
+def test_a_process_that_finds_its_connection_gone_goes_on_in_a_new_session_if_it_stood_still(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch, stood_still: bool
+) -> None:
+    """The server's reason is lost if the connection is found broken while a statement is sent."""
+    let_drift(billing)
+    begun = new_run(billing.url)
+    begun.compare()
+    original = chunks.Repairer._lock_and_repair
+    cut: list[int] = []
+
+    def cut_off(self: chunks.Repairer, *arguments: Any, **named: Any) -> set[int]:
+        repaired = original(self, *arguments, **named)
+        if not cut:
+            cut.append(1)
+            time.sleep(0.3 if stood_still else 0)
+            driver: Any = self.connection.connection.driver_connection
+            with socket.socket(fileno=os.dup(driver.fileno())) as connected:
+                connected.shutdown(socket.SHUT_RDWR)
+        return repaired
+
+    monkeypatch.setattr(chunks, "CHUNK_IDLE_TIMEOUT_MS", 200)
+    monkeypatch.setattr(chunks.Repairer, "_lock_and_repair", cut_off)
+
+    if stood_still:
+        assert begun.repair().repaired == len(CUSTOMERS)
+    else:
+        with pytest.raises(DatabaseUnreachableError, match="the connection was lost"):
+            begun.repair()
+    assert_next_run_finishes(billing)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -148,7 +215,7 @@ def test_a_server_that_is_stopped_fails_the_job_in_the_words_of_the_error(
     monkeypatch.setenv("DATABASE_URL", billing.url)
     private_server.stop()
 
-    result = run_job()
+    result = run_assets()
 
     assert not result.success
     assert "could not be reached" in result.errors

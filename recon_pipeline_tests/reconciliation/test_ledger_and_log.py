@@ -11,7 +11,9 @@ import pytest
 from recon_pipeline.store.counters import repair
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
-from recon_pipeline_tests.reconciliation.product import reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import reconcile
+from recon_pipeline_tests.support.acceptance import accept_usages
+from recon_pipeline_tests.support.assets import run_assets
 
 LEAST = """
     grant usage on schema public to {role};
@@ -147,9 +149,10 @@ def test_the_whole_pipeline_works_for_the_least_privileged_role_and_leaves_the_l
     with least_privileged(billing) as url:
         with BillingDatabase(url).connection(any_schema_version=True) as connection:
             upgrade(connection)
+        accept_usages(url)
         monkeypatch.setenv("DATABASE_URL", url)
 
-        result = run_job()
+        result = run_assets()
 
         assert result.success, result.errors
         assert result.check("counters_match_event_sums").passed

@@ -8,7 +8,7 @@ import pytest
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.records.schedule import months_to_reconcile
-from recon_pipeline.store.sums.strategy import Sums
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, Period
 from recon_pipeline_tests.reconciliation.increments import advance, tick
 from recon_pipeline_tests.reconciliation.product import new_run
@@ -33,8 +33,8 @@ def months(billing: Billing, **question: Any) -> list[str]:
     """The months that a tick would take now."""
     run = new_run(billing.url, **ALL | question)
     with run.decision() as (connection, tables):
-        extent, sums = run.question.extent, Sums.INCREMENTS
-        found = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, sums=sums)
+        extent = run.question.extent
+        found = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, mode=Mode.INCREMENTAL)
     return [month.key for month in found]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from recon_pipeline.store.counters import repairer
-from recon_pipeline.store.counters.repairer import Repairer
+from recon_pipeline.store.counters import chunks
+from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, MAY, Billing, customers
 from recon_pipeline_tests.reconciliation.product import Run, mismatch_count, new_run, reconcile
@@ -349,7 +349,7 @@ def test_the_suite_would_notice_a_repair_that_sums_before_it_locks(
 
 
 def test_the_suite_would_notice_a_repair_that_takes_no_lock(drifted: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repairer, "statement", lock_nothing)
+    monkeypatch.setattr(chunks, "statement", lock_nothing)
     run = compared(drifted)
     with drifted.session(application_name=APPLICATION) as application, background() as start:
         application.record("a", 5)

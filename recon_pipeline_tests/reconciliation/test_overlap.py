@@ -8,8 +8,9 @@ from typing import Any
 
 from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, Billing, customers
-from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import mismatch_count, new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import background, writers
+from recon_pipeline_tests.support.assets import run_assets
 
 RUNS_AT_ONCE, ROUNDS = 3, 8
 CUSTOMERS = customers(30)
@@ -89,12 +90,12 @@ def test_a_job_that_meets_another_while_it_adds_to_the_aggregates_does_not_wait_
     job_billing: Billing,
 ) -> None:
     job_billing.add_event("a", 10)
-    run_job()
+    run_assets()
     job_billing.add_event("a", 5)
     job_billing.add_event("b", 7)
     with job_billing.session() as other_run:
         other_run.query("select from recon.event_log for update")
-        result = run_job()
+        result = run_assets()
 
     assert result.success, result.errors
     assert result.check("counters_match_event_sums").passed

@@ -9,8 +9,9 @@ from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.counters.pause import Pause, now, pause_repairs, read_pause, resume_repairs
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
-from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until, wait_until_blocked
+from recon_pipeline_tests.support.assets import run_assets
 
 CUSTOMERS = customers(12)
 USED, COUNTED = 10, 3
@@ -57,7 +58,7 @@ def assert_whole(billing: Billing) -> None:
 def test_a_run_while_paused_detects_changes_nothing_and_says_who_paused_and_why(drifted: Billing) -> None:
     pause(drifted)
 
-    result = run_job()
+    result = run_assets()
 
     assert result.success
     assert repaired(drifted) == 0
@@ -73,7 +74,7 @@ def test_a_run_while_paused_detects_changes_nothing_and_says_who_paused_and_why(
     assert record[:4] == ("paused", 12, 0, 12)
     assert "by ada" in record.paused_reason
 
-    assert run_job(while_paused=True).success
+    assert run_assets(while_paused=True).success
     assert drifted.counters() == dict.fromkeys(CUSTOMERS, USED)
 
 
@@ -81,7 +82,7 @@ def test_a_pause_with_nothing_to_repair_leaves_a_clean_run(job_billing: Billing)
     job_billing.record("a", USED)
     pause(job_billing)
 
-    assert run_job().check("counters_match_event_sums").passed
+    assert run_assets().check("counters_match_event_sums").passed
     assert job_billing.value("select outcome from recon.reconciliation_run") == "clean"
 
 

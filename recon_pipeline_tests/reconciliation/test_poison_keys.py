@@ -8,7 +8,8 @@ import pytest
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, Billing, customers
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.increments import tick
-from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
+from recon_pipeline_tests.reconciliation.product import new_run, reconcile
+from recon_pipeline_tests.support.assets import run_assets
 
 POISON = "customer_0003"
 OTHERS = [customer for customer in customers(7) if customer != POISON]
@@ -214,7 +215,7 @@ def test_a_run_with_a_poison_key_ends_visibly_not_clean(
     monkeypatch.setenv("DATABASE_URL", billing.url)
     let_drift(billing, poison=[BIGINT_MAX, 1])
 
-    result = run_job()
+    result = run_assets()
 
     check = result.check("counters_match_event_sums")
     assert not check.passed

@@ -14,7 +14,8 @@ from recon_pipeline_tests.reconciliation.increments import (
     tick,
     wrong_totals,
 )
-from recon_pipeline_tests.reconciliation.product import Run, new_run, run_job
+from recon_pipeline_tests.reconciliation.product import Run, new_run
+from recon_pipeline_tests.support.assets import run_assets
 
 HOUR_SECONDS = 3_600
 SETTLE_SECONDS = HOUR_SECONDS // 2
@@ -108,11 +109,11 @@ def test_runs_more_often_than_settle_seconds_settle_all_the_same(
     monkeypatch.setenv("RECON_SETTLE_SECONDS", str(2 * HOUR_SECONDS))
     billing.add_event("a", 10)
     for _ in range(3):
-        assert run_job().success
+        assert run_assets().success
         assert billing.counters() == {}
         pass_an_hour(billing)
 
-    assert run_job().success
+    assert run_assets().success
     assert (aggregated(billing), billing.counters()) == ({"a": 10}, {"a": 10})
-    assert run_job().success
+    assert run_assets().success
     assert billing.ledger() == [("a", "missing", None, 10)]

@@ -12,7 +12,7 @@ from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.counters import undo as undo_module
 from recon_pipeline.store.counters.pause import pause_repairs, resume_repairs
 from recon_pipeline.store.counters.undo import UndoRecord, take_back
-from recon_pipeline.store.counters.undoable import Undo
+from recon_pipeline.store.counters.undo_request import UndoRequest
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, BIGINT_MAX, Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile
@@ -58,7 +58,7 @@ def latest_run(billing: Billing) -> str:
 
 def undo(billing: Billing, run_id: str | None = None, *names: str) -> UndoRecord:
     """Take back the repairs of a run, or of the latest that is in the ledger."""
-    request = Undo(str(uuid.uuid4()), run_id or latest_run(billing), names, "the log was short", "ada")
+    request = UndoRequest(str(uuid.uuid4()), run_id or latest_run(billing), names, "the log was short", "ada")
     with BillingDatabase(billing.url).connection() as connection:
         return take_back(connection, request)
 
@@ -143,6 +143,34 @@ def test_a_counter_never_falls_below_0_and_is_named(repaired: Billing) -> None:
     assert record.not_undone is not None
     (named,) = record.not_undone
     assert (named["gateway_customer_id"], named["usage_count"], named["usage_delta"]) == (CUSTOMERS[3], "6", "7")
+
+
+def test_a_counter_that_credits_had_below_0_is_given_back_as_it_was(billing: Billing) -> None:
+    billing.query("alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check")
+    for customer, counted in (("credited", -3), ("used less since", -3), ("was above 0", 2)):
+        billing.add_event(customer, 10)
+        billing.add_counter(customer, counted)
+    reconcile(billing.url)
+    billing.set_counter("used less since", 9)
+    billing.set_counter("was above 0", 7)
+    pause(billing)
+
+    record = undo(billing)
+
+    assert figures(record) == {"undone": 1, "below_zero": 2}
+    assert billing.counters() == {"credited": -3, "used less since": 9, "was above 0": 7}
+
+
+def test_an_undo_that_raises_a_counter_below_0_is_made(billing: Billing) -> None:
+    billing.query("alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check")
+    billing.record("a", 12)
+    billing.set_counter("a", 15)
+    reconcile(billing.url)
+    billing.set_counter("a", -8)
+    pause(billing)
+
+    assert figures(undo(billing)) == {"undone": 1}
+    assert billing.counter("a") == -5
 
 
 def test_a_counter_that_is_gone_and_one_that_postgres_refuses_stop_only_themselves(repaired: Billing) -> None:

@@ -18,6 +18,7 @@ from recon_pipeline_tests.reconciliation.conftest import MakeBilling, PrivateSer
 from recon_pipeline_tests.reconciliation.increments import tick
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile, run_job
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, background, wait_until_blocked
+from recon_pipeline_tests.support.assets import run_assets
 
 ROW_SECURITY = """
     alter table {table} enable row level security;
@@ -202,7 +203,7 @@ def test_a_refused_log_fails_the_job_in_the_words_of_the_error(job_billing: Bill
     let_drift(job_billing)
     job_billing.query("alter table billing_usage_events alter period_start type timestamp")
 
-    result = run_job()
+    result = run_assets()
 
     assert not result.success
     assert "What to do: Check that search_path" in result.errors
@@ -214,7 +215,7 @@ def test_an_empty_log_beside_counters_blocks_the_job_until_a_person_approves(job
     let_drift(job_billing)
     job_billing.query("truncate billing_usage_events")
 
-    blocked = run_job()
+    blocked = run_assets()
 
     assert not blocked.success
     check = blocked.check("event_log_is_visible")
@@ -224,7 +225,7 @@ def test_an_empty_log_beside_counters_blocks_the_job_until_a_person_approves(job
     assert job_billing.ledger() == []
     assert job_billing.value("select outcome from recon.reconciliation_run") == "blocked"
 
-    approved = run_job(approve_reason="the customer was erased", approved_by="ada")
+    approved = run_assets(approve_reason="the customer was erased", approved_by="ada")
 
     assert approved.success
     assert job_billing.counters() == {"a": 0}
@@ -241,7 +242,7 @@ def test_an_empty_log_is_asked_over_all_months_and_customers(job_billing: Billin
         "'stripe', 'b', 'remote_commands', 'r', '2026-01-01 00:00Z', '2026-02-01 00:00Z')"
     )
 
-    result = run_job(customers=["a"])
+    result = run_assets(customers=["a"])
 
     assert result.check("event_log_is_visible").passed
     assert job_billing.counters() == {"a": 0}
@@ -261,7 +262,7 @@ def test_materializing_only_the_repair_does_not_get_around_the_empty_log(job_bil
 def test_an_empty_log_with_counters_of_0_is_an_empty_project(job_billing: Billing) -> None:
     job_billing.add_counter("a", 0)
 
-    result = run_job()
+    result = run_assets()
 
     assert result.success
     assert result.check("counters_match_event_sums").passed
@@ -316,12 +317,12 @@ def test_a_role_that_loses_its_sight_of_rows_between_two_steps_of_one_run_is_ref
 def test_a_table_that_admits_repeated_request_ids_from_now_on_is_read_that_way(billing: Billing) -> None:
     database = BillingDatabase(billing.url, keeps_connection=True)
     with database.transaction() as connection:
-        assert require_trustworthy(connection).request_id_is_unique
+        assert require_trustworthy(connection).refuses_repetitions
 
     billing.query("alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key")
 
     with database.transaction() as connection:
-        assert not require_trustworthy(connection).request_id_is_unique
+        assert not require_trustworthy(connection).refuses_repetitions
     database.close()
 
 
@@ -487,11 +488,11 @@ def test_a_run_that_finds_a_table_locked_for_long_is_put_off_and_changes_nothing
     let_drift(job_billing)
     with job_billing.session() as application:
         application.query(f"lock table {table}")
-        result = run_job()
+        result = run_assets()
         application.connection.rollback()
 
     assert not result.success
     assert "The run was put off" in result.errors
     assert (job_billing.counters(), job_billing.ledger()) == ({"a": 4}, [])
-    assert run_job().success
+    assert run_assets().success
     assert job_billing.counters() == {"a": 10}

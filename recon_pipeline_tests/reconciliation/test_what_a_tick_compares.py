@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from recon_pipeline.store.counters.compare import Coverage
-from recon_pipeline.store.sums.strategy import Sums
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import install_increments
 from recon_pipeline_tests.reconciliation.increments import advance, aggregated, compared, tick
@@ -144,10 +144,10 @@ def test_what_was_changed_is_found_as_by_comparing_everything(verified: Billing,
 
     looked, found = compared(verified.url, **BOTH)
     assert looked is expected
-    assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+    assert found == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
     assert len(found) == 0 if what in HARMLESS else len(found) > 0
     tick(verified.url, **BOTH)
-    assert compared(verified.url, sums=Sums.LOG, **BOTH)[1] == set()
+    assert compared(verified.url, mode=Mode.FULL, **BOTH)[1] == set()
 
 
 def test_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_is_found(verified: Billing) -> None:
@@ -162,7 +162,7 @@ def test_a_counter_changed_by_a_transaction_that_was_open_when_it_was_verified_i
 
     assert looked is Coverage.CHANGED_KEYS
     assert {row[:3:2] for row in found} == {("a", "under")}
-    assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+    assert found == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
 
 
 @pytest.mark.parametrize("table", ["counters", "events"])
@@ -177,7 +177,7 @@ def test_a_deletion_by_a_transaction_that_was_open_when_it_was_verified_is_found
     found = compared(verified.url, **BOTH)[1]
 
     assert {row[:3:2] for row in found} == {("a", "missing" if table == "counters" else "orphan")}
-    assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+    assert found == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
 
 
 def test_a_late_event_is_found_whichever_tick_it_is_absorbed_in(verified: Billing) -> None:
@@ -189,7 +189,7 @@ def test_a_late_event_is_found_whichever_tick_it_is_absorbed_in(verified: Billin
         late.connection.commit()
         assert len(compared(verified.url, **BOTH)[1]) == 1
         advance(new_run(verified.url, **BOTH))
-        assert compared(verified.url, **BOTH)[1] == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+        assert compared(verified.url, **BOTH)[1] == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
 
     assert len(compared(verified.url, **BOTH)[1]) == 1
 
@@ -204,7 +204,7 @@ def test_a_late_event_is_found_where_it_is_all_that_is_new(verified: Billing) ->
     looked, found = compared(verified.url, **BOTH)
 
     assert (looked, len(found)) == (Coverage.CHANGED_KEYS, 1)
-    assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+    assert found == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
 
 
 def test_keys_whose_events_were_summed_anew_are_looked_at_until_they_match(verified: Billing) -> None:
@@ -214,7 +214,7 @@ def test_keys_whose_events_were_summed_anew_are_looked_at_until_they_match(verif
         looked, found = compared(verified.url, **BOTH)
         assert looked is Coverage.CHANGED_KEYS
         assert {row[:3:2] for row in found} == {("a", "orphan")}
-        assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+        assert found == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
         assert open_keys(verified) == {"a": "changed"}
 
     tick(verified.url, **BOTH)
@@ -269,7 +269,7 @@ def test_a_key_that_cannot_be_repaired_stays_open_and_all_others_count_as_verifi
     tick(verified.url, **BOTH)
     assert open_keys(verified) == {}
     assert compared(verified.url, **BOTH) == IN_SYNC
-    assert compared(verified.url, sums=Sums.LOG, **BOTH) == (Coverage.EVERY_KEY, set())
+    assert compared(verified.url, mode=Mode.FULL, **BOTH) == (Coverage.EVERY_KEY, set())
 
 
 OTHER_LOG = """
@@ -303,7 +303,7 @@ def test_what_another_run_changed_since_the_verifying_snapshot_is_not_marked_as_
     run.note_verified(answer)
 
     found = compared(verified.url, **BOTH)
-    assert found == (looked, compared(verified.url, sums=Sums.LOG, **BOTH)[1])
+    assert found == (looked, compared(verified.url, mode=Mode.FULL, **BOTH)[1])
     assert {row[0] for row in found[1]} >= {"a"}
 
 
@@ -337,7 +337,7 @@ def test_what_changes_between_comparison_and_verification_is_found_by_the_next_r
     found = compared(verified.url, **BOTH)[1]
 
     assert len(found) > 0
-    assert found == compared(verified.url, sums=Sums.LOG, **BOTH)[1]
+    assert found == compared(verified.url, mode=Mode.FULL, **BOTH)[1]
 
 
 def test_a_key_that_the_comparison_missed_is_found_by_the_final_check(verified: Billing) -> None:
@@ -455,4 +455,4 @@ def test_an_aggregate_that_was_changed_by_hand_never_raises_an_alarm_nor_changes
     for _ in range(2):
         run = tick(verified.url, **BOTH)
         assert (run.found[-1].summary.drift_count, verified.ledger()) == (0, [])
-    assert compared(verified.url, sums=Sums.LOG, **BOTH) == (Coverage.EVERY_KEY, set())
+    assert compared(verified.url, mode=Mode.FULL, **BOTH) == (Coverage.EVERY_KEY, set())

@@ -90,6 +90,7 @@ _HAS_HORIZONS = """
 _OLD_HORIZON = """
     select coalesce(max(horizon::text::bigint), 0) from recon.reconciliation_run
     where started_at <= now() - make_interval(secs => %s)
+        and started_at > (select first_seen_at from recon.event_log)
 """
 COUNT_NOW = "select pg_stat_force_next_flush()"
 """So that Postgres counts a change when it is committed and not some time within a second."""
@@ -180,7 +181,7 @@ def _split(session: Session, op: Op) -> None:
     (key,) = op.keys
     session.query("insert event", _INSERT_EVENT, GATEWAY, USAGE, *key, op.quantity, op.request_id)
     changes = session.new_events(op.request_id)
-    if changes and op.quantity > 0:
+    if changes and op.quantity != 0:
         session.query("increment", _INCREMENT, GATEWAY, USAGE, *key, op.quantity)
         changes.append(Added(key, op.quantity))
     session.end(changes, is_rolled_back=op.is_rolled_back)

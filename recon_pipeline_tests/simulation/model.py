@@ -24,7 +24,7 @@ class Event:
     Attributes:
         request_id: Given by the application.
         key: What it counts for.
-        quantity: None and numbers up to 0 are invalid.
+        quantity: None is invalid; a negative one is a credit.
         arrived: Sorts events by arrival.
         transaction: That which wrote the row as it is.
     """
@@ -38,12 +38,12 @@ class Event:
     @property
     def is_valid(self) -> bool:
         """Whether it can count."""
-        return (self.quantity or 0) > 0 and None not in self.key and self.key[2] > self.key[1]
+        return self.quantity is not None and None not in self.key and self.key[2] > self.key[1]
 
 
 @dataclass(frozen=True)
 class Sum:
-    """The event sum of one key: of the events that are old enough, and of all that are visible."""
+    """The event sum of one key: the least and the most that it may be while increments of events are on their way."""
 
     settled: int = 0
     visible: int = 0
@@ -60,6 +60,7 @@ class Drifted:
     usage_count: int | None
     settled: int
     visible: int
+    is_doubtful: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Model:
     _history: dict[Key, list[tuple[int, Sum]]] = field(default_factory=dict)
     _apart: dict[Key, int] = field(default_factory=dict)
     _grew_older: int = -1
+    _doubtful_since: dict[Key, int] = field(default_factory=dict)
 
     def is_settled(self, event: Event) -> bool:
         """Whether the increment of an event must have arrived.
@@ -172,8 +174,12 @@ class Model:
         for key in {*self._sums, *self.counters} - self.poisoned:
             total, counted = self.sum_of(key), self.counters.get(key)
             if not total.admits(counted):
-                found[key] = Drifted(counted, total.settled, total.visible)
+                found[key] = Drifted(counted, total.settled, total.visible, is_doubtful=key in self._doubtful_since)
         return found
+
+    def repairable(self) -> dict[Key, Drifted]:
+        """Those of them of which the log says for certain what they should be."""
+        return {key: drifted for key, drifted in self.drift().items() if not drifted.is_doubtful}
 
     def commit(self, changes: Iterable[Change]) -> None:
         """What a transaction of the application, of a saboteur or of a migrator did."""
@@ -257,6 +263,8 @@ class Model:
         If the log changed apart from the counter while the transaction lasted, what it said meanwhile will do. Where
         an hour passed in the run, its own idea of what is old enough may be that of its beginning.
         """
+        if self._doubtful_since.get(repair.key, since) < since:
+            raise ViolationError(f"{repair} is of a doubtful key: an event of another one has the same request id")
         possible = [self.sum_of(repair.key)]
         since = began if self._grew_older >= began else since
         if self._apart.get(repair.key, -1) >= since:
@@ -296,16 +304,30 @@ class Model:
         for id in self._of_key.get(key, ()):
             event = self.events[id]
             if event.is_valid and self._is_first(event):
-                visible += event.quantity or 0
-                settled += (event.quantity or 0) if self.is_settled(event) else 0
+                quantity, is_settled = event.quantity or 0, self.is_settled(event)
+                visible += quantity if is_settled or quantity > 0 else 0
+                settled += quantity if is_settled or quantity < 0 else 0
         return Sum(settled, visible)
 
     def _is_first(self, event: Event) -> bool:
         others = (self.events[id] for id in self._of_request[event.request_id])
         return not any(other.is_valid and other.arrived < event.arrived for other in others)
 
+    def _is_doubtful(self, key: Key) -> bool:
+        """Whether an event of the key shares its request id with one of another key or of the opposite sign."""
+        valid = [self.events[id] for id in self._of_key.get(key, ()) if self.events[id].is_valid]
+        pairs = ((event, self.events[id]) for event in valid for id in self._of_request[event.request_id])
+        return any(
+            other.is_valid and (other.key != key or (event.quantity or 0) * (other.quantity or 0) < 0)
+            for event, other in pairs
+        )
+
     def _remember(self, touched: Iterable[Key], added: Mapping[Key, int]) -> None:
         for key in touched:
+            if self._is_doubtful(key):
+                self._doubtful_since.setdefault(key, self.step)
+            else:
+                self._doubtful_since.pop(key, None)
             if key in self.poisoned:
                 self._sums.pop(key, None)
                 continue

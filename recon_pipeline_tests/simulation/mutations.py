@@ -107,7 +107,7 @@ def _replace_function(one: Patch) -> tuple[FunctionType, CodeType]:
 
 _ADVANCING = "recon_pipeline.store.sums.increments:_Advancing"
 _REBUILD = "recon_pipeline.store.sums.increments:_reason_to_rebuild"
-_REPAIRER = "recon_pipeline.store.counters.repairer:Repairer"
+_REPAIRER = "recon_pipeline.store.counters.chunks:Repairer"
 _TABLES = "recon_pipeline.store.log.billing_tables"
 _BREACHES = "recon_pipeline.core.guards:breaches"
 _COMMIT = "self.connection.connection.dbapi_connection.commit()"
@@ -118,9 +118,24 @@ _HORIZON = f"{_TESTS}/test_horizon.py::test"
 _COMPARES = f"{_TESTS}/test_what_a_tick_compares.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
 _KNOWN_LIMITS = "recon_pipeline_tests/commands/test_known_limits.py::test"
+_LEFT = f"{_TESTS}/test_events_left_the_log.py::test"
+_LEFT_MEANWHILE = f"{_TESTS}/test_events_left_meanwhile.py::test"
 _HEAVY = f"{_TESTS}/test_heavy_keys.py::test"
+_IN_FLIGHT = "recon_pipeline_tests/adversary/test_backfilled_in_flight.py::test"
+_DOUBT = f"{_TESTS}/test_doubt_under_lock.py::test"
+_CREDITS = "recon_pipeline_tests/adversary/test_negative_quantities.py::test"
+_CREDITS_LEFT = "recon_pipeline_tests/adversary/test_credits_and_what_left.py::test"
+_TWICE = "recon_pipeline_tests/adversary/test_period_written_twice.py::test"
 _PERIODS = "recon_pipeline.core.backfill.periods"
 _PERIODS_TESTS = "recon_pipeline_tests/backfill/test_periods.py::test"
+_CUT_TIMES_TESTS = "recon_pipeline_tests/backfill/test_cut_times.py::test"
+_READING = "recon_pipeline.core.backfill"
+_EXACT_TESTS = "recon_pipeline_tests/backfill/test_exact_values.py::test"
+_MEANING_TESTS = "recon_pipeline_tests/backfill/test_meaning.py::test"
+_SOURCES = "recon_pipeline.sources"
+_FILES_TESTS = "recon_pipeline_tests/backfill/test_files.py::test"
+_ENDS_TESTS = "recon_pipeline_tests/backfill/test_how_a_batch_ends.py::test"
+_WAY_BACK_TESTS = "recon_pipeline_tests/backfill/test_way_back.py::test"
 
 MUTATIONS = (
     Mutation(
@@ -138,12 +153,12 @@ MUTATIONS = (
         (
             Patch(
                 "repair_locked_counters",
-                "else coalesce(event_sum.settled, 0)\n        end as right_count",
+                "else event_sum.settled\n        end as right_count",
                 "else locked.settled_sum\n        end as right_count",
             ),
             Patch(
                 "repair_locked_counters",
-                "then coalesce(event_sum.visible, 0)\n",
+                "then event_sum.visible\n",
                 "then locked.settled_sum\n",
             ),
             Patch(
@@ -224,7 +239,7 @@ MUTATIONS = (
         "a deleted counter leaves no trace",
         (
             Patch(
-                "recon_pipeline.store.counters.comparing:Comparing.changed_since_verified",
+                "recon_pipeline.store.counters.usage_snapshot:UsageSnapshot.changed_since_verified",
                 "if unchanged_counters == unchanged_sums else None",
                 "",
             ),
@@ -235,7 +250,7 @@ MUTATIONS = (
         "the last check believes the comparison",
         (
             Patch(
-                "recon_pipeline.store.counters.comparing:Comparing.find_mismatches",
+                "recon_pipeline.store.counters.usage_snapshot:UsageSnapshot.find_mismatches",
                 "if suspects is not None and not len(suspects):",
                 "if True:",
             ),
@@ -260,13 +275,61 @@ MUTATIONS = (
     ),
     Mutation(
         "invalid events are summed",
-        (Patch("classified_events", "event.quantity > 0", "event.quantity is not null"),),
+        (Patch("classified_events", "event.quantity > -1e1000 and event.quantity < 1e1000", "true"),),
         f"{_TESTS}/test_invalid_events.py::test_an_invalid_quantity_is_counted_and_sampled_but_never_summed",
     ),
     Mutation(
+        "credits that nobody has declared are summed",
+        (Patch("compare_counters", "case when :refuses_negative and drifted", "case when false and drifted"),),
+        f"{_DOUBT}_a_comparison_counts_a_doubtful_key_as_no_repair",
+    ),
+    Mutation(
+        "a credit that nobody has declared is summed if it comes after the comparison",
+        (Patch("repair_locked_counters", "when :refuses_negative and event_sum", "when false and event_sum"),),
+        f"{_DOUBT}_what_arrives_between_comparison_and_lock_changes_nothing_of_its_key_and_others_are_repaired",
+    ),
+    Mutation(
+        "a credit in flight is taken for one that the counter has",
+        (
+            Patch("compare_counters", "(where is_settled or quantity < 0)", "(where is_settled)"),
+            Patch("locked_sums", "{is_settled} or countable.quantity < 0", "{is_settled}"),
+        ),
+        f"{_CREDITS}_while_usage_and_credits_are_in_flight_a_counter_may_have_any_of_their_increments",
+    ),
+    Mutation(
+        "a period that is written in two ways is taken for two",
+        (Patch("recon_pipeline.store.counters.compare:compare", "if drifted:", "if False:"),),
+        f"{_TWICE}_a_counter_whose_events_carry_its_period_cut_otherwise_is_not_emptied_and_no_other_is_made",
+    ),
+    Mutation(
+        "a period that turns out to be written in two ways is repaired",
+        (Patch("repair_locked_counters", "else written_twice.doubt", "else null"),),
+        f"{_DOUBT}_what_arrives_between_comparison_and_lock_changes_nothing_of_its_key_and_others_are_repaired",
+    ),
+    Mutation(
+        "a counter that was made for a doubtful key stays",
+        (Patch(f"{_REPAIRER}._lock_and_repair", "if created:", "if False:"),),
+        f"{_DOUBT}_what_arrives_between_comparison_and_lock_changes_nothing_of_its_key_and_others_are_repaired",
+    ),
+    Mutation(
         "a repeated request id is counted again",
-        (Patch(f"{_TABLES}:BillingTables.parts", 'else "_deduplicated"', 'else ""'),),
+        (Patch(f"{_TABLES}:BillingTables.parts", "_deduplicated", ""),),
         f"{_TESTS}/test_table_shapes.py::test_a_repeated_request_id_counts_once_within_a_key",
+    ),
+    Mutation(
+        "a wider key of the log declares nothing",
+        (Patch("recon_pipeline.store.log.declared_key:wider_key", "if not keys:", "if True:"),),
+        f"{_TESTS}/test_event_identity.py::test_right_counters_stay_where_the_log_declares_a_wider_key_and_the_two_ways_to_declare_are_named",
+    ),
+    Mutation(
+        "an event that two keys share is counted for the first",
+        (Patch("keys_sharing_events", "is distinct from", "is not distinct from"),),
+        f"{_TESTS}/test_event_identity.py::test_nothing_is_decided_where_two_keys_share_an_event_and_no_key_declares_what_it_is",
+    ),
+    Mutation(
+        "a twin that came after the comparison is overlooked",
+        (Patch("recon_pipeline.store.counters.doubt_of_identity:require_none", "if found:", "if False:"),),
+        f"{_TESTS}/test_event_identity.py::test_a_twin_that_comes_after_the_comparison_leaves_the_counter_as_it_is",
     ),
     Mutation(
         "a standby is believed",
@@ -314,6 +377,22 @@ MUTATIONS = (
         f"{_KNOWN_LIMITS}_which_statuses_are_paid_is_a_setting",
     ),
     Mutation(
+        "a first run repairs what nobody has seen",
+        (Patch("recon_pipeline.assets.first_run:breaches", "if usage in found", "if False"),),
+        f"{_TESTS}/test_first_run.py::test_a_first_run_changes_nothing_and_shows_what_it_would_change",
+    ),
+    Mutation(
+        "a month that matches accepts all that was not looked at",
+        (
+            Patch(
+                "recon_pipeline.store.records.accepted_usages:covers_all",
+                "return all(extent.first <= month <= extent.last for month in months)",
+                "return True",
+            ),
+        ),
+        f"{_TESTS}/test_first_run.py::test_matching_counters_of_one_month_or_of_one_customer_accept_nothing[full]",
+    ),
+    Mutation(
         "a poison key stops its chunk",
         (Patch(f"{_REPAIRER}.free_keys", "if len(ordinals) > 1:", "if False:"),),
         f"{_TESTS}/test_poison_keys.py::test_a_value_that_a_check_on_counters_refuses_fails_its_key_alone",
@@ -337,5 +416,292 @@ MUTATIONS = (
         "a late event that is in the log gets its period anew",
         (Patch("logged_periods", "where event.gateway_customer_id =", "where false and event.gateway_customer_id ="),),
         f"{_PERIODS_TESTS}_the_same_file_again_after_a_renewal_is_all_duplicates",
+    ),
+    Mutation(
+        "a late event gets the period of a counter beside another that only the log knows",
+        (
+            Patch(
+                f"{_PERIODS}:period_of",
+                "covering([*counted, *history.own], timestamp)",
+                "covering(counted, timestamp) or covering(history.own, timestamp)",
+            ),
+        ),
+        f"{_PERIODS_TESTS}_of_a_period_with_a_counter_and_another_that_only_the_log_knows_none_is_taken",
+    ),
+    Mutation(
+        "periods of events that came after the sums are not known",
+        (Patch("uncounted_periods", "where :with_newer", "where false and :with_newer"),),
+        f"{_PERIODS_TESTS}_the_sums_of_the_log_tell_its_periods_and_no_customer_is_read[after the sums]",
+    ),
+    Mutation(
+        "sums that a month lacks tell of its periods",
+        (
+            Patch(
+                "recon_pipeline.store.backfill.uncounted:UncountedPeriods.untold",
+                "max(some) >= lacking.start",
+                "False",
+            ),
+        ),
+        f"{_PERIODS_TESTS}_what_the_sums_do_not_tell_is_looked_up_in_the_log[a month]",
+    ),
+    Mutation(
+        "a late event whose time is cut is another event",
+        (
+            Patch(
+                "insert_staged_events",
+                "recon.are_one_instant(event.event_timestamp, staged.event_timestamp)",
+                "event.event_timestamp = staged.event_timestamp",
+            ),
+        ),
+        f"{_CUT_TIMES_TESTS}_an_event_whose_time_is_cut_or_rounded_is_a_conflict_and_not_counted_again[unique]",
+    ),
+    Mutation(
+        "an event that a file writes with two times is inserted twice",
+        (
+            Patch(
+                "recon_pipeline.store.backfill.staging:_Timed.is_first",
+                "exact in self._written or not written.isdisjoint(self._exact)",
+                "exact in self._exact",
+            ),
+        ),
+        f"{_CUT_TIMES_TESTS}_of_one_event_written_with_two_times_in_a_file_the_first_is_inserted[unique-100]",
+    ),
+    Mutation(
+        "backfilled events wait for an increment that never comes",
+        (Patch("recon_pipeline.store.backfill.insertion:_insert_once", "if settle_seconds > 0:", "if False:"),),
+        f"{_IN_FLIGHT}_backfilled_events_are_counted_at_once[tick]",
+    ),
+    Mutation(
+        "increments in flight are taken for what was backfilled",
+        (Patch("repair_locked_counters", "uncounted.units, uncounted.usage", "0 * uncounted.units, uncounted.usage"),),
+        f"{_IN_FLIGHT}_backfilled_events_are_counted_at_once_however_much_the_application_has_counted_lately[tick]",
+    ),
+    Mutation(
+        "a backfilled credit waits until it has settled",
+        (
+            Patch("compare_counters", "uncounted.units, uncounted.u", "greatest(uncounted.units, 0), uncounted.u"),
+            Patch(
+                "repair_locked_counters", "uncounted.units, uncounted.u", "greatest(uncounted.units, 0), uncounted.u"
+            ),
+        ),
+        f"{_IN_FLIGHT}_a_backfilled_credit_is_counted_at_once_however_much_is_in_flight",
+    ),
+    Mutation(
+        "what a backfill inserted is counted by every run",
+        (
+            Patch(
+                "repair_locked_counters",
+                "and locked.ordinal not in (select ordinal from verdict where outcome in ('failed', 'doubtful'))",
+                "and false",
+            ),
+        ),
+        f"{_IN_FLIGHT}_an_increment_that_is_still_to_come_is_added_to_what_was_backfilled[tick]",
+    ),
+    Mutation(
+        "a counter is lowered for events that left the log",
+        (Patch("doubt_events_left", "or known.units_left > 0", ""),),
+        f"{_LEFT}_a_dry_run_shows_what_left_and_can_be_approved",
+    ),
+    Mutation(
+        "what had been counted is forgotten with a log that is another one now",
+        (
+            Patch(
+                "forget_aggregates",
+                "with forgotten_month as",
+                "with forgotten_aggregate as (delete from recon.usage_aggregate), forgotten_month as",
+            ),
+        ),
+        f"{_LEFT}_a_truncated_log_with_a_single_new_event_lowers_nothing",
+    ),
+    Mutation(
+        "events that change before the comparison lower a counter",
+        (
+            Patch("doubt_events_left", "and note.is_noted, false)", "and false, false)"),
+            Patch("doubt_events_left", "then found.visible_sum < stored.usage_count", "then false"),
+        ),
+        f"{_LEFT_MEANWHILE}_between_the_sums_and_the_comparison",
+    ),
+    Mutation(
+        "events that left after the comparison lower a counter under its lock",
+        (Patch("repair_locked_counters", "event_sum.visible < locked.compared_sum or", "false or"),),
+        f"{_LEFT_MEANWHILE}_between_the_comparison_and_the_sum_under_the_lock",
+    ),
+    Mutation(
+        "usage that became a credit is taken for a credit that came",
+        (Patch("put_sums", "greatest(stored.usage_count - stored.credit_units - coalesce(", "least(0 * coalesce("),),
+        f"{_CREDITS_LEFT}_a_credit_hides_no_usage_that_left_the_log_beside_it",
+    ),
+    Mutation(
+        "a credit that became larger is taken for a credit that came",
+        (Patch("put_sums", "else greatest(stored.credit_units - coalesce(key_sum.credit_units, 0), 0)", "else 0"),),
+        f"{_CREDITS_LEFT}_an_update_that_makes_a_credit_larger_lowers_no_counter",
+    ),
+    Mutation(
+        "a counter is raised for credits that left the log",
+        (Patch("doubt_events_left", "else open.credits_left end", "end"),),
+        f"{_CREDITS_LEFT}_credits_that_left_the_log_raise_no_counter_until_a_person_approves_it",
+    ),
+    Mutation(
+        "credits that leave before the comparison raise a counter",
+        (Patch("doubt_events_left", "else found.credit_units > stored.credit_units", "else false"),),
+        f"{_LEFT_MEANWHILE}_a_credit_that_leaves_before_the_comparison_raises_no_counter",
+    ),
+    Mutation(
+        "credits that leave after the comparison raise a counter under its lock",
+        (Patch("repair_locked_counters", "and credit_units < 0", "and false"),),
+        f"{_LEFT_MEANWHILE}_a_credit_that_leaves_after_the_comparison_raises_no_counter",
+    ),
+    Mutation(
+        "what leaves before it was summed is not missed",
+        (Patch("take_notes", "sum(events_left), sum(units_left), sum(credits_left)", "0, 0, 0"),),
+        "recon_pipeline_tests/adversary/test_left_before_it_was_summed.py::"
+        "test_an_event_that_leaves_within_the_settle_seconds_lowers_no_counter",
+    ),
+    Mutation(
+        "what left is forgotten while events in flight let the counter look right",
+        (Patch("note_open_keys", "where :settle_seconds > 0", "where false"),),
+        "recon_pipeline_tests/adversary/test_left_before_it_was_summed.py::"
+        "test_what_left_is_remembered_while_an_increment_in_flight_lets_the_counter_look_right[tick]",
+    ),
+    Mutation(
+        "a run that comes late lowers a counter of which another has found that events left",
+        (Patch("repair_locked_counters", "or has_left.units_left > locked.usage_let_through", "or false"),),
+        f"{_LEFT_MEANWHILE}_what_another_run_has_found_to_have_left_is_not_lowered_by_one_that_comes_late[full]",
+    ),
+    Mutation(
+        "new usage hides what left after the comparison",
+        (Patch("repair_locked_counters", "where is_of_events", "where false"),),
+        f"{_LEFT_MEANWHILE}_new_usage_hides_nothing_that_left_after_the_comparison",
+    ),
+    Mutation(
+        "a credit that no sum has counted raises a counter when it leaves before the comparison",
+        (
+            Patch("doubt_events_left", "(found.is_lowered or credits_left > 0)", "found.is_lowered"),
+            Patch("repair_locked_counters", "where is_of_credits", "where false"),
+        ),
+        f"{_LEFT_MEANWHILE}_a_credit_that_no_sum_has_counted_raises_no_counter_when_it_leaves_before_the_comparison",
+    ),
+    Mutation(
+        "a credit that no sum has counted raises a counter when it leaves after the comparison",
+        (Patch("repair_locked_counters", "where is_of_credits", "where false"),),
+        f"{_LEFT_MEANWHILE}_a_credit_that_no_sum_has_counted_raises_no_counter_when_it_leaves_after_the_comparison",
+    ),
+    Mutation(
+        "a credit above the horizon blocks its key",
+        (
+            Patch(
+                "doubt_events_left",
+                "found.used_units < stored.usage_count - stored.credit_units",
+                "found.used_units + found.credit_units < stored.usage_count - stored.credit_units",
+            ),
+        ),
+        f"{_CREDITS_LEFT}_a_credit_whose_decrement_was_lost_lowers_its_counter_while_a_transaction_is_open",
+    ),
+    Mutation(
+        "events that left without units keep a counter from being repaired",
+        (
+            Patch("put_sums", "(units_left > 0 or credits_left > 0)", "(events_left > 0 or units_left > 0)"),
+            Patch("doubt_events_left", "or known.units_left > 0", "or known.events_left > 0"),
+        ),
+        f"{_CREDITS_LEFT}_deleted_events_of_no_units_are_no_reason_to_leave_a_counter_alone",
+    ),
+    Mutation(
+        "an approval lowers counters that nobody was shown",
+        (
+            Patch(
+                "recon_pipeline.assets.events_left:let_through",
+                "let_shown_through(connection, run, named=by.approve_run)",
+                "let_all_through(connection, run)",
+            ),
+        ),
+        f"{_LEFT}_an_approval_lowers_no_key_of_which_more_has_left_than_was_shown",
+    ),
+    Mutation(
+        "events that left are let through beyond the budget of a day",
+        (
+            Patch(
+                "recon_pipeline.store.counters.doubt_of_events_left:mark",
+                "if today <= run.max_events_left:",
+                "if True:",
+            ),
+        ),
+        f"{_LEFT}_as_many_events_a_day_as_are_allowed_are_followed_at_once_and_not_one_more",
+    ),
+    Mutation(
+        "a month that is declared to be no longer in the log is compared",
+        (Patch("recon_pipeline.store.records.retention:months_in_the_log", "max(first, start)", "first"),),
+        "recon_pipeline_tests/commands/test_retention_command.py::"
+        "test_declared_months_are_never_compared_again_and_their_counters_are_kept",
+    ),
+    Mutation(
+        "a number of JSON is read as a floating point number",
+        (Patch(f"{_READING}.exact_json:decode", "_DECODER.decode(text)", "json.loads(text)"),),
+        f"{_EXACT_TESTS}_a_number_of_json_is_read_to_its_last_digit",
+    ),
+    Mutation(
+        "a word for null is an identifier",
+        (Patch(f"{_READING}.cells:Cells.of", "type(value) is str and value in nulls", "False"),),
+        f"{_EXACT_TESTS}_a_word_for_null_is_null_in_every_column_of_the_mapping[NULL]",
+    ),
+    Mutation(
+        "a point before three digits is a decimal point",
+        (Patch(f"{_READING}.number_texts:TextNumber.read", "if self._refuses_ambiguous and", "if False and"),),
+        f"{_EXACT_TESTS}_a_quantity_with_separators_is_what_the_mapping_says_or_refused",
+    ),
+    Mutation(
+        "a column that looks like one of ours is ignored",
+        (Patch(f"{_READING}.default_mapping:looks_like", "if bare == _bare(ours):", "if False:"),),
+        f"{_MEANING_TESTS}_a_column_that_looks_like_ours_in_a_later_row_rejects_that_row",
+    ),
+    Mutation(
+        "a request id that was used again weeks later is a duplicate",
+        (Patch("insert_staged_events", "or coalesce(", "or false and coalesce("),),
+        f"{_MEANING_TESTS}_a_request_id_that_was_used_again_at_another_time_is_a_conflict_and_no_duplicate",
+    ),
+    Mutation(
+        "the first bytes of a file do not decide what it is",
+        (Patch(f"{_SOURCES}.kinds:kind_of", "if head.startswith(magic) and", "if False and"),),
+        f"{_FILES_TESTS}_what_a_file_is_its_first_bytes_decide_and_never_its_name",
+    ),
+    Mutation(
+        "a source that changes while it is read ends in success",
+        (Patch(f"{_SOURCES}.files:_require_whole", "if before != _version(file):", "if False:"),),
+        f"{_FILES_TESTS}_a_file_that_changes_while_it_is_read_is_an_error[longer]",
+    ),
+    Mutation(
+        "a file of a folder is passed over in silence",
+        (Patch(f"{_SOURCES}.finding:_left_out", "on_unread(Unread(shown_source(path), reason))", "pass"),),
+        f"{_FILES_TESTS}_hidden_files_are_named_and_every_other_file_of_a_folder_is_read",
+    ),
+    Mutation(
+        "a file of a kind that cannot be read is not refused by name",
+        (Patch(f"{_SOURCES}.files:_require_readable", "if kind.fix:", "if False:"),),
+        f"{_FILES_TESTS}_a_file_of_another_kind_in_a_folder_fails_unless_the_mapping_skips_it",
+    ),
+    Mutation(
+        "rejected rows come back in the encoding of their source",
+        (Patch(f"{_SOURCES}.returned:is_returned", "return KIND.encode() in", "return KIND.upper().encode() in"),),
+        f"{_WAY_BACK_TESTS}_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read",
+    ),
+    Mutation(
+        "a spreadsheet runs the cells of rejected rows",
+        (Patch(f"{_READING}.way_back:guarded", "if _RUNS.match(text) and", "if False and"),),
+        f"{_WAY_BACK_TESTS}_a_cell_that_a_spreadsheet_would_run_is_marked_and_comes_back",
+    ),
+    Mutation(
+        "a batch that fails stays running",
+        (
+            Patch(
+                "recon_pipeline.store.backfill.closing:_failed",
+                "batches.finish(connection, batch_id, error=storable(what))",
+                "pass",
+            ),
+        ),
+        f"{_ENDS_TESTS}_an_error_that_nobody_expected_closes_the_record_with_its_cause_and_its_rows_and_is_raised",
+    ),
+    Mutation(
+        "a time that Python has no value for ends the batch",
+        (Patch("recon_pipeline.store.backfill.exports:_keep_values_as_written", "in _TIMES", "in ()"),),
+        f"{_ENDS_TESTS}_a_time_of_a_table_that_is_no_instant_rejects_its_row_and_no_other",
     ),
 )

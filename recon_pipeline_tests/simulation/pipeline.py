@@ -5,7 +5,7 @@ a blocking check stops in Dagster is stopped here.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
@@ -16,26 +16,22 @@ from pydantic import PrivateAttr
 from sqlalchemy import Connection, ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciler import Reconciler, close_record
-from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
-from recon_pipeline.assets.usage_aggregates import usage_aggregates
-from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.core.errors import BlockedError
+from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres import statements
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.product import PAID_STATUSES, QUOTAS, SCOPE
+from recon_pipeline_tests.support.assets import COMPARING, REPAIRING, body_of, checks_of
 
 COMMIT = "commit"
-_ASSETS = (usage_events, usage_aggregates, counter_drift)
-_REPAIR = (repaired_counters, counters_match_event_sums)
 
 
-NO_BUDGETS = Budgets(10**9, 10**9, 10**9, 10**9)
+NO_BUDGETS = Budgets(10**9, 10**9, 10**9, 10**9, 10**9)
 """For those who let very much go wrong within a day."""
 
 
@@ -52,6 +48,7 @@ class RunOptions:
         approve_reason: Lets it repair beyond the budgets.
         settle_seconds: As the environment would say.
         budgets: As the environment would say.
+        refuses_negative: As the environment would say.
     """
 
     first: str = "2024-02"
@@ -62,6 +59,7 @@ class RunOptions:
     approve_reason: str = ""
     settle_seconds: int = 0
     budgets: Budgets = NO_BUDGETS
+    refuses_negative: bool = False
 
 
 class _Reconciler(Reconciler):
@@ -97,7 +95,7 @@ class Statement:
     @property
     def takes_snapshot(self) -> bool:
         """Whether a transaction has a snapshot once this was executed: SET and LOCK take none."""
-        parts = re.sub(r"--.*", "", self.text).split(";")
+        parts = re.sub(r"--.*|/\*.*?\*/", "", self.text).split(";")
         return not all(_TAKES_NO_SNAPSHOT.match(part) for part in parts if part.strip())
 
 
@@ -175,8 +173,10 @@ def run(
         scope=SCOPE,
         start_period=BillingMonth(2024, 1),
         settle_seconds=asked.settle_seconds,
+        event_identity=EventIdentity(),
         quotas=QUOTAS,
         paid_statuses=PAID_STATUSES,
+        refuses_negative=asked.refuses_negative,
         budgets=asked.budgets,
     )
     context = SimpleNamespace(
@@ -186,10 +186,10 @@ def run(
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
     )
     try:
-        for asset in _ASSETS + (() if asked.is_dry else _REPAIR):
+        for asset in COMPARING + (() if asked.is_dry else REPAIRING):
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
             entering(asset.op.name)
-            for check in _checks(_body(asset)(context, reconciler)):
+            for check in checks_of(body_of(asset)(context, reconciler)):
                 if not check.passed:
                     ended.failed_checks.append(check.check_name or "counters_match_event_sums")
                 if "mismatch_count" in check.metadata:
@@ -240,17 +240,3 @@ def steer(database: BillingDatabase, steering: Steering) -> None:
 def name_of(body: str) -> str:
     """The name with which the product sends a statement, or how its text begins."""
     return statements.name_of(body) or body.split("\n")[0][:40]
-
-
-def _body(asset: Any) -> Callable[..., Any]:
-    return asset.op.compute_fn.decorated_fn
-
-
-def _checks(results: Any) -> Iterable[dg.AssetCheckResult]:
-    if isinstance(results, (dg.MaterializeResult, dg.AssetCheckResult)):
-        results = [results]
-    for result in results:
-        if isinstance(result, dg.AssetCheckResult):
-            yield result
-        else:
-            yield from result.check_results or ()

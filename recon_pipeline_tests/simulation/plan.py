@@ -17,7 +17,7 @@ LEAP: Period = (datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 29, tzinfo=
 """Begins on a leap day."""
 SPRING: Period = (datetime(2025, 3, 9, 5, 30, tzinfo=UTC), datetime(2025, 4, 9, 4, 30, tzinfo=UTC))
 """Begins in the hour in which the server's own time zone goes over to daylight saving, and ends an hour earlier."""
-LAST_MOMENT: Period = (MAY[1] - timedelta(microseconds=1), MAY[1] + timedelta(days=30))
+LAST_MOMENT: Period = (MAY[1] - timedelta(seconds=2), MAY[1] + timedelta(days=30))
 """Begins in the last moment of a month."""
 PERIODS: tuple[Period, ...] = (MAY, JUNE, in_month(JUNE, 10), LEAP, SPRING, LAST_MOMENT)
 

@@ -71,7 +71,7 @@ class Surroundings:
     def asked(self, ask: RunOptions) -> RunOptions:
         """The same, with what the environment says in this world."""
         # Shares are no part of it: where so few keys are, many of them are wrong.
-        budgets = Budgets(self.world.max_repairs, 1, 1, 10**9)
+        budgets = Budgets(self.world.max_repairs, 1, 1, 10**9, 10**9)
         return replace(ask, settle_seconds=SETTLE_SECONDS if self.world.settles else 0, budgets=budgets)
 
 

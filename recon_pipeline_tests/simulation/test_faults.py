@@ -225,9 +225,9 @@ def test_a_server_that_is_stopped_at_once_and_started_again_has_lost_nothing_tha
 
 def kill_a_backend(url: str) -> None:
     """As the kernel does that runs out of memory: all sessions end, the server recovers, its statistics are gone."""
-    with connected(url, autocommit=True) as connection:
-        os.kill(connection.info.backend_pid, signal.SIGKILL)
-        wait_until(lambda: not _answers(connection))
+    with connected(url, autocommit=True) as killed, connected(url, autocommit=True) as other:
+        os.kill(killed.info.backend_pid, signal.SIGKILL)
+        wait_until(lambda: not _answers(other))  # by then the server knows, and accepts nobody until it has recovered
     wait_until(lambda: _accepts(url))
 
 

@@ -7,7 +7,7 @@ from recon_pipeline_tests.simulation.load import DRIFTED, run_load
 
 
 def test_no_counter_is_wrong_after_full_speed_beside_ticks_and_repairs_of_everything(billing: Billing) -> None:
-    done = run_load(billing, rounds=1, seconds=4, without_pause=True)
+    done = run_load(billing, rounds=1, seconds=4, without_pause=True, compares=False)
 
     assert done.wrong == 0
     assert done.repairs >= DRIFTED, "nothing was repaired, so nothing was tried"
@@ -18,7 +18,7 @@ def test_no_counter_is_wrong_after_full_speed_beside_ticks_and_repairs_of_everyt
 
 @pytest.mark.parametrize("full", [False, True], ids=["by increments", "from the log"])
 def test_every_run_beside_full_speed_ends_clean_where_no_counter_is_wrong(billing: Billing, full: bool) -> None:
-    done = run_load(billing, rounds=1, seconds=4, full=full, without_pause=True, drifted=0)
+    done = run_load(billing, rounds=1, seconds=4, full=full, without_pause=True, compares=False, drifted=0)
 
     assert set(done.runs) == {"clean"}
     assert sum(done.runs.values()) > 4

@@ -6,11 +6,12 @@ import pytest
 
 from recon_pipeline_tests.reconciliation.billing import MAY
 from recon_pipeline_tests.simulation.model import Added, Event, Inserted, Key, Model, Poisoned, Repair, ViolationError
+from recon_pipeline_tests.simulation.pipeline import Statement
 
 KEY: Key = ("a", *MAY)
 
 
-def event(number: int, quantity: int = 5, *, transaction: int = 10, request_id: str = "") -> Inserted:
+def event(number: int, quantity: int | None = 5, *, transaction: int = 10, request_id: str = "") -> Inserted:
     return Inserted(str(number), Event(request_id or f"r{number}", KEY, quantity, (number,), transaction))
 
 
@@ -75,12 +76,21 @@ def test_an_event_is_settled_once_its_transaction_had_ended_at_a_horizon_that_is
     assert (model.sum_of(KEY).settled, model.sum_of(KEY).visible) == (settled, 5)
 
 
-@pytest.mark.parametrize(("quantities", "visible"), [((5, 7), 5), ((-1, 7), 7), ((0, -1), 0)])
-def test_of_one_request_id_the_first_valid_event_counts(quantities: Sequence[int], visible: int) -> None:
+@pytest.mark.parametrize(("quantities", "visible"), [((5, 7), 5), ((-1, 7), -1), ((0, -1), 0), ((None, 7), 7)])
+def test_of_one_request_id_the_first_valid_event_counts(quantities: Sequence[int | None], visible: int) -> None:
     model = Model(settles=False)
     model.commit([event(number, quantity, request_id="r") for number, quantity in enumerate(quantities)])
 
     assert model.sum_of(KEY).visible == visible
+
+
+@pytest.mark.parametrize(("counted", "is_right"), [(6, False), (7, True), (16, True), (17, False)])
+def test_while_usage_and_credits_are_on_their_way_a_counter_may_have_any_of_them(counted: int, is_right: bool) -> None:
+    model = Model(settles=True)
+    model.commit([event(1, 12, transaction=1), event(2, 4), event(3, -5), Added(KEY, counted)])
+    model.grow_older(2)
+
+    assert (model.drift() == {}) == is_right
 
 
 def test_of_a_poisoned_key_nothing_is_said() -> None:
@@ -89,3 +99,15 @@ def test_of_a_poisoned_key_nothing_is_said() -> None:
 
     assert model.drift() == {}
     repair(model, 3, 99, counters={KEY: 99})
+
+
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("/* recon:lock_tables */ lock table billing_usage_events in access share mode", False),
+        ("-- Settings.\nset local timezone = 'UTC'; set local jit = off", False),
+        ("/* recon:read_run */ select 1", True),
+    ],
+)
+def test_a_snapshot_is_taken_by_the_first_statement_that_is_no_setting_and_no_lock(text: str, takes: bool) -> None:
+    assert Statement("named", text).takes_snapshot is takes

@@ -2,14 +2,30 @@
 
 import pytest
 
+from recon_pipeline_tests.commands import conftest as commands
+from recon_pipeline_tests.reconciliation import conftest as reconciliation
+from recon_pipeline_tests.reconciliation import traffic
 from recon_pipeline_tests.simulation.mutations import MUTATIONS, FragmentGoneError, Mutation, Patch, mutated
 from recon_pipeline_tests.simulation.plan import draw
 from recon_pipeline_tests.simulation.scenes import Scene
 from recon_pipeline_tests.simulation.simulation import Script, from_seed, play
+from recon_pipeline_tests.support.dagster import make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer
 
-_BARE = ["-x", "-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:timeout", "-o", "addopts=", "-o", "timeout=0"]
+# Without what takes as long as a test: several full garbage collections at the end of each session.
+_WITHOUT = ("cacheprovider", "terminal", "timeout", "unraisableexception")
+_BARE = ["-x", "-o", "addopts=", "-o", "timeout=0", *(f"-pno:{plugin}" for plugin in _WITHOUT)]
 SEEDS = sorted({seed for one in MUTATIONS if isinstance(one.caught_by, tuple) for seed in one.caught_by})
+
+MOST_SECONDS = 5
+"""For which a nested session waits for what a mutation keeps from happening."""
+
+TEMPLATES = {
+    "migrated": reconciliation.migrate,
+    "prepared": commands.migrate,
+    "dagster": make_dagster_tables,
+}
+"""What most tests copy, made by the product as it is: a nested session finds them."""
 
 
 class Failed:
@@ -33,23 +49,33 @@ def failing(test: str, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyP
     """Run a test of the suite on a server that runs already; returns what failed of it."""
     monkeypatch.setenv("DATABASE_URL", quiet_server.url("postgres"))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # in this process, whatever the whole suite runs in
+    for waiting in (traffic.wait_until, traffic.wait_until_blocked):
+        monkeypatch.setattr(waiting, "__kwdefaults__", {"seconds": MOST_SECONDS})
     failed = Failed()
     pytest.main([*_BARE, test], plugins=[failed])
     return failed.tests
 
 
+@pytest.fixture
+def server(quiet_server: PostgresServer) -> PostgresServer:
+    """One that has the templates before anything is mutated."""
+    for name, fill in TEMPLATES.items():
+        quiet_server.template(name, fill)
+    return quiet_server
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_without_this_guard_rail_the_suite_fails(
-    mutation: Mutation, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    mutation: Mutation, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with mutated(mutation):
         match mutation.caught_by:
             case str(test):
-                assert [name for name in failing(test, quiet_server, monkeypatch) if name.startswith(test)]
+                assert [name for name in failing(test, server, monkeypatch) if name.startswith(test)]
             case Scene():
-                assert violation(mutation.caught_by, quiet_server)
+                assert violation(mutation.caught_by, server)
             case seeds:
-                assert any(play(draw(seed), from_seed(seed), quiet_server).violation for seed in seeds)
+                assert any(play(draw(seed), from_seed(seed), server).violation for seed in seeds)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

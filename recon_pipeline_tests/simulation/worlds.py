@@ -35,12 +35,14 @@ _COUNTER_CHANGES = """
 _NOT_UNIQUE = """
     alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key;
     alter table billing_usage_events drop constraint billing_usage_events_quantity_check;
+    alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check;
     create index on billing_usage_events (request_id);
 """
 _PARTITIONED = """
     create table partitioned (like billing_usage_events including defaults) partition by range (period_start);
     drop table billing_usage_events;
     alter table partitioned rename to billing_usage_events;
+    alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check;
     alter table billing_usage_events add primary key (id, period_start);
     create index on billing_usage_events (request_id);
     create index on billing_usage_events (gateway_customer_id, event_timestamp desc);

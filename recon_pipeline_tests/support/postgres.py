@@ -1,7 +1,7 @@
 """The Postgres that the tests run on, and fresh databases on it.
 
 `DATABASE_URL` names a server of one's own (its role needs CREATEDB); else one is made for the session: the
-embedded 16 or 18, or Debian's 15, as `RECON_TEST_POSTGRES` says. A database costs some 20 ms, since it is a
+embedded 16 or 18, or Debian's 15, as `RECON_TEST_POSTGRES` says. A database costs some 15 ms, since it is a
 copy of a template.
 """
 
@@ -10,9 +10,11 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections import ChainMap
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -38,12 +40,19 @@ class PostgresServer:
     """A server on which databases are made freely; `drop_databases` removes all that were made here."""
 
     def __init__(self, url: str) -> None:
-        """Take a plain URL of any database of the server that can be connected to."""
+        """Take a plain URL of any database of the server that can be connected to.
+
+        Templates that this process has made there before, in a session of pytest around this one, are found here.
+        What is made here is not found there.
+        """
         self._url = for_libpq(url)
         self._prefix = f"recon_test_{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
-        self._templates: dict[str, str] = {}
+        self._templates: ChainMap[str, str] = ChainMap(
+            {}, *(one._templates for one in _servers if one._url == self._url)
+        )
         self._made: list[str] = []
+        self._session: psycopg.Connection[Any] | None = None
 
     def url(self, database: str) -> str:
         """The plain URL of a database."""
@@ -62,7 +71,7 @@ class PostgresServer:
         name = f"{self._prefix}_{next(self._numbers)}"
         statement = sql.SQL("create database {}").format(sql.Identifier(name))
         if template is not None:
-            statement += sql.SQL(" template {}").format(sql.Identifier(template))
+            statement += sql.SQL(" template {} strategy file_copy").format(sql.Identifier(template))
         if encoding is not None:
             options = " template template0 encoding {} lc_collate 'C' lc_ctype 'C'"
             statement += sql.SQL(options).format(sql.Literal(encoding))
@@ -100,8 +109,9 @@ class PostgresServer:
         return len(self._made)
 
     def _execute(self, statement: sql.Composed | sql.SQL) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(statement)
+        if self._session is None or self._session.closed:
+            self._session = psycopg.connect(self._url, autocommit=True)
+        self._session.execute(statement)
 
 
 @contextmanager

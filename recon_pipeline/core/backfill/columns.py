@@ -27,6 +27,12 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+class Unreached(NamedTuple):
+    """In place of a value that a path does not reach, because something on it cannot be taken apart: the reason."""
+
+    reason: str
+
+
 class Columns(Sequence[Row]):
     """Rows that were read by column; each row is built only when it is needed.
 
@@ -73,18 +79,32 @@ def read_each(read: Callable[[Any], T], values: Sequence[Any], name: str, reason
         name: How a reason begins.
         reasons: Reasons are added to it.
     """
+    types = set(map(type, values))
     try:
-        if set(map(type, values)) in _EQUAL_IS_THE_SAME:
+        if types - {type(None)} in _EQUAL_IS_THE_SAME:
             known = {value: read(value) for value in set(values)}
             return [known[value] for value in values]
-        return [read(value) for value in values]
+        if Unreached not in types:
+            return [read(value) for value in values]
     except UnreadableValueError:
-        return [_read_one(read, value, name, reasons, index) for index, value in enumerate(values)]
+        pass
+    return [_read_one(read, value, name, reasons, index) for index, value in enumerate(values)]
+
+
+def reached(value: T) -> T:
+    """The value.
+
+    Raises:
+        UnreadableValueError: A path does not reach it.
+    """
+    if isinstance(value, Unreached):
+        raise UnreadableValueError(f"cannot be looked up: {value.reason}")
+    return value
 
 
 def _read_one(read: Callable[[Any], T], value: Any, name: str, reasons: Reasons, index: int) -> T | None:
     try:
-        return read(value)
+        return read(reached(value))
     except UnreadableValueError as error:
         reasons[index].append(f"{name} {error}")
         return None

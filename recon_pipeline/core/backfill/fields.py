@@ -3,6 +3,7 @@
 Each rejects invalid input with a message for the person who wrote the mapping.
 """
 
+import re
 import zoneinfo
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 """An unknown name is an error; a parsed mapping does not change."""
+
+
+_SEPARATOR = r"^[^0-9A-Za-z+\-]$"
+UNIX_FORMATS = {"unix_seconds": 1, "unix_milliseconds": 1_000, "unix_microseconds": 10**6, "unix_nanoseconds": 10**9}
+"""Formats of instants that are numbers, with how many of them make a second."""
 
 
 def _from_shorthand(given: Any) -> Any:
@@ -31,9 +37,10 @@ class _Field(BaseModel):
 
 
 class TextField(_Field):
-    """An identifier."""
+    """An identifier; `as_written` takes text that looks like a number of a spreadsheet (7.0, 1.79E+12) as it is."""
 
     value: str | None = Field(default=None, min_length=1)
+    as_written: bool = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "TextField":
@@ -43,9 +50,18 @@ class TextField(_Field):
 
 
 class QuantityField(_Field):
-    """A number of units: the column times `multiply`, divided by `divide`; rounded only if `round` is given."""
+    """A number of units: the column times `multiply`, divided by `divide`; rounded only if `round` is given.
+
+    Attributes:
+        default: The units of a row whose cell is empty; without it such a row is rejected.
+        decimal: What stands before the fraction in texts; a point, or a comma if `thousands` is a point.
+        thousands: What stands between groups of three digits in texts.
+    """
 
     value: Annotated[int, Field(strict=True, ge=1)] | None = None
+    default: Annotated[int, Field(strict=True, ge=1)] | None = None
+    decimal: str | None = Field(default=None, pattern=_SEPARATOR)
+    thousands: str | None = Field(default=None, pattern=_SEPARATOR)
     multiply: Annotated[int, Field(strict=True, ge=1)] = 1
     divide: Annotated[int, Field(strict=True, ge=1)] = 1
     round: Literal["up", "down"] | None = None
@@ -54,8 +70,10 @@ class QuantityField(_Field):
     def _one_of_both(self) -> "QuantityField":
         if (self.column is None) == (self.value is None):
             raise ValueError("give the name of a column, or {value: ...} for a constant, and not both")
-        if self.value is not None and self.has_unit:
-            raise ValueError("a constant takes no multiply, divide or round")
+        if self.value is not None and (self.has_unit or (self.default, self.decimal, self.thousands) != (None,) * 3):
+            raise ValueError("a constant takes no multiply, divide, round, default, decimal or thousands")
+        if self.thousands is not None and self.thousands == self.decimal:
+            raise ValueError("decimal and thousands are the same character")
         return self
 
     @property
@@ -65,7 +83,7 @@ class QuantityField(_Field):
 
 
 class InstantField(BaseModel):
-    """An instant: ISO 8601, seconds or milliseconds since 1970, or a strptime format; `zone` for times without one."""
+    """An instant: ISO 8601, a number since 1970, or a strptime format; `zone` for times without one."""
 
     model_config = STRICT
 
@@ -86,10 +104,10 @@ class InstantField(BaseModel):
     @field_validator("format")
     @classmethod
     def _known_format(cls, form: str) -> str:
-        if form not in ("iso", "unix_seconds", "unix_milliseconds") and "%" not in form:
-            raise ValueError(
-                f"{form!r} is neither iso, unix_seconds, unix_milliseconds, nor a format like %d/%m/%Y %H:%M:%S"
-            )
+        if form != "iso" and form not in UNIX_FORMATS and "%" not in form:
+            raise ValueError(f"{form!r} is neither iso, {', '.join(UNIX_FORMATS)}, nor a format like %d/%m/%Y %H:%M:%S")
+        if "%" in form:
+            _require_whole(form)
         return form
 
 
@@ -104,6 +122,23 @@ class PeriodField(BaseModel):
     @classmethod
     def _known_zone(cls, zone: str) -> str:
         return _required_zone(zone)
+
+
+def _require_whole(form: str) -> None:
+    """Refuse a strptime format of which Python would fill in or ignore a part: a day, or the half of it."""
+    parts = set(re.findall(r"%(.)", form.replace("%%", "")))
+    if "c" in parts:
+        return
+    of_week = bool(parts & set("aAuw"))
+    has_day = "x" in parts or (
+        ("G" in parts and "V" in parts and of_week)
+        or (parts & set("Yy") and ("j" in parts or (parts & set("UW") and of_week)))
+        or (parts & set("Yy") and parts & set("mbB") and "d" in parts)
+    )
+    if not has_day:
+        raise ValueError(f"{form!r} tells no day: write year, month and day, as in %d/%m/%Y %H:%M:%S")
+    if ("I" in parts) != ("p" in parts):
+        raise ValueError(f"{form!r} does not tell morning from afternoon: %I needs %p, and beside %H nothing reads %p")
 
 
 def _required_zone(zone: str) -> str:

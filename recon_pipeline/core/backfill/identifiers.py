@@ -1,16 +1,17 @@
 """Identifiers as exports write them, and the request id of a row that has none.
 
-Text that Postgres cannot store is rejected.
+Text that Postgres cannot store is rejected, and text that a spreadsheet has made of a number, because it names another.
 """
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
+from recon_pipeline.core.backfill.instants import UnreadableValueError, is_rounded, shown
 
 REQUEST_NAMESPACE = uuid.UUID("6b1fd3b4-5c0a-5d0b-9d7b-0c4b3f8f2f60")
 """For request ids made from a primary key. If it changed, every such row would be counted again."""
@@ -22,8 +23,39 @@ def request_id_of(gateway_name: str, customer: str, usage_type: str, *, primary_
     return str(uuid.uuid5(REQUEST_NAMESPACE, name))
 
 
+_LIKE_A_NUMBER = re.compile(r"[+-]?[0-9]([0-9]*\.0+|([.,][0-9]+)?[eE][+-][0-9]+|\.[0-9]+[eE][0-9]+)")
+"""7.0, as pandas writes 7 beside an empty cell; 1.79E+12, as a spreadsheet writes 1792349000000, and Spark 1.79E12."""
+_NO_VALUE = re.compile(r"#+|#(N/A|DIV/0!|GETTING_DATA|[A-ZÄÖÜÉ]{2,12}[!?])|#(NV|NULL|N/V)|\[object Object\]|=\".*\"")
+"""What a spreadsheet shows in place of a value that it lacks, JavaScript in place of an object; a formula of a text."""
+_BEGINS_SUCH = frozenset("0123456789+-#[=")
+_LARGEST_FLOAT = 2.0**53
+_MOST_DIGITS = 1_000
+
+
 def identifier(value: Any) -> str:
     """A value as an identifier; a number or a UUID becomes its digits.
+
+    Raises:
+        UnreadableValueError: As `identifier_as_written`, or it is a text that another program made of a number, or
+            wrote in place of a value.
+    """
+    if type(value) is not str or not value or value[0] not in _BEGINS_SUCH:
+        return identifier_as_written(value)
+    if _LIKE_A_NUMBER.fullmatch(value):
+        raise UnreadableValueError(
+            f"{shown(value)} is a number as a spreadsheet or pandas writes it, and may be another identifier; write "
+            "all its digits and no more, or map it with as_written: true if it is its name"
+        )
+    if _NO_VALUE.fullmatch(value):
+        raise UnreadableValueError(
+            f"{shown(value)} is what a spreadsheet or a program writes in place of a value, for many rows; write the "
+            "identifier itself, or map it with as_written: true if it is its name"
+        )
+    return identifier_as_written(value)
+
+
+def identifier_as_written(value: Any) -> str:
+    """A value as an identifier, whatever a text looks like.
 
     Raises:
         UnreadableValueError: It is empty, not text, or contains characters that no identifier has.
@@ -34,15 +66,28 @@ def identifier(value: Any) -> str:
         return _odd_identifier(value)
     if value is None:
         raise UnreadableValueError("is empty")
+    if isinstance(value, bytes):
+        raise UnreadableValueError(
+            f"{shown(value)} is bytes, not text: the file's column is not marked as UTF-8, as old ClickHouse and "
+            "Impala leave it; write it as a string (STRING, UTF8), or give the rows by a query that casts it"
+        )
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str, uuid.UUID, datetime)):
         raise UnreadableValueError(f"{shown(value)} is not text")
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, (float, Decimal)):
-        if value != value or value in (float("inf"), float("-inf")) or value != int(value) or abs(value) > 2**53:
-            raise UnreadableValueError(f"{shown(value)} is a number with a fraction or too large to be exact")
-        return str(int(value))
+        return _digits(value)
     return str(value)
+
+
+def _digits(value: float | Decimal) -> str:
+    number = Decimal(value)
+    is_exact = number.is_finite() and not is_rounded(number) and number.adjusted() < _MOST_DIGITS
+    if isinstance(value, float):
+        is_exact = is_exact and abs(value) < _LARGEST_FLOAT
+    if not is_exact or number != number.to_integral_value():
+        raise UnreadableValueError(f"{shown(value)} is a number with a fraction, or rounded, or too large to be exact")
+    return str(int(number))
 
 
 def _odd_identifier(value: str) -> str:

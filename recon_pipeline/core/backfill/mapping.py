@@ -11,15 +11,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from recon_pipeline.core.backfill.fields import STRICT, Instant, PeriodField, Quantity, QuantityField, Text
+from recon_pipeline.core.backfill.fields import STRICT, Instant, PeriodField, Quantity, Text
 from recon_pipeline.core.errors import ConfigurationError
 
 NOTHING_INSERTED = "No event was inserted and no counter was changed."
 OWN_PREFIX = "recon_"
 """Columns that begin with this are reserved, as `recon rejected --output` writes them; they are never copied."""
 
-_NO_COLUMNS = {"primary_key", "period", "allow", "encoding", "delimiter"}
-"""What a mapping says otherwise than by the column of that name."""
+NULLS = ("", "\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "NaT")
+"""How MySQL, ClickHouse, Postgres, Python and pandas write null into text."""
+_YAML_NULLS = ("null", "Null", "NULL", "~")
+"""Words that YAML itself takes for null where they stand without quotes."""
 _ADVICE = "Fix the mapping; docs/replay.md shows one for each common shape of export."
 
 
@@ -29,12 +31,17 @@ class MappingSpec(BaseModel):
     Attributes:
         request_id: The source's own; if it is empty, one is made from `primary_key`.
         primary_key: Columns that identify a row of the source for ever; request ids are made from them.
-        period_start: With `period_end`; without both the period is found (`periods.py`).
+        quantity: Without a default: a row without one is rejected unless the mapping says how many units it is.
+        period_start: With `period_end`; without both, also in a single row, the period is found (`periods.py`).
         period: Which calendar months, where nothing else tells the period.
         allow: Which odd times are no reason to reject a row.
         metadata: A column with a JSON object, copied unchanged.
+        nulls: Words for null, in every column that is named here.
+        skip_when: Rows with these values in these columns are left out: not events, and not rejected.
         encoding: Of text files; a byte order mark of UTF-8 is always understood.
         delimiter: Of CSV files; a comma, or a tab in `.tsv`, if not given.
+        quote: `double`: cells may stand in quotation marks; `none`: backslashes escape. If not given: `none` in `.tsv`.
+        skip: Patterns of names of files of a folder or glob that are left out.
     """
 
     model_config = STRICT
@@ -44,20 +51,44 @@ class MappingSpec(BaseModel):
     usage_type: Text
     request_id: Text | None = None
     primary_key: tuple[str, ...] = ()
-    quantity: Quantity = QuantityField(value=1)
+    quantity: Quantity
     event_timestamp: Instant
     period_start: Instant | None = None
     period_end: Instant | None = None
     period: PeriodField = PeriodField()
     allow: tuple[Literal["time_outside_period", "time_in_future"], ...] = ()
     metadata: str | None = Field(default=None, min_length=1)
+    nulls: tuple[str, ...] = NULLS
+    skip_when: Mapping[str, tuple[Any, ...]] = {}
     encoding: str = "utf-8"
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    quote: Literal["none", "double"] | None = None
+    skip: tuple[str, ...] = ()
 
-    @field_validator("primary_key", "allow", mode="before")
+    @field_validator("primary_key", "allow", "skip", mode="before")
     @classmethod
     def _one_or_more(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str) else given
+
+    @field_validator("nulls", mode="before")
+    @classmethod
+    def _words(cls, given: Any) -> Any:
+        words: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]  # pyright: ignore[reportUnknownArgumentType]
+        found = [(_YAML_NULLS if word is None else (str(word),)) for word in words]
+        return tuple(word for one in found for word in one)
+
+    @field_validator("skip_when", mode="before")
+    @classmethod
+    def _one_or_more_values(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            raise ValueError("write the columns and their values, as in skip_when: {units: 0}")
+        found: dict[Any, Any] = {
+            name: tuple(value) if isinstance(value, (list, tuple)) else (value,)  # pyright: ignore[reportUnknownArgumentType]
+            for name, value in given.items()  # pyright: ignore[reportUnknownVariableType]
+        }
+        if any(isinstance(value, (dict, list)) for values in found.values() for value in values):
+            raise ValueError("a value is a text, a number, true, false or null")
+        return found
 
     @field_validator("encoding")
     @classmethod
@@ -103,7 +134,22 @@ class MappingSpec(BaseModel):
             self.period_end,
         )
         named = {field.column for field in fields if field is not None and field.column is not None}
-        return frozenset(named | set(self.primary_key) | ({self.metadata} if self.metadata else set()))
+        own = {self.metadata} if self.metadata else set[str]()
+        return frozenset(named | set(self.primary_key) | set(self.skip_when) | own)
+
+
+class _OneOfEachName(yaml.SafeLoader):
+    """Refuses a name that is written twice: YAML would take the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The names and values of a part of a mapping."""
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name != "<<" and name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is written twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def parse_mapping_text(text: str, *, name: str) -> dict[str, Any]:
@@ -113,7 +159,7 @@ def parse_mapping_text(text: str, *, name: str) -> dict[str, Any]:
         ConfigurationError: It is not YAML, or not a list of names and values.
     """
     try:
-        given: Any = yaml.safe_load(text)
+        given: Any = yaml.load(text, _OneOfEachName)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"{name} is not YAML: {reason}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
@@ -135,52 +181,10 @@ def parse_mapping(given: Mapping[str, Any]) -> MappingSpec:
         raise ConfigurationError(f"The mapping is wrong: {mistakes}.", changed=NOTHING_INSERTED, fix=_ADVICE) from error
 
 
-def default_mapping(columns: Iterable[str]) -> MappingSpec:
-    """The mapping of an export whose columns are named as those of `billing_usage_events`.
-
-    Raises:
-        ConfigurationError: Required columns are missing.
-    """
-    there = set(columns)
-    names = set(MappingSpec.model_fields) - _NO_COLUMNS
-    needed = ("gateway_name", "gateway_customer_id", "usage_type", "request_id", "event_timestamp")
-    missing = [name for name in needed if name not in there]
-    if missing:
-        raise ConfigurationError(
-            f"The source has no column {', '.join(missing)}, and no mapping describes its columns "
-            f"({shown_columns(there)}).",
-            changed=NOTHING_INSERTED,
-            fix="Write a mapping and give it with --mapping FILE; docs/replay.md shows one for each common shape.",
-        )
-    return parse_mapping({name: name for name in names & there})
-
-
-def require_columns(spec: MappingSpec, columns: Iterable[str], *, source: str) -> None:
-    """Refuse a mapping that names columns which the source does not have.
-
-    Raises:
-        ConfigurationError: With the existing columns.
-    """
-    there = list(columns)
-    missing = sorted(spec.columns - set(there))
-    if missing:
-        names = ", ".join(_with_guess(name, there) for name in missing)
-        raise ConfigurationError(
-            f"{source} has no column {names}. It has {shown_columns(there)}.",
-            changed=NOTHING_INSERTED,
-            fix="Fix the names in the mapping; capitals and spaces count.",
-        )
-
-
 def shown_columns(columns: Iterable[str]) -> str:
     """Column names for a person, at most 30."""
     names = sorted(columns)
     return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-
-
-def _with_guess(name: str, there: list[str]) -> str:
-    close = get_close_matches(name, there, n=1)
-    return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)
 
 
 def _mistake(place: tuple[int | str, ...], message: str, kind: str) -> str:
@@ -189,4 +193,6 @@ def _mistake(place: tuple[int | str, ...], message: str, kind: str) -> str:
     if kind == "extra_forbidden":
         known = get_close_matches(str(place[-1]), MappingSpec.model_fields, n=1)
         said = "no such name" + (f"; did you mean {known[0]}?" if known else "")
+    elif kind == "missing" and place == ("quantity",):
+        said = "is missing; name its column, or write {value: 1} if each row is one unit"
     return f"{where}: {said}" if where else said

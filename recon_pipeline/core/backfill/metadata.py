@@ -6,11 +6,11 @@ Invariant: no value of the row is changed; a value that Postgres or JSON cannot 
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import date, datetime, time
-from decimal import Decimal
 from typing import Any
 
-from recon_pipeline.core.backfill.columns import Reasons, Row, read_each, shared_names, values_of
+from recon_pipeline.core.backfill.cells import Cells
+from recon_pipeline.core.backfill.columns import Reasons, Row, Unreached, read_each, shared_names, values_of
+from recon_pipeline.core.backfill.exact_json import decode, encode
 from recon_pipeline.core.backfill.identifiers import require_storable
 from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
 from recon_pipeline.core.backfill.mapping import OWN_PREFIX, MappingSpec
@@ -31,6 +31,7 @@ class MetadataWriter:
     def __init__(self, spec: MappingSpec, *, source: str, batch_id: str) -> None:
         self._taken = spec.columns
         self._own = spec.metadata
+        self._cells = Cells(spec.nulls)
         origin = json.dumps({"batch_id": batch_id, "source": source})
         self._origin = f'{{"{ORIGIN_KEY}": {origin[:-1]}, "line": '
 
@@ -38,9 +39,10 @@ class MetadataWriter:
         """The metadata of each row, and a reason for each value in it that cannot be stored."""
         names = shared_names(rows) if self._own is None else None
         if names is None:
+            given = [None] * len(rows) if self._own is None else self._cells.of(rows, self._own)
             return [
-                self._of_row(line, row, reasons, index)
-                for index, (line, row) in enumerate(zip(lines, rows, strict=True))
+                self._of_row(line, row, own, reasons, index)
+                for index, (line, row, own) in enumerate(zip(lines, rows, given, strict=True))
             ]
         heads = [f"{self._origin}{line}}}" for line in lines]
         left = [self._column(name, rows, reasons) for name in names if self._is_left(name)]
@@ -57,9 +59,9 @@ class MetadataWriter:
         entries = read_each(lambda value: _entry(name, value), values_of(rows, name), "metadata", reasons)
         return [entry or "" for entry in entries]
 
-    def _of_row(self, line: int, row: Row, reasons: Reasons, index: int) -> str:
+    def _of_row(self, line: int, row: Row, given: Any, reasons: Reasons, index: int) -> str:
         left = {name: value for name, value in row.items() if self._is_left(name)}
-        own = self._own_metadata(row, reasons, index)
+        own = self._own_metadata(given, reasons, index)
         if own:
             left = {name: value for name, value in own.items() if name != ORIGIN_KEY} | left
         entries = [f"{self._origin}{line}}}"]
@@ -70,11 +72,13 @@ class MetadataWriter:
                 reasons[index].append(f"metadata {error}")
         return f"{', '.join(entries)}}}"
 
-    def _own_metadata(self, row: Row, reasons: Reasons, index: int) -> dict[str, Any]:
-        given = None if self._own is None else row.get(self._own)
+    def _own_metadata(self, given: Any, reasons: Reasons, index: int) -> dict[str, Any]:
         if isinstance(given, str) and given:
-            with suppress(ValueError, RecursionError):  # text that is not JSON is reported below
-                given = json.loads(given)
+            with suppress(ValueError):  # text that is not JSON is reported below
+                given = decode(given)
+        if isinstance(given, Unreached):
+            reasons[index].append(f"metadata (column {self._own}) cannot be looked up: {given.reason}")
+            return {}
         if given in (None, ""):
             return {}
         if not isinstance(given, dict):
@@ -88,26 +92,7 @@ def _entry(name: str, value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    try:
-        text = _ENCODER.encode(value)
-    except (ValueError, TypeError, RecursionError):
-        raise UnreadableValueError(
-            "has a value that JSON cannot represent (NaN, infinite, or nested too deeply)"
-        ) from None
+    text = encode(value)
     if "\\u0000" in text or "\\ud" in text:
         require_storable(value)
     return text
-
-
-def plain(value: Any) -> Any:
-    """A value that JSON cannot represent, as text."""
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return str(value)
-
-
-_ENCODER = json.JSONEncoder(default=plain, allow_nan=False)

@@ -1,7 +1,7 @@
 """Decides which billing period a late event belongs to whose file does not say it; nothing else decides that.
 
 Invariant: what is written is a period that somebody reads. So it is the one that the log has given the event already;
-else the one that counters, else the log, know at that time; else that of the one subscription which covers it, unless
+else the one that counters and log know at that time; else that of the one subscription which covers it, unless
 known periods are of another kind; else, of a customer of whom nothing else is known, the calendar month. Else none is.
 It does not know which period an application would have taken: of two that are possible none is taken.
 """
@@ -44,11 +44,11 @@ def period_of(timestamp: datetime, counted: Collection[Period], history: History
     Args:
         timestamp: Of the event.
         counted: Periods of counters of its customer and usage type, at least those that contain the time.
-        history: What else is known; looked at only if none of `counted` contains the time.
+        history: What else is known; where a counter's period contains the time, no more than `own` at that time.
         zone: Of the calendar months.
     """
     at = timestamp.isoformat()
-    known = covering(counted, timestamp) or covering(history.own, timestamp)
+    known = covering([*counted, *history.own], timestamp)
     if known:
         return _only(known, f"log and counters know more than one period of this customer and usage type at {at}")
     if not history.subscribed:

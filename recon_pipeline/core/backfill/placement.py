@@ -76,7 +76,7 @@ def placed(
             if reading.period is not None and (refusal := refusals[reading.period]):
                 reasons[index].append(refusal)
     if mapping.maps_period and "time_outside_period" not in mapping.allow:
-        _refuse_outside_period(whole, reasons)
+        _refuse_outside_period(whole, found, reasons)
     if "time_in_future" not in mapping.allow:
         _refuse_future(whole, now, reasons)
     for index, more in reasons.items():
@@ -84,10 +84,10 @@ def placed(
     return whole
 
 
-def _refuse_outside_period(readings: Sequence[Reading], reasons: Reasons) -> None:
+def _refuse_outside_period(readings: Sequence[Reading], found: Mapping[int, Period | str], reasons: Reasons) -> None:
     for index, reading in enumerate(readings):
         period, timestamp = reading.period, reading.event_timestamp
-        if period is None or timestamp is None or period[0] <= timestamp < period[1]:
+        if period is None or timestamp is None or period[0] <= timestamp < period[1] or index in found:
             continue
         if period[0] - timestamp > _LONGEST_OUTSIDE or timestamp - period[1] > _LONGEST_OUTSIDE:
             reasons[index].append(

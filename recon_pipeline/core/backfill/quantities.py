@@ -11,12 +11,10 @@ from decimal import ROUND_DOWN, ROUND_UP, Decimal, localcontext
 from typing import Any
 
 from recon_pipeline.core.backfill.fields import QuantityField
-from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
+from recon_pipeline.core.backfill.instants import UnreadableValueError, is_rounded, shown
+from recon_pipeline.core.backfill.number_texts import LONGEST, TextNumber
 
-_PLAIN = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]+")
 _EXACT_FLOAT = 2.0**53
-_LONGEST = 1_000
 _MOST_DECIMALS = 12
 _TYPE = re.compile(r"(?P<name>[a-z]+)(\((?P<precision>\d+)(,(?P<scale>-?\d+))?\))?")
 _LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
@@ -32,22 +30,26 @@ class QuantityRange:
         type_name: As Postgres writes it, for example `integer` or `numeric(12,3)`.
         largest: The largest value, or None if there is none.
         scale: Digits after the point that are kept, or None for all of them.
+        takes_zero: The log's table does not refuse an event of no units.
+        takes_negative: Events of negative quantity are credits, as somebody has declared.
     """
 
     type_name: str
     largest: int | None
     scale: int | None
+    takes_zero: bool = False
+    takes_negative: bool = False
 
     @classmethod
-    def of(cls, type_name: str) -> "QuantityRange":
+    def of(cls, type_name: str, *, takes_zero: bool = False, takes_negative: bool = False) -> "QuantityRange":
         """The range of a type."""
         match = _TYPE.fullmatch(type_name)
         if match is None or match["name"] != "numeric":
-            return cls(type_name, _LARGEST.get(type_name, 2**31 - 1), 0)
+            return cls(type_name, _LARGEST.get(type_name, 2**31 - 1), 0, takes_zero, takes_negative)
         if match["precision"] is None:
-            return cls(type_name, None, None)
+            return cls(type_name, None, None, takes_zero, takes_negative)
         scale = int(match["scale"] or 0)
-        return cls(type_name, 10 ** (int(match["precision"]) - scale) - 1, scale)
+        return cls(type_name, 10 ** (int(match["precision"]) - scale) - 1, scale, takes_zero, takes_negative)
 
 
 def quantity_reader(field: QuantityField, allowed: QuantityRange) -> QuantityReader:
@@ -59,12 +61,15 @@ def quantity_reader(field: QuantityField, allowed: QuantityRange) -> QuantityRea
     has_unit = field.has_unit
     is_unlimited = allowed.largest is None
     largest = allowed.largest or 0
+    text_number = TextNumber(field.decimal, field.thousands, counts_whole=allowed.scale == 0)
 
     def read(value: Any) -> int | Decimal:
+        if field.default is not None and (value is None or value == ""):
+            return field.default
         number = int(value) if type(value) is str and len(value) < 30 and value.isascii() and value.isdigit() else value
         if type(number) is int and not has_unit and number > 0 and (is_unlimited or number <= largest):
             return number
-        exact = _exact(number)
+        exact = _exact(number, text_number)
         if has_unit:
             exact = _in_units(exact, field, _MOST_DECIMALS if allowed.scale is None else allowed.scale)
         return _within(exact, allowed, value)
@@ -72,7 +77,7 @@ def quantity_reader(field: QuantityField, allowed: QuantityRange) -> QuantityRea
     return read
 
 
-def _exact(value: Any) -> Decimal:
+def _exact(value: Any, text_number: TextNumber) -> Decimal:
     if value is None or value == "":
         raise UnreadableValueError("is empty")
     if isinstance(value, bool):
@@ -88,20 +93,17 @@ def _exact(value: Any) -> Decimal:
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise UnreadableValueError(f"{value} is not a quantity")
+        if is_rounded(value):
+            raise UnreadableValueError(f"{value} is in scientific notation and may be rounded; write its digits")
         return value
     if isinstance(value, str):
-        text = value.strip()
-        if len(text) <= _LONGEST and _PLAIN.fullmatch(text):
-            return Decimal(text)
-        if _SCIENTIFIC.fullmatch(text):
-            raise UnreadableValueError(f"{shown(text)} is in scientific notation and may be rounded; write its digits")
-        raise UnreadableValueError(f"{shown(value)} is not a number in plain digits")
+        return text_number.read(value)
     raise UnreadableValueError(f"{shown(value)} is not a number")
 
 
 def _in_units(exact: Decimal, field: QuantityField, scale: int) -> Decimal:
     with localcontext() as context:
-        context.prec = _LONGEST * 2
+        context.prec = LONGEST * 2
         total = exact * field.multiply
         if field.round is None:
             whole, rest = divmod(total * 10**scale, field.divide)
@@ -113,18 +115,20 @@ def _in_units(exact: Decimal, field: QuantityField, scale: int) -> Decimal:
 
 
 def _within(exact: Decimal, allowed: QuantityRange, value: Any) -> int | Decimal:
-    if exact <= 0:
-        raise UnreadableValueError(f"{shown(value)} is not above 0")
-    if exact.adjusted() > _LONGEST:
+    if exact < 0 and not allowed.takes_negative:
+        raise UnreadableValueError(f"{shown(value)} is below 0; set RECON_NEGATIVE_QUANTITIES=sum if it is a credit")
+    if exact == 0 and not allowed.takes_zero:
+        raise UnreadableValueError(f"{shown(value)} is not above 0, as the log's table wants it")
+    if exact.adjusted() > LONGEST:
         raise UnreadableValueError(f"{shown(value)} is too large for the log's quantity ({allowed.type_name})")
     with localcontext() as context:
-        context.prec = _LONGEST * 2
+        context.prec = LONGEST * 2
         kept = (
             exact if allowed.scale is None else exact.quantize(Decimal(1).scaleb(-allowed.scale), rounding=ROUND_DOWN)
         )
     if kept != exact:
         digits = "a fraction" if not allowed.scale else f"more than {allowed.scale} digits after the point"
         raise UnreadableValueError(f"{shown(value)} has {digits}, and the log's quantity is {allowed.type_name}")
-    if allowed.largest is not None and int(exact) > allowed.largest:
+    if allowed.largest is not None and not -allowed.largest - 1 <= int(exact) <= allowed.largest:
         raise UnreadableValueError(f"{shown(value)} is too large for the log's quantity ({allowed.type_name})")
     return int(exact) if exact == exact.to_integral_value() else exact

@@ -4,19 +4,20 @@ Invariant: the same row gives the same event, whenever and from whatever file it
 request id counts once) makes a second insert safe. Named tuples, because there are millions of them.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from recon_pipeline.core.backfill.columns import Columns, Reasons, Row, Unreadable, read_each, values_of
+from recon_pipeline.core.backfill.cells import Cells
+from recon_pipeline.core.backfill.columns import Columns, Reasons, Row, Unreadable, reached, read_each
 from recon_pipeline.core.backfill.fields import TextField
-from recon_pipeline.core.backfill.identifiers import identifier, request_id_of
+from recon_pipeline.core.backfill.identifiers import identifier, identifier_as_written, request_id_of
 from recon_pipeline.core.backfill.instants import UnreadableValueError, instant_reader
+from recon_pipeline.core.backfill.keys import key_reader
 from recon_pipeline.core.backfill.mapping import MappingSpec
-from recon_pipeline.core.backfill.metadata import MetadataWriter, plain
+from recon_pipeline.core.backfill.metadata import MetadataWriter
 from recon_pipeline.core.backfill.quantities import QuantityRange, quantity_reader
 from recon_pipeline.core.scope import MeteredUsage
 
@@ -85,12 +86,15 @@ class RowReader:
         scope: tuple[MeteredUsage, ...],
     ) -> None:
         self._spec = spec
+        self._cells = Cells(spec.nulls)
         self._scope = {(usage.gateway_name, usage.usage_type) for usage in scope}
         self._quantity = quantity_reader(spec.quantity, quantity_range)
         self._timestamp = instant_reader(spec.event_timestamp)
         self._start, self._end = (
-            None if field is None else (field, instant_reader(field)) for field in (spec.period_start, spec.period_end)
+            None if field is None else (field, instant_reader(field, of_event=False))
+            for field in (spec.period_start, spec.period_end)
         )
+        self._key_readers = [(column, key_reader(column, spec.event_timestamp)) for column in spec.primary_key]
         self._metadata = MetadataWriter(spec, source=source, batch_id=batch_id)
 
     def read(self, lines: Sequence[int], rows: Sequence[Row | Unreadable]) -> list[Reading]:
@@ -112,6 +116,9 @@ class RowReader:
         self._require_scope(gateway_names, usage_types, reasons)
         request_ids = self._request_ids(readable, (gateway_names, customers, usage_types), reasons)
         metadata = self._metadata.write(lines, readable, reasons)
+        for column in (name for name in spec.skip_when if "." in name):
+            # A row of which nobody can say whether it is to be left out is no event.
+            read_each(lambda value: value, self._cells.of(readable, column), f"skip_when (column {column})", reasons)
         fields = (
             lines, [()] * len(lines), gateway_names, customers, usage_types, request_ids, quantities, timestamps,
             periods, metadata,
@@ -126,29 +133,40 @@ class RowReader:
     def _texts(self, name: str, field: TextField, rows: Sequence[Row], reasons: Reasons) -> _Texts:
         if field.column is None:
             return [field.value] * len(rows)
-        return read_each(identifier, values_of(rows, field.column), f"{name}{field.label}", reasons)
+        read = _identifier_reader(field)
+        return read_each(read, self._cells.of(rows, field.column), f"{name}{field.label}", reasons)
 
     def _values(
         self, name: str, field: Any, read: Callable[[Any], Any], rows: Sequence[Row], reasons: Reasons
     ) -> list[Any]:
-        values = [field.value] * len(rows) if field.column is None else values_of(rows, field.column)
+        values = [field.value] * len(rows) if field.column is None else self._cells.of(rows, field.column)
         return read_each(read, values, f"{name}{field.label}", reasons)
 
     def _periods(self, rows: Sequence[Row], reasons: Reasons) -> list[Period | None]:
         if self._start is None or self._end is None:
             return [None] * len(rows)
+        given = [self._cells.of(rows, field.column) for field, _ in (self._start, self._end)]
         starts, ends = (
-            self._values(name, *field, rows, reasons)
-            for name, field in (("period_start", self._start), ("period_end", self._end))
+            read_each(_or_none(read), values, f"{name}{field.label}", reasons)
+            for name, (field, read), values in zip(
+                ("period_start", "period_end"), (self._start, self._end), given, strict=True
+            )
         )
-        pairs = list(zip(starts, ends, strict=True))
-        empty = {pair for pair in set(pairs) if None not in pair and pair[1] <= pair[0]}
+        # A row without both has its period found, as where none is mapped; one without one of them is no such row.
+        for index, (start, end) in enumerate(zip(*given, strict=True)):
+            if (start is None) != (end is None):
+                place = f"period_start{self._start[0].label}" if start is None else f"period_end{self._end[0].label}"
+                reasons[index].append(f"{place} is empty, and the other bound is not")
+        pairs = [
+            None if start is None or end is None else (start, end) for start, end in zip(starts, ends, strict=True)
+        ]
+        empty = {pair for pair in set(pairs) if pair is not None and pair[1] <= pair[0]}
         if empty:
             for index, pair in enumerate(pairs):
-                if pair in empty:
+                if pair is not None and pair in empty:
                     bounds = f"{pair[0].isoformat()} to {pair[1].isoformat()}"
                     reasons[index].append(f"the period does not end after it begins: {bounds}")
-        return [None if None in pair or pair in empty else pair for pair in pairs]
+        return [None if pair in empty else pair for pair in pairs]
 
     def _require_scope(self, gateway_names: _Texts, usage_types: _Texts, reasons: Reasons) -> None:
         usages = list(zip(gateway_names, usage_types, strict=True))
@@ -161,21 +179,22 @@ class RowReader:
     def _request_ids(self, rows: Sequence[Row], named: tuple[_Texts, ...], reasons: Reasons) -> _Texts:
         spec, count = self._spec, len(rows)
         own = spec.request_id
-        given = [None] * count if own is None else values_of(rows, str(own.column))
+        given = [None] * count if own is None else self._cells.of(rows, str(own.column))
+        read_own = identifier if own is None else _identifier_reader(own)
         lacking = [value is None or value == "" for value in given]
         label = own.label if own is not None else ""
         if not any(lacking):
-            return read_each(identifier, given, f"request_id{label}", reasons)
+            return read_each(read_own, given, f"request_id{label}", reasons)
         made = f" (primary_key {', '.join(spec.primary_key)})" if spec.primary_key else label
-        keys = [values_of(rows, column) for column in spec.primary_key]
+        keys = [(self._cells.of(rows, column), read_key) for column, read_key in self._key_readers]
 
         def read(index: int) -> str | None:
             try:
                 if not lacking[index]:
-                    return identifier(given[index])
+                    return read_own(reached(given[index]))
                 if not spec.primary_key:
                     raise UnreadableValueError("is empty, and no primary_key is mapped to make one")
-                key = [identifier(values[index]) for values in keys]
+                key = [read_key(reached(values[index])) for values, read_key in keys]
             except UnreadableValueError as error:
                 place = made if lacking[index] else label
                 raise UnreadableValueError(f"{place.strip()} {error}") from None
@@ -194,11 +213,9 @@ def _parted(rows: Sequence[Row | Unreadable]) -> tuple[Sequence[Row], dict[int, 
     return [{} if isinstance(row, Unreadable) else row for row in rows], unreadable
 
 
-def row_as_text(row: Row | Unreadable) -> str:
-    """A row as JSON, to be stored, shown and read again; pure ASCII, so that Postgres can store all of it."""
-    if isinstance(row, Unreadable):
-        return json.dumps(row.text)
-    try:
-        return json.dumps(dict(row), default=plain)
-    except (ValueError, TypeError, RecursionError):
-        return json.dumps({name: str(value)[:10_000] for name, value in row.items()})
+def _or_none(read: Callable[[Any], datetime]) -> Callable[[Any], datetime | None]:
+    return lambda value: None if value is None else read(value)
+
+
+def _identifier_reader(field: TextField) -> Callable[[Any], str]:
+    return identifier_as_written if field.as_written else identifier

@@ -1,9 +1,9 @@
-"""`recon benchmark --backfill`: events from a Parquet file into the log, beside what one would write by hand.
+"""`recon benchmark --backfill`: events from files into the log, beside what one would write by hand.
 
     export ─▶ by hand: COPY, INSERT … ON CONFLICT ⇄ product: the command `recon backfill-events`, a process of its own
 
-Each has a database of its own, filled alike. Each round has new rows, and then the same rows once more, which are
-duplicates then.
+Each has a database of its own, filled alike. Each round has new rows of a Parquet file, and then the same rows once
+more, which are duplicates then; and new rows in each of the other forms, of which by hand the plain CSV is taken.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.benchmark.export_forms import FORMS
 from recon_pipeline.faces.benchmark.product import peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import BackfillReport, Bar, Measurement, show_backfill
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
@@ -103,8 +104,16 @@ def measure_backfill(
                 with console.status(f"{ours} …"):
                     times[ours].append(_insert_by_hand(hand, export.csv, inserted))
                 with console.status(f"{theirs} …"):
-                    seconds, peak = _run_command(environment, export.parquet, rows, inserted)
+                    seconds, peak = _run_command(environment, [str(export.parquet)], rows, inserted)
                 times[theirs].append(seconds)
+                peaks.append(peak)
+            for number, form in enumerate(FORMS, start=1):
+                with console.status(f"{form.name} …"):
+                    other = _export(hand, Path(folder), rows, counters // 6, seed + turn + number * rounds, first)
+                    exported, mapping = form.export(other.csv, Path(folder))
+                    asked = [str(exported), "--mapping", str(mapping)]
+                    seconds, peak = _run_command(environment, asked, rows, rows)
+                times[form.name].append(seconds)
                 peaks.append(peak)
         with hand.transaction() as connection:
             version = describe_server(connection).version_name.split()[0]
@@ -117,23 +126,25 @@ def measure_backfill(
         measurements=tuple(Measurement(name, tuple(values)) for name, values in times.items()),
         bars=_bars(times, rows, max(peaks)),
     )
-    show_backfill(console, report, beside={COMMAND: BY_HAND, COMMAND_AGAIN: BY_HAND_AGAIN})
+    beside = {COMMAND: BY_HAND, COMMAND_AGAIN: BY_HAND_AGAIN} | {form.name: BY_HAND for form in FORMS}
+    show_backfill(console, report, beside=beside)
     return report
 
 
 def _bars(times: Mapping[str, list[float]], rows: int, peak_mb: float) -> tuple[Bar, ...]:
     best = {name: min(values) for name, values in times.items()}
     of_full_size = (
-        Bar("New rows per second, to those by hand", best[BY_HAND] / best[COMMAND], 0.5, is_least=True),
-        Bar("Duplicates per second, to those by hand", best[BY_HAND_AGAIN] / best[COMMAND_AGAIN], 0.5, is_least=True),
+        Bar("New rows per second, to those by hand", best[BY_HAND] / best[COMMAND], 0.6, is_least=True),
+        Bar("Duplicates per second, to those by hand", best[BY_HAND_AGAIN] / best[COMMAND_AGAIN], 0.6, is_least=True),
+        *(Bar(f"{form.name}, to those by hand", best[BY_HAND] / best[form.name], 0.6, is_least=True) for form in FORMS),
     )
     memory = Bar("Peak memory of the command's process", peak_mb, 500, "MB")
     return (*(of_full_size if rows >= FULL_SIZE_ROWS else ()), memory)
 
 
 def _first_month(now: datetime) -> BillingMonth:
-    """So many full months ago: a backfill takes no events of months to come."""
-    year, month = divmod(now.year * 12 + now.month - 1 - _MONTHS, 12)
+    """So long ago that the last period has ended, which begins late in its month: no event is still to come."""
+    year, month = divmod(now.year * 12 + now.month - 2 - _MONTHS, 12)
     return BillingMonth(year, month + 1)
 
 
@@ -177,12 +188,12 @@ def _insert_by_hand(database: BillingDatabase, csv: Path, expected: int) -> floa
     return seconds
 
 
-def _run_command(environment: Mapping[str, str], parquet: Path, rows: int, expected: int) -> tuple[float, float]:
+def _run_command(environment: Mapping[str, str], asked: Sequence[str], rows: int, expected: int) -> tuple[float, float]:
     """The command as a person starts it, from its start to its end; in seconds, and its memory in MB."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - no shell; the file is one of ours
-            [sys.executable, "-c", _COMMAND, "backfill-events", str(parquet), "--no-reconcile", "--json"],
+            [sys.executable, "-c", _COMMAND, "backfill-events", *asked, "--no-reconcile", "--json"],
             env=dict(environment),
             stdout=output,
             stderr=errors,
@@ -192,10 +203,8 @@ def _run_command(environment: Mapping[str, str], parquet: Path, rows: int, expec
         answer = _json_in(output)
         if process.returncode != 0 or answer is None:
             errors.seek(0)
-            raise ReconError(
-                f"recon backfill-events failed: {errors.read().decode(errors='replace').strip()[-500:]}",
-                fix="Report this with what it says.",
-            )
+            said = errors.read().decode(errors="replace").strip()[-500:] or json.dumps(answer)[:500]
+            raise ReconError(f"recon backfill-events failed: {said}", fix="Report this with what it says.")
     if answer["rows_read"] != rows:
         raise AssertionError(f"{answer['rows_read']} rows were read, not {rows}")
     _require_inserted(COMMAND, answer["inserted"], expected)

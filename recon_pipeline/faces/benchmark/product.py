@@ -25,9 +25,9 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.postgres.statements import name_of
 from recon_pipeline.store.records import run_metrics, runs, schedule
-from recon_pipeline.store.sums import aggregates, horizons, increments, quality, strategy
+from recon_pipeline.store.sums import horizons, increments, modes, odd_sums, quality
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
-from recon_pipeline.store.sums.strategy import Mode, Sums
 
 FIRST_MONTH = BillingMonth(2026, 1)
 LAST_MONTH = BillingMonth(2026, 6)
@@ -62,15 +62,15 @@ class Product:
 
     def detect(self) -> Timing:
         """The exact comparison, from the log."""
-        return self._timed(lambda database: _compare(database, _new_run(), Mode(Sums.LOG)))
+        return self._timed(lambda database: _compare(database, _new_run(), Mode.FULL))
 
     def verify(self) -> Timing:
-        """The promise, asked of the log afresh; the count is of keys that differ."""
-        return self._timed(lambda database: _verify(database, _new_run(), Mode(Sums.LOG)))
+        """The last check of a run, on a new snapshot; the count is of keys that differ."""
+        return self._timed(lambda database: _verify(database, _new_run(), Mode.FULL))
 
     def full_tick(self) -> Timing:
         """All steps of one run in full mode; the count is of keys that differ at its end."""
-        return self._timed(lambda database: _tick(database, Mode(Sums.LOG))[1])
+        return self._timed(lambda database: _tick(database, Mode.FULL)[1])
 
     def advance(self) -> Timing:
         """Add to the aggregates what is new, or build them; the count is of events absorbed."""
@@ -80,7 +80,7 @@ class Product:
         """All steps of one run in incremental mode; the count is of counters repaired."""
         database = BillingDatabase(self.url, keeps_connection=True)
         at_work, began = _server_seconds(database), time.perf_counter()
-        repaired, mismatches = _tick(database, Mode(Sums.INCREMENTS))
+        repaired, mismatches = _tick(database, Mode.INCREMENTAL)
         process_seconds = time.perf_counter() - began
         at_work = _server_seconds(database) - at_work
         database.close()
@@ -92,7 +92,7 @@ class Product:
         """Repair of what a comparison found, which is not part of the time."""
         database, run = BillingDatabase(self.url), _new_run()
         _advance(database, run)
-        drift_count = _compare(database, run, Mode(Sums.INCREMENTS))
+        drift_count = _compare(database, run, Mode.INCREMENTAL)
         locks = _LockClock(database)
         began = time.perf_counter()
         with database.connection() as connection:
@@ -171,7 +171,7 @@ def _tick(database: BillingDatabase, mode: Mode) -> tuple[int, int]:
     """One run from the horizon to the verified repair; returns how many keys it repaired, and how many differ."""
     run = _new_run()
     _measure_events(database, run, mode)
-    if mode.sums is Sums.INCREMENTS:
+    if mode is Mode.INCREMENTAL:
         _advance(database, run)
     drift_count = _compare(database, run, mode)
     with database.connection() as connection:
@@ -183,11 +183,11 @@ def _tick(database: BillingDatabase, mode: Mode) -> tuple[int, int]:
 
 def _measure_events(database: BillingDatabase, run: Reconciliation, mode: Mode) -> None:
     with database.connection() as connection, decision(connection, "REPEATABLE READ") as tables:
-        if mode.sums is Sums.INCREMENTS:
-            mode = strategy.mode(connection, tables)
-        since = runs.start(connection, run, mode=mode.sums, reason=mode.reason).previous_started_at
-        known = quality.known(connection, run, tables) if mode.sums is Sums.INCREMENTS else None
-        run_metrics.note_events(connection, run.run_id, quality.measure(connection, run, tables, known, since=since))
+        choice = modes.choose(connection, tables, is_asked_for_full=mode is Mode.FULL)
+        since = runs.start(connection, run, mode=choice.mode, reason=choice.reason).previous_started_at
+        known = quality.known(connection, run, tables) if choice.mode is Mode.INCREMENTAL else None
+        measured = quality.measure(connection, run, tables, known, since=since)
+        run_metrics.note_events(connection, run.run_id, measured.quality)
         horizons.oldest_transaction(connection)
 
 
@@ -195,16 +195,16 @@ def _advance(database: BillingDatabase, run: Reconciliation | None = None) -> in
     run = run or _new_run()
     with database.connection() as connection, decision(connection) as tables:
         advance = increments.advance(connection, run, tables)
-        aggregates.oversized(connection, run, tables, months_tell=True)
+        odd_sums.oversized(connection, run, tables, months_tell=True)
         return advance.absorbed_count
 
 
 def _compare(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
     with database.connection() as connection:
         with decision(connection):
-            runs.start(connection, run, mode=mode.sums)
+            runs.start(connection, run, mode=mode)
         with decision(connection, "REPEATABLE READ") as tables:
-            compared = compare.compare(connection, run, tables, sums=mode.sums)
+            compared = compare.compare(connection, run, tables, mode=mode)
             found = compare.summarize(connection, run.run_id, counters_scanned=compared.counters_scanned)
             run_metrics.note_drift(connection, run.run_id, found.summary)
             run_metrics.note_compared(connection, run.run_id, compared)
@@ -216,7 +216,7 @@ def _verify(database: BillingDatabase, run: Reconciliation, mode: Mode) -> int:
         with decision(connection):
             below = run_metrics.compared_below(connection, run.run_id)
         with decision(connection, "REPEATABLE READ") as tables:
-            answer = verify.verify(connection, run, tables, sums=mode.sums, compared_below=below)
+            answer = verify.verify(connection, run, tables, mode=mode, compared_below=below)
         with begin(connection):
             schedule.note_verified(connection, run, tables, answer)
             runs.finish(connection, run.run_id, "clean", mismatch_count=answer.mismatch_count)

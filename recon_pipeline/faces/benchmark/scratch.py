@@ -9,11 +9,13 @@ from sqlalchemy import make_url, text
 
 from recon_pipeline import embedded_postgres
 from recon_pipeline.core.database_url import for_psycopg
+from recon_pipeline.core.scope import parse_scope
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH
 from recon_pipeline.faces.benchmark.statements import statement
+from recon_pipeline.settings import DEFAULT_SCOPE
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
-from recon_pipeline.store.records import migrate
+from recon_pipeline.store.records import accepted_usages, migrate
 
 _FILLING_TIMEOUT_MS = 2 * 60 * 60 * 1_000
 
@@ -55,8 +57,11 @@ def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, wi
             connection.execute(statement("index_log"))
             connection.execute(statement("fill_counters"))
             connection.execute(statement("fill_subscriptions"))
+            accepted_usages.accept(
+                connection, parse_scope(DEFAULT_SCOPE), accepted_by=None, reason="made up", run_id=None
+            )
         if with_ingest_xid:
-            ingest_xid.install(connection, request_id_is_unique=True)
+            ingest_xid.install(connection, refuses_repetitions=True)
     execute_outside_transaction(database, "vacuum analyze")
 
 

@@ -33,8 +33,8 @@ def command(
 ) -> int:
     """Insert events that never arrived, each once, and reconcile.
 
-    A SOURCE is a file, a glob, a folder or a URL of CSV, NDJSON or Parquet, also gzip or zstd; or table:NAME, or
-    query:"SELECT …", of the billing database.
+    A SOURCE is a file, a glob, a folder or a URL of CSV, TSV, JSON, Parquet, ORC or Arrow, packed or not; - for what
+    is piped in; or table:NAME, or query:"SELECT …", of the billing database.
     """
     from recon_pipeline.faces import backfill as face
     from recon_pipeline.faces import backfilled

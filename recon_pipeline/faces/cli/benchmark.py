@@ -29,7 +29,7 @@ from recon_pipeline.settings import read_settings
     "backfilled_rows",
     type=click.IntRange(min=1),
     metavar="ROWS",
-    help="Instead: a backfill of so many rows from a Parquet file, beside COPY and INSERT … ON CONFLICT.",
+    help="Instead: backfills of so many rows from files of several forms, beside COPY and INSERT … ON CONFLICT.",
 )
 @json_option
 @reporting_errors

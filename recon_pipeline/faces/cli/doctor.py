@@ -15,10 +15,12 @@ def command(*, as_json: bool) -> int:
     settings = read_settings()
     url = require_url(settings)
     from recon_pipeline.faces import doctor as face
+    from recon_pipeline.faces.assumptions import read_assumptions
 
     findings = tuple(face.examine(settings, url))
+    assumed = read_assumptions(settings, url)
     if as_json:
-        show_json(face.as_json(findings))
+        show_json(face.as_json(findings, assumed))
     else:
-        face.show(findings)
+        face.show(findings, assumed)
     return EXIT_CLEAN if face.is_healthy(findings) else EXIT_NOT_CLEAN

@@ -10,9 +10,16 @@ from recon_pipeline.settings import read_settings
 @click.command("init", epilog="Example: recon init --print > recon.sql")
 @click.option("--with-billing-tables", is_flag=True, help="Also create the application's tables and recorder.")
 @click.option("--without-ingest-xid", is_flag=True, help="Leave the log as it is; every run then reads all of it.")
+@click.option(
+    "--subscribers-have-ingest-xid",
+    is_flag=True,
+    help="The log is published by logical replication, and each subscriber's table has the column ingest_xid.",
+)
 @click.option("--print", "print_only", is_flag=True, help="Show the SQL instead of running it.")
 @reporting_errors
-def command(*, with_billing_tables: bool, without_ingest_xid: bool, print_only: bool) -> int:
+def command(
+    *, with_billing_tables: bool, without_ingest_xid: bool, subscribers_have_ingest_xid: bool, print_only: bool
+) -> int:
     """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid."""
     from recon_pipeline.faces import init as face
 
@@ -20,10 +27,12 @@ def command(*, with_billing_tables: bool, without_ingest_xid: bool, print_only: 
     if print_only:
         click.echo(face.printed(with_billing_tables=with_billing_tables, with_ingest_xid=with_ingest_xid))
         return EXIT_CLEAN
+    settings = read_settings()
     report = face.prepare(
-        face.BillingDatabase(require_url(read_settings())),
+        face.BillingDatabase(require_url(settings), event_identity=settings.event_identity),
         with_billing_tables=with_billing_tables,
         with_ingest_xid=with_ingest_xid,
+        subscribers_have_it=subscribers_have_ingest_xid,
         on_step=lambda step: err.print(f"{step};", style="dim", markup=False, soft_wrap=True),
     )
     out.print(report, markup=False, soft_wrap=True)  # statements in it are to be copied as they stand

@@ -1,7 +1,7 @@
 """The month that goes wrong: six months of believable usage, and then everything that makes counters drift.
 
     population ─▶ traffic ─▶ counters ◀─ mishaps
-    (plan)        (recorder)             (lost, replayed, edited, late, orphaned)
+    (population)        (recorder)             (lost, replayed, edited, late, orphaned)
 
 The traffic goes through the application's own recorder, so that before the mishaps every counter equals its
 event sum; after them exactly the keys that the story names do not. It never mixes into existing data.
@@ -19,7 +19,7 @@ import psycopg
 from recon_pipeline.core.database_url import redacted
 from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError, StatementFailedError
 from recon_pipeline.faces.demo.mishaps import MISHAPS, let_it_all_happen
-from recon_pipeline.faces.demo.population import plan_month
+from recon_pipeline.faces.demo.population import make_population
 from recon_pipeline.faces.demo.scene import Mishap
 from recon_pipeline.faces.demo.statements import statement
 from recon_pipeline.faces.demo.traffic import insert_subscriptions, record_events
@@ -102,15 +102,15 @@ def play_the_month(
             f"A month of {events:,} events and {customers:,} customers is too small for every mishap.",
             fix=f"Ask for at least {LEAST_EVENTS:,} events and {LEAST_CUSTOMERS:,} customers.",
         )
-    plan = plan_month(seed=seed, events=events, customers=customers, now=now)
+    population = make_population(seed=seed, events=events, customers=customers, now=now)
     changed = NOTHING_CHANGED
     try:
         with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
             _refuse_existing_rows(connection, database_url)
             changed = "The billing tables hold the part of the month that was played before."
             with _stage(progress, f"{events:,} events of {customers:,} customers", events):
-                insert_subscriptions(connection, plan)
-                record_events(database_url, plan, progress.advance)
+                insert_subscriptions(connection, population)
+                record_events(database_url, population, progress.advance)
             with _stage(progress, "What goes wrong", len(MISHAPS)):
                 random = Random(f"{seed}/mishaps")  # noqa: S311 - not a secret, has to be repeatable
                 mishaps = let_it_all_happen(connection, random, now, progress.advance)

@@ -1,7 +1,7 @@
-"""Plans the demo's six months: who the customers are, how they are billed, and every event they will send.
+"""The population of the demo: its customers, how they are billed in six months, and every event they will send.
 
-Pure and seeded: the same seed, sizes and day of `now` give the same plan, byte for byte. Events are
-planned one customer at a time from a random stream of that customer's own, so that a plan of millions
+Pure and seeded: the same seed, sizes and day of `now` give the same population, byte for byte. Events are
+made one customer at a time from a random stream of that customer's own, so that a population of millions
 of events needs the memory of its busiest customer. It knows no database and no clock.
 
 Invariants: every event lies in exactly one of its customer's half-open periods and before `now`; the
@@ -58,7 +58,7 @@ class Customer:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedEvent:
+class DemoEvent:
     """One metered action as it goes to the recorder."""
 
     customer_id: str
@@ -69,14 +69,14 @@ class PlannedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The customers by id, and what is needed to plan their events. No event is at or after `horizon`."""
+class Population:
+    """The customers by id, and what is needed to make their events. No event is at or after `horizon`."""
 
     seed: int
     horizon: datetime
     customers: tuple[Customer, ...]
 
-    def events_of(self, customer: Customer) -> Iterator[PlannedEvent]:
+    def events_of(self, customer: Customer) -> Iterator[DemoEvent]:
         """The customer's events in the order they happened."""
         random = Random(f"{self.seed}/{customer.customer_id}")  # noqa: S311 - not a secret, has to be repeatable
         starts = [period.start for period in customer.periods]
@@ -85,7 +85,7 @@ class Plan:
         request_prefix = customer.customer_id.replace("cus_", "req_", 1)
         for number, offset_seconds in enumerate(offsets, start=1):
             event_timestamp = starts[0] + timedelta(seconds=offset_seconds)
-            yield PlannedEvent(
+            yield DemoEvent(
                 customer_id=customer.customer_id,
                 period=customer.periods[bisect_right(starts, event_timestamp) - 1],
                 request_id=f"{request_prefix}_{number:07d}",
@@ -93,16 +93,16 @@ class Plan:
                 event_timestamp=event_timestamp,
             )
 
-    def events(self) -> Iterator[PlannedEvent]:
+    def events(self) -> Iterator[DemoEvent]:
         """Every event, by customer and then in the order they happened."""
         for customer in self.customers:
             yield from self.events_of(customer)
 
 
-def plan_month(*, seed: int, events: int, customers: int, now: datetime) -> Plan:
-    """Plan `events` events of `customers` customers over six billing periods, the last one open at `now`.
+def make_population(*, seed: int, events: int, customers: int, now: datetime) -> Population:
+    """Make `events` events of `customers` customers over six billing periods, the last one open at `now`.
 
-    Only the UTC day of `now` matters: no event is planned for that day itself.
+    Only the UTC day of `now` matters: no event is of that day itself.
 
     Raises:
         ValueError: if `now` is naive, or a size is out of range.
@@ -110,12 +110,12 @@ def plan_month(*, seed: int, events: int, customers: int, now: datetime) -> Plan
     if now.tzinfo is None:
         raise ValueError("now has to be an aware datetime")
     if events < 0 or customers < 1:
-        raise ValueError(f"cannot plan {events} events of {customers} customers")
+        raise ValueError(f"cannot make {events} events of {customers} customers")
     horizon = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     random = Random(f"{seed}/customers")  # noqa: S311 - not a secret, has to be repeatable
     idle = frozenset(random.sample(range(customers), customers // IDLE_CUSTOMER_EVERY))
     event_counts = _skewed_shares(events, customers, idle, random)
-    return Plan(
+    return Population(
         seed=seed,
         horizon=horizon,
         customers=tuple(

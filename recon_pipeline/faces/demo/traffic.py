@@ -1,7 +1,7 @@
-"""Plays a plan through the application's recorder, over several connections at once.
+"""Sends the events of a population through the application's recorder, over several connections at once.
 
 The events of one customer are dealt out over all connections, so that busy counters are really
-contended, while what each event says is fixed by the plan. Deadlocks cannot happen: a batch is one
+contended, while what each event says is fixed by the population. Deadlocks cannot happen: a batch is one
 transaction and in the order of the keys, so every transaction locks its counters in that order.
 A failure leaves whole batches behind, never half of one.
 """
@@ -16,21 +16,21 @@ from typing import Any
 import psycopg
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.faces.demo.population import GATEWAY_NAME, METERED, Plan, PlannedEvent
+from recon_pipeline.faces.demo.population import GATEWAY_NAME, METERED, DemoEvent, Population
 from recon_pipeline.faces.demo.statements import statement
 
 CONNECTIONS = 4
 # Long enough to spare round trips, short enough that a busy counter's lock is soon free again.
 BATCH_EVENTS = 250
 
-Batch = tuple[PlannedEvent, ...]
+Batch = tuple[DemoEvent, ...]
 
 
 class RecordingError(ReconError):
-    """The recorder did not take a batch as planned."""
+    """The recorder did not take a batch as it was dealt."""
 
 
-def insert_subscriptions(connection: psycopg.Connection[Any], plan: Plan) -> int:
+def insert_subscriptions(connection: psycopg.Connection[Any], population: Population) -> int:
     """Insert one row for each subscribed customer and commit; returns how many."""
     rows = [
         {
@@ -40,7 +40,7 @@ def insert_subscriptions(connection: psycopg.Connection[Any], plan: Plan) -> int
             "current_period_start": customer.subscription_period.start,
             "current_period_end": customer.subscription_period.end,
         }
-        for customer in plan.customers
+        for customer in population.customers
         if customer.status is not None
     ]
     with connection.transaction(), connection.cursor() as cursor:
@@ -48,8 +48,10 @@ def insert_subscriptions(connection: psycopg.Connection[Any], plan: Plan) -> int
     return len(rows)
 
 
-def record_events(database_url: str, plan: Plan, advance: Callable[[int], None], connections: int = CONNECTIONS) -> int:
-    """Record every event of the plan; returns how many. `advance` is called from this thread alone.
+def record_events(
+    database_url: str, population: Population, advance: Callable[[int], None], connections: int = CONNECTIONS
+) -> int:
+    """Record every event of the population; returns how many. `advance` is called from this thread alone.
 
     Raises:
         RecordingError: if an event's request id was there already, so that the recorder skipped it.
@@ -63,7 +65,7 @@ def record_events(database_url: str, plan: Plan, advance: Callable[[int], None],
         # Left before the connections are closed: it waits for the batches still being recorded.
         pool = stack.enter_context(ThreadPoolExecutor(connections, thread_name_prefix="demo-traffic"))
         pending: set[Future[int]] = set()
-        for batch in deal(plan, hands=connections):
+        for batch in deal(population, hands=connections):
             pending.add(pool.submit(_record_batch, idle, batch))
             if len(pending) >= 2 * connections:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -72,13 +74,13 @@ def record_events(database_url: str, plan: Plan, advance: Callable[[int], None],
     return recorded_count
 
 
-def deal(plan: Plan, hands: int, batch_events: int = BATCH_EVENTS) -> Iterator[Batch]:
-    """Deal the plan's events out like cards and yield each hand when it is full.
+def deal(population: Population, hands: int, batch_events: int = BATCH_EVENTS) -> Iterator[Batch]:
+    """Deal the events out like cards and yield each hand when it is full.
 
     Hands that fill together hold events of the same keys; each is in the order of its keys.
     """
-    dealt: list[list[PlannedEvent]] = [[] for _ in range(hands)]
-    for number, event in enumerate(plan.events()):
+    dealt: list[list[DemoEvent]] = [[] for _ in range(hands)]
+    for number, event in enumerate(population.events()):
         hand = dealt[number % hands]
         hand.append(event)
         if len(hand) == batch_events:

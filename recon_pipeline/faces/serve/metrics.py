@@ -96,6 +96,16 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
             units.add_metric(["missed"], float(latest.units_missed))
             units.add_metric(["excess"], float(latest.units_excess))
             yield units
+            yield GaugeMetricFamily(
+                "recon_events_left_the_log",
+                "Events that had been counted and are gone, for which the latest run did not lower counters.",
+                value=latest.events_left_the_log,
+            )
+            yield GaugeMetricFamily(
+                "recon_units_left_the_log",
+                "Units of events that are gone or lowered, for which the latest run did not lower counters.",
+                value=float(latest.units_left_the_log),
+            )
         if latest.mismatch_count is not None:
             yield GaugeMetricFamily(
                 "recon_mismatched_keys",

@@ -65,7 +65,6 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
             style="bold yellow",
             soft_wrap=True,
         )
-    err.print(f"recon serve listens on http://{host}:{port}", markup=False, soft_wrap=True)
     use_dagster_home()
     runner = Runner(settings, database)
     app = create_app(runner, secrets, settings.scope, version=version("recon-pipeline"))
@@ -83,6 +82,7 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
         log_config=_to_stderr(),
     )
     with _listening(host, port) as listener:
+        err.print(f"recon serve listens on http://{host}:{port}", markup=False, soft_wrap=True)
         # uvicorn raises the signal again after it has stopped; the process must exit normally.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)

@@ -9,6 +9,15 @@ select
     (
         select format_type(atttypid, atttypmod) from pg_attribute where attrelid = log.oid and attname = 'quantity'
     ) as quantity_type,
+    not exists (
+        select
+        from pg_constraint as rule
+        join pg_attribute as quantity on quantity.attrelid = rule.conrelid and quantity.attname = 'quantity'
+        where rule.conrelid = log.oid
+            and rule.contype = 'c'
+            and rule.conkey = array[quantity.attnum]
+            and pg_get_constraintdef(rule.oid) ~ '^CHECK \(\(quantity > (0|\(0\)::[a-z]+)\)\)'
+    ) as takes_zero,
     (
         select format_type(atttypid, null) from pg_attribute
         where attrelid = log.oid and attname = 'metadata' and not attisdropped

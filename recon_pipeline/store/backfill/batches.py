@@ -5,7 +5,7 @@ Invariant: figures are written in the transaction that inserts the events, so th
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -78,6 +78,7 @@ class Tally:
         conflict: In the log already, with another content; that one stays.
         rejected: No event, with reasons.
         partitions: Billing months of what is in the log.
+        skipped: Left out by the mapping, and so not among the rows read.
     """
 
     inserted: int = 0
@@ -85,6 +86,7 @@ class Tally:
     conflict: int = 0
     rejected: int = 0
     partitions: frozenset[str] = frozenset()
+    skipped: int = 0
 
     @property
     def rows_read(self) -> int:
@@ -100,6 +102,8 @@ class Batch:
         batch_id: Named by the metadata of each of its events.
         outcome: `running`, `done` or `failed`.
         partitions: Billing months of its events that are in the log.
+        skipped: Rows that its mapping leaves out; not among `rows_read`.
+        mapping: As given; empty for none.
     """
 
     batch_id: str
@@ -118,6 +122,8 @@ class Batch:
     rejected: int
     partitions: list[str]
     error: str | None
+    skipped: int = 0
+    mapping: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def adds_up(self) -> bool:
@@ -177,7 +183,8 @@ def start(
 
 def count(connection: Connection, batch_id: str, tally: Tally) -> None:
     """Add what became of some rows."""
-    figures = {name: getattr(tally, name) for name in ("rows_read", "inserted", "duplicate", "conflict", "rejected")}
+    names = ("rows_read", "inserted", "duplicate", "conflict", "rejected", "skipped")
+    figures = {name: getattr(tally, name) for name in names}
     connection.execute(
         statement("count_backfill"), {"batch_id": batch_id, "partitions": sorted(tally.partitions), **figures}
     )
@@ -239,4 +246,4 @@ def _read(
 ) -> tuple[Batch, ...]:
     asked = {"run_id": run_id, "batch": batch, "rows": rows}
     found = connection.execute(statement("read_backfills"), asked).mappings()
-    return tuple(Batch(**{field.name: row[field.name] for field in fields(Batch)}) for row in found)
+    return tuple(Batch(**{one.name: row[one.name] for one in fields(Batch)}) for row in found)

@@ -2,7 +2,7 @@
 
 Invariant: which period it is, only `core/backfill/periods.py` decides; here are the facts for it, of a whole chunk at a
 time. What is known of a customer beyond counters is read once in a backfill: later it may hold what this one inserted,
-which follows from the same facts.
+which follows from the same facts. All events of a customer are only read where counters and aggregates do not tell.
 """
 
 from collections import defaultdict
@@ -16,6 +16,7 @@ from recon_pipeline.core.backfill.periods import History, covering, period_of
 from recon_pipeline.core.backfill.placement import Fence, placed
 from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.backfill.rows import Period, Reading
+from recon_pipeline.store.backfill.uncounted import UncountedPeriods, UsageOfCustomer
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_each_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
@@ -56,8 +57,6 @@ _CUSTOMERS_AT_ONCE = 1_000
 
 Customer = tuple[str, str]
 """A gateway and a customer."""
-UsageOfCustomer = tuple[str, str, str]
-"""A gateway, a customer and a usage type."""
 
 
 class Classifier:
@@ -68,6 +67,7 @@ class Classifier:
         self._fence = fence
         self._existing: set[str] = set()
         self._known: dict[Customer, dict[str, set[Period | None]]] = {}
+        self._uncounted = UncountedPeriods(tables, fence.first)
 
     def classified(self, connection: Connection, piece: Readings) -> Sequence[Reading]:
         """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
@@ -75,7 +75,7 @@ class Classifier:
         unknown = self._unknown(connection, readings)
         now = connection.execute(_NOW).scalar_one()
         found: Mapping[int, Period | str] = {}
-        if not piece.mapping.maps_period:
+        if not piece.mapping.maps_period or any(reading.period is None for reading in readings):
             found = self._periods(connection, readings, piece.mapping.period.calendar_month)
         whole = placed(readings, found, self._fence, mapping=piece.mapping, now=now)
         if not unknown:
@@ -90,20 +90,23 @@ class Classifier:
     def _periods(self, connection: Connection, readings: Sequence[Reading], zone: str) -> Mapping[int, Period | str]:
         """The period of each reading that could be an event, by its position, or why it has none."""
         look_up_each_by_index(connection)
-        found: dict[int, Period | str] = {**_logged(connection, readings)}
+        found: dict[int, Period | str] = {**_logged(connection, readings, self._tables)}
         times: defaultdict[UsageOfCustomer, list[tuple[int, datetime]]] = defaultdict(list)
+        of_events: set[UsageOfCustomer] = set()
         for index, reading in enumerate(readings):
-            _, _, gateway_name, customer, usage_type, _, _, timestamp, _, _ = reading
-            if index not in found and gateway_name and customer and usage_type and timestamp:
-                times[gateway_name, customer, usage_type].append((index, timestamp))
-        counted = _counted(connection, {asked: [time for _, time in some] for asked, some in times.items()})
-        uncounted = [
-            asked for asked, some in times.items() if not all(covering(counted[asked], time) for _, time in some)
-        ]
-        histories = self._histories(connection, uncounted)
-        nothing = History()
+            _, reasons, gateway_name, customer, usage_type, _, _, timestamp, period, _ = reading
+            if index not in found and gateway_name and customer and usage_type and timestamp and period is None:
+                asked = gateway_name, customer, usage_type
+                times[asked].append((index, timestamp))
+                if not reasons:
+                    of_events.add(asked)
+        instants = {asked: [time for _, time in some] for asked, some in times.items()}
+        counted = _counted(connection, instants)
+        covered = {asked for asked, some in instants.items() if all(covering(counted[asked], time) for time in some)}
+        untold = self._uncounted.untold(connection, {asked: instants[asked] for asked in covered & of_events})
+        histories = self._histories(connection, (times.keys() - covered) | {*untold})
         for asked, some in times.items():
-            history = histories.get(asked, nothing)
+            history = histories.get(asked) or History(own=self._uncounted.of(asked))
             for index, time in some:
                 found[index] = period_of(time, counted[asked], history, zone)
         return found
@@ -167,18 +170,25 @@ class Classifier:
         return unknown
 
 
-def _logged(connection: Connection, readings: Sequence[Reading]) -> Mapping[int, Period]:
+def _logged(connection: Connection, readings: Sequence[Reading], tables: BillingTables) -> Mapping[int, Period]:
     """The periods of the readings that are in the log, by position."""
     asked = [
-        (index, reading.gateway_name, reading.gateway_customer_id, reading.usage_type, reading.request_id)
+        (
+            index,
+            reading.gateway_name,
+            reading.gateway_customer_id,
+            reading.usage_type,
+            reading.request_id,
+            reading.event_timestamp,
+        )
         for index, reading in enumerate(readings)
-        if not reading.reasons
+        if not reading.reasons and reading.period is None
     ]
     if not asked:
         return {}
     positions, *columns = map(list, zip(*asked, strict=True))
-    names = ("gateway_names", "customers", "usage_types", "request_ids")
-    rows = connection.execute(statement("logged_periods"), dict(zip(names, columns, strict=True)))
+    names = ("gateway_names", "customers", "usage_types", "request_ids", "timestamps")
+    rows = connection.execute(statement("logged_periods"), tables.parameters | dict(zip(names, columns, strict=True)))
     return {positions[row.ordinal - 1]: (row.period_start, row.period_end) for row in rows}
 
 

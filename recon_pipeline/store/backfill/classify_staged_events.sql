@@ -1,7 +1,8 @@
 -- Keeps what became of each event of a chunk that was inserted just now, to be counted and shown; gone with the transaction.
--- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period. Times and metadata are written
--- differently by every source.
--- Index: the unique key on request ids, or an index on request_id; one look for each event.
+-- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period, and about when. Times within a
+-- day and metadata are written differently by every source; a day more is another event under a request id that was used twice.
+-- What names an event is said by the setting recon.event_identity of the transaction.
+-- Index: the log's unique key, or an index on request_id; one look for each event.
 -- After: create_staged_events
 create temporary table classified_event on commit drop as
 select
@@ -24,7 +25,13 @@ left join lateral (
             case when event.usage_type is distinct from staged.usage_type then 'usage_type' end,
             case when event.quantity is distinct from staged.quantity then 'quantity' end,
             case when event.period_start is distinct from staged.period_start then 'period_start' end,
-            case when event.period_end is distinct from staged.period_end then 'period_end' end
+            case when event.period_end is distinct from staged.period_end then 'period_end' end,
+            case
+                when ('event_timestamp' = any(identity.columns) and event.event_timestamp <> staged.event_timestamp)
+                    or event.event_timestamp < staged.event_timestamp - interval '24 hours'
+                    or event.event_timestamp > staged.event_timestamp + interval '24 hours'
+                    then 'event_timestamp'
+            end
         ], null) as differing,
         jsonb_build_object(
             'id', event.id, 'gateway_name', event.gateway_name, 'gateway_customer_id', event.gateway_customer_id,
@@ -32,7 +39,16 @@ left join lateral (
             'period_start', event.period_start, 'period_end', event.period_end, 'event_timestamp', event.event_timestamp
         ) as as_json
     from billing_usage_events as event
+    cross join (select string_to_array(current_setting('recon.event_identity', true), ',') as columns) as identity
     where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-    order by event.id = staged.id desc, event.created_at, event.id
+        and ('usage_type' <> all(identity.columns) or event.usage_type = staged.usage_type)
+        and ('gateway_customer_id' <> all(identity.columns) or event.gateway_customer_id = staged.gateway_customer_id)
+        and ('period_start' <> all(identity.columns) or event.period_start = staged.period_start)
+        and ('period_end' <> all(identity.columns) or event.period_end = staged.period_end)
+        and ('event_timestamp' <> all(identity.columns) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+    order by
+        event.id = staged.id desc,
+        'event_timestamp' = any(identity.columns) and event.event_timestamp <> staged.event_timestamp,
+        event.created_at, event.id
     limit 1
 ) as event on true

@@ -16,18 +16,24 @@ from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
 from recon_pipeline.store.backfill.insertion import Chunk, refused_rows
-from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS
+from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, declare_identity
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.limits import limit_parameters
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
 from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Lets the planner know how much a dry run looks at: a guess can make it loop over all of one for each of the other.
-# After: create_staged_events, plan_staged_events.
-_ANALYZE_PLANNED_EVENTS = labelled("analyze_planned_events", "analyze pg_temp.planned_event")
+# After: create_staged_events, preview_staged_events.
+_ANALYZE_PREVIEW_EVENTS = labelled("analyze_preview_events", "analyze pg_temp.preview_event")
 # Finds the first event of a request id, in a source that is looked at as a whole.
 # After: create_staged_events.
 INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
+# Finds the events of a request id, where their times name them and may be cut or rounded.
+# After: create_staged_events.
+_INDEX_STAGED_REQUESTS = labelled(
+    "index_staged_requests", "create index on pg_temp.staged_event (request_id, gateway_name)"
+)
 
 
 _OUTCOMES = ("inserted", "duplicate", "conflict")
@@ -42,8 +48,8 @@ _OVER_QUOTA = (
 
 
 @dataclass(frozen=True)
-class PlanQuestion:
-    """What to tell of the plan.
+class PreviewOptions:
+    """What a preview is to cover.
 
     Attributes:
         scope: The metered usages.
@@ -59,7 +65,7 @@ class PlanQuestion:
 
 
 @dataclass(frozen=True)
-class PlannedMonth:
+class PreviewMonth:
     """What would become of the events of a billing month; `outcome` is inserted, duplicate or conflict."""
 
     partition: str
@@ -70,7 +76,7 @@ class PlannedMonth:
 
 
 @dataclass(frozen=True)
-class PlannedCustomer:
+class PreviewCustomer:
     """What a customer would get in a billing month."""
 
     usage_type: str
@@ -94,7 +100,7 @@ class OverQuota:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Preview:
     """What would happen.
 
     Attributes:
@@ -104,8 +110,8 @@ class Plan:
         over_quota_transitions: How many there are in all.
     """
 
-    months: tuple[PlannedMonth, ...]
-    customers: tuple[PlannedCustomer, ...]
+    months: tuple[PreviewMonth, ...]
+    customers: tuple[PreviewCustomer, ...]
     over_quota: tuple[OverQuota, ...]
     over_quota_transitions: int
 
@@ -118,6 +124,7 @@ class DryRun:
         self._batch_id = batch_id
         self._tables = tables
         self._rejected = 0
+        self._skipped = 0
         connection.execute(statement("create_staged_events"))
 
     def take(self, chunk: Chunk) -> None:
@@ -127,36 +134,38 @@ class DryRun:
         if refused:
             copy_in(self._connection, COPY_REJECTED_EVENTS, refused)
         self._rejected += len(refused)
+        self._skipped += chunk.skipped
 
-    def plan(self, question: PlanQuestion) -> Plan:
+    def preview(self, question: PreviewOptions) -> Preview:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
         connection.execute(INDEX_STAGED_EVENTS)
+        if self._tables.event_identity.has_times:
+            connection.execute(_INDEX_STAGED_REQUESTS)
         look_up_each_by_index(connection)
-        connection.execute(statement("plan_staged_events"))
+        declare_identity(connection, self._tables.event_identity)
+        connection.execute(statement("preview_staged_events"))
         plan_as_usual(connection)
-        connection.execute(_ANALYZE_PLANNED_EVENTS)
-        rows = connection.execute(statement("planned_by_month")).mappings()
-        months = tuple(sorted((PlannedMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
+        connection.execute(_ANALYZE_PREVIEW_EVENTS)
+        rows = connection.execute(statement("preview_by_month")).mappings()
+        months = tuple(sorted((PreviewMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
         total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
         taken = frozenset(one.partition for one in months if one.outcome != "conflict")
-        batches.count(connection, self._batch_id, Tally(**total, rejected=self._rejected, partitions=taken))
-        customers: list[PlannedCustomer] = []
+        batches.count(
+            connection, self._batch_id, Tally(**total, rejected=self._rejected, partitions=taken, skipped=self._skipped)
+        )
+        customers: list[PreviewCustomer] = []
         over_quota: list[OverQuota] = []
         over_quota_count = 0
         for usage in question.scope:
             asked = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "rows": question.rows}
             found = connection.execute(statement("units_by_customer"), asked).mappings()
-            customers += [PlannedCustomer(usage_type=usage.usage_type, **row) for row in found]
+            customers += [PreviewCustomer(usage_type=usage.usage_type, **row) for row in found]
             quota = question.quotas.get(usage.usage_type)
             if quota is None or not self._tables.has_subscriptions:
                 continue
-            limits = {
-                "limit_free": quota.free,
-                "limit_paid": quota.paid,
-                "paid_statuses": list(question.paid_statuses),
-            }
+            limits = limit_parameters(quota, question.paid_statuses, has_subscriptions=True)
             rows = connection.execute(statement("over_quota_by_staged"), asked | limits).mappings().all()
             over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
             over_quota_count += rows[0]["total"] if rows else 0
-        return Plan(months, tuple(customers), tuple(over_quota), over_quota_count)
+        return Preview(months, tuple(customers), tuple(over_quota), over_quota_count)

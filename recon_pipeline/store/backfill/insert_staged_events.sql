@@ -1,9 +1,11 @@
--- Compares the events of a chunk with the log, inserts those whose request ids are new, and counts both by billing month.
--- Invariant: a request id that is there stays as it is; of several in the chunk the first is inserted. Nothing is updated. What is counted
+-- Compares the events of a chunk with the log, inserts those that are new by its identity (RECON_EVENT_IDENTITY), and counts both by billing month.
+-- Invariant: an event that is there stays as it is; of several of one identity in the chunk the first is inserted. Nothing is updated. What is counted
 -- is certain; an event that is not counted here (it differs, came up in this very moment, or was not taken) is looked at afterwards.
--- Index: the unique key on request ids, or an index on request_id; one look for each event. The order is of a row, which no index on
+-- Where its time names an event, that time cut or rounded to a millisecond or a second names no other one: the event differs.
+-- Index: the log's unique key, or an index on request_id; one look for each event. The order is of a row, which no index on
 -- created_at gives: with bad statistics that one would be read from its beginning for each event. Where no unique key says so, an event
 -- that the application commits at this very moment is not seen.
+-- Binds: event_identity text[]
 -- After: create_staged_events
 with looked_up as materialized (
     select staged.*, event.differs
@@ -13,10 +15,21 @@ with looked_up as materialized (
             (
                 (event.gateway_customer_id, event.usage_type, event.quantity, event.period_start, event.period_end)
                 is distinct from (staged.gateway_customer_id, staged.usage_type, staged.quantity, staged.period_start, staged.period_end)
-            ) as differs
+            ) or coalesce(
+                event.event_timestamp < staged.event_timestamp - interval '24 hours'
+                or event.event_timestamp > staged.event_timestamp + interval '24 hours',
+                false
+            ) or ('event_timestamp' = any(:event_identity) and event.event_timestamp <> staged.event_timestamp) as differs
         from billing_usage_events as event
         where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-        order by (event.created_at, event.id)
+            and ('usage_type' <> all(:event_identity) or event.usage_type = staged.usage_type)
+            and ('gateway_customer_id' <> all(:event_identity) or event.gateway_customer_id = staged.gateway_customer_id)
+            and ('period_start' <> all(:event_identity) or event.period_start = staged.period_start)
+            and ('period_end' <> all(:event_identity) or event.period_end = staged.period_end)
+            and ('event_timestamp' <> all(:event_identity) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+        order by
+            'event_timestamp' = any(:event_identity) and event.event_timestamp <> staged.event_timestamp,
+            (event.created_at, event.id)
         limit 1
     ) as event on true
 ),

@@ -1,6 +1,7 @@
 -- Inserts the events of a chunk one by one, where the log refused one of them: that one is noted with what the log said, the others go in.
 -- Invariant: only what is wrong with a row is taken for a refusal; a full disk, a lost privilege or a lock ends the whole.
--- Where no unique key keeps request ids apart, an event that the application commits at this very moment is not seen.
+-- What names an event is said by the setting recon.event_identity of the transaction, since a block takes no values.
+-- Where no unique key refuses repetitions, an event that the application commits at this very moment is not seen.
 -- Index: as insert_staged_events.
 -- After: create_staged_events
 do $singly$
@@ -8,6 +9,7 @@ declare
     staged record;
     said text;
     more text;
+    identity constant text[] := string_to_array(current_setting('recon.event_identity'), ',');
 begin
     for staged in select * from pg_temp.staged_event order by ordinal loop
         begin
@@ -21,6 +23,11 @@ begin
             where not exists (
                 select from billing_usage_events as event
                 where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
+                    and ('usage_type' <> all(identity) or event.usage_type = staged.usage_type)
+                    and ('gateway_customer_id' <> all(identity) or event.gateway_customer_id = staged.gateway_customer_id)
+                    and ('period_start' <> all(identity) or event.period_start = staged.period_start)
+                    and ('period_end' <> all(identity) or event.period_end = staged.period_end)
+                    and ('event_timestamp' <> all(identity) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
             )
             on conflict do nothing;
         exception

@@ -3,8 +3,8 @@
 Invariant: whatever ends it, the record of the batch says what became of every row that was read.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
 from recon_pipeline.core.backfill.placement import Fence
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import Readings
-from recon_pipeline.core.errors import ReconError, StatementFailedError
+from recon_pipeline.core.errors import ReconError, StatementFailedError, noting
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import Batch
 from recon_pipeline.store.backfill.classification import Classifier
-from recon_pipeline.store.backfill.dry_run import DryRun, Plan, PlanQuestion
+from recon_pipeline.store.backfill.closing import closing_record
+from recon_pipeline.store.backfill.dry_run import DryRun, Preview, PreviewOptions
 from recon_pipeline.store.backfill.insertion import Chunk, insert
 from recon_pipeline.store.backfill.read_ahead import ahead
 from recon_pipeline.store.log import ingest_xid
@@ -43,6 +44,7 @@ class Order:
         periods: Asked months by key, or None.
         fence: The months that may be written.
         started_by: Who.
+        settle_seconds: Longest time an event of the application may be visible before its increment.
     """
 
     batch_id: str
@@ -52,6 +54,7 @@ class Order:
     periods: tuple[str, ...] | None
     fence: Fence
     started_by: str
+    settle_seconds: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class LogShape:
     quantity_range: QuantityRange
 
 
-def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
+def require_insertable(connection: Connection, *, dry_run: bool, refuses_negative: bool) -> LogShape:
     """Look at the log, and refuse what a backfill cannot work with.
 
     Raises:
@@ -88,8 +91,8 @@ def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
             changed=NOTHING_INSERTED,
             fix=f"alter table {found.log} add column metadata jsonb default '{{}}';",
         )
-    if not tables.request_id_is_unique:
-        lacks = ingest_xid.lacking(connection, request_id_is_unique=False)
+    if not tables.refuses_repetitions:
+        lacks = ingest_xid.lacking(connection, refuses_repetitions=False)
         unindexed = [lack for lack in lacks if lack.kind is Need.ADVISED]
         if unindexed:
             raise ReconError(
@@ -97,7 +100,8 @@ def require_insertable(connection: Connection, *, dry_run: bool) -> LogShape:
                 changed=NOTHING_INSERTED,
                 fix=" ".join(f"{lack.statement};" for lack in unindexed),
             )
-    return LogShape(tables, QuantityRange.of(found.quantity_type))
+    takes = {"takes_zero": found.takes_zero, "takes_negative": not refuses_negative}
+    return LogShape(tables, QuantityRange.of(found.quantity_type, **takes))
 
 
 def run(
@@ -111,10 +115,11 @@ def run(
     """
 
     def take(connection: Connection, chunk: Chunk) -> None:
-        insert(connection, order.batch_id, chunk)
+        identity = shape.tables.event_identity
+        insert(connection, order.batch_id, chunk, identity, settle_seconds=order.settle_seconds)
 
     _open(database, order, dry_run=False)
-    with _closing(database, order), database.connection() as connection:
+    with closing_record(database, order.batch_id), database.connection() as connection:
         _work_through(connection, _classified(database, order, shape, pieces), take, on_progress)
     return _closed(database, order)
 
@@ -125,23 +130,23 @@ def preview(
     shape: LogShape,
     pieces: Iterator[Readings],
     on_progress: OnProgress,
-    question: PlanQuestion,
-) -> tuple[Batch, Plan]:
+    question: PreviewOptions,
+) -> tuple[Batch, Preview]:
     """Find out what would become of all rows, and insert none.
 
     Raises:
         ReconError: As `run`.
     """
     _open(database, order, dry_run=True)
-    with _closing(database, order), database.transaction() as connection:
+    with closing_record(database, order.batch_id), database.transaction() as connection:
         dry_run = DryRun(connection, order.batch_id, shape.tables)
 
         def take(_: Connection, chunk: Chunk) -> None:
             dry_run.take(chunk)
 
         _work_through(connection, _classified(database, order, shape, pieces), take, on_progress)
-        plan = dry_run.plan(question)
-    return _closed(database, order), plan
+        preview = dry_run.preview(question)
+    return _closed(database, order), preview
 
 
 def _classified(
@@ -152,9 +157,11 @@ def _classified(
     first_ordinal = 0
     with database.connection() as connection:
         for piece in pieces:
-            with begin(connection):
-                classified = classifier.classified(connection, piece)
-            yield Chunk.of(first_ordinal, piece, classified)
+            with noting(piece.place):
+                with begin(connection):
+                    classified = classifier.classified(connection, piece)
+                chunk = Chunk.of(first_ordinal, piece, classified, shape.tables.event_identity)
+            yield chunk
             first_ordinal += len(classified)
 
 
@@ -164,13 +171,15 @@ def _work_through(
     take: Callable[[Connection, Chunk], object],
     on_progress: OnProgress,
 ) -> None:
-    rows_read = 0
+    rows_read = skipped = 0
     with closing(ahead(chunks)) as read:
         for chunk in read:
-            take(connection, chunk)
-            rows_read += len(chunk.readings)
-            on_progress(rows_read, chunk.done)
-    if rows_read == 0:
+            with noting(chunk.place):
+                take(connection, chunk)
+                rows_read += len(chunk.readings)
+                skipped += chunk.skipped
+                on_progress(rows_read, chunk.done)
+    if rows_read + skipped == 0:
         raise ReconError(
             "The source holds not one row.", changed=NOTHING_INSERTED, fix="Look at the export, and at its path."
         )
@@ -194,26 +203,3 @@ def _closed(database: BillingDatabase, order: Order) -> Batch:
     with database.transaction() as connection:
         batches.finish(connection, order.batch_id)
         return batches.named(connection, order.batch_id)
-
-
-@contextmanager
-def _closing(database: BillingDatabase, order: Order) -> Generator[None]:
-    """Close the record of a batch that fails, and let the error say what became of the rows before."""
-    try:
-        yield
-    except ReconError as error:
-        with database.transaction() as connection:
-            batches.finish(connection, order.batch_id, error=error.what)
-            batch = batches.named(connection, order.batch_id)
-        raise type(error)(error.what, changed=_what_is_done(batch), fix=error.fix) from error
-
-
-def _what_is_done(batch: Batch) -> str:
-    if batch.dry_run or batch.rows_read == 0:
-        return NOTHING_INSERTED
-    return (
-        f"Of {batch.rows_read:,} rows that were read before, {batch.inserted:,} were inserted, {batch.duplicate:,} "
-        f"were there already, {batch.conflict:,} are in conflict and {batch.rejected:,} were rejected "
-        f"(batch {batch.batch_id}). No counter was changed; running this again inserts nothing twice, "
-        "and the next tick counts what is inserted."
-    )

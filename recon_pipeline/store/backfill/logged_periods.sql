@@ -1,16 +1,23 @@
 -- The periods that the log gave to events which it has already, of those that are asked for by their request ids.
--- Invariant: of several with one request id the first to arrive tells, as in insert_staged_events; one of another customer or usage type is another event.
--- Index: the unique key on request ids, or an index on request_id; one look for each event, ordered as in insert_staged_events.
--- Binds: customers text[], gateway_names text[], request_ids text[], usage_types text[]
+-- Invariant: of several of one identity, periods apart, the first to arrive tells, as in insert_staged_events; one of another customer or usage type is another event.
+-- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
+-- Binds: customers text[], event_identity text[], gateway_names text[], request_ids text[], timestamps timestamptz[]
+-- Binds: usage_types text[]
 select asked.ordinal, event.period_start, event.period_end
 from unnest(
-    cast(:gateway_names as text[]), cast(:customers as text[]), cast(:usage_types as text[]), cast(:request_ids as text[])
-) with ordinality as asked (gateway_name, gateway_customer_id, usage_type, request_id, ordinal)
+    cast(:gateway_names as text[]), cast(:customers as text[]), cast(:usage_types as text[]), cast(:request_ids as text[]),
+    cast(:timestamps as timestamptz[])
+) with ordinality as asked (gateway_name, gateway_customer_id, usage_type, request_id, event_timestamp, ordinal)
 cross join lateral (
     select gateway_customer_id, usage_type, period_start, period_end
     from billing_usage_events as event
     where event.gateway_name = asked.gateway_name and event.request_id = asked.request_id
-    order by (event.created_at, event.id)
+        and ('usage_type' <> all(:event_identity) or event.usage_type = asked.usage_type)
+        and ('gateway_customer_id' <> all(:event_identity) or event.gateway_customer_id = asked.gateway_customer_id)
+        and ('event_timestamp' <> all(:event_identity) or recon.are_one_instant(event.event_timestamp, asked.event_timestamp))
+    order by
+        'event_timestamp' = any(:event_identity) and event.event_timestamp <> asked.event_timestamp,
+        (event.created_at, event.id)
     limit 1
 ) as event
 where event.gateway_customer_id = asked.gateway_customer_id

@@ -1,48 +1,29 @@
 -- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
 -- Invariant: limits are paid, free and unknown as in subscribed_keys, and an unknown one is not crossed; asked only where there is a table billing_subscriptions.
--- Index: billing_subscriptions by customer, where there is one; what is planned is read as a whole; counters by their key.
--- After: create_staged_events, plan_staged_events
--- Binds: gateway_name text, limit_free bigint, limit_paid bigint, paid_statuses text[], rows bigint
--- Binds: usage_type text
-with planned as materialized (
+-- Index: billing_subscriptions by customer, where there is one; the preview is read as a whole; counters by their key.
+-- After: create_staged_events, preview_staged_events
+-- Uses: subscribed_keys
+-- Binds: gateway_name text, limit_free bigint, limit_paid bigint, rows bigint, usage_type text
+with limited as materialized (
     select gateway_customer_id, period_start, period_end, sum(quantity) as units
-    from pg_temp.planned_event
+    from pg_temp.preview_event
     where outcome = 'inserted' and gateway_name = :gateway_name and usage_type = :usage_type
     group by gateway_customer_id, period_start, period_end
 ),
 key as (
-    select planned.*, coalesce(counter.usage_count, 0) as usage_count,
+    select limited.*, coalesce(counter.usage_count, 0) as usage_count,
         case
             when subscribed.is_paid then cast(:limit_paid as bigint)
             when subscribed.is_paid is null then cast(:limit_free as bigint)
         end as usage_limit
-    from planned
+    from limited
     left join (
-        select
-            planned.gateway_customer_id, planned.period_start, planned.period_end,
-            bool_or(
-                subscription.status::text = any(:paid_statuses)
-                and subscription.current_period_start <= planned.period_start
-                and subscription.current_period_end >= planned.period_end
-            ) is true as is_paid
-        from planned
-        join billing_subscriptions as subscription
-            on subscription.gateway_customer_id = planned.gateway_customer_id
-            and subscription.gateway_name = :gateway_name
-            and (
-                (
-                    subscription.status::text = any(:paid_statuses)
-                    and subscription.current_period_start <= planned.period_start
-                    and subscription.current_period_end >= planned.period_end
-                )
-                or (subscription.current_period_start >= planned.period_end and subscription.current_period_start <= now())
-            )
-        group by planned.gateway_customer_id, planned.period_start, planned.period_end
+        {subscribed_keys}
     ) as subscribed using (gateway_customer_id, period_start, period_end)
     left join billing_usage_counters as counter
         on counter.gateway_name = :gateway_name and counter.usage_type = :usage_type
-        and counter.gateway_customer_id = planned.gateway_customer_id
-        and counter.period_start = planned.period_start and counter.period_end = planned.period_end
+        and counter.gateway_customer_id = limited.gateway_customer_id
+        and counter.period_start = limited.period_start and counter.period_end = limited.period_end
 )
 select gateway_customer_id, period_start, period_end, usage_count, usage_count + units as usage_count_after, usage_limit,
     count(*) over () as total

@@ -13,13 +13,13 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from recon_pipeline.core.guards import DriftSummary
-from recon_pipeline.store.counters import holds
-from recon_pipeline.store.counters.comparing import Comparing
+from recon_pipeline.store.counters import doubt_of_events_left, doubt_of_identity, doubt_of_periods, holds
+from recon_pipeline.store.counters.usage_snapshot import UsageSnapshot
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
-from recon_pipeline.store.sums.strategy import Sums
 
 # Removes what an earlier attempt of the same run had found, so that a retried step starts clean.
 # Invariant: only rows of this run; what it repaired is in the ledger.
@@ -74,9 +74,11 @@ class DriftedKey:
     gateway_customer_id: str
     usage_type: str
     period_start: str
+    period_end: str
     kind: str
     usage_count: str | None
     event_sum: str
+    difference: str
     usage_limit: str | None
     quota_transition: str
     outcome: str
@@ -101,31 +103,37 @@ class Compared:
     below: int
 
 
-def compare(connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums) -> Compared:
+def compare(connection: Connection, run: Reconciliation, tables: BillingTables, *, mode: Mode) -> Compared:
     """Compare counters with the log and write what differs to `recon.counter_drift` under this run.
 
     Args:
         connection: In a REPEATABLE READ transaction that has locked the tables, which the caller commits.
         run: What is looked at.
         tables: How the tables are shaped.
-        sums: Whether the log can, and may, be read in increments.
+        mode: Whether the log can, and may, be read in increments.
     """
     connection.execute(_FORGET_DRIFT, {"run_id": run.run_id})
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     scanned = drifted = stale = 0
     coverage: list[Coverage] = []
     for usage in run.extent.scope:
-        comparing = Comparing(connection, run, tables, usage, position)
-        found = comparing.changed_since_verified(sums)
+        snapshot = UsageSnapshot(connection, run, tables, usage, position)
+        found = snapshot.changed_since_verified(mode)
         if found is None:
-            suspects, counters_scanned = None, comparing.count_counters()
+            suspects, counters_scanned = None, snapshot.count_counters()
         else:
             suspects, counters_scanned = found
         coverage.append(Coverage.EVERY_KEY if suspects is None else Coverage.CHANGED_KEYS)
         scanned += counters_scanned
-        drifted += comparing.write_drift(suspects, ordinal_offset=drifted)
-        stale += comparing.note_stale(suspects) if suspects else 0
+        drifted += snapshot.write_drift(suspects, ordinal_offset=drifted)
+        stale += snapshot.note_stale(suspects) if suspects else 0
+    if drifted:
+        doubt_of_periods.mark_written_twice(connection, run, tables)
     holds.mark_held(connection, run.run_id)
+    if drifted:
+        doubt_of_identity.mark(connection, run.run_id, tables, range(1, drifted + 1))
+        # The last of all rules, since it lets keys through.
+        doubt_of_events_left.mark(connection, run, reads_notes=position.is_known)
     return Compared(scanned, stale, tuple(coverage), position.oldest_transaction)
 
 
@@ -135,7 +143,16 @@ def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> 
     totals: Counter[str] = Counter()
     for row in rows:
         totals[row["kind"]] += row["keys"]
-        for figure in ("held", "over_quota_transitions", "under_quota_transitions", "usage_missed", "usage_excess"):
+        for figure in (
+            "held",
+            "doubtful",
+            "approved",
+            "excused_orphans",
+            "over_quota_transitions",
+            "under_quota_transitions",
+            "usage_missed",
+            "usage_excess",
+        ):
             totals[figure] += row[figure]
     known = {field.name: int(totals[field.name]) for field in fields(DriftSummary) if field.name in totals}
     return Comparison(

@@ -1,18 +1,21 @@
 -- Writes one row of recon.counter_drift for every key, of an extent or of those that are given, whose counter is not what the log says.
--- Invariant: log and counters are read in one statement, so at one snapshot; a counter between the settled sum and the sum of all visible events
--- is in sync (with settle_seconds 0 both are the same number). Settled is what a transaction wrote that had ended long enough ago, by the
--- horizons that runs have taken. Ordinals number the keys in lock order. A limit that nobody knows is null, and then nothing is a transition.
--- Index: as {events_of_extent_or_given} says, and the unique key of the counters.
+-- Invariant: log and counters are read in one statement, so at one snapshot; a counter is in sync between the least that it may be, with the
+-- settled events and the negative ones (settled_sum), and the most, with the settled and the positive ones (visible_sum); with settle_seconds
+-- 0 both are the sum of all visible events. Settled is what a transaction wrote that had ended long enough ago, by the horizons that runs
+-- have taken. Units that a backfill inserted and no repair has counted yet, credits too, are missing in the counter, whatever is in flight. Where credits
+-- are refused, a drifted key with an event of negative quantity is doubtful.
+-- Ordinals number the keys in lock order. A limit that nobody knows is null, and then nothing is a transition.
+-- Index: as {events_of_extent_or_given} says, and the unique key of the counters; recon.uncounted_backfill is small.
 -- Uses: events_of_extent_or_given, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
 -- Binds: customers_given text[], gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean
--- Binds: ordinal_offset bigint, period_ends_given text[], period_starts_given text[], run_id text, settle_seconds integer
--- Binds: usage_type text
+-- Binds: ordinal_offset bigint, period_ends_given text[], period_starts_given text[], refuses_negative boolean, run_id text
+-- Binds: settle_seconds integer, settled_below xid8, usage_type text
 with given as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end
     from unnest(cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]))
         as key (gateway_customer_id, period_start, period_end)
 ),
-drifted as (
+compared as materialized (
     select
         gateway_customer_id,
         period_start,
@@ -20,15 +23,25 @@ drifted as (
         counter.usage_count,
         coalesce(event_sum.visible, 0) as visible_sum,
         case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end as settled_sum,
-        event_sum.visible is null as without_events
+        event_sum.visible is null as without_events,
+        case when :settle_seconds > 0 then coalesce(event_sum.used, 0) else coalesce(event_sum.visible, 0) - coalesce(event_sum.credit_units, 0) end
+            as used_units,
+        coalesce(event_sum.credit_units, 0) as credit_units,
+        coalesce(event_sum.credit_count, 0) as credit_count
     from (
         select
             gateway_customer_id,
             period_start,
             period_end,
-            sum(quantity)::numeric as visible,
-            -- A case, so that where every event counts as settled this sum is not even computed.
-            case when :settle_seconds > 0 then (sum(quantity) filter (where is_settled))::numeric end as settled
+            -- Cases, so that what nobody asks for is not even computed.
+            case
+                when :settle_seconds > 0 then coalesce(sum(quantity) filter (where is_settled or quantity > 0), 0)
+                else sum(quantity)
+            end::numeric as visible,
+            case when :settle_seconds > 0 then (sum(quantity) filter (where is_settled or quantity < 0))::numeric end as settled,
+            case when :settle_seconds > 0 then (sum(quantity) filter (where quantity > 0))::numeric end as used,
+            (sum(quantity) filter (where quantity < 0))::numeric as credit_units,
+            count(*) filter (where quantity < 0) as credit_count
         from ({events_of_extent_or_given}) as event
         group by gateway_customer_id, period_start, period_end
     ) as event_sum
@@ -36,13 +49,54 @@ drifted as (
     where coalesce(counter.usage_count, 0) not between
             case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end
         and coalesce(event_sum.visible, 0)
+        or case
+            when :settle_seconds > 0
+                then (gateway_customer_id, period_start, period_end)
+                in (
+                    select gateway_customer_id, period_start, period_end
+                    from recon.uncounted_backfill
+                    where gateway_name = :gateway_name and usage_type = :usage_type
+                )
+        end
+),
+-- Uncounted units do not come to the counter by themselves, as those of events in flight do, but by a repair: on top of it.
+drifted as (
+    select
+        gateway_customer_id, period_start, period_end,
+        compared.usage_count, compared.without_events, compared.used_units, compared.credit_units, compared.credit_count,
+        bound.least_sum as settled_sum,
+        bound.most_sum as visible_sum
+    from compared
+    -- A left join that is never a loop through all of the one for each of the other: uncounted keys may be of other months.
+    full join (
+        select
+            gateway_customer_id, period_start, period_end,
+            sum(units) as units,
+            coalesce(sum(units - credit_units) filter (where (inserted_xid < cast(:settled_below as xid8)) is not true), 0) as usage_in_flight,
+            coalesce(sum(credit_units) filter (where (inserted_xid < cast(:settled_below as xid8)) is not true), 0) as credits_in_flight
+        from recon.uncounted_backfill
+        where :settle_seconds > 0
+            and gateway_name = :gateway_name
+            and usage_type = :usage_type
+        group by gateway_customer_id, period_start, period_end
+    ) as uncounted using (gateway_customer_id, period_start, period_end)
+    cross join lateral recon.counter_bounds(
+        compared.settled_sum, compared.visible_sum, coalesce(compared.usage_count, 0),
+        uncounted.units, uncounted.usage_in_flight, uncounted.credits_in_flight
+    ) as bound
+    where case
+        when compared.visible_sum is not null then coalesce(compared.usage_count, 0) not between bound.least_sum and bound.most_sum
+    end
+),
+limited as (
+    select gateway_customer_id, period_start, period_end from drifted
 ),
 subscribed as (
     {subscribed_keys}
 )
 insert into recon.counter_drift (
     run_id, ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-    kind, usage_count, settled_sum, visible_sum, usage_limit
+    kind, usage_count, settled_sum, visible_sum, used_units, credit_units, credit_count, usage_limit, outcome, error
 )
 select
     :run_id,
@@ -63,10 +117,19 @@ select
     drifted.usage_count,
     drifted.settled_sum,
     drifted.visible_sum,
+    drifted.used_units,
+    drifted.credit_units,
+    drifted.credit_count,
     case
         when not :limits_known then null
         when subscribed.is_paid then cast(:limit_paid as bigint)
         when subscribed.is_paid is null then cast(:limit_free as bigint)
+    end,
+    case when :refuses_negative and drifted.credit_count > 0 then 'doubtful' end,
+    case
+        when :refuses_negative and drifted.credit_count > 0
+            then 'has ' || drifted.credit_count
+                || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
     end
 from drifted
 -- Subscribed keys are drifted ones, so this is a left join; but a full join never loops through all of the one for each of the other,

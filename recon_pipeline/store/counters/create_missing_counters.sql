@@ -1,8 +1,8 @@
 -- Gives the keys of a chunk that have no counter a row of 0, so that there is something to lock.
 -- Invariant: a row that appears meanwhile is left as it is, whichever unique key of the table it meets (its columns may be fewer than ours);
--- keys are inserted in the order in which they are locked.
+-- keys are inserted in the order in which they are locked. A period that the columns would round gets no row: it would be one of another period.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
--- Binds: ordinals bigint[], run_id text
+-- Binds: end_digits integer, ordinals bigint[], run_id text, start_digits integer
 insert into billing_usage_counters (
     gateway_name, gateway_customer_id, usage_type, period_start, period_end, usage_count
 )
@@ -10,5 +10,7 @@ select gateway_name, gateway_customer_id, usage_type, period_start, period_end, 
 from recon.counter_drift
 where run_id = :run_id
     and ordinal = any(:ordinals)
+    and round(extract(epoch from period_start), :start_digits) = extract(epoch from period_start)
+    and round(extract(epoch from period_end), :end_digits) = extract(epoch from period_end)
 order by ordinal
 on conflict do nothing

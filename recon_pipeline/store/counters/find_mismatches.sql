@@ -1,10 +1,11 @@
 -- The product's promise, asked of the log itself: the keys, of an extent or of those that are given, where counter and log differ.
 -- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
--- other's mistake; a counter between the settled sum and the visible sum is in sync.
+-- other's mistake; a counter is in sync between the least and the most that it may be while increments are in flight; one to which a repair
+-- still has to add what a backfill inserted, only where that has been done by hand.
 -- Index: as of compare_counters.
 -- Uses: events_of_extent_or_given, counters_of_extent_or_given
 -- Binds: customers_given text[], gateway_name text, most_keys integer, period_ends_given text[], period_starts_given text[]
--- Binds: run_id text, settle_seconds integer, usage_type text
+-- Binds: run_id text, settle_seconds integer, settled_below xid8, usage_type text
 with given as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end
     from unnest(cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]))
@@ -15,6 +16,7 @@ select
     count(*) over () as mismatch_count,
     count(*) filter (where mismatch.outcome = 'deferred') over () as deferred_count,
     count(*) filter (where mismatch.outcome = 'held') over () as held_count,
+    count(*) filter (where mismatch.outcome = 'doubtful') over () as doubtful_count,
     count(*) filter (where mismatch.outcome = 'untouched') over () as untouched_count
 from (
     select
@@ -26,26 +28,50 @@ from (
         coalesce(drift.outcome, '') as outcome,
         coalesce(drift.error, '') as error
     from (
-        select
-            gateway_customer_id, period_start, period_end,
-            sum(counted) as usage_count,
-            coalesce(sum(visible), 0) as visible_sum
+        select gateway_customer_id, period_start, period_end, counted as usage_count, visible as visible_sum
         from (
-            select gateway_customer_id, period_start, period_end, null::bigint as counted, visible, settled
+            select
+                gateway_customer_id, period_start, period_end,
+                sum(counted) as counted,
+                coalesce(sum(visible), 0) as visible,
+                coalesce(sum(settled), 0) as settled,
+                sum(uncounted) as uncounted,
+                sum(uncounted_usage) as uncounted_usage,
+                sum(uncounted_credits) as uncounted_credits
             from (
                 select
                     gateway_customer_id, period_start, period_end,
-                    quantity::numeric as visible,
-                    case when :settle_seconds = 0 or is_settled then quantity::numeric else 0 end as settled
-                from ({events_of_extent_or_given}) as countable
-            ) as event
-            union all
-            select gateway_customer_id, period_start, period_end, usage_count, 0, 0
-            from ({counters_of_extent_or_given}) as counter
-        ) as side
-        group by gateway_customer_id, period_start, period_end
-        having coalesce(sum(counted), 0) < sum(settled)
-            or coalesce(sum(counted), 0) > sum(visible)
+                    null::bigint as counted, visible, settled, 0 as uncounted, 0 as uncounted_usage, 0 as uncounted_credits, true as is_in_extent
+                from (
+                    select
+                        gateway_customer_id, period_start, period_end,
+                        case when :settle_seconds = 0 or is_settled or quantity > 0 then quantity::numeric else 0 end as visible,
+                        case when :settle_seconds = 0 or is_settled or quantity < 0 then quantity::numeric else 0 end as settled
+                    from ({events_of_extent_or_given}) as countable
+                ) as event
+                union all
+                select gateway_customer_id, period_start, period_end, usage_count, 0, 0, 0, 0, 0, true
+                from ({counters_of_extent_or_given}) as counter
+                union all
+                -- Those in flight are in the least or the most that the counter may be, as if they could still come by themselves.
+                select
+                    gateway_customer_id, period_start, period_end, null, 0, 0, units,
+                    case when (inserted_xid < cast(:settled_below as xid8)) is not true then units - credit_units else 0 end,
+                    case when (inserted_xid < cast(:settled_below as xid8)) is not true then credit_units else 0 end,
+                    false
+                from recon.uncounted_backfill
+                where :settle_seconds > 0 and gateway_name = :gateway_name and usage_type = :usage_type
+            ) as side
+            group by gateway_customer_id, period_start, period_end
+            having bool_or(is_in_extent)
+        ) as summed
+        cross join lateral (
+            select
+                least(settled + uncounted_usage, greatest(visible + uncounted_credits, settled), visible) as least_sum,
+                greatest(visible + uncounted_credits, least(settled + uncounted_usage, visible), settled) as most_sum
+        ) as bound
+        where coalesce(counted, 0) < case when uncounted > 0 then most_sum else least_sum end
+            or coalesce(counted, 0) > case when uncounted < 0 then least_sum else most_sum end
     ) as key
     -- A full join never loops through all of the one for each of the other, whatever old statistics make the planner expect.
     full join (
@@ -65,5 +91,5 @@ from (
     ) as drift using (gateway_customer_id, period_start, period_end)
     where case when key.visible_sum is not null then true end
 ) as mismatch
-order by mismatch.outcome in ('deferred', 'held', 'untouched'), mismatch.gateway_customer_id, mismatch.period_start
+order by mismatch.outcome in ('deferred', 'doubtful', 'held', 'untouched'), mismatch.gateway_customer_id, mismatch.period_start
 limit :most_keys + 1

@@ -1,13 +1,13 @@
--- Finds the keys of an extent that may differ: of those that changed since the last verification, the ones whose counter is not what the aggregates and
--- the newest events add up to. They are a reason to look at the log, and nothing more.
+-- Finds the keys of an extent that may differ: of those that changed since the last verification, the ones whose counter lies outside of what the aggregates
+-- and the newest events let it be. They are a reason to look at the log, and nothing more.
 -- Changed are keys with a young counter, with an event that was not part of what was verified, with events that were deleted or updated, and
--- keys that do not count as verified; and the keys that this run has found drifted.
+-- keys that do not count as verified; the keys that this run has found drifted, and those with backfilled events that no repair has counted.
 -- Invariant: aggregates, events and counters are of one snapshot, :horizon included. What is summed is summed for changed keys alone, so that no
 -- key is looked at by half. A key is looked up in a hash, or by an index that is unique: whatever the planner expects, nothing is a loop over a loop.
 -- One row for each suspect, at most :most_keys + 1, and a row without one where there is none: each says how many keys changed, how many of them have an
 -- aggregate, and how many a counter, that is not 0.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables are small.
--- Uses: countable_events = countable_events | countable_events_deduplicated
+-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
 -- Binds: customers_changed text[], end timestamptz, gateway_name text, horizon xid8, most_keys integer
 -- Binds: period_ends_changed text[], period_starts_changed text[], run_id text, settle_seconds integer
 -- Binds: start timestamptz, usage_type text, verified_below xid8
@@ -53,6 +53,14 @@ with changed as materialized (
         where run_id = :run_id
             and gateway_name = :gateway_name
             and usage_type = :usage_type
+        union all
+        -- And so is what a backfill inserted and no repair has counted yet: what is in flight may hide it.
+        select gateway_customer_id, period_start, period_end, true
+        from recon.uncounted_backfill
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
     ) as key
     group by gateway_customer_id, period_start, period_end
 ),
@@ -62,15 +70,16 @@ looked_at as materialized (
         bool_or(is_noted) as is_noted,
         coalesce(max(counted), 0) as counted,
         coalesce(sum(aggregated), 0) as aggregated,
-        coalesce(sum(recent), 0) as recent
+        coalesce(sum(recent_least), 0) as recent_least,
+        coalesce(sum(recent_most), 0) as recent_most
     from (
         select
             gateway_customer_id, period_start, period_end,
             true as is_changed, is_noted,
-            null::bigint as counted, null::numeric as aggregated, null::numeric as recent
+            null::bigint as counted, null::numeric as aggregated, null::numeric as recent_least, null::numeric as recent_most
         from changed
         union all
-        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, counter.usage_count, null, null
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, counter.usage_count, null, null, null
         from changed
         cross join lateral (
             select usage_count
@@ -83,7 +92,7 @@ looked_at as materialized (
             limit 1
         ) as counter
         union all
-        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, null, aggregate.usage_count, null
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, null, aggregate.usage_count, null, null
         from changed
         cross join lateral (
             select usage_count
@@ -98,7 +107,9 @@ looked_at as materialized (
         union all
         select
             countable.gateway_customer_id, countable.period_start, countable.period_end, false, false,
-            null, null, countable.quantity
+            null, null,
+            case when :settle_seconds = 0 or {is_settled} or countable.quantity < 0 then countable.quantity end,
+            case when :settle_seconds = 0 or {is_settled} or countable.quantity > 0 then countable.quantity end
         from ({countable_events}) as countable
         where countable.ingest_xid >= cast(:horizon as xid8)
             and case
@@ -124,9 +135,9 @@ from total
 left join (
     select
         gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
-        (aggregated + recent)::text as added_up, is_noted
+        (aggregated + recent_most)::text as added_up, is_noted
     from looked_at
     where is_noted
-        or counted not between case when :settle_seconds > 0 then aggregated else aggregated + recent end and aggregated + recent
+        or counted not between aggregated + recent_least and aggregated + recent_most
     limit :most_keys + 1
 ) as suspect on true

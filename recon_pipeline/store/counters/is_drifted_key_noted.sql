@@ -1,4 +1,4 @@
--- Whether events of a drifted key were deleted or updated since the aggregates were last put in line, or the log was truncated.
+-- Whether events of a drifted key were deleted or updated since the aggregates were last corrected, or the log was truncated.
 -- Index: recon.invalidated_key by key.
 -- Binds: ordinal bigint, run_id text
 select

@@ -1,11 +1,11 @@
 -- The keys of a chunk that are still to be repaired, with their kind.
--- Invariant: a step that is run again leaves alone what it repaired before; a key whose customer is on hold is left alone.
+-- Invariant: a step that is run again leaves alone what it repaired before; a key whose customer is on hold, and a doubtful one, is left alone.
 -- Index: the primary key of recon.counter_drift, by range; recon.counter_repair by drift.
 -- Binds: first bigint, last bigint, run_id text
 select drift.ordinal, drift.kind
 from recon.counter_drift as drift
 where drift.run_id = :run_id
     and drift.ordinal between :first and :last
-    and drift.outcome is distinct from 'held'
+    and coalesce(drift.outcome not in ('held', 'doubtful'), true)
     and not exists (select from recon.counter_repair as repair where repair.drift_id = drift.id)
 order by drift.ordinal

@@ -7,11 +7,12 @@ tried once more by itself and then deferred.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sqlalchemy import Connection
 
+from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline.store.counters.pause import Pause, RepairsPausedError
-from recon_pipeline.store.counters.repairer import Repairer
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import statement
@@ -27,7 +28,7 @@ CHUNK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class RepairOutcome:
-    """What became of the drifted keys of a run; every key is in exactly one of the first six.
+    """What became of the drifted keys of a run; every key is in exactly one of the first seven.
 
     Attributes:
         repaired: Counter set (or created), ledger row written.
@@ -35,6 +36,7 @@ class RepairOutcome:
         deferred: Locked by another session; the next run tries again.
         failed: Refused by Postgres, each with its error.
         held: Left alone because the customer is on hold.
+        doubtful: Left alone because the log does not say for certain what the counter should be.
         untouched: Not reached.
         over_quota_transitions: Repairs that reached or passed the limit from below.
         under_quota_transitions: Repairs that fell below the limit.
@@ -46,6 +48,7 @@ class RepairOutcome:
     deferred: int
     failed: int
     held: int
+    doubtful: int
     untouched: int
     over_quota_transitions: int
     under_quota_transitions: int
@@ -82,8 +85,8 @@ def repair(
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
     with decision(connection) as tables:
-        settled_below = horizons.position(connection, tables, settle_seconds=run.settle_seconds).settled_below
-    repairer = Repairer(connection, run, settled_below, while_paused, clock)
+        position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
+    repairer = Repairer(connection, run, position.settled_below, position.is_known, while_paused, clock)
     pause = None
     try:
         _repair(repairer, drift_count, on_progress)
@@ -101,13 +104,13 @@ def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], N
     while first <= drift_count:
         chunk = range(first, min(first + chunk_keys, drift_count + 1))
         began = repairer.clock()
-        busy += repairer.free_keys(chunk)
+        busy += repairer.again_after_standstill(partial(repairer.free_keys, chunk))
         first += len(chunk)
         on_progress(first - 1)
         pace = CHUNK_SECONDS / max(repairer.clock() - began, 0.001)
         chunk_keys = max(1, min(CHUNK_KEYS, int(chunk_keys * min(pace, 2))))
     for ordinal in busy:
-        repairer.busy_key(ordinal)
+        repairer.again_after_standstill(partial(repairer.busy_key, ordinal))
 
 
 def summarize(connection: Connection, run_id: str) -> RepairOutcome:

@@ -2,17 +2,27 @@
 -- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the locked counter, and no
 -- counter in it can change. What is written is what the log's own rows add up to in this statement, whatever the comparison or the
 -- aggregates said. Counter, ledger row and outcome commit together or not at all. A repaired key is in the ledger; an outcome is
--- written only for one that was not.
+-- written only for one that was not. Units of a backfill are counted with the counter, so once: they are added to it, whatever is in flight.
+-- No counter is lowered below the sum that the comparison saw, nor one that was to be raised: its events left the log or changed meanwhile, which the next run knows.
+-- Nor is one of a key with credits raised above that sum. New events hide nothing of that: a key whose events were noted since, or of which more is known to have left than was let
+-- through, waits for the next run too. The comparison's own notes, of wrong aggregates, are told by their transaction.
+-- A doubtful key is left alone, and returned: the caller takes all back where it was given a row.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
 -- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.
--- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key.
--- Uses: locked_sums = locked_sums | locked_sum_from_horizon
--- Binds: counter_ids uuid[], ordinals bigint[], run_id text
+-- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key; recon.uncounted_backfill by primary key; recon.usage_aggregate by primary key, for keys of
+-- which the sum has risen; recon.invalidated_key by key, once for all; recon.open_key, those of which something left.
+-- Uses: locked_sums = locked_sums | locked_sum_from_horizon, periods_written_twice
+-- Binds: counter_ids uuid[], ordinals bigint[], reads_notes boolean, refuses_negative boolean, run_id text
+-- Binds: settle_seconds integer, settled_below xid8
 with locked as materialized (
     select
         drift.id as drift_id,
         drift.ordinal, drift.gateway_name, drift.usage_type, drift.gateway_customer_id,
         drift.period_start, drift.period_end, drift.usage_limit, drift.outcome,
+        drift.kind, drift.visible_sum as compared_sum,
+        drift.found_by,
+        case when drift.is_lowered then coalesce(drift.units_left, 0) else 0 end as usage_let_through,
+        case when drift.is_lowered then 0 else coalesce(drift.units_left, 0) end as credits_let_through,
         counter.id as counter_id,
         counter.usage_count,
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
@@ -20,7 +30,10 @@ with locked as materialized (
     from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as given (ordinal, counter_id)
     -- Limit 1, of what there is once: a row for each key is then expected whatever the statistics say, which are of other runs.
     cross join lateral (
-        select * from recon.counter_drift where run_id = :run_id and ordinal = given.ordinal limit 1
+        select *, xmin as found_by, coalesce(usage_count, 0) > visible_sum as is_lowered
+        from recon.counter_drift
+        where run_id = :run_id and ordinal = given.ordinal
+        limit 1
     ) as drift
     cross join lateral (
         select id, usage_count, xmin
@@ -31,22 +44,144 @@ with locked as materialized (
         limit 1
     ) as counter
 ),
-event_sum as materialized (
+log_sum as materialized (
     {locked_sums}
+),
+uncounted as materialized (
+    select
+        locked.ordinal,
+        sum(backfilled.units) as units,
+        coalesce(sum(backfilled.units - backfilled.credit_units) filter (where (backfilled.inserted_xid < cast(:settled_below as xid8)) is not true), 0)
+            as usage_in_flight,
+        coalesce(sum(backfilled.credit_units) filter (where (backfilled.inserted_xid < cast(:settled_below as xid8)) is not true), 0)
+            as credits_in_flight
+    from recon.uncounted_backfill as backfilled
+    join locked using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    where :settle_seconds > 0
+    group by locked.ordinal
+),
+event_sum as (
+    select
+        locked.ordinal,
+        log_sum.visible is null as without_events,
+        log_sum.negative_count,
+        bound.least_sum as settled,
+        bound.most_sum as visible
+    from locked
+    full join log_sum using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    full join uncounted using (ordinal)
+    cross join lateral recon.counter_bounds(
+        coalesce(log_sum.settled, 0), coalesce(log_sum.visible, 0), locked.usage_count,
+        uncounted.units, uncounted.usage_in_flight, uncounted.credits_in_flight
+    ) as bound
+),
+-- What is known to have left of the locked keys.
+has_left as materialized (
+    select locked.ordinal, open.units_left, open.credits_left
+    from locked
+    full join (
+        select * from recon.open_key where units_left > 0 or credits_left > 0
+    ) as open using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    where case when locked.ordinal is not null then open.units_left is not null end
+),
+-- Of the customers of locked keys; computed only where a counter would change.
+noted as materialized (
+    select
+        gateway_name, usage_type, gateway_customer_id, period_start, period_end,
+        credits_left > 0 as is_of_credits,
+        xmin <> all(array(select found_by from locked group by found_by)) as is_of_events
+    from recon.invalidated_key
+    where :reads_notes
+        and hashtextextended(gateway_customer_id, 0) = any(array(select hashtextextended(gateway_customer_id, 0) from locked))
+        and gateway_customer_id is not null
+        and period_end is not null
+),
+near as materialized (
+    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
+    from locked
+    union all
+    select null, gateway_name, usage_type, gateway_customer_id, period_start, period_end
+    from log_sum
+    where visible <> 0 or settled <> 0
+    union all
+    select null, locked.gateway_name, locked.usage_type, locked.gateway_customer_id, counter.period_start, counter.period_end
+    from locked
+    cross join lateral (
+        select period_start, period_end
+        from billing_usage_counters
+        where gateway_name = locked.gateway_name
+            and gateway_customer_id = locked.gateway_customer_id
+            and usage_type = locked.usage_type
+            and period_start >= locked.period_start - interval '1 second'
+            and period_start <= locked.period_start + interval '1 second'
+            and (period_start, period_end) <> (locked.period_start, locked.period_end)
+        limit 100
+    ) as counter
+),
+written_twice as materialized (
+    {periods_written_twice}
 ),
 target as (
     select
         locked.*,
-        event_sum.visible is null as without_events,
+        event_sum.without_events,
+        since.is_changing,
+        case
+            when :refuses_negative and event_sum.negative_count > 0
+                then 'has ' || event_sum.negative_count
+                    || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
+            else written_twice.doubt
+        end as doubt,
         -- The nearest value that may be right: an increment of an event in flight is never taken away before it came.
         case
-            when locked.usage_count > coalesce(event_sum.visible, 0) then coalesce(event_sum.visible, 0)
-            when locked.usage_count >= coalesce(event_sum.settled, 0) then locked.usage_count
-            else coalesce(event_sum.settled, 0)
+            when since.is_changing then locked.usage_count
+            when locked.usage_count > event_sum.visible then event_sum.visible
+            when locked.usage_count >= event_sum.settled then locked.usage_count
+            else event_sum.settled
         end as right_count
     from locked
-    full join event_sum
-        using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    full join event_sum using (ordinal)
+    full join written_twice using (ordinal)
+    full join has_left using (ordinal)
+    cross join lateral (
+        select coalesce(
+            case
+                when locked.usage_count > event_sum.visible
+                    then not locked.created
+                        and (
+                            event_sum.visible < locked.compared_sum or locked.kind in ('missing', 'under')
+                            or has_left.units_left > locked.usage_let_through
+                            or (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end) in (
+                                select gateway_name, usage_type, gateway_customer_id, period_start, period_end
+                                from noted
+                                where is_of_events
+                            )
+                        )
+                when locked.usage_count < event_sum.settled
+                    then has_left.credits_left > locked.credits_let_through
+                    or (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end) in (
+                        select gateway_name, usage_type, gateway_customer_id, period_start, period_end
+                        from noted
+                        where is_of_credits
+                    )
+                    or (
+                        event_sum.visible > locked.compared_sum
+                        and (
+                            has_left.credits_left > 0
+                            or exists (
+                                select
+                                from recon.usage_aggregate
+                                where (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
+                                    = (locked.period_start, locked.gateway_customer_id, locked.period_end, locked.usage_type, locked.gateway_name)
+                                    and credit_units < 0
+                            )
+                        )
+                    )
+            end,
+            false
+        ) as is_changing
+    ) as since
+    where case when locked.ordinal is not null then true end
 ),
 updated as (
     update billing_usage_counters as counter
@@ -57,7 +192,8 @@ updated as (
         = (target.gateway_name, target.usage_type, target.gateway_customer_id, target.period_start, target.period_end)
         and target.right_count <> target.usage_count
         and target.right_count = trunc(target.right_count)
-        and target.right_count <= 9223372036854775807
+        and target.right_count between -9223372036854775808 and 9223372036854775807
+        and target.doubt is null
     returning target.ordinal, counter.usage_count
 ),
 ledgered as (
@@ -84,19 +220,26 @@ ledgered as (
 ),
 verdict as (
     select
-        ordinal, target.outcome as outcome_before,
+        ordinal, target.outcome as outcome_before, target.created,
         case
+            when target.is_changing then 'doubtful'
             when updated.usage_count = target.right_count then null
             when target.right_count = target.usage_count then case when not target.created then 'in_sync' end
+            when target.doubt is not null and target.usage_count is not null then 'doubtful'
             else 'failed'
         end as outcome,
         case
+            when target.is_changing then coalesce(target.doubt, 'its events changed while the run was under way: the next run decides')
             when target.usage_count is null
                 then 'its usage_count is null, which no increment changes: set it to 0, the next run does the rest'
+            when target.right_count <> target.usage_count and target.doubt is not null
+                then target.doubt
             when target.right_count <> trunc(target.right_count)
                 then 'the event sum ' || target.right_count || ' is not a whole number'
             when target.right_count > 9223372036854775807
                 then 'the event sum ' || left(target.right_count::text, 40) || ' is more than a bigint holds'
+            when target.right_count < -9223372036854775808
+                then 'the event sum ' || left(target.right_count::text, 40) || ' is less than a bigint holds'
             when updated.usage_count is null and target.right_count <> target.usage_count
                 then 'the table suppressed the update of this counter (a trigger or a rule)'
             when updated.usage_count <> target.right_count
@@ -105,9 +248,18 @@ verdict as (
     from target
     full join updated using (ordinal)
 ),
+counted as (
+    delete from recon.uncounted_backfill as backfilled
+    using locked
+    where (
+            backfilled.gateway_name, backfilled.usage_type, backfilled.gateway_customer_id,
+            backfilled.period_start, backfilled.period_end
+        ) = (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end)
+        and locked.ordinal not in (select ordinal from verdict where outcome in ('failed', 'doubtful'))
+),
 -- Few or none: whatever the planner makes of the join with them, it is not a loop over a loop.
 odd as materialized (
-    select ordinal, outcome, error from verdict where outcome is distinct from outcome_before
+    select ordinal, outcome, error, created from verdict where outcome is distinct from outcome_before
 )
 update recon.counter_drift as drift
 set outcome = odd.outcome, error = odd.error
@@ -116,3 +268,4 @@ where drift.run_id = :run_id
     and drift.ordinal = odd.ordinal
     -- Said twice, so that the rows are found by index: a chunk is few of them.
     and drift.ordinal = any(:ordinals)
+returning odd.ordinal, odd.outcome = 'doubtful' and odd.created as is_created_in_doubt, odd.error

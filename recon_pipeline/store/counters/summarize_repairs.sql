@@ -10,6 +10,7 @@ select
     count(*) filter (where outcome = 'deferred') as deferred,
     count(*) filter (where outcome = 'failed') as failed,
     count(*) filter (where outcome = 'held') as held,
+    count(*) filter (where outcome = 'doubtful') as doubtful,
     count(*) filter (where outcome is null and drift.id is not null and repair.drift_id is null) as untouched,
     count(*) filter (where repair.over_quota_transition) as over_quota_transitions,
     count(*) filter (where repair.under_quota_transition) as under_quota_transitions

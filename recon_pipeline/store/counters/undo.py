@@ -19,13 +19,13 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store.counters.repairer import (
+from recon_pipeline.store.counters.chunks import (
     CHUNK_IDLE_TIMEOUT_MS,
     CHUNK_LOCK_TIMEOUT_MS,
     CHUNK_STATEMENT_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
 )
-from recon_pipeline.store.counters.undoable import Undo, require_lasting, undoable
+from recon_pipeline.store.counters.undo_request import UndoRequest, find_undoable, require_lasting
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.postgres.statements import labelled, statement
@@ -117,7 +117,7 @@ class UndoRecord:
         return sum(figure or 0 for figure in (self.below_zero, self.without_counter, self.deferred, self.failed))
 
 
-def take_back(connection: Connection, undo: Undo) -> UndoRecord:
+def take_back(connection: Connection, undo: UndoRequest) -> UndoRecord:
     """Take repairs back, chunk after chunk.
 
     Args:
@@ -129,7 +129,7 @@ def take_back(connection: Connection, undo: Undo) -> UndoRecord:
         DBAPIError: The connection was lost. Whole chunks are done, the rest is untouched.
     """
     with begin(connection):
-        found = undoable(connection, undo)
+        found = find_undoable(connection, undo)
         require_lasting(found)
         record = {"customers": list(undo.customers) or None, "reason": undo.reason, "requested_by": undo.requested_by}
         connection.execute(_START_UNDO, undo.parameters | record)
@@ -151,7 +151,7 @@ def read(connection: Connection, run_id: str) -> UndoRecord | None:
 @dataclass(frozen=True)
 class _Undoer:
     connection: Connection
-    undo: Undo
+    undo: UndoRequest
     outcomes: Counter[str]
     sample: list[NotUndone]
 

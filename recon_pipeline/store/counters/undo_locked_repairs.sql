@@ -1,6 +1,7 @@
 -- Takes repairs back whose counters this transaction has locked: the inverse of what each added, as a further row of the ledger.
 -- Invariant: runs as a statement after the one that took the locks, so that no counter in its snapshot can change, and no other transaction can take
--- the same repair back (it would need the lock). Increments since the repair stay, since only its delta is taken off. No counter falls below 0.
+-- the same repair back (it would need the lock). Increments since the repair stay, since only its delta is taken off. No counter falls
+-- below 0, nor, where credits had it below, under what it was before the repair.
 -- Counter and ledger row commit together.
 -- Index: the primary key of recon.counter_repair, and what it undoes; the counters by their unique key.
 -- Binds: counter_ids uuid[], ids bigint[], run_id text
@@ -25,7 +26,7 @@ updated as (
         and (counter.gateway_name, counter.usage_type, counter.gateway_customer_id, counter.period_start, counter.period_end)
         = (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end)
         and not locked.is_undone
-        and locked.usage_count >= locked.usage_delta
+        and (locked.usage_delta < 0 or locked.usage_count - locked.usage_delta >= least(locked.usage_count_before, 0))
     returning locked.id, counter.usage_count
 ),
 ledgered as (
@@ -50,7 +51,7 @@ select
     case
         when updated.id is not null then 'undone'
         when locked.is_undone then 'already_undone'
-        when locked.usage_count < locked.usage_delta then 'below_zero'
+        when locked.usage_delta > 0 and locked.usage_count - locked.usage_delta < least(locked.usage_count_before, 0) then 'below_zero'
         else 'failed'
     end as outcome
 from locked

@@ -1,4 +1,4 @@
-"""The comparison's question, asked of log and counters afresh: do they match?
+"""The last check of a run: do counters match the log, on a new snapshot?
 
 Invariant: it is asked by another statement than the comparison's, so that one cannot hide the other's mistake; as
 there, log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot.
@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store.counters.comparing import MOST_KEYS, Comparing
+from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS, UsageSnapshot
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.sums import horizons
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
-from recon_pipeline.store.sums.strategy import Sums
 
 
 @dataclass(frozen=True)
@@ -62,44 +62,48 @@ class Verification:
         mismatch_count: Keys that differ.
         deferred_count: Those among them that this run put off because another session had them locked.
         held_count: Those that it left alone because of a hold.
+        doubtful_count: Those that it left alone because the log does not say for certain what they should be.
         untouched_count: Those that it had found drifted and did not come to.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
         verified: Up to where months were looked at; not those in which more than `MOST_KEYS` differ.
         known_since: When the log was first seen whose aggregates tell up to where; None where none do.
+        settled_below: What transactions below it wrote counted as settled; None where nothing did.
     """
 
     mismatch_count: int
     deferred_count: int
     held_count: int
+    doubtful_count: int
     untouched_count: int
     sample: tuple[Mismatch, ...]
     verified: tuple[Verified, ...]
     known_since: str | None
+    settled_below: int | None = None
 
 
 def verify(
-    connection: Connection, run: Reconciliation, tables: BillingTables, *, sums: Sums, compared_below: int | None
+    connection: Connection, run: Reconciliation, tables: BillingTables, *, mode: Mode, compared_below: int | None
 ) -> Verification:
-    """Ask log and counters afresh, by another statement than the comparison's, whether they match.
+    """Check on a new snapshot, with another statement than the comparison's, whether counters match the log.
 
     Args:
         connection: In a REPEATABLE READ transaction of its own that has locked the tables.
         run: What is looked at.
         tables: How the tables are shaped.
-        sums: Whether the log can, and may, be read in increments.
+        mode: Whether the log can, and may, be read in increments.
         compared_below: What transactions below it wrote was seen by this run's comparison, if it made one: then only
             keys with events since the last verification, open keys and those that it found drifted are looked at again,
             and a counter that changed after it is the next run's.
     """
-    counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "untouched_count"), 0)
+    counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "doubtful_count", "untouched_count"), 0)
     sample: list[Mismatch] = []
     verified: list[Verified] = []
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     names = [field.name for field in fields(Mismatch)]
     for usage in run.extent.scope:
-        comparing = Comparing(connection, run, tables, usage, position)
-        suspects = None if compared_below is None else comparing.suspects_with_events(sums)
-        rows = comparing.find_mismatches(suspects)
+        snapshot = UsageSnapshot(connection, run, tables, usage, position)
+        suspects = None if compared_below is None else snapshot.suspects_with_events(mode)
+        rows = snapshot.find_mismatches(suspects)
         if rows:
             counts = {name: count + rows[0][name] for name, count in counts.items()}
         mismatches = tuple(Mismatch(**{name: row[name] for name in names}) for row in rows)
@@ -115,4 +119,10 @@ def verify(
                 )
             )
     known_since = position.known_since if position.is_known else None
-    return Verification(**counts, sample=tuple(sample), verified=tuple(verified), known_since=known_since)
+    return Verification(
+        **counts,
+        sample=tuple(sample),
+        verified=tuple(verified),
+        known_since=known_since,
+        settled_below=position.settled_below,
+    )

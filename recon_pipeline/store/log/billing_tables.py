@@ -12,7 +12,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import UntrustworthyLogError
-from recon_pipeline.store.log.shape import COUNTER_KEY, REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.core.event_identity import EventIdentity
+from recon_pipeline.store.log.declared_key import WiderKey, refuses_repetitions, wider_key
+from recon_pipeline.store.log.shape import COUNTER_KEY, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import (
     COUNTERS,
     EVENTS,
@@ -22,11 +24,15 @@ from recon_pipeline.store.log.tables import (
     describe_server,
     describe_tables,
 )
+from recon_pipeline.store.postgres.database import declared_identity
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_version
 from recon_pipeline.store.postgres.statements import Part, statement
 
 _LOCKABLE = "rpv"
 """Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
+
+NAMED_BY = " events named by "
+"""Before the columns in the identity of a log whose events are not named by gateway_name and request_id alone."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +40,33 @@ class BillingTables:
     """What the statements need to know of the tables.
 
     Attributes:
-        request_id_is_unique: The log itself refuses a repeated request id of a gateway.
+        event_identity: What names an event, as the owner declares it.
+        refuses_repetitions: The log itself refuses a second event of one identity.
+        wider_key: The log declares two events of one identity to be two.
         quantity_is_numeric: Quantities can be fractions, NaN or infinite.
         has_subscriptions: Without them limits are unknown.
         has_ingest_xid: Events carry the transaction that inserted them.
+        end_is_in_key: Counters of one customer and usage type may begin at the same instant, if they end at others.
+        start_digits: Of a second, that the counters keep of a period's start.
+        end_digits: The same of its end.
         finds_periods: An index tells which events begin before or after a moment.
+        finds_counter_periods: An index tells which counters do.
         to_lock: The tables that a decision locks.
-        log_identity: Which log this is: server, database, tables and partitions.
+        log_identity: Which log this is: server, database, tables and partitions, and what names an event of it.
         catalog_version: Another one as soon as anything about the tables has changed.
     """
 
-    request_id_is_unique: bool
+    event_identity: EventIdentity
+    refuses_repetitions: bool
+    wider_key: WiderKey | None
     quantity_is_numeric: bool
     has_subscriptions: bool
     has_ingest_xid: bool
+    end_is_in_key: bool
+    start_digits: int
+    end_digits: int
     finds_periods: bool
+    finds_counter_periods: bool
     to_lock: tuple[str, ...]
     log_identity: str
     catalog_version: str
@@ -56,10 +74,9 @@ class BillingTables:
     @property
     def parts(self) -> dict[str, Part]:
         """The files that fill holes, where the tables decide which."""
-        kind = "" if self.request_id_is_unique else "_deduplicated"
         return {
-            "countable_events": f"countable_events{kind}",
-            "key_sums": f"key_sums{kind}",
+            "countable_events": "countable_events" if self.refuses_repetitions else "countable_events_deduplicated",
+            "key_sums": "key_sums" if self.refuses_repetitions else "key_sums_deduplicated",
             "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
         }
 
@@ -73,7 +90,16 @@ class BillingTables:
         """The parameters that the parts bind."""
         return {
             "quantity_is_numeric": self.quantity_is_numeric,
+            "event_identity": list(self.event_identity.columns),
+            "end_is_in_key": self.end_is_in_key,
+            "start_digits": self.start_digits,
+            "end_digits": self.end_digits,
         }
+
+    @property
+    def prepared_catalog(self) -> str:
+        """The version of the catalog, and what of it is needed: where an event is named otherwise, it may lack more."""
+        return f"{self.catalog_version}{_as_suffix(self.event_identity)}"
 
 
 def require_trustworthy(connection: Connection) -> BillingTables:
@@ -117,18 +143,30 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
     subscriptions = tables.get(SUBSCRIPTIONS)
     if subscriptions is not None:
         _require_visible(subscriptions, SUBSCRIPTIONS, server)
+    identity = declared_identity(connection)
     return BillingTables(
-        request_id_is_unique=has_unique_key(events, REQUEST_KEY),
+        event_identity=identity,
+        refuses_repetitions=refuses_repetitions(events, identity),
+        wider_key=wider_key(events, identity),
         quantity_is_numeric=events.types["quantity"] == "numeric",
         has_subscriptions=subscriptions is not None,
         has_ingest_xid=events.types.get("ingest_xid") == "xid8",
+        end_is_in_key=not has_unique_key(counters, frozenset(COUNTER_KEY) - {"period_end"}),
+        start_digits=counters.digits["period_start"],
+        end_digits=counters.digits["period_end"],
         finds_periods=events.finds_periods,
+        finds_counter_periods=counters.finds_periods,
         to_lock=(EVENTS, COUNTERS, SUBSCRIPTIONS)
         if subscriptions is not None and subscriptions.kind in _LOCKABLE
         else (EVENTS, COUNTERS),
-        log_identity=connection.execute(statement("log_identity")).scalar_one(),
+        log_identity=f"{connection.execute(statement('log_identity')).scalar_one()}{_as_suffix(identity)}",
         catalog_version=catalog_version,
     )
+
+
+def _as_suffix(identity: EventIdentity) -> str:
+    """Nothing for the default, so that what was stored before there was a setting stays true."""
+    return "" if identity.is_default else f"{NAMED_BY}{identity}"
 
 
 def _require_table(table: Table | None, name: str, server: Server) -> Table:

@@ -35,7 +35,7 @@ create table if not exists billing_usage_counters (
     unique (gateway_name, gateway_customer_id, usage_type, period_start, period_end)
 );
 create index if not exists billing_usage_counters_period
-    on billing_usage_counters (period_start);
+    on billing_usage_counters (period_start, gateway_customer_id);
 
 create table if not exists billing_subscriptions (
     id uuid primary key default gen_random_uuid(),

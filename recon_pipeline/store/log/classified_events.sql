@@ -1,14 +1,14 @@
 -- Part of other statements: all events of the log, each with what is known of it: whether it is valid (null where that is unknown, which means no), the name
 -- under which it is kept (that of its customer, or the empty name where it belongs to no key that could be kept), and the transaction that wrote
 -- its row, whatever the application wrote into its columns.
--- Invariant: an invalid event (quantity null, not positive, not finite or of a size that overflows a sum; a period that does not end after it begins; no customer, or
+-- Invariant: an invalid event (quantity null, not finite or of a size that overflows a sum; a period that does not end after it begins; no customer, or
 -- one whose name is too long for an index) is never summed.
 -- Index: none of its own; the predicates of the statement around it reach the table.
 -- Binds: quantity_is_numeric boolean
 select
     event.*,
-    event.quantity > 0
-    and (not :quantity_is_numeric or event.quantity < 1e1000) -- which NaN and Infinity are not
+    event.quantity is not null
+    and (not :quantity_is_numeric or (event.quantity > -1e1000 and event.quantity < 1e1000)) -- which NaN and infinities are not
     and event.period_end > event.period_start
     and octet_length(event.gateway_customer_id) <= 1000 as is_valid,
     case

@@ -46,7 +46,8 @@ select
     ) as finds_periods,
     (
         select jsonb_object_agg(attname, jsonb_build_object(
-            'type', format_type(atttypid, null), 'not_null', attnotnull, 'has_default', atthasdef or attidentity <> ''
+            'type', format_type(atttypid, null), 'not_null', attnotnull, 'has_default', atthasdef or attidentity <> '',
+            'digits', case when atttypid = 'timestamptz'::regtype and atttypmod >= 0 then atttypmod else 6 end
         ))
         from pg_attribute
         where attrelid = relation.oid and attnum > 0 and not attisdropped
@@ -81,6 +82,15 @@ select
                 or count(distinct index.indrelid) = (select count(*) from pg_partition_tree(relation.oid) where isleaf)
         ) as indexed
     ) as leading_index_columns,
+    (
+        select min(index.indexrelid::regclass::text)
+        from pg_index as index
+        where index.indrelid = relation.oid
+            and index.indisvalid
+            and index.indkey[0] = (select attnum from pg_attribute where attrelid = relation.oid and attname = 'period_start')
+            and not (select attnum from pg_attribute where attrelid = relation.oid and attname = 'gateway_customer_id')
+            = any(index.indkey)
+    ) as period_index_without_customer,
     (
         select coalesce(jsonb_agg(distinct attribute.attname), '[]')
         from pg_constraint as rule

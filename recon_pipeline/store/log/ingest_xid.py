@@ -96,9 +96,10 @@ class LogOwner:
     is_ours_to_grant: bool
 
 
-def lacking(connection: Connection, *, request_id_is_unique: bool) -> tuple[Lack, ...]:
+def lacking(connection: Connection, *, refuses_repetitions: bool) -> tuple[Lack, ...]:
     """What the log lacks, in the order in which it is fixed; reads the catalog only."""
-    rows = connection.execute(statement("plan_increments"), {"request_id_is_unique": request_id_is_unique}).mappings()
+    asked = {"refuses_repetitions": refuses_repetitions}
+    rows = connection.execute(statement("missing_for_increments"), asked).mappings()
     return tuple(Lack(Need(row["kind"]), row["lacks"], row["statement"], row["is_concurrent"]) for row in rows)
 
 
@@ -119,13 +120,13 @@ def let_owner_use_schema(connection: Connection, log: LogOwner) -> None:
 
 
 def install(
-    connection: Connection, *, request_id_is_unique: bool, on_step: Callable[[str], None] = lambda _: None
+    connection: Connection, *, refuses_repetitions: bool, on_step: Callable[[str], None] = lambda _: None
 ) -> tuple[Lack, ...]:
     """Add what is lacking; running it again changes nothing.
 
     Args:
         connection: Not in a transaction.
-        request_id_is_unique: The log itself refuses a repeated request id of a gateway.
+        refuses_repetitions: The log itself refuses a second event of one identity.
         on_step: Called with each statement before it runs.
 
     Returns:
@@ -135,13 +136,13 @@ def install(
         DBAPIError: Our role may not alter the log, or a lock was not free in `LOCK_ATTEMPTS` attempts.
         ReconError: A statement ran and did not help.
     """
-    return _Installation(connection, request_id_is_unique, on_step, Counter()).run()
+    return _Installation(connection, refuses_repetitions, on_step, Counter()).run()
 
 
 @dataclass(frozen=True)
 class _Installation:
     connection: Connection
-    request_id_is_unique: bool
+    refuses_repetitions: bool
     on_step: Callable[[str], None]
     done: Counter[str]
 
@@ -167,7 +168,7 @@ class _Installation:
         with begin(self.connection, lock_timeout_ms=lock_timeout_ms, idle_timeout_ms=IDLE_TIMEOUT_MS):
             # So that of two preparations one does the step, and the other one sees it done.
             self.connection.execute(LOCK_MIGRATIONS)
-            left = lacking(self.connection, request_id_is_unique=self.request_id_is_unique)
+            left = lacking(self.connection, refuses_repetitions=self.refuses_repetitions)
             ours = [lack for lack in left if lack.statement is not None and lack.kind is not Need.ADVISED]
             # A permanent obstacle, or an index that another session builds, which would delay every other step.
             is_stuck = any(lack.statement is None and lack.kind is Need.REQUIRED for lack in left)

@@ -1,5 +1,5 @@
--- Part of other statements: what some events add up to, by key, where the log itself refuses a repeated request id.
--- Invariant: every event is counted as exactly one of: counted (event_count), invalid. An event that belongs to no key that could be kept (no customer, a name that is too
+-- Part of other statements: what some events add up to, by key, where the log itself refuses a second event of one identity.
+-- Invariant: every event is counted as exactly one of: counted (event_count), invalid. Those of negative quantity are counted and summed once more. An event that belongs to no key that could be kept (no customer, a name that is too
 -- long, no end of the period) is invalid, and kept under the empty name.
 -- Index: as {which_events} says.
 -- Uses: classified_events, which_events = *
@@ -10,6 +10,8 @@ select
     count(*) filter (where event.is_valid) as event_count,
     coalesce(sum(event.quantity) filter (where event.is_valid), 0)::numeric as usage_count,
     count(*) filter (where event.is_valid is not true) as invalid_count,
+    count(*) filter (where event.is_valid and event.quantity < 0) as negative_count,
+    coalesce(sum(event.quantity) filter (where event.is_valid and event.quantity < 0), 0)::numeric as credit_units,
     0::bigint as dedupe_count,
     count(*) filter (
         where event.event_timestamp < event.period_start or event.event_timestamp >= event.period_end

@@ -1,6 +1,6 @@
--- Part of other statements: what some events add up to, by key, where the log admits a request id more than once.
--- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Which of several events with
--- one request id counts is decided by their order of arrival, so later events never change it.
+-- Part of other statements: what some events add up to, by key, where the log admits two events of one identity.
+-- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Those of negative quantity that count are counted and summed once more. Which of several events of
+-- one identity counts is decided by their order of arrival, so later events never change it.
 -- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
 -- Uses: countable_events = countable_events_deduplicated, classified_events, which_events = *
 select
@@ -10,6 +10,8 @@ select
     sum(key_sum.event_count)::bigint as event_count,
     sum(key_sum.usage_count) as usage_count,
     sum(key_sum.invalid_count)::bigint as invalid_count,
+    sum(key_sum.negative_count)::bigint as negative_count,
+    sum(key_sum.credit_units) as credit_units,
     (sum(key_sum.valid_count) - sum(key_sum.event_count))::bigint as dedupe_count,
     sum(key_sum.outside_period_count)::bigint as outside_period_count
 from (
@@ -17,6 +19,8 @@ from (
         event.gateway_customer_id, event.period_start, event.period_end,
         count(*) as event_count,
         sum(event.quantity)::numeric as usage_count,
+        count(*) filter (where event.quantity < 0) as negative_count,
+        coalesce(sum(event.quantity) filter (where event.quantity < 0), 0)::numeric as credit_units,
         0 as valid_count,
         0 as invalid_count,
         0 as outside_period_count
@@ -26,6 +30,8 @@ from (
     union all
     select
         event.kept_name, event.period_start, coalesce(event.period_end, event.period_start),
+        0,
+        0,
         0,
         0,
         count(*) filter (where event.is_valid),

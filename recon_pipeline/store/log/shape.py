@@ -3,7 +3,6 @@
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, Table
 
 COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
-REQUEST_KEY = frozenset({"gateway_name", "request_id"})
 
 _TEXT = ("text", "character varying")
 _INSTANT = ("timestamp with time zone",)

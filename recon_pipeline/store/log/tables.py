@@ -21,9 +21,11 @@ class Table:
         name: As found through search_path.
         kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
         types: Column name to type name.
+        digits: Column name to the digits of a second that an instant in it keeps; 6 for other types.
         defaulted: Columns that fill themselves on insert.
         unique_keys: Column sets of valid, unconditional unique indexes.
         leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
+        period_index_without_customer: An index that begins with `period_start` and has no customer.
         checked_columns: Columns that a valid CHECK speaks of.
         row_security_active: Whether policies filter what we see.
         foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
@@ -38,9 +40,11 @@ class Table:
     name: str
     kind: str
     types: dict[str, str]
+    digits: dict[str, int]
     defaulted: frozenset[str]
     unique_keys: tuple[frozenset[str], ...]
     leading_index_columns: frozenset[str]
+    period_index_without_customer: str | None
     checked_columns: frozenset[str]
     row_security_active: bool
     foreign_part: str | None
@@ -105,9 +109,11 @@ def _table(row: Mapping[Any, Any]) -> Table:
         name=row["name"],
         kind=row["kind"],
         types={column: facts["type"] for column, facts in columns.items()},
+        digits={column: facts["digits"] for column, facts in columns.items()},
         defaulted=frozenset(column for column, facts in columns.items() if facts["has_default"]),
         unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
         leading_index_columns=frozenset(row["leading_index_columns"]),
+        period_index_without_customer=row["period_index_without_customer"],
         checked_columns=frozenset(row["checked_columns"]),
         row_security_active=row["row_security_active"],
         foreign_part=row["foreign_part"],

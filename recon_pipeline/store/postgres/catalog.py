@@ -1,26 +1,31 @@
 """Every statement of the store by its name, whether it is a file or stands in a module: for `recon sql`.
 
-Invariant: one that stands in a module is a constant `NAME = labelled("name", …)`, below comment lines that are written
-as a file's header is. Loads every module of the store; runs do not need it.
+Invariant: one that stands in a module is a constant `NAME = labelled("name", "text")`, below comment lines that are
+written as a file's header is. Modules are read as text and not imported: no room is needed to name a statement.
 """
 
-import inspect
 import re
+from ast import literal_eval
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
+from importlib import resources
 from itertools import takewhile
-from pkgutil import walk_packages
+from pathlib import Path
 
 from sqlalchemy import TextClause
 
-from recon_pipeline import store
 from recon_pipeline.store.postgres import statements
 from recon_pipeline.store.postgres.headers import Header, parse
-from recon_pipeline.store.postgres.statements import STORE, Part, files
+from recon_pipeline.store.postgres.statements import STORE, Part, files, labelled
 
-_CONSTANT = re.compile(r'((?:^#.*\n)*)^(\w+) = labelled\(\s*"(\w+)"', re.MULTILINE)
+_CONSTANT = re.compile(
+    r"""
+    (?P<comment>(?:^\#[^\n]*\n)*)
+    ^\w+\ =\ labelled\(\s*"(?P<name>\w+)",\s*(?P<text>"{3}.*?"{3}|"[^"\n]*"),?\s*\)
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,10 @@ class Inline:
 def inline_statements() -> dict[str, Inline]:
     """The statements that stand in modules, by name."""
     found: dict[str, Inline] = {}
-    for module in walk_packages(store.__path__, f"{STORE}."):
-        if module.ispkg or ".migrations." in module.name:
-            continue
-        loaded = import_module(module.name)
-        for comment, constant, name in _CONSTANT.findall(inspect.getsource(loaded)):
-            lines = re.sub("^#", "--", comment, flags=re.MULTILINE)
-            found[name] = Inline(module.name.split(".")[-2], lines, vars(loaded)[constant])
+    for module in Path(str(resources.files(STORE))).rglob("*.py"):
+        for constant in _CONSTANT.finditer(module.read_text(encoding="utf-8")):
+            name, comment = constant["name"], re.sub("^#", "--", constant["comment"], flags=re.MULTILINE)
+            found[name] = Inline(module.parent.name, comment, labelled(name, literal_eval(constant["text"])))
     return found
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from recon_pipeline import embedded_postgres
 from recon_pipeline.core.database_url import for_psycopg, redacted
 from recon_pipeline.core.errors import PutOffError
+from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, reporting_driver_errors, sqlstate
 from recon_pipeline.store.postgres.schema_version import installed_version, is_known_to_be_ours, require_version
@@ -35,6 +36,10 @@ STATEMENT_TIMEOUT_MS = 30 * 60 * 1_000
 
 IDLE_TIMEOUT_MS = 30_000
 """How long a transaction may wait for its own process: the server ends the session of one that is frozen or cut off."""
+
+_DEFAULT_IDENTITY = EventIdentity()
+_IDENTITY = "recon_event_identity"
+"""The option by which every connection knows what its database's owner declares."""
 
 _SETTINGS = """\
 set local timezone = 'UTC';
@@ -58,9 +63,12 @@ class BillingDatabase:
         url: Any form of a Postgres URL; it may hold a password, which is never shown.
         keeps_connection: Use one connection again and again until `close`, which knows the tables already: for a run,
             whose statements are short.
+        event_identity: What names an event of its log, as the owner declares it.
     """
 
-    def __init__(self, url: str, *, keeps_connection: bool = False) -> None:
+    def __init__(
+        self, url: str, *, keeps_connection: bool = False, event_identity: EventIdentity = _DEFAULT_IDENTITY
+    ) -> None:
         self.name = redacted(url)
         self.engine = create_engine(
             for_psycopg(url),
@@ -73,6 +81,7 @@ class BillingDatabase:
                 "prepare_threshold": None,
                 "keepalives_idle": 30,
             },
+            execution_options={_IDENTITY: event_identity},
         )
 
     def close(self) -> None:
@@ -122,7 +131,12 @@ class BillingDatabase:
 def open_database(settings: Settings, *, keeps_connection: bool = False) -> BillingDatabase:
     """The billing database that the settings name, or the embedded one."""
     url = settings.database_url or embedded_postgres.billing_url()
-    return BillingDatabase(url, keeps_connection=keeps_connection)
+    return BillingDatabase(url, keeps_connection=keeps_connection, event_identity=settings.event_identity)
+
+
+def declared_identity(connection: Connection) -> EventIdentity:
+    """What names an event of the log, as its owner declares it."""
+    return connection.get_execution_options().get(_IDENTITY, _DEFAULT_IDENTITY)
 
 
 @contextmanager
@@ -192,10 +206,10 @@ def look_up_each_by_index(connection: Connection) -> None:
 
 
 def plan_as_usual(connection: Connection) -> None:
-    """Takes `look_up_by_index` and `sum_by_hash` back, within the same transaction."""
+    """Takes `look_up_by_index`, `join_by_hash` and `sum_by_hash` back, within the same transaction."""
     connection.exec_driver_sql(
         "set local enable_seqscan = default; set local enable_hashjoin = default; "
-        "set local enable_mergejoin = default; "
+        "set local enable_mergejoin = default; set local enable_nestloop = default; "
         "set local enable_sort = default; set local enable_incremental_sort = default"
     )
 
@@ -208,6 +222,12 @@ def sum_by_hash(connection: Connection) -> None:
     """
     plan_as_usual(connection)
     connection.exec_driver_sql("set local enable_sort = off; set local enable_incremental_sort = off")
+
+
+def join_by_hash(connection: Connection) -> None:
+    """For the rest of the transaction nothing is looked up one by one: for a log without an index to do it by."""
+    plan_as_usual(connection)
+    connection.exec_driver_sql("set local enable_nestloop = off")
 
 
 def _lock(connection: Connection, tables: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
-from recon_pipeline.core.errors import DatabaseUnreachableError, ReconError, StatementFailedError
+from recon_pipeline.core.errors import DatabaseUnreachableError, PutOffError, ReconError, StatementFailedError
 from recon_pipeline.store.postgres.catalog import inline_statements
 from recon_pipeline.store.postgres.statements import files, name_of
 
@@ -91,6 +91,13 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
             f"A table or column is missing in {database}: {said}{at}",
             changed=_WORKED_SO_FAR,
             fix="Run `recon init` for tables of schema recon, and `recon doctor` for the application's own.",
+        )
+    if state == LOCK_TIMED_OUT:
+        return PutOffError(
+            f"The work was put off, since another session has a lock in {database}: {said}{at}",
+            changed=_WORKED_SO_FAR,
+            fix="Run again; the schedule does so by itself. If it stays: look in pg_stat_activity for a transaction "
+            "that is open for long.",
         )
     if state in LOCK_CONFLICTS or state == QUERY_CANCELED:
         return StatementFailedError(

@@ -122,7 +122,13 @@ class Sums:
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the customer with its counter; None where there is no row."""
+    """A key of the customer with its counter; None where there is no row.
+
+    Attributes:
+        left_alone_as: What the latest run that compared it did not repair it for: `doubtful`, `held`, `deferred`,
+            `failed`, `untouched` or `drifted`; None if it matched, or was not compared since it changed.
+        left_alone_because: The reason in a sentence, where there is one.
+    """
 
     gateway_name: str
     usage_type: str
@@ -130,6 +136,8 @@ class Key:
     period_end: datetime
     usage_count: int | None
     updated_at: datetime | None
+    left_alone_as: str | None
+    left_alone_because: str | None
 
 
 @dataclass(frozen=True)
@@ -202,10 +210,9 @@ def explain(
     days = _made(usage["day"], Day)
     quota = quotas.get(key.usage_type)
     limits = {"free": quota.free, "paid": quota.paid} if quota else {}
-    (sums,) = _made(usage["all"], Sums)
     return Explanation(
         key=key,
-        sums=sums,
+        sums=_made(usage["all"], Sums)[0],
         limit=_limit(connection, parameters, tables, quota),
         crossings=tuple(Crossing(name, units, _crossed(days, units)) for name, units in limits.items()),
         days=days,
@@ -223,11 +230,12 @@ def _limit(connection: Connection, parameters: Mapping[str, Any], tables: Billin
     if quota is None:
         return Limit(None, f"RECON_QUOTAS has no limit for {parameters['usage_type']}")
     if not tables.has_subscriptions:
-        return Limit(None, "there is no table billing_subscriptions: nobody can tell free from paid", is_known=False)
+        source = "there is no table billing_subscriptions: free and paid customers cannot be told apart"
+        return Limit(None, source, is_known=False)
     found = connection.execute(statement("explain_subscriptions"), parameters).all()
     if not found:
         return Limit(quota.free, f"free: there is no subscription of {parameters['gateway_name']} for this customer")
-    newest = found[0]
+    newest, *_ = found
     shown = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
     if newest.covers:
         return Limit(quota.paid, f"paid: {shown}")

@@ -8,9 +8,9 @@ select
     coalesce((current_period_start at time zone 'UTC')::date::text, 'no date') as first_day, -- as text, whatever its year
     coalesce((current_period_end at time zone 'UTC')::date::text, 'no date') as last_day,
     status::text = any(:paid_statuses)
-        and current_period_start <= :period_start
-        and current_period_end >= :period_end as covers,
-    current_period_start >= :period_end and current_period_start <= now() as began_later
+        and current_period_start <= cast(:period_start as timestamptz) + interval '1 second'
+        and current_period_end >= cast(:period_end as timestamptz) - interval '1 second' as covers,
+    current_period_start >= cast(:period_end as timestamptz) - interval '1 second' and current_period_start <= now() as began_later
 from billing_subscriptions
 where gateway_customer_id = :customer
     and gateway_name = :gateway_name

@@ -41,6 +41,8 @@ class LatestRun:
         duration_seconds: From its first step to its last.
         units_missed: By which its drifted counters were too low.
         units_excess: By which they were too high.
+        events_left_the_log: Events that left the log, and for which counters were left alone.
+        units_left_the_log: What these added up to.
     """
 
     run_id: str
@@ -49,6 +51,8 @@ class LatestRun:
     duration_seconds: float
     units_missed: Decimal
     units_excess: Decimal
+    events_left_the_log: int
+    units_left_the_log: Decimal
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,39 @@
--- Remembers which keys of a run's months do not count as verified, and why; forgets those that it saw and that match.
+-- Remembers which keys of a run's months do not count as verified, and why; forgets those that it saw and that match, with their uncounted units.
 -- Invariant: the caller holds the row of recon.event_log, and notes in the same transaction what counts as verified. A key that was opened at or above the run's oldest
--- transaction was perhaps not seen, and stays.
--- Index: the primary key of recon.open_key; open keys are few.
+-- transaction was perhaps not seen, and stays. So does one of which something left the log, while events of it are in flight: its counter lies in a band then, which
+-- hides what left, and matches only once they have settled, or once this run was let through to change it.
+-- Index: the primary key of recon.open_key and of recon.uncounted_backfill; open keys are few. recon.counter_drift and
+-- recon.counter_repair, of the run. billing_usage_events by gateway_customer_id, only with settle_seconds.
 -- Binds: end timestamptz, gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
--- Binds: open_period_starts text[], open_reasons text[], seen_below xid8, start timestamptz, usage_type text
+-- Binds: open_period_starts text[], open_reasons text[], run_id text, seen_below xid8, settle_seconds integer, settled_below xid8
+-- Binds: start timestamptz, usage_type text
 with mismatching as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end, reason, error
     from unnest(
         cast(:open_customers as text[]), cast(:open_period_starts as text[]), cast(:open_period_ends as text[]),
         cast(:open_reasons as text[]), cast(:open_errors as text[])
     ) as key (gateway_customer_id, period_start, period_end, reason, error)
+),
+in_flight as materialized (
+    select gateway_customer_id, period_start, period_end
+    from billing_usage_events as event
+    where :settle_seconds > 0
+        and (select count(*) from recon.open_key where units_left > 0 or credits_left > 0) > 0
+        and gateway_customer_id = any(array(
+            select gateway_customer_id
+            from recon.open_key
+            where gateway_name = :gateway_name and usage_type = :usage_type and (units_left > 0 or credits_left > 0)
+        ))
+        and case
+            when gateway_name = :gateway_name
+                and usage_type = :usage_type
+                and period_start >= :start
+                and period_start < :end
+                and period_end is not null
+                -- The opposite of is_settled.
+                and (age(event.xmin) < 0 or age(event.xmin) > age(cast(cast(:settled_below as xid8) as xid))) is not true
+                then true
+        end
 ),
 matching as (
     delete from recon.open_key
@@ -20,6 +44,36 @@ matching as (
         and noted_xid < cast(:seen_below as xid8)
         and (gateway_customer_id, period_start, period_end)
         not in (select gateway_customer_id, period_start, period_end from mismatching)
+        and (
+            (units_left = 0 and credits_left = 0)
+            or (gateway_customer_id, period_start, period_end)
+            not in (select gateway_customer_id, period_start, period_end from in_flight)
+            or (gateway_customer_id, period_start, period_end) in (
+                select gateway_customer_id, period_start, period_end
+                from recon.counter_drift as drift
+                where run_id = :run_id
+                    and gateway_name = :gateway_name
+                    and usage_type = :usage_type
+                    and units_left is not null
+                    and exists (select from recon.counter_repair as repair where repair.drift_id = drift.id)
+            )
+        )
+),
+-- What a backfill inserted and a person counted by hand; a key that a repair has locked at this moment is left to it.
+counted as (
+    delete from recon.uncounted_backfill
+    where ctid = any(array(
+        select ctid
+        from recon.uncounted_backfill
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+            and inserted_xid < cast(:seen_below as xid8)
+            and (gateway_customer_id, period_start, period_end)
+            not in (select gateway_customer_id, period_start, period_end from mismatching)
+        for update skip locked
+    ))
 )
 insert into recon.open_key as open (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, error)
 select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, reason, error

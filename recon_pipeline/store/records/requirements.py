@@ -12,15 +12,18 @@ from recon_pipeline.core.findings import Finding, failed, noted, passed
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.shape import REQUEST_KEY, has_unique_key
+from recon_pipeline.store.log.declared_key import refuses_repetitions
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, Server, describe_server
+from recon_pipeline.store.postgres.database import declared_identity
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records import migrate
+from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.records.table_requirements import (
     check_counters,
     check_events,
     check_increments,
+    check_precision,
     check_subscriptions,
     check_table,
 )
@@ -43,12 +46,15 @@ def check_database(connection: Connection, *, clock: Callable[[], float] = time.
     yield from _server(server, clock() - server.clock_seconds)
     events = yield from check_table(connection, EVENTS, server)
     if events is not None:
-        left = ingest_xid.lacking(connection, request_id_is_unique=has_unique_key(events, REQUEST_KEY))
-        yield from check_events(events, left, server)
+        identity = declared_identity(connection)
+        left = ingest_xid.lacking(connection, refuses_repetitions=refuses_repetitions(events, identity))
+        yield from check_events(events, identity, left, server)
         yield from check_increments(left, connection, events)
     counters = yield from check_table(connection, COUNTERS, server)
     if counters is not None:
         yield from check_counters(counters, server)
+        if events is not None:
+            yield from check_precision(events, counters)
     yield from check_subscriptions(connection, server)
     yield from _schema(connection, server)
 
@@ -116,6 +122,9 @@ def _control(connection: Connection) -> Iterator[Finding]:
     """What keeps runs from repairing, because a person said so."""
     pause, held = read_pause(connection), holds.open_holds(connection)
     yield passed("repairs", "not paused") if pause is None else noted("repairs", f"paused {pause}", "recon resume")
+    retention = read_retention(connection)
+    if retention is not None:
+        yield noted("retention", f"{retention}; no run compares them", "recon retention shows and changes it")
     if held:
         customers = len({hold.gateway_customer_id for hold in held})
         yield noted("holds", f"{customers:,} customers are held, the next hold ends {held[0].until:%Y-%m-%d %H:%M} UTC")

@@ -4,13 +4,14 @@ Invariant: they come from what is stored (drift outcomes, ledger), so they are t
 """
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Connection, TextClause
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters.compare import Compared
+from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
 from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.quality import LogQuality
@@ -48,8 +49,8 @@ _READ_COMPARED_BELOW = labelled(
 )
 # Writes the comparison's metrics into the record of a run.
 # Invariant: transitions are those foreseen, until repairs are counted.
-# Binds: counters_scanned bigint, drift_by_kind jsonb, drift_count bigint, held bigint, over_quota_transitions bigint
-# Binds: run_id text, under_quota_transitions bigint
+# Binds: counters_scanned bigint, drift_by_kind jsonb, drift_count bigint, doubtful bigint, held bigint
+# Binds: over_quota_transitions bigint, run_id text, under_quota_transitions bigint
 _NOTE_DRIFT = labelled(
     "note_drift",
     """
@@ -63,14 +64,21 @@ _NOTE_DRIFT = labelled(
         rows_repaired = 0,
         deferred_count = 0,
         held_count = :held,
+        doubtful_count = :doubtful,
         reconcile_failures = 0
     where run_id = :run_id
     """,
 )
+# Writes what a run left alone because events left the log.
+# Binds: months jsonb, run_id text
+_NOTE_EVENTS_LEFT = labelled(
+    "note_events_left",
+    "update recon.reconciliation_run set events_left_the_log = cast(:months as jsonb) where run_id = :run_id",
+)
 # Writes what was repaired into the record of a run.
 # Invariant: metrics are read from drift outcomes and ledger, so they are true after a crash as well.
-# Binds: deferred bigint, failed bigint, held bigint, over_quota_transitions bigint, paused_reason text, repaired bigint
-# Binds: run_id text, under_quota_transitions bigint
+# Binds: deferred bigint, doubtful bigint, failed bigint, held bigint, over_quota_transitions bigint
+# Binds: paused_reason text, repaired bigint, run_id text, under_quota_transitions bigint
 _NOTE_REPAIRS = labelled(
     "note_repairs",
     """
@@ -80,6 +88,7 @@ _NOTE_REPAIRS = labelled(
         deferred_count = :deferred,
         reconcile_failures = :failed,
         held_count = :held,
+        doubtful_count = :doubtful,
         paused_reason = :paused_reason,
         over_quota_transitions = :over_quota_transitions,
         under_quota_transitions = :under_quota_transitions
@@ -118,6 +127,12 @@ def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> No
     """Write the comparison's metrics."""
     metrics = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
     _write(connection, _NOTE_DRIFT, run_id, summary, **metrics)
+
+
+def note_events_left(connection: Connection, run_id: str, left: EventsLeft) -> None:
+    """Write what left the log and was left alone, by month."""
+    months = json.dumps([asdict(month) for month in left.months])
+    connection.execute(_NOTE_EVENTS_LEFT, {"run_id": run_id, "months": months})
 
 
 def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:

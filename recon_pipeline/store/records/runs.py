@@ -1,6 +1,6 @@
 """The record of runs in `recon.reconciliation_run`: what each looked at, who approved its repair, and how it ended."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.guards import Today
 from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
 
 # Records who approved a repair beyond the budgets, and why.
@@ -17,21 +18,40 @@ _NOTE_APPROVAL = labelled(
     "note_approval",
     """
     update recon.reconciliation_run
-    set approved_by = :approved_by, approved_reason = :approved_reason, approved_run_id = :approved_run_id
+    set
+        approved_by = :approved_by,
+        approved_reason = :approved_reason,
+        approved_run_id = coalesce(:approved_run_id, approved_run_id)
     where run_id = :run_id
     """,
 )
-_RECORDS = """
+# The record of one run.
+# Binds: run_id text
+_READ_RUN = labelled(
+    "read_run",
+    """
     select *, horizon::text as horizon_text,
         extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
     from recon.reconciliation_run
-"""
-# The record of one run.
-# Binds: run_id text
-_READ_RUN = labelled("read_run", f"{_RECORDS} where run_id = :run_id")
+    where run_id = :run_id
+    """,
+)
 # The latest runs, newest first.
 # Binds: rows bigint
-_RECENT_RUNS = labelled("recent_runs", f"{_RECORDS} order by started_at desc limit :rows")
+_RECENT_RUNS = labelled(
+    "recent_runs",
+    """
+    select *, horizon::text as horizon_text,
+        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms,
+        -- Its latest step began long ago and has no session any more. Of another role's sessions no start is shown.
+        outcome = 'running' and step_started_at < clock_timestamp() - interval '2 minutes' and not exists (
+            select from pg_stat_activity where pid = session_pid and coalesce(backend_start = session_start, true)
+        ) as is_abandoned
+    from recon.reconciliation_run
+    order by started_at desc
+    limit :rows
+    """,
+)
 # Whether a run has a row in the ledger.
 # Binds: run_id text
 _HAS_REPAIRED = labelled("has_repaired", "select exists (select from recon.counter_repair where run_id = :run_id)")
@@ -49,6 +69,8 @@ _DELETE_OLD_DRIFT = labelled(
     )
     """,
 )
+
+_ABANDONED = "its process ended before it closed the record: it was killed, or its server was"
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,8 @@ class RunRecord:
         rebuilt_because: Why the aggregates were rebuilt, or None.
         aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None where no
             audit was made and the comparison found none.
+        events_left_the_log: By billing month, the keys that were left alone because events of theirs left the log, with
+            how many events and units; None where there were none.
         paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked`,
             `put_off` (another session had a table locked) or `failed`.
@@ -99,6 +123,8 @@ class RunRecord:
     rows_repaired: int | None
     deferred_count: int | None
     held_count: int | None
+    doubtful_count: int | None
+    events_left_the_log: list[dict[str, Any]] | None
     dedupe_count: int | None
     reconcile_failures: int | None
     over_quota_transitions: int | None
@@ -129,8 +155,10 @@ def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str
     return RunStart(row.horizon, row.previous_started_at)
 
 
-def note_approval(connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str) -> None:
-    """Record who approved a repair beyond the budgets, why, and the figures of which run he had seen."""
+def note_approval(
+    connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str | None = None
+) -> None:
+    """Record who approved what is not repaired without it, why, and the figures of which blocked run he had seen."""
     approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
     connection.execute(_NOTE_APPROVAL, {"run_id": run_id, **approval})
 
@@ -158,6 +186,12 @@ def has_repaired(connection: Connection, run_id: str) -> bool:
     return connection.execute(_HAS_REPAIRED, {"run_id": run_id}).scalar_one()
 
 
+def reads_all(connection: Connection, run_id: str) -> bool:
+    """Whether a run reads the whole log of its months."""
+    record = read(connection, run_id)
+    return record is not None and record.mode == Mode.FULL
+
+
 def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> RunRecord | None:
     """The blocked run over the same extent whose figures may be approved, or None.
 
@@ -166,7 +200,7 @@ def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> Run
         run_id: Of the run that is approved; its record is open.
         named: The beginning of the blocked run's id, or '' for the latest.
     """
-    row = connection.execute(statement("shown_blocked_run"), {"run_id": run_id, "named": named}).mappings()
+    row = connection.execute(statement("shown_run"), {"run_id": run_id, "named": named, "is_blocked": True}).mappings()
     found = row.one_or_none()
     return None if found is None else _record(found)
 
@@ -191,8 +225,12 @@ def read(connection: Connection, run_id: str) -> RunRecord | None:
 
 
 def recent(connection: Connection, *, rows: int) -> tuple[RunRecord, ...]:
-    """The latest runs, newest first."""
-    return tuple(map(_record, connection.execute(_RECENT_RUNS, {"rows": rows}).mappings()))
+    """The latest runs, newest first; one whose process was killed before it closed its record has failed."""
+    found = connection.execute(_RECENT_RUNS, {"rows": rows}).mappings().all()
+    return tuple(
+        replace(_record(row), outcome="failed", error=_ABANDONED) if row["is_abandoned"] else _record(row)
+        for row in found
+    )
 
 
 def _record(row: Any) -> RunRecord:

@@ -1,5 +1,6 @@
 """Which billing months a tick must look at, and which need no further look."""
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -10,31 +11,35 @@ from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.aggregates import is_ours_to_write
+from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
-from recon_pipeline.store.sums.strategy import Sums
 
 OVERLAP_MINUTES = 60
 """In full mode, a transaction that was open for longer than this when a month was verified is left to the nightly
 audit."""
 
-_REASONS = {outcome: outcome for outcome in ("untouched", "deferred", "failed", "held")}
+_REASONS = {outcome: outcome for outcome in ("untouched", "deferred", "failed", "held", "doubtful")}
 """Why a key is open, by what the run did with it; any other was found by the last check."""
 
 
 def months_to_reconcile(
-    connection: Connection, extent: Extent, tables: BillingTables, *, recent_days: int, sums: Sums
+    connection: Connection, extent: Extent, tables: BillingTables, *, recent_days: int, mode: Mode
 ) -> tuple[BillingMonth, ...]:
     """Months with a period that is open or ended lately, and older ones that were touched since they were verified.
 
     Args:
         connection: In a transaction.
-        extent: All that is known.
+        extent: All that is known; of it the months that are declared to be no longer in the log are left out.
         tables: How the tables are shaped.
         recent_days: How long a period stays in every tick after its end.
-        sums: Whether the log can be read in increments; then only what is new in it is read.
+        mode: Whether the log can be read in increments; then only what is new in it is read.
     """
+    retention = read_retention(connection)
+    if retention is not None:
+        extent = replace(extent, first=max(extent.first, BillingMonth.parse(retention.before_partition)))
     parameters: dict[str, Any] = {
         "gateway_names": [usage.gateway_name for usage in extent.scope],
         "usage_types": [usage.usage_type for usage in extent.scope],
@@ -42,7 +47,7 @@ def months_to_reconcile(
         "end": extent.end,
         "recent_days": recent_days,
     }
-    if sums is Sums.INCREMENTS:
+    if mode is Mode.INCREMENTAL:
         horizon = horizons.position(connection, tables).aggregated_below
         look_up_by_index(connection)
         parameters |= {"partitions": [month.key for month in extent.months]}
@@ -78,6 +83,7 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
             parameters
             | {
                 "seen_below": str(verified.seen_below),
+                "settled_below": None if answer.settled_below is None else str(answer.settled_below),
                 "open_customers": [key.gateway_customer_id for key in mismatches],
                 "open_period_starts": [key.period_start for key in mismatches],
                 "open_period_ends": [key.period_end for key in mismatches],

@@ -7,10 +7,12 @@ from collections.abc import Generator, Iterator, Sequence
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.findings import Finding, failed, noted, passed
 from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log.declared_key import refuses_repetitions, wider_key
 from recon_pipeline.store.log.ingest_xid import Lack, Need
-from recon_pipeline.store.log.shape import COUNTER_KEY, REQUEST_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.store.log.shape import COUNTER_KEY, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import SUBSCRIPTIONS, Server, Table, describe_table
 
 LACKS_SHOWN = 3
@@ -57,19 +59,9 @@ def check_table(connection: Connection, name: str, server: Server) -> Generator[
     return table
 
 
-def check_events(events: Table, left: Sequence[Lack], server: Server) -> Iterator[Finding]:
-    """What holds for the log: its indexes and checks, and that our role can neither change nor delete an event."""
-    unindexed = [lack for lack in left if lack.kind is Need.ADVISED]
-    if has_unique_key(events, REQUEST_KEY):
-        yield passed("request ids", "unique by constraint")
-    elif not unindexed and events.kind in "rp":
-        yield noted("request ids", "not unique by constraint: repeated ones are found by index and counted once")
-    else:
-        yield noted(
-            "request ids",
-            "neither unique nor indexed: repeated ones are found by reading the whole log, which is right but slow",
-            _fix(unindexed),
-        )
+def check_events(events: Table, identity: EventIdentity, left: Sequence[Lack], server: Server) -> Iterator[Finding]:
+    """What holds for the log: its keys, indexes and checks, and that our role can neither change nor delete events."""
+    yield _check_identity(events, identity, [lack for lack in left if lack.kind is Need.ADVISED])
     yield (
         passed("events by customer", "indexed")
         if "gateway_customer_id" in events.leading_index_columns
@@ -101,6 +93,27 @@ def check_events(events: Table, left: Sequence[Lack], server: Server) -> Iterato
         )
         if writable
         else passed("event log is sacred", f"{server.role} can neither change nor delete an event")
+    )
+
+
+def _check_identity(events: Table, identity: EventIdentity, unindexed: Sequence[Lack]) -> Finding:
+    """Whether what the owner declares to be one event, and what the log declares, are the same."""
+    name = "event identity"
+    if refuses_repetitions(events, identity):
+        return passed(name, f"{identity}: unique by constraint")
+    wider = wider_key(events, identity)
+    if wider is not None:
+        what = f"{wider}. Drifted counters whose events share these are left as they are"
+        return failed(name, what, wider.ways_to_declare)
+    if not unindexed and events.kind in "rp":
+        return noted(
+            name, f"{identity}: not unique by constraint, so repeated events are found by index and counted once"
+        )
+    return noted(
+        name,
+        f"{identity}: neither unique nor indexed, so repeated events are found by reading the whole log, which is "
+        "right but slow",
+        _fix(unindexed),
     )
 
 
@@ -173,15 +186,31 @@ def check_counters(counters: Table, server: Server) -> Iterator[Finding]:
             f"grant insert, update (usage_count, updated_at) on {counters.name} to {server.role};",
         )
     )
-    yield (
-        passed("counters by period", "indexed")
-        if "period_start" in counters.leading_index_columns or counters.kind == "p"
-        else noted(
+    by_period = f"create index concurrently on {counters.name} (period_start, gateway_customer_id);"
+    bare = counters.period_index_without_customer
+    if bare is not None and counters.kind != "p":
+        yield noted(
             "counters by period",
-            "not indexed: each run glances at the counters of all months, those of closed ones too",
-            f"create index concurrently on {counters.name} (period_start);",
+            f"{bare} has no customer: where statistics are older than the counters of a month, Postgres reads all of "
+            "them to find one",
+            f"{by_period} Then drop index concurrently {bare};",
         )
-    )
+    elif "period_start" in counters.leading_index_columns or counters.kind == "p":
+        yield passed("counters by period", "indexed")
+    else:
+        yield noted("counters by period", "not indexed: each run reads the counters of closed months too", by_period)
+
+
+def check_precision(events: Table, counters: Table) -> Iterator[Finding]:
+    """A note where log and counters keep the bounds of a period to different fractions of a second."""
+    differing = [column for column in COUNTER_KEY[3:] if events.digits[column] != counters.digits[column]]
+    kept = ", ".join(f"{column} to {events.digits[column]} and {counters.digits[column]}" for column in differing)
+    if differing:
+        yield noted(
+            "periods",
+            f"{events.name} and {counters.name} keep different digits of a second, {kept}: one period may be written "
+            "in two ways, and such keys are left alone (periods_are_written_in_one_way)",
+        )
 
 
 def check_subscriptions(connection: Connection, server: Server) -> Iterator[Finding]:

@@ -23,7 +23,9 @@ changed as (
         usage_count = aggregate.usage_count + added.usage_count,
         invalid_count = aggregate.invalid_count + added.invalid_count,
         dedupe_count = aggregate.dedupe_count + added.dedupe_count,
-        outside_period_count = aggregate.outside_period_count + added.outside_period_count
+        outside_period_count = aggregate.outside_period_count + added.outside_period_count,
+        negative_count = aggregate.negative_count + added.negative_count,
+        credit_units = aggregate.credit_units + added.credit_units
     from of_built_month as added
     where aggregate.gateway_name = :gateway_name
         and aggregate.usage_type = :usage_type
@@ -37,11 +39,12 @@ changed as (
 created as (
     insert into recon.usage_aggregate as aggregate (
         gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count, negative_count, credit_units
     )
     select
         :gateway_name, :usage_type, added.gateway_customer_id, added.period_start, added.period_end,
-        added.event_count, added.usage_count, added.invalid_count, added.dedupe_count, added.outside_period_count
+        added.event_count, added.usage_count, added.invalid_count, added.dedupe_count, added.outside_period_count, added.negative_count,
+        added.credit_units
     from of_built_month as added
     -- Not in, which is looked up in a hash whatever the planner expects.
     where (added.period_start, added.gateway_customer_id, added.period_end)
@@ -61,7 +64,8 @@ of_month as (
         sum(event_count)::bigint as event_count,
         sum(invalid_count)::bigint as invalid_count,
         sum(dedupe_count)::bigint as dedupe_count,
-        sum(outside_period_count)::bigint as outside_period_count
+        sum(outside_period_count)::bigint as outside_period_count,
+        sum(negative_count)::bigint as negative_count
     from of_built_month
     group by partition
 ),
@@ -70,7 +74,7 @@ of_keys as (
         partition,
         count(*) filter (where is_new) as key_count,
         count(*) filter (where usage_count <> 0) - count(*) filter (where usage_count_before <> 0) as nonzero_count,
-        bool_or(usage_count > 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
+        bool_or(usage_count not between -9223372036854775808 and 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
     from written
     group by partition
 )
@@ -83,6 +87,7 @@ set
     invalid_count = month.invalid_count + of_month.invalid_count,
     dedupe_count = month.dedupe_count + of_month.dedupe_count,
     outside_period_count = month.outside_period_count + of_month.outside_period_count,
+    negative_count = month.negative_count + of_month.negative_count,
     has_oversized = month.has_oversized or of_keys.has_oversized
 from of_month
 full join of_keys using (partition)

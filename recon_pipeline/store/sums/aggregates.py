@@ -16,6 +16,52 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation
 
+# Whether anything is stored of an extent.
+# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+_IS_ANYTHING_STORED = labelled(
+    "is_anything_stored",
+    """
+    select exists (
+        select from recon.usage_aggregate
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+    )
+    """,
+)
+# Remembers of counters that no stored sum accounts for that what they count may have left the log: whoever truncates or
+# detaches tells nobody what was in it.
+# Invariant: only where sums of the log that was there before are stored, and before they are replaced.
+# Index: none; the counters of an extent, and recon.usage_aggregate by primary key.
+# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+_NOTE_COUNTERS_WITHOUT_SUMS = labelled(
+    "note_counters_without_sums",
+    """
+    insert into recon.open_key (
+        gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, units_left
+    )
+    select gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed', usage_count
+    from billing_usage_counters as counter
+    where gateway_name = :gateway_name
+        and usage_type = :usage_type
+        and period_start >= :start
+        and period_start < :end
+        and usage_count > 0
+        and octet_length(gateway_customer_id) <= 1000
+        and period_end is not null
+        and not exists (
+            select
+            from recon.usage_aggregate as stored
+            where (stored.period_start, stored.gateway_customer_id, stored.period_end)
+                = (counter.period_start, counter.gateway_customer_id, counter.period_end)
+                and (stored.usage_type, stored.gateway_name) = (counter.usage_type, counter.gateway_name)
+        )
+    order by gateway_customer_id, period_start, period_end
+    on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+    do update set noted_xid = excluded.noted_xid, units_left = greatest(open_key.units_left, excluded.units_left)
+    """,
+)
 # Aggregates that were summed from the whole log have no horizon.
 # Invariant: the caller holds the row.
 _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
@@ -62,17 +108,8 @@ class Audit:
     unaudited: tuple[MeteredUsage, ...]
 
 
-@dataclass(frozen=True)
-class OversizedSum:
-    """A key whose event sum no counter can hold; values as Postgres prints them."""
-
-    gateway_customer_id: str
-    period_start: str
-    event_sum: str
-
-
 def store_from_log(connection: Connection, run: Reconciliation, tables: BillingTables) -> StoredFromLog | None:
-    """Bring the stored aggregates of the extent in line with a log that cannot be read in increments.
+    """Correct the stored aggregates of the extent from a log that cannot be read in increments.
 
     Args:
         connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
@@ -80,7 +117,7 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
         tables: How the tables are shaped.
 
     Returns:
-        What it added up to, or None where another run is at it.
+        What it added up to, or None if another run is writing them.
     """
     if not is_ours_to_write(connection, tables):
         return None
@@ -117,26 +154,6 @@ def audit(connection: Connection, run: Reconciliation, tables: BillingTables) ->
     return Audit(found, tuple(sample), tuple(unaudited))
 
 
-def oversized(
-    connection: Connection, run: Reconciliation, tables: BillingTables, *, months_tell: bool
-) -> tuple[int, tuple[OversizedSum, ...]]:
-    """How many stored sums no counter can hold, and at most `SAMPLE_ROWS` of them for each metered usage.
-
-    Args:
-        connection: In a transaction.
-        run: What is looked at.
-        tables: How the tables are shaped.
-        months_tell: The aggregates are made in increments, which note in the months whether there are any.
-    """
-    months = {"first": run.extent.first.key, "last": run.extent.last.key, "months_tell": months_tell}
-    found, sums = 0, list[OversizedSum]()
-    for usage in run.extent.scope:
-        rows = connection.execute(statement("oversized_aggregates"), run.parameters(usage, tables) | months).all()
-        found += rows[0].found if rows else 0
-        sums.extend(OversizedSum(row.gateway_customer_id, row.period_start, row.event_sum) for row in rows)
-    return found, tuple(sums)
-
-
 def is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
     """Lock the record of the log, which the first run of all makes; whether no other run holds it.
 
@@ -144,6 +161,21 @@ def is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
     """
     connection.execute(statement("note_event_log"), {"identity": tables.log_identity})
     return connection.execute(statement("lock_event_log")).one_or_none() is not None
+
+
+def note_what_left(connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage) -> None:
+    """Before months are built: compare what was stored of them with the whole log, and remember what has left it.
+
+    With all of the log, since what was stored may be of events that are above the horizon now, as after a restore.
+    """
+    if connection.execute(_IS_ANYTHING_STORED, run.parameters(usage, tables)).scalar_one():
+        put_extent(connection, run, tables, usage, horizon=None)
+
+
+def note_counters_without_sums(connection: Connection, run: Reconciliation, tables: BillingTables) -> None:
+    """Before sums of another or a truncated log: remember counters of which nothing was stored, as if all had left."""
+    for usage in run.extent.scope:
+        connection.execute(_NOTE_COUNTERS_WITHOUT_SUMS, run.parameters(usage, tables))
 
 
 def put_extent(
@@ -154,13 +186,29 @@ def put_extent(
     *,
     horizon: int | None,
     opens_differing: bool = False,
+    notes_left: bool = True,
 ) -> Any:
-    """Put what the log says of an extent, below a horizon or all of it, into the aggregates; returns what differed."""
+    """Put what the log says of an extent, below a horizon or all of it, into the aggregates.
+
+    Args:
+        connection: In a transaction that holds the row of `recon.event_log`.
+        run: What is looked at.
+        tables: How the tables are shaped.
+        usage: Of which metered usage.
+        horizon: Only events of transactions below it; None: all of them.
+        opens_differing: Let every run look at the keys whose aggregates differed until they match.
+        notes_left: Remember which keys have fewer events or units than was stored, and how many: not where what was
+            stored is not of the same events.
+
+    Returns:
+        What differed.
+    """
     sum_by_hash(connection)
     which = "in_extent" if horizon is None else "below_horizon"
     asked = {
         "every_key": True,
         "opens_differing": opens_differing,
+        "notes_left": notes_left,
         "horizon": None if horizon is None else str(horizon),
     }
     put = statement("put_sums", tables.parts, which_events=which)

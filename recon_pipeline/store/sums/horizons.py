@@ -68,6 +68,7 @@ class Month:
         invalid_count: Events that are never summed.
         dedupe_count: Events whose request id was counted before.
         outside_period_count: Events with a timestamp outside of their period; they are summed.
+        negative_count: Events of negative quantity that count.
     """
 
     partition: str
@@ -79,6 +80,7 @@ class Month:
     invalid_count: int
     dedupe_count: int
     outside_period_count: int
+    negative_count: int
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def built_months(connection: Connection, usage: MeteredUsage, extent: Extent) ->
             invalid_count=row["invalid_count"],
             dedupe_count=row["dedupe_count"],
             outside_period_count=row["outside_period_count"],
+            negative_count=row["negative_count"],
         )
         for row in connection.execute(statement("read_months"), asked).mappings()
     )

@@ -10,16 +10,22 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log import ingest_xid
-from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.billing_tables import NAMED_BY, BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index, sum_by_hash
 from recon_pipeline.store.postgres.statements import Part, labelled, statement
 from recon_pipeline.store.sums import horizons
-from recon_pipeline.store.sums.aggregates import is_ours_to_write, put_extent
+from recon_pipeline.store.sums.aggregates import (
+    is_ours_to_write,
+    note_counters_without_sums,
+    note_what_left,
+    put_extent,
+)
+from recon_pipeline.store.sums.modes import prepared_catalog
 from recon_pipeline.store.sums.run import Reconciliation
-from recon_pipeline.store.sums.strategy import prepared_catalog
 
 # The months that are built, of every metered usage.
 _READ_BUILT_MONTHS = labelled(
@@ -68,27 +74,37 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
     if rebuilt_because is not None or position.aggregated_below is None:
         forgotten = {"identity": position.identity, "is_another_log": rebuilt_because is not None}
         connection.execute(statement("forget_aggregates"), forgotten)
+    if rebuilt_because is not None and position.aggregated_below is not None and not _is_renamed(position):
+        note_counters_without_sums(connection, run, tables)
     since = 0 if rebuilt_because is not None else position.aggregated_below or 0
     horizon = position.oldest_transaction
     if run.settle_seconds > 0:
         if position.settled_below is None or rebuilt_because is not None:
+            if position.aggregated_below is None or (rebuilt_because is not None and not _is_renamed(position)):
+                _note_what_left(connection, run, tables)
             return Advance(
                 rebuilt_because=rebuilt_because,
                 waits_because="no run has taken a horizon longer than RECON_SETTLE_SECONDS ago",
             )
         horizon = position.settled_below
-    return _Advancing(connection, run, tables, since, max(since, horizon)).advance(rebuilt_because)
+    moved = _Advancing(connection, run, tables, since, max(since, horizon), _is_renamed(position))
+    return moved.advance(rebuilt_because)
 
 
 @dataclass(frozen=True)
 class _Advancing:
-    """One move of the horizon; holds the row of `recon.event_log`."""
+    """One move of the horizon; holds the row of `recon.event_log`.
+
+    Attributes:
+        is_renamed: Sums were stored of other events than now count, so that what they have less has not left the log.
+    """
 
     connection: Connection
     run: Reconciliation
     tables: BillingTables
     since: int
     horizon: int
+    is_renamed: bool
 
     def advance(self, rebuilt_because: str | None) -> Advance:
         built: dict[MeteredUsage, list[str]] = {usage: [] for usage in self.run.extent.scope}
@@ -98,7 +114,7 @@ class _Advancing:
         if self.horizon > self.since:
             touched = {usage: self._absorb(usage, months) for usage, months in built.items() if months}
         missing = {usage: self._build(usage, built[usage]) for usage in self.run.extent.scope}
-        recomputed = self._recompute({usage: built[usage] for usage in built if built[usage]})
+        recomputed = self._recompute({usage: [*built[usage], *missing.get(usage, ())] for usage in built})
         pairs = [(usage, partition) for usage, months in touched.items() for partition in months]
         self.connection.execute(
             statement("move_horizon"),
@@ -129,8 +145,10 @@ class _Advancing:
         """Sum the events below the horizon of the months that are missing; returns which these were."""
         missing = [month for month in self.run.extent.months if month.key not in built]
         for first, last in contiguous_ranges(missing):
-            extent = Extent(self.run.extent.scope, first, last)
-            put_extent(self.connection, replace(self.run, extent=extent), self.tables, usage, horizon=self.horizon)
+            run = replace(self.run, extent=Extent(self.run.extent.scope, first, last))
+            if not self.is_renamed:
+                note_what_left(self.connection, run, self.tables, usage)
+            put_extent(self.connection, run, self.tables, usage, horizon=self.horizon, notes_left=False)
         return [month.key for month in missing]
 
     def _recompute(self, built: dict[MeteredUsage, list[str]]) -> tuple[str, ...]:
@@ -149,7 +167,7 @@ class _Advancing:
             else:
                 look_up_by_index(self.connection)
                 parts = {"which_events": "below_horizon_of_opened"}
-            asked = _span(built[usage]) | {"every_key": False, "opens_differing": False}
+            asked = _span(built[usage]) | {"every_key": False, "opens_differing": False, "notes_left": True}
             self._execute(usage, "put_sums", parts, horizon=str(self.horizon), **asked)
             self._execute(usage, "total_months", **_span([*partitions]), partitions=sorted(partitions))
         return tuple(sorted({partition for partitions in opened.values() for partition in partitions}))
@@ -160,19 +178,37 @@ class _Advancing:
         return self.connection.execute(statement(name, self.tables.parts, **(parts or {})), parameters)
 
 
+def _note_what_left(connection: Connection, run: Reconciliation, tables: BillingTables) -> None:
+    """Remember what has left the log of the run's months, which are built later."""
+    every_customer = replace(run, extent=replace(run.extent, customers=None))
+    for usage in run.extent.scope:
+        note_what_left(connection, every_customer, tables, usage)
+
+
 def _note_prepared(connection: Connection, tables: BillingTables) -> None:
     """Spare the runs to come to ask what the log lacks, as long as its catalog stays as it is."""
-    if prepared_catalog(connection) == tables.catalog_version:
+    if prepared_catalog(connection) == tables.prepared_catalog:
         return
-    left = ingest_xid.lacking(connection, request_id_is_unique=tables.request_id_is_unique)
+    left = ingest_xid.lacking(connection, refuses_repetitions=tables.refuses_repetitions)
     if not any(lack.rules_out_increments for lack in left):
-        version = {"catalog_version": tables.catalog_version}
+        version = {"catalog_version": tables.prepared_catalog}
         connection.execute(_NOTE_PREPARED_CATALOG, version)
+
+
+def _is_renamed(position: horizons.Position) -> bool:
+    """Whether it is the same log, and its events are named by other columns."""
+    log, _, named_by = position.identity.partition(NAMED_BY)
+    known_log, _, known_named_by = (position.known_identity or "").partition(NAMED_BY)
+    return log == known_log and named_by != known_named_by
 
 
 def _reason_to_rebuild(position: horizons.Position) -> str | None:
     if position.was_truncated:
         return "the log was truncated"
+    if _is_renamed(position):
+        was, now = ((named or "").partition(NAMED_BY)[2] for named in (position.known_identity, position.identity))
+        default = str(EventIdentity())
+        return f"RECON_EVENT_IDENTITY is another one: it was {was or default}, it is {now or default}"
     if position.identity != position.known_identity:
         return f"the log is another one: it was {position.known_identity}, it is {position.identity}"
     if position.aggregated_below is not None and position.aggregated_below > position.oldest_transaction:

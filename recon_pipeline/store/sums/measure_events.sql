@@ -1,31 +1,56 @@
--- The quality of the log within an extent: how much there is, how much of it counts, what is odd.
--- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate.
--- Index: (usage_type, period_start, period_end) for a few months, a sequential scan for all of them.
--- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events
--- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, request_id_is_unique boolean
--- Binds: since timestamptz, start timestamptz, usage_type text
+-- The quality of the log within an extent, or of what of it lies beyond the horizon: how much there is, how much of it counts, what is odd, and a few events that a person should look at: invalid
+-- ones (never summed) and ones outside their period (summed).
+-- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate. Values of events are text
+-- as Postgres prints them, so that no value is too odd to be shown.
+-- Index: as {which_events} says; odd events are looked for only where there are any.
+-- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events, which_events = in_extent | beyond_horizon
+-- Binds: refuses_repetitions boolean, sample_rows bigint, since timestamptz
+with event as not materialized (
+    select event.*, event_timestamp < period_start or event_timestamp >= period_end as is_outside
+    from ({classified_events}) as event
+    where {which_events}
+),
+total as materialized (
+    select
+        count(*) as events_scanned,
+        count(*) - count(*) filter (where is_valid) as invalid_count,
+        case
+            when :refuses_repetitions then 0
+            else count(*) filter (where is_valid) - (
+                select count(*)
+                from ({countable_events}) as event
+                where {which_events}
+            )
+        end as dedupe_count,
+        count(*) filter (where is_outside) as outside_period_count,
+        count(*) filter (where created_at > :since) as new_count
+    from event
+)
 select
-    count(*) as events_scanned,
-    count(*) - count(*) filter (where is_valid) as invalid_count,
-    case
-        when :request_id_is_unique then 0
-        else count(*) filter (where is_valid) - (
-            select count(*)
-            from ({countable_events}) as countable
-            where countable.gateway_name = :gateway_name
-                and countable.usage_type = :usage_type
-                and countable.period_start >= :start
-                and countable.period_start < :end
-                and (:every_customer or countable.gateway_customer_id = any(:customers))
-        )
-    end as dedupe_count,
-    count(*) filter (
-        where event_timestamp < period_start or event_timestamp >= period_end
-    ) as outside_period_count,
-    count(*) filter (where created_at > :since) as new_count
-from ({classified_events}) as event
-where gateway_name = :gateway_name
-    and usage_type = :usage_type
-    and period_start >= :start
-    and period_start < :end
-    and (:every_customer or gateway_customer_id = any(:customers))
+    total.*,
+    odd.is_invalid,
+    odd.id::text as event_id,
+    odd.gateway_customer_id::text as gateway_customer_id,
+    odd.request_id::text as request_id,
+    odd.quantity::text as quantity,
+    odd.period_start::text as period_start,
+    odd.period_end::text as period_end,
+    odd.event_timestamp::text as event_timestamp
+from total
+left join lateral (
+    (
+        select true as is_invalid, event.*
+        from event
+        where total.invalid_count > 0
+            and is_valid is not true
+        limit :sample_rows
+    )
+    union all
+    (
+        select false, event.*
+        from event
+        where total.outside_period_count > 0
+            and is_outside
+        limit :sample_rows
+    )
+) as odd on true

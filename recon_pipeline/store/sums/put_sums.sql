@@ -2,11 +2,13 @@
 -- made, audited and rebuilt.
 -- Invariant: the caller holds the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
 -- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are put right, and not counted as found wrong.
+-- What a key has less than was stored has left the log, since nothing else makes a sum of final events fall: its open key says how much, until its counter matches.
+-- Usage and credits are looked at apart, so that neither hides what left of the other.
 -- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
 -- Uses: key_sums = key_sums | key_sums_deduplicated
 -- Uses: which_events = in_extent | below_horizon | below_horizon_of_opened | below_horizon_of_nameless
 -- Binds: customers text[], end timestamptz, every_customer boolean, every_key boolean, gateway_name text
--- Binds: opens_differing boolean, sample_rows bigint, start timestamptz, usage_type text
+-- Binds: notes_left boolean, opens_differing boolean, sample_rows bigint, start timestamptz, usage_type text
 with opened as materialized (
     select gateway_customer_id, period_start, period_end
     from recon.open_key
@@ -21,7 +23,7 @@ key_sum as materialized (
 stored as materialized (
     select
         gateway_customer_id, period_start, period_end,
-        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count, negative_count, credit_units
     from recon.usage_aggregate
     where :every_key
         and gateway_name = :gateway_name
@@ -32,7 +34,8 @@ stored as materialized (
     union all
     select
         opened.gateway_customer_id, opened.period_start, opened.period_end,
-        aggregate.event_count, aggregate.usage_count, aggregate.invalid_count, aggregate.dedupe_count, aggregate.outside_period_count
+        aggregate.event_count, aggregate.usage_count, aggregate.invalid_count, aggregate.dedupe_count, aggregate.outside_period_count,
+        aggregate.negative_count, aggregate.credit_units
     from opened
     cross join lateral (
         select *
@@ -49,14 +52,25 @@ stored as materialized (
 changed as materialized (
     select
         gateway_customer_id, period_start, period_end,
-        key_sum.event_count, key_sum.usage_count, key_sum.invalid_count, key_sum.dedupe_count, key_sum.outside_period_count,
-        stored.usage_count as stored_count
+        key_sum.event_count, key_sum.usage_count, key_sum.invalid_count, key_sum.dedupe_count, key_sum.outside_period_count, key_sum.negative_count,
+        key_sum.credit_units,
+        stored.usage_count as stored_count,
+        greatest(stored.event_count - coalesce(key_sum.event_count, 0), 0) as events_left,
+        greatest(stored.usage_count - stored.credit_units - coalesce(key_sum.usage_count - key_sum.credit_units, 0), 0)
+        -- Credits that are more were usage or smaller credits, unless they are of more events and may have come since.
+        + case
+            when :every_key and key_sum.negative_count > stored.negative_count then 0
+            else greatest(stored.credit_units - coalesce(key_sum.credit_units, 0), 0)
+        end as units_left,
+        greatest(coalesce(key_sum.credit_units, 0) - stored.credit_units, 0) as credits_left
     from key_sum
     full join stored using (gateway_customer_id, period_start, period_end)
     where (
-            stored.event_count, stored.usage_count, stored.invalid_count, stored.dedupe_count, stored.outside_period_count
+            stored.event_count, stored.usage_count, stored.invalid_count, stored.dedupe_count, stored.outside_period_count,
+            stored.negative_count, stored.credit_units
         ) is distinct from (
-            key_sum.event_count, key_sum.usage_count, key_sum.invalid_count, key_sum.dedupe_count, key_sum.outside_period_count
+            key_sum.event_count, key_sum.usage_count, key_sum.invalid_count, key_sum.dedupe_count, key_sum.outside_period_count,
+            key_sum.negative_count, key_sum.credit_units
         )
 ),
 gone as (
@@ -72,11 +86,11 @@ gone as (
 written as (
     insert into recon.usage_aggregate as aggregate (
         gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count, negative_count, credit_units
     )
     select
         :gateway_name, :usage_type, gateway_customer_id, period_start, period_end,
-        event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+        event_count, usage_count, invalid_count, dedupe_count, outside_period_count, negative_count, credit_units
     from changed
     where event_count is not null
     -- The order of the primary key, which is the fastest way to fill it.
@@ -87,26 +101,46 @@ written as (
         usage_count = excluded.usage_count,
         invalid_count = excluded.invalid_count,
         dedupe_count = excluded.dedupe_count,
-        outside_period_count = excluded.outside_period_count
+        outside_period_count = excluded.outside_period_count,
+        negative_count = excluded.negative_count,
+        credit_units = excluded.credit_units
 ),
 noted as materialized (
     select gateway_customer_id, period_start, period_end
     from recon.invalidated_key
     where gateway_name = :gateway_name and usage_type = :usage_type
 ),
-differing as (
-    select gateway_customer_id, period_start, period_end, coalesce(stored_count, 0) as aggregated, coalesce(usage_count, 0) as in_log
+named as materialized (
+    select
+        changed.*,
+        (gateway_customer_id, period_start, period_end) in (select gateway_customer_id, period_start, period_end from noted) as is_noted
     from changed
     where gateway_customer_id <> ''
-        and (gateway_customer_id, period_start, period_end) not in (select gateway_customer_id, period_start, period_end from noted)
+),
+differing as (
+    select gateway_customer_id, period_start, period_end, coalesce(stored_count, 0) as aggregated, coalesce(usage_count, 0) as in_log
+    from named
+    where not is_noted
 ),
 opening as (
-    insert into recon.open_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason)
-    select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, 'changed'
-    from differing
-    where :opens_differing
+    insert into recon.open_key as open (
+        gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, events_left, units_left, credits_left
+    )
+    select
+        :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, 'changed',
+        case when :notes_left or is_noted then coalesce(events_left, 0) else 0 end,
+        case when :notes_left or is_noted then coalesce(units_left, 0) else 0 end,
+        case when :notes_left or is_noted then coalesce(credits_left, 0) else 0 end
+    from named
+    where (:opens_differing and not is_noted)
+        or ((:notes_left or is_noted) and (units_left > 0 or credits_left > 0))
+    order by gateway_customer_id, period_start, period_end
     on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-    do update set noted_xid = excluded.noted_xid
+    do update set
+        noted_xid = excluded.noted_xid,
+        events_left = open.events_left + excluded.events_left,
+        units_left = open.units_left + excluded.units_left,
+        credits_left = open.credits_left + excluded.credits_left
 ),
 total as (
     select

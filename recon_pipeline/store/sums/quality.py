@@ -4,26 +4,43 @@ Reads only; never a row of it leaves Postgres but a sample.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
-from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual, sum_by_hash
-from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.postgres.database import look_up_by_index, sum_by_hash
+from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import Month
 from recon_pipeline.store.sums.run import Reconciliation
-from recon_pipeline.store.sums.strategy import Sums
+
+# The quality of the log below the horizon, of some customers: the months tell only of all of them.
+# Index: the primary key of recon.usage_aggregate, by period.
+# Binds: customers text[], end timestamptz, gateway_name text, start timestamptz, usage_type text
+_MEASURE_SUMS = labelled(
+    "measure_sums",
+    """
+    select
+        coalesce(sum(event_count + invalid_count + dedupe_count), 0)::bigint as events_scanned,
+        coalesce(sum(invalid_count), 0)::bigint as invalid_count,
+        coalesce(sum(dedupe_count), 0)::bigint as dedupe_count,
+        coalesce(sum(outside_period_count), 0)::bigint as outside_period_count,
+        0 as new_count
+    from recon.usage_aggregate
+    where gateway_name = :gateway_name
+        and usage_type = :usage_type
+        and gateway_customer_id = any(:customers)
+        and period_start >= :start
+        and period_start < :end
+    """,
+)
+
 
 MOST_EVENTS_SAMPLED = 10_000
 """A key with more events gives no sample of odd ones in a tick, which would read them all."""
-
-MOST_BEYOND = 1_000
-"""Events outside of the known months that a tick looks at, of each kind: a log may be much older than the first one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class LogQuality:
 
     Attributes:
         events_scanned: All of them.
-        invalid_count: Never summed: quantity null, not positive or not finite; no customer; a period that does not
+        invalid_count: Never summed: quantity null or not finite; no customer; a period that does not
             end after it begins.
         dedupe_count: Not summed because their request id was counted before.
         outside_period_count: Summed, although their event_timestamp lies outside their period.
@@ -44,6 +61,15 @@ class LogQuality:
     dedupe_count: int
     outside_period_count: int
     new_count: int
+
+    @classmethod
+    def of(cls, row: RowMapping) -> "LogQuality":
+        """The figures of a row that has other columns too."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+    def __add__(self, other: "LogQuality") -> "LogQuality":
+        """The figures of both."""
+        return LogQuality(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(LogQuality)))
 
 
 @dataclass(frozen=True)
@@ -58,29 +84,25 @@ class OddEvent:
     period_end: str
     event_timestamp: str | None
 
+    @classmethod
+    def of(cls, row: RowMapping) -> "OddEvent":
+        """The event of a row that has other columns too."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
+
 
 @dataclass(frozen=True)
-class BeyondMonths:
-    """Events that no run looks at, since their period begins in no known month.
+class Measured:
+    """What was measured of the log.
 
     Attributes:
-        earlier_count: Before the first one.
-        later_count: After the last one, or at infinity.
-        never_count: Without a period_start.
-        is_exact: They are so many; else at least so many.
-        sample: A few of them for each metered usage.
+        quality: The figures.
+        invalid: A few of the invalid events; at most `SAMPLE_ROWS` for each metered usage.
+        outside: A few of those outside their period; as many.
     """
 
-    earlier_count: int
-    later_count: int
-    never_count: int
-    is_exact: bool
-    sample: tuple[OddEvent, ...]
-
-    @property
-    def event_count(self) -> int:
-        """All of them."""
-        return self.earlier_count + self.later_count + self.never_count
+    quality: LogQuality
+    invalid: tuple[OddEvent, ...]
+    outside: tuple[OddEvent, ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +132,7 @@ def known(connection: Connection, run: Reconciliation, tables: BillingTables) ->
 
 def measure(
     connection: Connection, run: Reconciliation, tables: BillingTables, known: Known | None, *, since: datetime | None
-) -> LogQuality:
+) -> Measured:
     """Measure the log within the run's extent, over all metered usages of its scope.
 
     Args:
@@ -122,100 +144,45 @@ def measure(
         since: Without aggregates, events created after it are new: the start of the last finished run by the database's
             clock, or None if there was none.
     """
-    totals = [0, 0, 0, 0, 0]
+    return _from_log(connection, run, tables, since) if known is None else _from_known(connection, run, tables, known)
+
+
+def _from_log(connection: Connection, run: Reconciliation, tables: BillingTables, since: datetime | None) -> Measured:
+    found, odd = LogQuality(0, 0, 0, 0, 0), dict[bool, list[OddEvent]]([(True, []), (False, [])])
     for usage in run.extent.scope:
-        parameters = run.parameters(usage, tables)
-        if known is None:
-            asked = {"since": since, "request_id_is_unique": tables.request_id_is_unique}
-            sum_by_hash(connection)
-            row = connection.execute(statement("measure_events", tables.parts), parameters | asked).one()
-        else:
-            look_up_by_index(connection)
-            row = connection.execute(
-                statement("measure_increment", tables.parts, which_events="beyond_horizon"),
-                parameters | {"horizon": str(known.horizon)},
-            ).one()
-        totals = [total + figure for total, figure in zip(totals, row, strict=True)]
-    stored = known.every_month if known is not None and run.extent.customers is None else ()
-    for month in stored:
+        asked = {"since": since, "refuses_repetitions": tables.refuses_repetitions}
+        sum_by_hash(connection)
+        measured = statement("measure_events", tables.parts, which_events="in_extent")
+        rows = connection.execute(measured, run.parameters(usage, tables) | asked).mappings().all()
+        found += LogQuality.of(rows[0])
+        for row in rows:
+            if row["is_invalid"] is not None:
+                odd[row["is_invalid"]].append(OddEvent.of(row))
+    return Measured(found, tuple(odd[True]), tuple(odd[False]))
+
+
+def _from_known(connection: Connection, run: Reconciliation, tables: BillingTables, known: Known) -> Measured:
+    look_up_by_index(connection)
+    horizon = {"horizon": str(known.horizon), "most_events_sampled": MOST_EVENTS_SAMPLED}
+    found, odd = LogQuality(0, 0, 0, 0, 0), dict[bool, list[OddEvent]]([(True, []), (False, [])])
+    increment = statement("measure_events", tables.parts, which_events="beyond_horizon")
+    # Totals alone: odd events are looked for below the horizon too, and only where there are any.
+    totals = horizon | {"since": None, "refuses_repetitions": tables.refuses_repetitions, "sample_rows": 0}
+    for usage in run.extent.scope:
+        row = connection.execute(increment, run.parameters(usage, tables) | totals).mappings().one()
+        found += replace(LogQuality.of(row), new_count=row["events_scanned"])
+        if run.extent.customers is not None:
+            row = connection.execute(_MEASURE_SUMS, run.parameters(usage, tables)).mappings().one()
+            found += LogQuality.of(row)
+    for month in known.every_month if run.extent.customers is None else ():
         counted = (month.invalid_count, month.dedupe_count, month.outside_period_count)
-        added = (month.event_count + month.invalid_count + month.dedupe_count, *counted, 0)
-        totals = [total + figure for total, figure in zip(totals, added, strict=True)]
-    return LogQuality(*totals)
-
-
-def sample_odd(
-    connection: Connection,
-    run: Reconciliation,
-    tables: BillingTables,
-    known: Known | None,
-    *,
-    invalid: bool,
-) -> tuple[OddEvent, ...]:
-    """A few invalid events, or a few outside their period; at most `SAMPLE_ROWS` for each metered usage.
-
-    Args:
-        connection: In a transaction.
-        run: What is looked at.
-        tables: How the tables are shaped.
-        known: Aggregates to find them through, or None to read the log.
-        invalid: Which of the two.
-    """
-    found: list[OddEvent] = []
-    for usage in run.extent.scope:
-        parameters = run.parameters(usage, tables) | {"invalid": invalid}
-        if known is None:
-            plan_as_usual(connection)
-            rows = connection.execute(statement("sample_odd_events", tables.parts), parameters)
-        else:
-            look_up_by_index(connection)
-            parameters |= {"horizon": str(known.horizon), "most_events_sampled": MOST_EVENTS_SAMPLED}
-            rows = connection.execute(statement("sample_odd_events_by_key", tables.parts), parameters)
-        found.extend(OddEvent(**row) for row in rows.mappings())
-    return tuple(found)
-
-
-def beyond_months(
-    connection: Connection,
-    run: Reconciliation,
-    tables: BillingTables,
-    *,
-    first: BillingMonth,
-    last: BillingMonth,
-    sums: Sums,
-) -> BeyondMonths | None:
-    """The events of the run's scope that lie in no known month, of any customer; None if a tick could not tell cheaply.
-
-    Args:
-        connection: In a transaction.
-        run: Whose scope is looked at.
-        tables: How the tables are shaped.
-        first: The first known month.
-        last: The last one.
-        sums: Whether the run reads all of the log: then all of them are counted.
-    """
-    if sums is Sums.INCREMENTS and not tables.finds_periods:
-        return None
-    counts, sample, is_exact = [0, 0, 0], list[OddEvent](), True
-    names = [field.name for field in fields(OddEvent)]
-    for usage in run.extent.scope:
-        asked = run.parameters(usage, tables) | {"first_start": first.start, "last_end": last.end}
-        if sums is Sums.LOG:
-            plan_as_usual(connection)
-        else:
-            look_up_by_index(connection)
-        rows = connection.execute(statement("sample_beyond_months"), asked | {"most": MOST_BEYOND}).mappings().all()
-        sample += [OddEvent(**{name: row[name] for name in names}) for row in rows if row["event_id"] is not None]
-        found = rows[0]
-        if sums is Sums.LOG:
-            found = connection.execute(statement("count_beyond_months"), asked).mappings().one()
-        else:
-            is_exact = is_exact and found["is_all"]
-        counts = [
-            count + found[name]
-            for count, name in zip(counts, ("earlier_count", "later_count", "never_count"), strict=True)
-        ]
-    return BeyondMonths(*counts, is_exact=is_exact, sample=tuple(sample))
+        found += LogQuality(month.event_count + month.invalid_count + month.dedupe_count, *counted, 0)
+    for invalid, count in ((True, found.invalid_count), (False, found.outside_period_count)):
+        for usage in run.extent.scope if count else ():
+            asked = run.parameters(usage, tables) | horizon | {"invalid": invalid}
+            rows = connection.execute(statement("sample_odd_events", tables.parts), asked).mappings()
+            odd[invalid] += [OddEvent(**row) for row in rows]
+    return Measured(found, tuple(odd[True]), tuple(odd[False]))
 
 
 def invisible_usages(connection: Connection, run: Reconciliation, tables: BillingTables) -> tuple[MeteredUsage, ...]:

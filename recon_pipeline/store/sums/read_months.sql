@@ -4,7 +4,7 @@
 -- Binds: first text, gateway_name text, last text, usage_type text
 select
     partition, verified_below::text as verified_below, counters_verified_below::text as counters_verified_below,
-    key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count
+    key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, negative_count
 from recon.usage_month
 where gateway_name = :gateway_name
     and usage_type = :usage_type

@@ -10,6 +10,7 @@ from typing import Any
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.limits import limit_parameters
 
 SAMPLE_ROWS = 20
 """Rows shown to a person beside an exact count."""
@@ -25,6 +26,9 @@ class Reconciliation:
         settle_seconds: Longest time an event may be visible before its increment, in seconds.
         quotas: Limits by usage type.
         paid_statuses: With which a subscription gives its customer the paid limit.
+        max_events_left: For how many events a day, that left the log, counters are lowered without an approval.
+        refuses_negative: A drifted counter with an event of negative quantity is left alone: nobody has said that such
+            events are credits.
     """
 
     run_id: str
@@ -32,10 +36,11 @@ class Reconciliation:
     settle_seconds: int
     quotas: Mapping[str, Quota]
     paid_statuses: tuple[str, ...]
+    max_events_left: int = 0
+    refuses_negative: bool = True
 
     def parameters(self, usage: MeteredUsage, tables: BillingTables) -> dict[str, Any]:
         """The parameters for one metered usage of the extent."""
-        quota = self.quotas.get(usage.usage_type)
         return {
             "run_id": self.run_id,
             "gateway_name": usage.gateway_name,
@@ -46,10 +51,10 @@ class Reconciliation:
             "customers": list(self.extent.customers or ()),
             "every_key": True,
             "settle_seconds": self.settle_seconds,
-            "limits_known": quota is not None and tables.has_subscriptions,
-            "limit_free": quota.free if quota else None,
-            "limit_paid": quota.paid if quota else None,
-            "paid_statuses": list(self.paid_statuses),
+            "refuses_negative": self.refuses_negative,
             "sample_rows": SAMPLE_ROWS,
+            **limit_parameters(
+                self.quotas.get(usage.usage_type), self.paid_statuses, has_subscriptions=tables.has_subscriptions
+            ),
             **tables.parameters,
         }

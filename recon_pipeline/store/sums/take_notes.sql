@@ -1,5 +1,5 @@
 -- Takes the notes of keys whose events were deleted or updated, and opens these keys: they are summed again in the next statement of this transaction, and every run
--- looks at them until they match. Notes of months that are not built are taken and forgotten.
+-- looks at them until they match. What the notes say left the log before a sum counted it is remembered there. Notes of months that are not built are taken and forgotten.
 -- Invariant: each note is locked before it is taken. Who changes events of a key that is noted already relies on that note and locks it too (recon.note_changed_events), so
 -- his transaction has ended when the note is ours, and the next statement sees what he did. A note that another transaction relies on stays for the next run: no session waits.
 -- Index: the primary key of recon.invalidated_key.
@@ -13,15 +13,24 @@ taken as (
     delete from recon.invalidated_key
     -- An array, so that each is looked up once by index: as a subquery that locks, it could be run again for each row.
     where id = any(array(select id from locked))
-    returning gateway_name, usage_type, gateway_customer_id, period_start, period_end
+    returning gateway_name, usage_type, gateway_customer_id, period_start, period_end, events_left, units_left, credits_left
 )
-insert into recon.open_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason)
-select distinct gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed'
+insert into recon.open_key as open (
+    gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, events_left, units_left, credits_left
+)
+select
+    gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed',
+    sum(events_left), sum(units_left), sum(credits_left)
 from taken
 where octet_length(gateway_customer_id) <= 1000
     and (gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM'))
     in (select gateway_name, usage_type, partition from recon.usage_month)
+group by gateway_name, usage_type, gateway_customer_id, period_start, period_end
 order by gateway_name, usage_type, gateway_customer_id, period_start, period_end
 on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-do update set noted_xid = excluded.noted_xid
+do update set
+    noted_xid = excluded.noted_xid,
+    events_left = open.events_left + excluded.events_left,
+    units_left = open.units_left + excluded.units_left,
+    credits_left = open.credits_left + excluded.credits_left
 returning gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, gateway_customer_id = '' as is_nameless

@@ -1,15 +1,16 @@
--- Totals the aggregates of some months, after they were put in line with the log; makes the row of a month that was not built.
+-- Totals the aggregates of some months, after they were corrected from the log; makes the row of a month that was not built.
 -- Invariant: the caller holds the row of recon.event_log; a month without events has a row too, since it is built.
 -- Index: the primary key of recon.usage_aggregate, by period.
 -- Binds: end timestamptz, gateway_name text, partitions text[], start timestamptz, usage_type text
 insert into recon.usage_month as month (
     gateway_name, usage_type, partition, last_period_end,
-    key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, has_oversized
+    key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, negative_count, has_oversized
 )
 select
     :gateway_name, :usage_type, built.partition, total.last_period_end,
     coalesce(total.key_count, 0), coalesce(total.nonzero_count, 0), coalesce(total.event_count, 0), coalesce(total.invalid_count, 0),
-    coalesce(total.dedupe_count, 0), coalesce(total.outside_period_count, 0), coalesce(total.has_oversized, false)
+    coalesce(total.dedupe_count, 0), coalesce(total.outside_period_count, 0), coalesce(total.negative_count, 0),
+    coalesce(total.has_oversized, false)
 from unnest(cast(:partitions as text[])) as built (partition)
 full join (
     select
@@ -21,7 +22,8 @@ full join (
         sum(invalid_count) as invalid_count,
         sum(dedupe_count) as dedupe_count,
         sum(outside_period_count) as outside_period_count,
-        bool_or(usage_count > 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
+        sum(negative_count) as negative_count,
+        bool_or(usage_count not between -9223372036854775808 and 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
     from recon.usage_aggregate
     where gateway_name = :gateway_name
         and usage_type = :usage_type
@@ -40,4 +42,5 @@ do update set
     invalid_count = excluded.invalid_count,
     dedupe_count = excluded.dedupe_count,
     outside_period_count = excluded.outside_period_count,
+    negative_count = excluded.negative_count,
     has_oversized = excluded.has_oversized

@@ -1,0 +1,105 @@
+"""What a run does about events that left the log: which an approval lets through, and the check that shows them.
+
+Invariant: only counters that would change for them are left alone; every other one is repaired without waiting.
+"""
+
+from typing import Protocol
+
+import dagster as dg
+from sqlalchemy import Connection
+
+from recon_pipeline.assets.tables import sample
+from recon_pipeline.store.counters import doubt_of_events_left
+from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft, KeyLeft, MonthLeft
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.records import run_metrics, runs
+from recon_pipeline.store.sums import quality
+from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
+
+CHECK = "events_stay_in_the_log"
+
+
+class Approving(Protocol):
+    """What a step knows of the person who approves, and why."""
+
+    @property
+    def approve_reason(self) -> str:
+        """Why, or '' if nobody approves."""
+        ...
+
+    @property
+    def approve_run(self) -> str:
+        """The beginning of the id of the run that has shown it, or '' for the latest."""
+        ...
+
+    @property
+    def approved_by(self) -> str:
+        """Who."""
+        ...
+
+
+def check_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The check, of the asset with this key."""
+    return dg.AssetCheckSpec(
+        CHECK,
+        asset=key,
+        description="No event that runs had counted was deleted, lowered, truncated or detached. Counters are not "
+        "lowered for usage that left the log, nor raised for credits that left it, until a person approves it or "
+        "declares the months (recon retention).",
+    )
+
+
+def let_through(connection: Connection, run: Reconciliation, tables: BillingTables, by: Approving) -> None:
+    """Let counters be changed for what was approved, and record it: in the transaction of the comparison, after it.
+
+    Approved is what an earlier run over the same months and customers has shown, key by key; and of a metered usage of
+    which not one event is visible everything, since that is what the person was told.
+    """
+    if not by.approve_reason:
+        return
+    invisible = tuple(map(str, quality.invisible_usages(connection, run, tables)))
+    keys = doubt_of_events_left.let_all_through(connection, run, invisible) if invisible else 0
+    keys += doubt_of_events_left.let_shown_through(connection, run, named=by.approve_run)
+    if keys:
+        runs.note_approval(connection, run.run_id, approved_by=by.approved_by, reason=by.approve_reason)
+
+
+def note(connection: Connection, run: Reconciliation) -> EventsLeft:
+    """Record with the run what was left alone."""
+    left = doubt_of_events_left.read(connection, run.run_id, sample_rows=SAMPLE_ROWS)
+    if left.months:
+        run_metrics.note_events_left(connection, run.run_id, left)
+    return left
+
+
+def check(left: EventsLeft, *, approved: str | None) -> dg.AssetCheckResult:
+    """What left the log, by month.
+
+    Args:
+        left: And was left alone.
+        approved: Who approved that counters are changed for what left, and why, if so.
+    """
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=not left.months,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=_described(left) if left.months else approved,
+        metadata={
+            "count": sum(month.keys for month in left.months),
+            **sample("events_left_the_log", left.months, MonthLeft),
+            **sample("sample", left.sample, KeyLeft),
+        },
+    )
+
+
+def _described(left: EventsLeft) -> str:
+    months = "; ".join(
+        f"{month.partition}: {month.events:,} events of {month.units} units, of {month.keys:,} counters"
+        for month in left.months
+    )
+    return (
+        f"Events that had been counted left the log. {months}. These counters were left as they are; all others are "
+        "repaired. If it was retention: recon retention --before YYYY-MM keeps the counters of the months before. "
+        'If the usage is to be taken back: recon reconcile --approve "your reason", or approve_reason in the '
+        "launchpad. If it was a mistake: restore the events."
+    )

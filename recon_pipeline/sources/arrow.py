@@ -1,0 +1,199 @@
+"""Rows of Parquet, ORC and Arrow files, column by column, in pieces that are bounded in rows and in bytes."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from recon_pipeline.core.backfill.columns import Columns
+from recon_pipeline.core.backfill.exact_json import Doubled
+from recon_pipeline.core.backfill.instants import FineInstant
+from recon_pipeline.sources.delimited import unusable_header
+from recon_pipeline.sources.finding import SourceFile
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BATCH_ROWS = 1_000
+"""Rows whose size is known only when they are read: values that repeat are stored once."""
+_INEXACT_INSIDE = frozenset({"float", "time64[ns]", "pairs"})
+"""Types that Arrow gives in another way than they were written, where a list or an object contains them."""
+_BATCH_BYTES = 2**22
+"""Of a batch of Parquet, as its metadata tell it."""
+
+
+def columnar_rows(
+    file: SourceFile, stream: Any, reader: str, *, piece_rows: int, piece_bytes: int
+) -> tuple[tuple[str, ...], int, Iterator[Columns]]:
+    """The columns, how many rows there are, and the rows.
+
+    Args:
+        file: To name it in errors.
+        stream: Of the whole file, to be read in any order.
+        reader: `parquet`, `orc` or `arrow`.
+        piece_rows: How many rows are handed on at once.
+        piece_bytes: How many bytes at most, unless a single batch is larger.
+    """
+    names, total, batches = _OPEN[reader](stream, min(_BATCH_ROWS, piece_rows))
+    columns = tuple(names)
+    if len(set(columns)) != len(columns):
+        raise unusable_header(file, "two of its columns have the same name")
+    return columns, total, _pieces(columns, batches, piece_rows, piece_bytes)
+
+
+def _parquet(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(stream, buffer_size=2**20)
+
+    def batches() -> Iterator[Any]:
+        # Group by group: an iterator over several keeps all that it has read until its end, which is the whole file.
+        for group in range(parquet.num_row_groups):
+            found = parquet.metadata.row_group(group)
+            fitting = max(1, _BATCH_BYTES * found.num_rows // max(1, found.total_byte_size))
+            yield from parquet.iter_batches(min(batch_rows, fitting), [group])
+            yield None
+
+    return parquet.schema_arrow.names, parquet.metadata.num_rows, batches()
+
+
+def _orc(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
+    import pyarrow.orc as orc
+
+    file = orc.ORCFile(stream)
+    stripes = (file.read_stripe(number) for number in range(file.nstripes))
+    return file.schema.names, file.nrows, (one for stripe in stripes for one in _sliced(stripe, batch_rows))
+
+
+def _arrow(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
+    import pyarrow as pa
+
+    file = pa.ipc.open_file(stream)
+    total = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
+    batches = map(file.get_batch, range(file.num_record_batches))
+    return file.schema.names, total, (one for batch in batches for one in _sliced(batch, batch_rows))
+
+
+_OPEN = {"parquet": _parquet, "orc": _orc, "arrow": _arrow}
+
+
+def _sliced(batch: Any, rows: int) -> Iterator[Any]:
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
+
+
+def _pieces(columns: tuple[str, ...], batches: Iterator[Any], rows: int, most_bytes: int) -> Iterator[Columns]:
+    waiting: list[Any] = []
+    count = size = 0
+    for batch in batches:
+        if batch is not None:
+            if count + batch.num_rows > rows:
+                yield _columns(columns, waiting)
+                waiting, count, size = [], 0, 0
+            waiting.append(batch)
+            count += batch.num_rows
+            size += batch.nbytes
+        if waiting and (batch is None or count >= rows or size >= most_bytes):
+            yield _columns(columns, waiting)
+            waiting, count, size = [], 0, 0
+    if waiting:
+        yield _columns(columns, waiting)
+
+
+def _columns(names: tuple[str, ...], batches: list[Any]) -> Columns:
+    import pyarrow as pa
+
+    table = pa.Table.from_batches(batches).combine_chunks()
+    return Columns({name: _python_values(_one(table.column(at))) for at, name in enumerate(names)})
+
+
+def _one(column: Any) -> Any:
+    import pyarrow as pa
+
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _python_values(column: Any) -> list[Any]:
+    """The values; timestamps are converted here, because Arrow needs microseconds for each.
+
+    Each instant is created once, because the bounds of periods repeat.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if kind == pa.float32():
+        # As 0.1 was written, and not as the 0.10000000149011612 that its four bytes are among those of eight.
+        return [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
+    if kind == pa.time64("ns"):
+        return column.cast(pa.string()).to_pylist()
+    if not pa.types.is_timestamp(kind):
+        return _plain_values(column)
+    epoch = _EPOCH if column.type.tz is not None else _EPOCH.replace(tzinfo=None)
+    micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).dictionary_encode()
+    instants = [_after(epoch, one) for one in micros.dictionary.to_pylist()]
+    values = [None if index is None else instants[index] for index in micros.indices.to_pylist()]
+    try:
+        column.cast(pa.timestamp("us", column.type.tz))
+    except pa.ArrowInvalid:  # it has nanoseconds
+        nanos = column.cast(pa.int64()).to_pylist()
+        return [
+            FineInstant.of(value, nano % 1_000) if isinstance(value, datetime) and nano % 1_000 else value
+            for value, nano in zip(values, nanos, strict=True)
+        ]
+    return values
+
+
+def _plain_values(column: Any) -> list[Any]:
+    inside = _types_in(column.type)
+    try:
+        if not inside.isdisjoint(_INEXACT_INSIDE):
+            return [_python_value(one) for one in column]
+        # A map is an object if its keys are texts.
+        return column.to_pylist(maps_as_pydicts="strict" if "map" in inside else None)
+    except (ArithmeticError, LookupError, ValueError):
+        # Dates after 9999, times with nanoseconds, text that is no UTF-8, an object with a name twice.
+        return [_python_value(one) for one in column]
+
+
+def _types_in(kind: Any) -> set[str]:
+    """The names of a type and of those that it contains; `pairs` is a map whose keys are no texts."""
+    import pyarrow as pa
+
+    name = str(kind).partition("<")[0]
+    found = {"pairs" if name == "map" and not pa.types.is_string(kind.key_type) else name}
+    return found.union(*(_types_in(kind.field(at).type) for at in range(kind.num_fields)))
+
+
+def _python_value(scalar: Any) -> Any:
+    """A value, or its text if Python has none for it."""
+    import pyarrow as pa
+
+    kind = scalar.type
+    if not scalar.is_valid:
+        return None
+    if kind == pa.float32():
+        return float(scalar.cast(pa.string()).as_py())
+    if kind == pa.time64("ns"):
+        return scalar.cast(pa.string()).as_py()
+    if pa.types.is_map(kind):
+        pairs = [(_python_value(pair[0]), _python_value(pair[1])) for pair in scalar.values]
+        if not pa.types.is_string(kind.key_type):
+            return pairs
+        return dict(pairs) if len(dict(pairs)) == len(pairs) else Doubled(pairs)
+    if pa.types.is_struct(kind):
+        fields = [(kind.field(at).name, _python_value(scalar[at])) for at in range(kind.num_fields)]
+        return dict(fields) if len(dict(fields)) == len(fields) else Doubled(fields)
+    if pa.types.is_nested(kind) and getattr(scalar, "values", None) is not None:
+        return [_python_value(one) for one in scalar.values]
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
+    except (ArithmeticError, ValueError):
+        with suppress(pa.ArrowException):
+            return scalar.cast(pa.string()).as_py()
+        return f"{scalar.type} that no clock shows"
+
+
+def _after(epoch: datetime, microseconds: int) -> Any:
+    try:
+        return epoch + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return f"{microseconds} microseconds since 1970"

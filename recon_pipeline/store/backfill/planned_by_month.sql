@@ -1,6 +1,0 @@
--- What would become of the events of a whole source, by billing month.
--- Index: none; what is planned is read as a whole.
--- After: create_staged_events, plan_staged_events
-select outcome, partition, count(*) as events, sum(quantity) as units, count(distinct gateway_customer_id) as customers
-from pg_temp.planned_event
-group by outcome, partition

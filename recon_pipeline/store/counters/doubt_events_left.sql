@@ -1,0 +1,70 @@
+-- Marks the drifted keys of a run whose counters would be lowered, and of which usage left the log since the counter last matched, or raised, and of which credits did: what left
+-- is no reason to change a counter. So are keys marked whose events changed since the aggregates were last put in line: what left of these the next run knows.
+-- Invariant: runs at the snapshot of the comparison, after it. What was stored of a key and the log does not have is what left it. A sum that is less than was stored may be so by
+-- credits that came, so usage and credits are held apart, as the comparison summed them. A note of this transaction is of an aggregate that is wrong, and no change of events.
+-- Index: recon.counter_drift by run; for each key recon.open_key and recon.usage_aggregate by primary key, recon.invalidated_key by key.
+-- Binds: reads_notes boolean, run_id text
+with known as materialized (
+    select
+        found.ordinal, found.is_lowered,
+        coalesce(open.events_left, 0) as events_left,
+        coalesce(case when found.is_lowered then open.units_left else open.credits_left end, 0) as units_left,
+        coalesce(:reads_notes and note.is_noted, false)
+        or coalesce(
+            case
+                when found.is_lowered
+                    then found.visible_sum < stored.usage_count
+                        and (
+                            found.used_units < stored.usage_count - stored.credit_units
+                            or (found.credit_units < stored.credit_units and found.credit_count <= stored.negative_count)
+                        )
+                else found.credit_units > stored.credit_units
+            end,
+            false
+        ) as is_changing
+    from (
+        select *, coalesce(usage_count, 0) > visible_sum as is_lowered
+        from recon.counter_drift
+        where run_id = :run_id and outcome is null
+    ) as found
+    left join lateral (
+        select events_left, units_left, credits_left
+        from recon.open_key
+        where (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+            = (found.gateway_name, found.usage_type, found.gateway_customer_id, found.period_start, found.period_end)
+        limit 1
+    ) as open on true
+    left join lateral (
+        select usage_count, credit_units, negative_count
+        from recon.usage_aggregate
+        where (period_start, gateway_customer_id, period_end, usage_type, gateway_name)
+            = (found.period_start, found.gateway_customer_id, found.period_end, found.usage_type, found.gateway_name)
+        limit 1
+    ) as stored on true
+    left join lateral (
+        select true as is_noted
+        from recon.invalidated_key
+        where (found.is_lowered or credits_left > 0)
+            and hashtextextended(gateway_customer_id, 0) = hashtextextended(found.gateway_customer_id, 0)
+            and (period_start, period_end, gateway_customer_id, usage_type, gateway_name)
+            = (found.period_start, found.period_end, found.gateway_customer_id, found.usage_type, found.gateway_name)
+            and xmin <> pg_current_xact_id()::xid
+        limit 1
+    ) as note on true
+)
+update recon.counter_drift as drift
+set
+    outcome = 'doubtful',
+    events_left = case when not known.is_changing then known.events_left end,
+    units_left = case when not known.is_changing then known.units_left end,
+    error = case
+        when known.is_changing then 'its events changed while the run was under way: the next run decides'
+        when not known.is_lowered then 'credits of ' || trim_scale(known.units_left) || ' units left the log since this counter last matched'
+        when known.events_left > 0
+            then known.events_left || ' events of ' || trim_scale(known.units_left) || ' units left the log since this counter last matched'
+        else 'its events were lowered by ' || trim_scale(known.units_left) || ' units since this counter last matched'
+    end
+from known
+where drift.run_id = :run_id
+    and drift.ordinal = known.ordinal
+    and (known.is_changing or known.units_left > 0)

@@ -1,0 +1,217 @@
+"""Counters that would change because events left the log: they are left alone until a person approves.
+
+Usage that left lowers no counter, and credits that left raise none.
+
+A retention job, a compaction, a detached or truncated partition, an update that lowers: the log says less than it did,
+and the customer has used what he has used. Invariant: what left is known from the stored sums (`put_sums` notes it in
+`recon.open_key`), and forgotten once the counter matches. What an approval lets through was shown by an earlier run,
+key by key, and is shown by no run once it was repaired: so it is used up. Not known is what left before any run had
+counted it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.store.postgres.database import look_up_by_index
+from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.sums.run import Reconciliation
+
+# What runs let through in the last 24 hours without an approval, and what this run found, in events; one that was
+# lowered counts as one.
+# Index: recon.reconciliation_run by start, recon.counter_repair by run, recon.counter_drift by run.
+# Binds: run_id text
+_EVENTS_LEFT_TODAY = labelled(
+    "events_left_today",
+    """
+    select coalesce(sum(greatest(drift.events_left, 1)), 0)::bigint
+    from recon.counter_drift as drift
+    where drift.units_left is not null
+        and (
+            (drift.run_id = :run_id and drift.outcome = 'doubtful')
+            or drift.id in (
+                select repair.drift_id
+                from recon.reconciliation_run as run
+                join recon.counter_repair as repair using (run_id)
+                where run.started_at > now() - interval '48 hours'
+                    and run.approved_reason is null
+                    and repair.repaired_at > now() - interval '24 hours'
+            )
+        )
+        and drift.run_id in (
+            select run_id from recon.reconciliation_run where started_at > now() - interval '48 hours'
+        )
+    """,
+)
+# Lets through what an earlier run has shown: keys of which no more has left the log than it showed, and whose counters
+# would change in the same direction.
+# Invariant: a key that was repaired by the run that showed it is no longer shown.
+# Index: the primary key of recon.counter_drift, by run. A full join never loops through all of the one for each of the
+# other.
+# Binds: run_id text, shown_run_id text
+_LET_SHOWN_THROUGH = labelled(
+    "let_shown_events_left_through",
+    """
+    update recon.counter_drift as drift
+    set outcome = null, error = null
+    from (
+        select now_left.ordinal
+        from (
+            select * from recon.counter_drift where run_id = :run_id and outcome = 'doubtful' and units_left is not null
+        ) as now_left
+        full join (
+            select * from recon.counter_drift as found
+            where run_id = :shown_run_id
+                and coalesce(outcome, 'doubtful') = 'doubtful'
+                and units_left is not null
+                and not exists (select from recon.counter_repair as repair where repair.drift_id = found.id)
+        ) as shown using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+        where now_left.events_left <= shown.events_left
+            and now_left.units_left <= shown.units_left
+            and (coalesce(now_left.usage_count, 0) > now_left.visible_sum)
+            = (coalesce(shown.usage_count, 0) > shown.visible_sum)
+    ) as approved
+    where drift.run_id = :run_id
+        and drift.ordinal = approved.ordinal
+    """,
+)
+# Lets all through that left the log, of some metered usages.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text, scope text[]
+_LET_ALL_THROUGH = labelled(
+    "let_all_events_left_through",
+    """
+    update recon.counter_drift
+    set outcome = null, error = null
+    where run_id = :run_id
+        and outcome = 'doubtful'
+        and units_left is not null
+        and gateway_name || ':' || usage_type = any(:scope)
+    """,
+)
+# What is left alone because it left the log, by billing month.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text
+_BY_MONTH = labelled(
+    "events_left_by_month",
+    """
+    select
+        to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
+        count(*) as keys,
+        sum(events_left)::bigint as events,
+        trim_scale(sum(units_left))::text as units
+    from recon.counter_drift
+    where run_id = :run_id
+        and outcome = 'doubtful'
+        and units_left is not null
+    group by 1
+    order by 1
+    """,
+)
+# The keys of which most has left the log.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text, sample_rows bigint
+_SAMPLE = labelled(
+    "sample_events_left",
+    """
+    select
+        gateway_customer_id, usage_type, period_start::text as period_start, usage_count::text as usage_count,
+        visible_sum::text as event_sum, events_left, trim_scale(units_left)::text as units_left
+    from recon.counter_drift
+    where run_id = :run_id
+        and outcome = 'doubtful'
+        and units_left is not null
+    order by units_left desc, gateway_customer_id, period_start
+    limit :sample_rows
+    """,
+)
+
+
+@dataclass(frozen=True)
+class MonthLeft:
+    """What left the log in one billing month, of keys whose counters would be lowered for it.
+
+    Attributes:
+        partition: `YYYY-MM`.
+        keys: How many counters were left alone.
+        events: How many events of theirs are no longer there.
+        units: What these, and lowered ones, added up to; as Postgres prints it.
+    """
+
+    partition: str
+    keys: int
+    events: int
+    units: str
+
+
+@dataclass(frozen=True)
+class KeyLeft:
+    """One such key for a person to see; numbers as text, since an event sum may be past bigint."""
+
+    gateway_customer_id: str
+    usage_type: str
+    period_start: str
+    usage_count: str
+    event_sum: str
+    events_left: int
+    units_left: str
+
+
+@dataclass(frozen=True)
+class EventsLeft:
+    """What left the log, and was left alone.
+
+    Attributes:
+        months: Those in which something has left it.
+        sample: The keys of which most has left, of all months.
+    """
+
+    months: tuple[MonthLeft, ...] = ()
+    sample: tuple[KeyLeft, ...] = ()
+
+
+def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> None:
+    """Leave counters alone that would change because events left the log, but for what is let through in a day.
+
+    Args:
+        connection: In the transaction of the comparison, after every other rule that finds doubt: a key that is let
+            through here is repaired.
+        run: Whose drift it is.
+        reads_notes: Whether notes of changed events are taken by runs, so that one that is there is new.
+    """
+    look_up_by_index(connection)
+    marked = connection.execute(statement("doubt_events_left"), {"run_id": run.run_id, "reads_notes": reads_notes})
+    if marked.rowcount and run.max_events_left:
+        today: int = connection.execute(_EVENTS_LEFT_TODAY, {"run_id": run.run_id}).scalar_one()
+        if today <= run.max_events_left:
+            let_all_through(connection, run)
+
+
+def let_all_through(connection: Connection, run: Reconciliation, scope: tuple[str, ...] | None = None) -> int:
+    """Let counters be lowered for what left the log, of these metered usages or of all; returns how many."""
+    usages = list(map(str, run.extent.scope)) if scope is None else list(scope)
+    return connection.execute(_LET_ALL_THROUGH, {"run_id": run.run_id, "scope": usages}).rowcount
+
+
+def let_shown_through(connection: Connection, run: Reconciliation, *, named: str) -> int:
+    """Let counters be lowered for what an earlier run over the same extent has shown; returns how many.
+
+    Args:
+        connection: In a transaction.
+        run: That is approved; its record is open.
+        named: The beginning of the id of the run that has shown it, or '' for the latest.
+    """
+    asked = {"run_id": run.run_id, "named": named, "is_blocked": False}
+    shown = connection.execute(statement("shown_run"), asked).one_or_none()
+    if shown is None:
+        return 0
+    return connection.execute(_LET_SHOWN_THROUGH, {"run_id": run.run_id, "shown_run_id": shown.run_id}).rowcount
+
+
+def read(connection: Connection, run_id: str, *, sample_rows: int) -> EventsLeft:
+    """What a run's comparison left alone because events left the log."""
+    months = connection.execute(_BY_MONTH, {"run_id": run_id}).mappings().all()
+    asked: dict[str, Any] = {"run_id": run_id, "sample_rows": sample_rows}
+    rows = connection.execute(_SAMPLE, asked).mappings() if months else ()
+    return EventsLeft(tuple(MonthLeft(**month) for month in months), tuple(KeyLeft(**row) for row in rows))

@@ -1,0 +1,73 @@
+-- The drifted keys of a run, all or some of them, of which the log does not say what their events are: one of these has a twin, an event that agrees with it in
+-- the columns of the identity (RECON_EVENT_IDENTITY), and that belongs to another key, so that the usage may be counted for the wrong one, or is a credit where
+-- the other is usage, which is no repetition. Where the log
+-- declares a wider key than that, it says that they are two: then a twin of the same key is one, too.
+-- Invariant: whatever else decides whether an event counts, one without a finite quantity never does, and is no twin. What a chunk has written is asked for after it was
+-- written, so that whatever twin it was summed with is seen.
+-- Index: billing_usage_events by gateway_customer_id, and with :by_index by request_id; what is asked for inside a case is looked up in a hash.
+-- Binds: by_index boolean, declares_wider_key boolean, event_identity text[], every_key boolean, ordinals bigint[], run_id text
+with drifted as materialized (
+    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
+    from recon.counter_drift
+    where run_id = :run_id
+        and coalesce(outcome, 'deferred') = 'deferred'
+        and (:every_key or ordinal = any(:ordinals))
+),
+of_keys as materialized (
+    select *, tableoid as event_table, ctid as event_place
+    from billing_usage_events as event
+    where (:every_key or event.gateway_customer_id = any(array(select distinct gateway_customer_id from drifted)))
+        and case
+            when event.quantity > -1e1000
+                and event.quantity < 1e1000
+                and (
+                    event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end
+                ) in (select gateway_name, usage_type, gateway_customer_id, period_start, period_end from drifted)
+                then true
+        end
+),
+-- Those events and their twins: read as a whole or by index, never looked for one by one.
+of_requests as materialized (
+    select *, tableoid as event_table, ctid as event_place
+    from billing_usage_events as event
+    where (
+            not :by_index
+            or (
+                event.gateway_name = any(array(select distinct gateway_name from of_keys))
+                and event.request_id = any(array(select distinct request_id from of_keys))
+            )
+        )
+        and case
+            when event.quantity > -1e1000
+                and event.quantity < 1e1000
+                and event.period_end > event.period_start
+                and octet_length(event.gateway_customer_id) <= 1000
+                and (event.gateway_name, event.request_id) in (select gateway_name, request_id from of_keys)
+                then true
+        end
+),
+sharing as materialized (
+    select distinct event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end
+    from of_keys as event
+    -- A full join never loops through all of the one for each of the other, whatever the planner expects.
+    full join of_requests as twin on twin.gateway_name = event.gateway_name and twin.request_id = event.request_id
+    -- A case, since a condition that is not true of half a row would make it another join.
+    where case
+        when ('usage_type' <> all(:event_identity) or twin.usage_type = event.usage_type)
+            and ('gateway_customer_id' <> all(:event_identity) or twin.gateway_customer_id = event.gateway_customer_id)
+            and ('period_start' <> all(:event_identity) or twin.period_start = event.period_start)
+            and ('period_end' <> all(:event_identity) or twin.period_end = event.period_end)
+            and ('event_timestamp' <> all(:event_identity) or twin.event_timestamp = event.event_timestamp)
+            and ('created_at' <> all(:event_identity) or twin.created_at = event.created_at)
+            and twin.id is not null
+            then (twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)
+                is distinct from (event.usage_type, event.gateway_customer_id, event.period_start, event.period_end)
+                or sign(twin.quantity) * sign(event.quantity) < 0
+                or (:declares_wider_key and (twin.event_table, twin.event_place) <> (event.event_table, event.event_place))
+    end
+)
+select drifted.ordinal
+from drifted
+full join (select *, true as is_shared from sharing) as sharing
+    using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+where sharing.is_shared

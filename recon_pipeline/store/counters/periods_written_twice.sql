@@ -1,0 +1,31 @@
+-- Part of other statements: which keys of `near` have their period written in another way by another key of it, and a sentence that says so.
+-- Invariant: one period is written in two ways where both bounds lie at most a second apart, as where a driver or a column cuts microseconds; or the
+-- start alone, where counters are unique without the end, which may have moved. An ordinal is null where a key is only there to be looked at.
+-- Index: none; a sort, never a loop over a loop.
+-- Binds: end_is_in_key boolean
+select
+    one.ordinal,
+    min(
+        format(
+            'one period written in two ways: %s to %s, and %s to %s',
+            one.period_start, one.period_end, other.period_start, other.period_end
+        )
+    ) as doubt
+from (
+    select
+        ordinal, period_start, period_end,
+        array_agg(period_start) over beside as starts,
+        array_agg(period_end) over beside as ends
+    from near
+    window beside as (
+        partition by gateway_name, usage_type, gateway_customer_id
+        order by period_start range between interval '1 second' preceding and interval '1 second' following
+    )
+) as one
+cross join lateral unnest(one.starts, one.ends) as other (period_start, period_end)
+where one.ordinal is not null
+    and (other.period_start, other.period_end) <> (one.period_start, one.period_end)
+    and other.period_start >= one.period_start - interval '1 second'
+    and other.period_start <= one.period_start + interval '1 second'
+    and (not :end_is_in_key or abs(extract(epoch from other.period_end) - extract(epoch from one.period_end)) <= 1)
+group by one.ordinal

@@ -1,0 +1,191 @@
+"""Metered usages that may be repaired, since a person has seen their first comparison, or it found nothing to repair.
+
+Counters may hold opening balances of an older system, or be counted by rules that we do not know: only a person can
+tell, once for each metered usage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.records.schedule import months_to_reconcile
+from recon_pipeline.store.sums import modes
+
+# The metered usages that nobody has accepted.
+# Binds: gateway_names text[], usage_types text[]
+_WAITING_USAGES = labelled(
+    "waiting_usages",
+    """
+    select usage.gateway_name, usage.usage_type
+    from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])) as usage (gateway_name, usage_type)
+    left join recon.accepted_usage as accepted using (gateway_name, usage_type)
+    where accepted.accepted_at is null
+    order by usage.gateway_name, usage.usage_type
+    """,
+)
+# What a run's comparison would have changed of each metered usage, with the three largest differences.
+# Invariant: held and doubtful keys are left alone, and so are not part of it.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text
+_REPAIRS_BY_USAGE = labelled(
+    "repairs_by_usage",
+    """
+    select
+        gateway_name, usage_type,
+        count(*) filter (where kind = 'missing') as missing,
+        count(*) filter (where kind = 'under') as under,
+        count(*) filter (where kind = 'over') as over,
+        count(*) filter (where kind = 'orphan') as orphan,
+        (array_agg(
+            format(
+                '%s in %s from %s to %s',
+                left(gateway_customer_id, 60), to_char(period_start at time zone 'UTC', 'YYYY-MM'),
+                coalesce(usage_count::text, 'no counter'), settled_sum
+            )
+            order by abs(settled_sum - coalesce(usage_count, 0)) desc, ordinal
+        ))[1:3] as largest
+    from recon.counter_drift
+    where run_id = :run_id and coalesce(outcome not in ('held', 'doubtful'), true)
+    group by gateway_name, usage_type
+    """,
+)
+# Whether a metered usage has a counter in the known months.
+# Index: of the counters period_start, or their unique key.
+# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+_HAS_COUNTERS = labelled(
+    "has_counters",
+    """
+    select exists (
+        select
+        from billing_usage_counters
+        where gateway_name = :gateway_name and usage_type = :usage_type
+            and period_start >= :start and period_start < :end
+    )
+    """,
+)
+# Lets runs repair a metered usage.
+# Invariant: whoever was first to accept it stays on record.
+# Binds: accepted_by text, gateway_name text, reason text, run_id text, usage_type text
+_ACCEPT_USAGE = labelled(
+    "accept_usage",
+    """
+    insert into recon.accepted_usage (gateway_name, usage_type, accepted_by, reason, run_id)
+    values (:gateway_name, :usage_type, :accepted_by, :reason, :run_id)
+    on conflict (gateway_name, usage_type) do nothing
+    """,
+)
+# Whether any metered usage was ever accepted.
+_IS_ANY_ACCEPTED = labelled("is_any_accepted", "select exists (select from recon.accepted_usage)")
+
+
+@dataclass(frozen=True)
+class RepairsOfUsage:
+    """What a comparison would have changed of one metered usage.
+
+    Attributes:
+        usage: Which.
+        by_kind: Keys by kind; all four kinds, also those that are 0.
+        largest: The three largest differences, a few words each.
+    """
+
+    usage: MeteredUsage
+    by_kind: dict[str, int]
+    largest: tuple[str, ...]
+
+    @property
+    def keys(self) -> int:
+        """All of them."""
+        return sum(self.by_kind.values())
+
+
+def waiting(connection: Connection, scope: Sequence[MeteredUsage]) -> tuple[MeteredUsage, ...]:
+    """The metered usages of a scope that nobody has accepted; in a transaction."""
+    asked = {
+        "gateway_names": [usage.gateway_name for usage in scope],
+        "usage_types": [usage.usage_type for usage in scope],
+    }
+    return tuple(MeteredUsage(*row) for row in connection.execute(_WAITING_USAGES, asked))
+
+
+def repairs_by_usage(connection: Connection, run_id: str) -> dict[MeteredUsage, RepairsOfUsage]:
+    """What a run's comparison would have changed, of each metered usage with any; in a transaction."""
+    found: dict[MeteredUsage, RepairsOfUsage] = {}
+    for row in connection.execute(_REPAIRS_BY_USAGE, {"run_id": run_id}):
+        usage = MeteredUsage(row.gateway_name, row.usage_type)
+        by_kind = {"missing": row.missing, "under": row.under, "over": row.over, "orphan": row.orphan}
+        found[usage] = RepairsOfUsage(usage, by_kind, tuple(row.largest))
+    return found
+
+
+def covers_all(
+    connection: Connection,
+    tables: BillingTables,
+    usage: MeteredUsage,
+    extent: Extent,
+    *,
+    first: BillingMonth,
+    current: BillingMonth,
+) -> bool:
+    """Whether a run has looked at all that there is of a metered usage: every customer, every month with anything new.
+
+    Months that an earlier run has found matching, and where nothing has happened since, need not be in it.
+
+    Args:
+        connection: In a transaction that reads the tables for a decision.
+        tables: How the tables are shaped.
+        usage: Which.
+        extent: Of the run.
+        first: The first known month.
+        current: The current one.
+    """
+    if extent.customers is not None:
+        return False
+    if extent.first <= first and current <= extent.last:
+        return True
+    known = Extent((usage,), first, current)
+    mode = modes.choose(connection, tables).mode
+    months = months_to_reconcile(connection, known, tables, recent_days=0, mode=mode)
+    return all(extent.first <= month <= extent.last for month in months)
+
+
+def has_counters(connection: Connection, usage: MeteredUsage, extent: Extent) -> bool:
+    """Whether there was anything to compare in the months of an extent; in a transaction that reads for a decision."""
+    asked = {
+        "gateway_name": usage.gateway_name,
+        "usage_type": usage.usage_type,
+        "start": extent.start,
+        "end": extent.end,
+    }
+    return connection.execute(_HAS_COUNTERS, asked).scalar_one()
+
+
+def accept(
+    connection: Connection,
+    usages: Sequence[MeteredUsage],
+    *,
+    accepted_by: str | None,
+    reason: str,
+    run_id: str | None,
+) -> None:
+    """Let runs repair these metered usages; in a transaction, which the caller commits.
+
+    Args:
+        connection: In a transaction.
+        usages: Which.
+        accepted_by: The person, or None where nothing was to be repaired.
+        reason: Why.
+        run_id: The run in which it was decided, if any.
+    """
+    for usage in usages:
+        accepted = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "accepted_by": accepted_by}
+        connection.execute(_ACCEPT_USAGE, {**accepted, "reason": reason, "run_id": run_id})
+
+
+def is_any_accepted(connection: Connection) -> bool:
+    """Whether a metered usage was ever accepted in this database; in a transaction."""
+    return connection.execute(_IS_ANY_ACCEPTED).scalar_one()

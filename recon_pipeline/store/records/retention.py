@@ -1,0 +1,121 @@
+"""From which billing month on the log is complete, as a person has declared.
+
+Invariant: the latest row counts. Months before it are compared by no run: their counters stay as they are, whatever the
+log still has of them.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.store.postgres.statements import labelled
+
+# What was declared last.
+_READ_RETENTION = labelled(
+    "read_retention",
+    """
+    select before_partition, reason, declared_by, declared_at
+    from recon.retention
+    order by id desc
+    limit 1
+    """,
+)
+# Declares the months before one to be no longer in the log.
+# Invariant: nothing is ever changed or deleted.
+# Binds: before_partition text, declared_by text, reason text
+_DECLARE_RETENTION = labelled(
+    "declare_retention",
+    """
+    insert into recon.retention (before_partition, reason, declared_by)
+    values (:before_partition, :reason, :declared_by)
+    """,
+)
+# Waits until no run writes aggregates, months or open keys.
+# Invariant: ends with the transaction.
+_AWAIT_EVENT_LOG = labelled("await_event_log", "select from recon.event_log for update")
+# Forgets what was verified of the months before one; notes of changed events of such months are forgotten from then on.
+# Invariant: the caller holds the row of recon.event_log. Aggregates and open keys stay, as the memory of what had been
+# counted and what left, for a month that is declared complete again.
+# Binds: before_partition text
+_FORGET_MONTHS = labelled(
+    "forget_months_before",
+    "delete from recon.usage_month where partition < :before_partition",
+)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """A declaration that is in force.
+
+    Attributes:
+        before_partition: The first month (`YYYY-MM`) of which the log is complete.
+        reason: Why.
+        declared_by: Who.
+        declared_at: When.
+    """
+
+    before_partition: str
+    reason: str
+    declared_by: str
+    declared_at: datetime
+
+    def keeps(self, period_start: datetime) -> bool:
+        """Whether the log is complete for a period that begins then."""
+        return period_start >= BillingMonth.parse(self.before_partition).start
+
+    def __str__(self) -> str:
+        """For a person."""
+        return (
+            f"the months before {self.before_partition} are no longer in the log "
+            f"(declared by {self.declared_by} on {self.declared_at:%Y-%m-%d}: {self.reason})"
+        )
+
+
+def read_retention(connection: Connection) -> Retention | None:
+    """What is declared, or None."""
+    row = connection.execute(_READ_RETENTION).mappings().one_or_none()
+    return None if row is None else Retention(**row)
+
+
+def declare(connection: Connection, before: BillingMonth, *, reason: str, declared_by: str) -> None:
+    """Declare that the months before this one are no longer in the log; in a transaction.
+
+    Waits for a run that is writing what is known of the log.
+    """
+    row = {"before_partition": before.key, "reason": reason, "declared_by": declared_by}
+    connection.execute(_DECLARE_RETENTION, row)
+    connection.execute(_AWAIT_EVENT_LOG)
+    connection.execute(_FORGET_MONTHS, {"before_partition": before.key})
+
+
+def months_in_the_log(
+    retention: Retention | None, first: BillingMonth, last: BillingMonth
+) -> tuple[BillingMonth, BillingMonth]:
+    """The part of a range of months that is in the log.
+
+    Raises:
+        ConfigurationError: None of it is.
+    """
+    if retention is None:
+        return first, last
+    start = BillingMonth.parse(retention.before_partition)
+    require_in_the_log(retention, (last,))
+    return max(first, start), last
+
+
+def require_in_the_log(retention: Retention | None, months: tuple[BillingMonth, ...]) -> None:
+    """Refuse months that are declared to be no longer in the log.
+
+    Raises:
+        ConfigurationError: One of them is.
+    """
+    for month in months:
+        if retention is not None and month.key < retention.before_partition:
+            raise ConfigurationError(
+                f"The period {month.key} is not compared: {retention}.",
+                fix=f"Ask for {retention.before_partition} or later. If the log has {month.key} again: "
+                f'recon retention --before {month.key} --reason "...".',
+            )

@@ -1,0 +1,100 @@
+"""Files of a web server that refuses, errs, redirects for ever or stops midway: the error says which and why."""
+
+import gzip
+import io
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.sources.rows import read_files
+
+TEXT = b"customer,request\n" + b"".join(b"c,r%d\n" % number for number in range(20_000))
+
+
+def parquet() -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"request": list(range(20_000))}), file)
+    return file.getvalue()
+
+
+BODIES = {"csv": TEXT, "gz": gzip.compress(TEXT), "parquet": parquet()}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers as the path says: `/403`, `/loop`, `/whole/gz`, `/chunked/csv`, `/short/csv`, `/broken/csv`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        how, _, kind = self.path.partition("?")[0].strip("/").partition("/")
+        if how == "loop" or how.isdigit():
+            self.send_response(302 if how == "loop" else int(how))
+            self.send_header("Location", "/loop")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        body, is_chunked = BODIES[kind], how in ("chunked", "broken")
+        self.send_response(200)
+        self.send_header(*(("Transfer-Encoding", "chunked") if is_chunked else ("Content-Length", str(len(body)))))
+        self.end_headers()
+        self.close_connection = True
+        if self.command == "HEAD":
+            return
+        sent = body if how in ("whole", "chunked") else body[: len(body) // 2]
+        if is_chunked:
+            sent = b"%x\r\n%s\r\n" % (len(sent), sent) + (b"0\r\n\r\n" if how == "chunked" else b"")
+        self.wfile.write(sent)
+
+
+class Quiet(ThreadingHTTPServer):
+    """A client that hangs up is no news."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    server = Quiet(("127.0.0.1", 0), Answers)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("how", ["whole", "chunked"])
+def test_a_file_of_the_web_is_read_with_and_without_its_length(web: str, how: str, kind: str) -> None:
+    pieces = read_files([f"{web}/{how}/{kind}"], encoding="utf-8", delimiter=None)
+    assert sum(len(piece.rows) for piece in pieces) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("403", "403"),
+        ("500", "500"),
+        ("404", "does not exist"),
+        ("loop", "TooManyRedirects"),
+        ("short/csv", "not completed"),
+        ("broken/csv", "not completed"),
+    ],
+)
+def test_what_a_web_server_does_wrong_is_an_error_that_names_file_and_cause_and_no_secret(
+    web: str, path: str, cause: str
+) -> None:
+    with pytest.raises(ReconError, match=cause) as failed:
+        list(read_files([f"{web}/{path}?signature=secret"], encoding="utf-8", delimiter=None))
+    assert f"{web}/{path}" in failed.value.what
+    assert "secret" not in str(failed.value)

@@ -1,0 +1,125 @@
+"""A log that a warehouse subscribes to: its subscription goes on, whatever `recon init` is asked to do."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from recon_pipeline_tests.commands.conftest import OwnServer, make_billing_tables, recon
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
+
+LOG = "billing_usage_events"
+SUBSCRIBES = """
+    create subscription warehouse connection '{}' publication warehouse
+    with (create_slot = false, slot_name = warehouse)
+"""
+UNSUBSCRIBES = """
+    alter subscription warehouse disable;
+    alter subscription warehouse set (slot_name = none);
+    drop subscription warehouse;
+"""
+PUBLICATIONS = {
+    "the table": "create publication warehouse for table billing_usage_events",
+    "its schema": "create publication warehouse for tables in schema public",
+    "everything": "create publication warehouse for all tables",
+}
+WITHOUT_THE_COLUMN = """
+    create publication warehouse for table billing_usage_events (
+        id, gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end, created_at
+    )
+"""
+
+
+@pytest.fixture
+def published(own_server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Billing]:
+    """A database with the application's tables, on a server that replicates logically."""
+    if "wal_level = logical" not in (own_server.cluster.folder / "postgresql.conf").read_text():
+        own_server.stop()
+        with (own_server.cluster.folder / "postgresql.conf").open("a") as settings:
+            settings.write("wal_level = logical\n")
+        own_server.start()
+    url = own_server.create_database("published", make_billing_tables)
+    monkeypatch.setenv("DATABASE_URL", url)
+    with connected(url, autocommit=True) as connection:
+        yield Billing(url, connection)
+    own_server.forget(databases=("published",), roles=())
+
+
+@dataclass
+class Warehouse:
+    """The subscriber's side."""
+
+    billing: Billing
+
+    def has(self, events: int) -> bool:
+        """Whether so many events arrive within ten seconds."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if self.billing.value(f"select count(*) from {LOG}") == events:
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@pytest.fixture
+def warehouse(published: Billing, own_server: OwnServer) -> Iterator[Warehouse]:
+    """A database that subscribes to the log, and has its first event."""
+    published.query("create publication warehouse for table billing_usage_events")
+    published.query("select pg_create_logical_replication_slot('warehouse', 'pgoutput')")
+    with connected(own_server.create_database("warehouse", make_billing_tables), autocommit=True) as connection:
+        connection.execute(SUBSCRIBES.format(own_server.url("published")).encode())
+        published.record("a", 1)
+        yield Warehouse(Billing(own_server.url("warehouse"), connection))
+        for statement in filter(str.strip, UNSUBSCRIBES.split(";")):
+            connection.execute(statement.encode())
+    published.query("select pg_terminate_backend(active_pid) from pg_replication_slots where active; ")
+    published.query("select pg_drop_replication_slot('warehouse')")
+    own_server.forget(databases=("warehouse",), roles=())
+
+
+def test_init_stops_before_it_alters_and_what_it_advises_keeps_the_subscription_going(
+    published: Billing, warehouse: Warehouse
+) -> None:
+    assert warehouse.has(1)
+
+    refused = recon("init")
+
+    assert refused.exit_code == 1
+    assert "published by logical replication (publication warehouse)" in refused.err
+    assert "The log was left as it is" in refused.err
+    published.record("a", 1)
+    assert warehouse.has(2)
+
+    advised = refused.err.split("at each subscriber: ")[1].split(";")[0]
+    warehouse.billing.query(" ".join(advised.split()))
+    done = recon("init", "--subscribers-have-ingest-xid")
+    assert (done.exit_code, "Runs will be incremental" in done.out) == (0, True), done.said
+    published.record("a", 1)
+    assert warehouse.has(3)
+    assert recon("init").exit_code == 0, "the log has the column now"
+
+
+@pytest.mark.parametrize("publication", PUBLICATIONS.values(), ids=PUBLICATIONS)
+def test_every_way_to_publish_the_log_is_seen(published: Billing, publication: str) -> None:
+    published.query(publication)
+
+    assert "(publication warehouse)" in recon("init").err
+    assert recon("init", "--without-ingest-xid").exit_code == 0
+    assert published.value("select count(*) from pg_attribute where attname = 'ingest_xid'") == 0
+
+
+def test_a_publication_of_a_partition_is_seen(published: Billing) -> None:
+    published.query(f"alter table {LOG} rename to old_log")
+    published.query(f"create table {LOG} (like old_log including defaults) partition by range (period_start)")
+    published.query(f"create table events_may partition of {LOG} default")
+    published.query("create publication warehouse for table events_may")
+
+    assert "(publication warehouse)" in recon("init").err
+
+
+def test_a_publication_of_other_columns_or_tables_needs_nothing(published: Billing) -> None:
+    published.query("create publication counters for table billing_usage_counters")
+    published.query(WITHOUT_THE_COLUMN)
+
+    assert recon("init").exit_code == 0

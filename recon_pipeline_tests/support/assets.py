@@ -1,0 +1,120 @@
+"""A run of the assets' own code, one after the other, without Dagster's run machinery, which takes longer than it.
+
+For tests of what a run decides. What stops a run in Dagster stops it here: a step that fails, a blocking check.
+`recon_pipeline_tests/reconciliation/test_run_of_assets.py` compares both ways.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+
+from recon_pipeline.assets.counter_drift import counter_drift
+from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
+from recon_pipeline.assets.usage_aggregates import usage_aggregates
+from recon_pipeline.assets.usage_events import usage_events
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.store.postgres.database import open_database
+from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunRecord
+
+COMPARING = (usage_events, usage_aggregates, counter_drift)
+REPAIRING = (repaired_counters, counters_match_event_sums)
+
+
+@dataclass
+class AssetsRun:
+    """What a run left behind.
+
+    Attributes:
+        run_id: In schema recon.
+        checks: What each asset check said, by its name.
+        errors: Everything that failed steps said.
+        is_stopped: A blocking check did not pass.
+    """
+
+    run_id: str
+    checks: dict[str, dg.AssetCheckResult] = field(default_factory=dict)
+    errors: str = ""
+    is_stopped: bool = False
+
+    @property
+    def success(self) -> bool:
+        """Whether Dagster would call the run a success."""
+        return not self.errors and not self.is_stopped
+
+    def check(self, name: str) -> dg.AssetCheckResult:
+        """What one check said."""
+        return self.checks[name]
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record in the database that the environment names."""
+        reconciler = Reconciler()
+        with open_database(reconciler.read_settings()).transaction() as connection:
+            record = runs.read(connection, self.run_id)
+        assert record is not None, f"the run left no record: {self.errors}"
+        return record
+
+
+def run_assets(*, first: str = "2025-05", last: str = "2025-05", **config: Any) -> AssetsRun:
+    """One run from the first of these months to the last; the environment says which database, and all settings.
+
+    Args:
+        first: First month, `YYYY-MM`.
+        last: Last month, included.
+        config: What the resource `reconciler` is configured with.
+    """
+    return _run((*COMPARING, *REPAIRING), first, last, config)
+
+
+def compare_assets(*, first: str = "2025-05", last: str = "2025-05", **config: Any) -> AssetsRun:
+    """The same, without a repair, as `recon reconcile --dry-run`."""
+    return _run(COMPARING, first, last, config)
+
+
+def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any]) -> AssetsRun:
+    run = AssetsRun(str(uuid4()))
+    reconciler = Reconciler(**config)
+    context: Any = SimpleNamespace(
+        run=SimpleNamespace(run_id=run.run_id, tags=range_tags(BillingMonth.parse(first), BillingMonth.parse(last))),
+        log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+    )
+    try:
+        for asset in assets:
+            blocking = {spec.name for spec in asset.check_specs if spec.blocking}
+            for check in checks_of(body_of(asset)(context, reconciler)):
+                name = check.check_name or counters_match_event_sums.check_key.name
+                run.checks[name] = check
+                run.is_stopped |= name in blocking and not check.passed
+            if run.is_stopped:
+                return run
+        if assets == COMPARING:
+            with reconciler.step(context) as step:
+                close_record(step.database, run.run_id, "compared", lambda _: None)
+    except Exception as error:  # noqa: BLE001 - as Dagster does: whatever a step raises fails it, and ends the run
+        run.errors = str(error.description if isinstance(error, dg.Failure) else error) or repr(error)
+    finally:
+        reconciler.teardown_after_execution(dg.build_init_resource_context())
+    return run
+
+
+def body_of(asset: Any) -> Any:
+    """The function of an asset or of a check, as it is written."""
+    return asset.op.compute_fn.decorated_fn
+
+
+def checks_of(results: Any) -> Iterable[dg.AssetCheckResult]:
+    """What an asset says of its checks."""
+    if isinstance(results, (dg.MaterializeResult, dg.AssetCheckResult)):
+        results = [results]
+    for result in results:
+        if isinstance(result, dg.AssetCheckResult):
+            yield result
+        else:
+            yield from result.check_results or ()
