@@ -16,7 +16,6 @@ from recon_pipeline.automation.schedules import (
     housekeeping_every_night,
     reconcile_every_5_minutes,
 )
-from recon_pipeline.automation.sensors import run_canceled, run_failed, run_succeeded
 from recon_pipeline.automation.undo import undo_repairs
 
 defs = dg.Definitions(
@@ -32,7 +31,7 @@ defs = dg.Definitions(
     asset_checks=[counters_match_event_sums],
     jobs=[reconcile, backfill_usage_events, undo_repairs, housekeeping],
     schedules=[reconcile_every_5_minutes, audit_every_night, housekeeping_every_night],
-    sensors=[run_succeeded, run_failed, run_canceled, alerts],
+    sensors=[alerts],
     resources={"reconciler": Reconciler()},
     # Also for what a person materializes in the UI: a process for each short step would cost more than the work.
     executor=dg.in_process_executor,

@@ -1,4 +1,4 @@
-"""The sensor `alerts`: detects changes, records each with its message, and sends the messages that are due.
+"""The sensor `alerts`: closes records that runs left open, detects changes, records each with its message, and sends.
 
 Invariant: schema `recon` records up to which run changes were detected, in the transaction that writes the messages.
 So the next evaluation does the work of a missed or failed one. While that database cannot be used, Dagster's cursor
@@ -14,6 +14,7 @@ import dagster as dg
 
 from recon_pipeline.automation.alert_delivery import Attempt, deliver, send
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
+from recon_pipeline.automation.open_records import close_left_open
 from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
 from recon_pipeline.core.errors import ReconError
@@ -40,10 +41,11 @@ class Outage:
 @dg.sensor(
     minimum_interval_seconds=EVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Notifies RECON_ALERT_URLS when a check or a run fails or passes again, and when no run succeeds.",
+    description="Notifies RECON_ALERT_URLS when a check or a run fails or passes again, and when no run succeeds. "
+    "Closes the record of a run that a crash or a person ended.",
 )
 def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Detect changes and deliver messages; Dagster's page of the sensor shows the result."""
+    """Close records, detect changes and deliver messages; Dagster's page of the sensor shows the result."""
     alerting = read_alerting()
     database = open_database(read_settings())
     outage = Outage(**json.loads(context.cursor)) if context.cursor else None
@@ -72,6 +74,7 @@ def _notice(context: dg.SensorEvaluationContext, database: BillingDatabase, aler
         since = store.noticed_until(connection, otherwise=_now() + timedelta(minutes=OVERLAP_MINUTES))
         ours = OwnRuns.of_sensor(context, connection)
     ended = list(ended_runs(context.instance, ours, since=since, ui_url=alerting.ui_url))
+    close_left_open(database, ended, context.log.info)
     with database.transaction() as connection:
         return store.notice(
             connection,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from dagster import DagsterEvent, DagsterInstance, DagsterRunStatus, RunStatusSensorDefinition, build_schedule_context
+from dagster import DagsterInstance, DagsterRunStatus, build_schedule_context
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
@@ -19,7 +19,6 @@ from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.jobs import KEEP_RUNS_DAYS, LANE_TAG
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.automation.schedules import reconcile_every_5_minutes
-from recon_pipeline.automation.sensors import run_canceled, run_failed, run_succeeded
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.settings import read_settings
@@ -205,25 +204,10 @@ def test_a_tick_does_not_wait_for_the_tick_of_another_installation(
     assert ticked.run_requests
 
 
-@pytest.mark.parametrize(
-    ("sensor", "status", "event_type"),
-    [
-        (run_failed, FAILURE, "PIPELINE_FAILURE"),
-        (run_canceled, DagsterRunStatus.CANCELED, "PIPELINE_CANCELED"),
-        (run_succeeded, DagsterRunStatus.SUCCESS, "PIPELINE_SUCCESS"),
-    ],
-)
-def test_the_sensors_that_close_records_look_at_runs_of_our_code_location_alone(
-    billing: Billing,
-    dagster_instance: DagsterInstance,
-    sensor: RunStatusSensorDefinition,
-    status: DagsterRunStatus,
-    event_type: str,
+def test_the_sensor_closes_records_of_runs_of_our_code_location_alone(
+    billing: Billing, dagster_instance: DagsterInstance
 ) -> None:
-    def evaluate(cursor: str | None) -> str | None:
-        return sensor.evaluate_tick(sensor_context(dagster_instance, cursor, sensor.name)).cursor
-
-    cursor = evaluate(None)
+    alerts(sensor_context(dagster_instance, ""))
     ours, theirs = (
         run_in_location(dagster_instance, "reconcile", location=location, status=DagsterRunStatus.STARTED)
         for location in (OUR_LOCATION, OTHER_LOCATION)
@@ -235,10 +219,9 @@ def test_the_sensors_that_close_records_look_at_runs_of_our_code_location_alone(
             "values (%s, now(), 'full', '{}', '2025-05', '2025-05', 'running')",
             run.run_id,
         )
-        dagster_instance.report_dagster_event(DagsterEvent(event_type, run.job_name), run.run_id)
-    for _ in range(3):
-        cursor = evaluate(cursor)
+        dagster_instance.report_run_failed(run)
+
+    alerts(sensor_context(dagster_instance, ""))
 
     outcomes = dict(billing.query("select run_id, outcome from recon.reconciliation_run"))
-    assert outcomes[theirs.run_id] == "running"
-    assert outcomes[ours.run_id] == ("compared" if status is DagsterRunStatus.SUCCESS else "failed")
+    assert outcomes == {theirs.run_id: "running", ours.run_id: "failed"}

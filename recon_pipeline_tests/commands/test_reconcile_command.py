@@ -5,14 +5,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus, build_run_status_sensor_context
+from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus
 
-from recon_pipeline.automation.sensors import run_failed
+from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
 from recon_pipeline.store.counters import chunks, repair
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, GATEWAY, USAGE, Billing, Period, connected
+from recon_pipeline_tests.support.dagster import sensor_context
 
 DOCUMENTED = {
     "success", "blocked", "dry_run", "run_id", "partitions", "mode", "events_scanned", "counters_scanned",
@@ -355,6 +356,7 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_r
         application = Billing(url, connection)
         for name in names:
             application.add_event(name, 7)
+    alerts(sensor_context(run_history, ""))
     whole = repair.repair
 
     def stopped_after_a_chunk(*args: Any, **more: Any) -> Any:
@@ -377,7 +379,7 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_r
         (left_open,) = billing.query("select run_id, outcome from recon.reconciliation_run")
         assert left_open.outcome == "running"
 
-        close_by_sensor(run_history, left_open.run_id)
+        alerts(sensor_context(run_history, ""))
         record = run_row(billing, left_open.run_id)
         assert (record.outcome, record.reconcile_failures) == ("failed", 1)
         assert "whole chunks of repairs are done" in record.error
@@ -385,16 +387,6 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_r
         assert recon("reconcile", *MAY).exit_code == 0
         assert billing.counters() == dict.fromkeys(names, 7)
         assert len(billing.ledger()) == 8
-
-
-def close_by_sensor(instance: DagsterInstance, run_id: str) -> None:
-    """What the daemon does when it sees that a run has failed."""
-    run = instance.get_run_by_id(run_id)
-    assert run is not None
-    assert run.status is DagsterRunStatus.FAILURE
-    ended = [entry.dagster_event for entry in instance.all_logs(run_id) if entry.dagster_event]
-    with build_run_status_sensor_context("run_failed", ended[-1], instance, run) as context:
-        run_failed(context)
 
 
 def test_dagsters_storage_lost_in_the_middle_of_a_run_is_reported_without_a_traceback(

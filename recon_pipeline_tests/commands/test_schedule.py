@@ -9,23 +9,22 @@ import psycopg
 import pytest
 from dagster import (
     DagsterInstance,
-    DagsterRun,
     DagsterRunStatus,
     RunRequest,
     RunsFilter,
-    build_run_status_sensor_context,
     build_schedule_context,
 )
 from dagster._core.test_utils import create_run_for_test
 
 from recon_pipeline.assets.months import RANGE_END_TAG, RANGE_START_TAG
+from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.jobs import KEEP_DRIFT_DAYS, KEEP_RUNS_DAYS, LANE_TAG
 from recon_pipeline.automation.schedules import audit_every_night, reconcile_every_5_minutes
-from recon_pipeline.automation.sensors import run_canceled, run_failed, run_succeeded
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period
+from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
 
 OPEN_A_RECORD = """
     insert into recon.reconciliation_run (run_id, started_at, mode, scope, first_partition, last_partition, outcome)
@@ -286,20 +285,21 @@ def test_housekeeping_deletes_old_runs_and_old_drift_and_never_the_ledger(
 
 
 @pytest.mark.parametrize(
-    ("sensor", "status", "outcome"),
+    ("status", "outcome"),
     [
-        (run_failed, DagsterRunStatus.FAILURE, "failed"),
-        (run_canceled, DagsterRunStatus.CANCELED, "failed"),
-        (run_succeeded, DagsterRunStatus.SUCCESS, "compared"),
+        (DagsterRunStatus.FAILURE, "failed"),
+        (DagsterRunStatus.CANCELED, "failed"),
+        (DagsterRunStatus.SUCCESS, "compared"),
     ],
 )
-def test_a_run_that_ended_without_closing_its_record_is_closed_by_its_sensor(
-    billing: Billing, dagster_instance: DagsterInstance, sensor: object, status: DagsterRunStatus, outcome: str
+def test_a_run_that_ended_without_closing_its_record_is_closed_by_the_sensor(
+    billing: Billing, dagster_instance: DagsterInstance, status: DagsterRunStatus, outcome: str
 ) -> None:
-    run = create_run_for_test(dagster_instance, "reconcile", status=status)
+    evaluate_alerts(dagster_instance)
+    run = run_in_location(dagster_instance, "reconcile", status=status)
     billing.query(OPEN_A_RECORD, run.run_id, 0, "running")
-    evaluate(sensor, dagster_instance, run)
-    evaluate(sensor, dagster_instance, run)
+    evaluate_alerts(dagster_instance)
+    evaluate_alerts(dagster_instance)
     (record,) = billing.query("select outcome, finished_at, error from recon.reconciliation_run")
     assert record.outcome == outcome
     assert record.finished_at is not None
@@ -309,7 +309,10 @@ def test_a_run_that_ended_without_closing_its_record_is_closed_by_its_sensor(
 def test_a_backfill_that_was_killed_does_not_stay_running_in_the_list_of_batches(
     billing: Billing, dagster_instance: DagsterInstance
 ) -> None:
-    killed, done = (create_run_for_test(dagster_instance, "b", status=DagsterRunStatus.FAILURE) for _ in "ab")
+    evaluate_alerts(dagster_instance)
+    killed, done = (
+        run_in_location(dagster_instance, "backfill_usage_events", status=DagsterRunStatus.FAILURE) for _ in "ab"
+    )
     for run, outcome in ((killed, "running"), (done, "done")):
         billing.query(
             "insert into recon.backfill_batch (batch_id, run_id, sources, mapping, dry_run, started_by, outcome) "
@@ -318,39 +321,34 @@ def test_a_backfill_that_was_killed_does_not_stay_running_in_the_list_of_batches
             outcome,
         )
 
-    for run in (killed, done):
-        evaluate(run_failed, dagster_instance, run)
+    evaluate_alerts(dagster_instance)
 
     output = {one["run_id"]: one["outcome"] for one in recon("backfills", "--json").json["batches"]}
     assert output == {killed.run_id: "failed", done.run_id: "done"}
 
 
-def test_a_sensor_leaves_a_closed_record_and_a_run_without_one_as_they_are(
+def test_the_sensor_leaves_a_closed_record_and_a_run_without_one_as_they_are(
     billing: Billing, dagster_instance: DagsterInstance
 ) -> None:
-    closed, unknown = (
-        create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE) for _ in "ab"
-    )
+    evaluate_alerts(dagster_instance)
+    closed, _ = (run_in_location(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE) for _ in "ab")
     billing.query(OPEN_A_RECORD, closed.run_id, 0, "blocked")
-    evaluate(run_failed, dagster_instance, closed)
-    evaluate(run_failed, dagster_instance, unknown)
+    evaluate_alerts(dagster_instance)
     assert billing.query("select outcome, error from recon.reconciliation_run") == [("blocked", None)]
 
 
-def evaluate(sensor: object, instance: DagsterInstance, run: DagsterRun) -> None:
-    event = instance.report_engine_event("ended", run)
-    with build_run_status_sensor_context("sensor", event, instance, run) as context:
-        assert callable(sensor)
-        sensor(context)
+def evaluate_alerts(instance: DagsterInstance) -> None:
+    alerts(sensor_context(instance, ""))
 
 
 def test_status_shows_a_killed_run_once_its_record_is_closed(
     make_billing: MakeBilling, dagster_instance: DagsterInstance
 ) -> None:
     billing = make_billing()
-    run = create_run_for_test(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE)
+    evaluate_alerts(dagster_instance)
+    run = run_in_location(dagster_instance, "reconcile", status=DagsterRunStatus.FAILURE)
     billing.query(OPEN_A_RECORD, run.run_id, 0, "running")
     assert recon("status", "--json").json["runs"][0]["outcome"] == "running"
-    evaluate(run_failed, dagster_instance, run)
+    evaluate_alerts(dagster_instance)
     output = recon("status", "--json")
     assert (output.exit_code, output.json["runs"][0]["outcome"]) == (1, "failed")

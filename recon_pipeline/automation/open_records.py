@@ -1,0 +1,26 @@
+"""Closes the records of runs, and of their batches, that a crash or a cancellation left open."""
+
+from collections.abc import Callable, Iterable
+
+from recon_pipeline.assets.reconciler import close_record
+from recon_pipeline.core.ended_runs import EndedRun, Ending
+from recon_pipeline.store.backfill import batches
+from recon_pipeline.store.postgres.database import BillingDatabase
+
+_LEFT_OPEN = (
+    "The run ended in Dagster before it closed its record; whole chunks of repairs are done, the rest is unchanged."
+)
+
+
+def close_left_open(database: BillingDatabase, ended: Iterable[EndedRun], log: Callable[[str], None]) -> None:
+    """Close what these runs left open: one that succeeded without the last check only compared, any other has failed.
+
+    A record that is closed stays as it is.
+    """
+    for run in ended:
+        if run.ending is Ending.SUCCEEDED:
+            close_record(database, run.run_id, "compared", log)
+            continue
+        close_record(database, run.run_id, "failed", log, error=_LEFT_OPEN)
+        with database.transaction() as connection:
+            batches.fail_open(connection, run.run_id, error=_LEFT_OPEN)
