@@ -173,14 +173,8 @@ class Reconciler(dg.ConfigurableResource[Any]):
         return Step(
             settings=settings,
             database=self._database,
-            run=Reconciliation(
-                run_id=run.run_id,
-                extent=Extent(settings.scope, *self._months, tuple(self.customers) or None),
-                settle_seconds=settings.settle_seconds,
-                quotas=settings.quotas,
-                paid_statuses=settings.paid_statuses,
-                max_events_left=settings.budgets.max_events_left,
-                refuses_negative=settings.refuses_negative,
+            run=reconciliation(
+                settings, run.run_id, Extent(settings.scope, *self._months, tuple(self.customers) or None)
             ),
             full=self.full,
             while_paused=self.while_paused,
@@ -189,6 +183,19 @@ class Reconciler(dg.ConfigurableResource[Any]):
             approved_by=self.approved_by or run.tags.get("user", "unknown"),
             log=log,
         )
+
+
+def reconciliation(settings: Settings, run_id: str, extent: Extent) -> Reconciliation:
+    """What a run over an extent asks, as the settings say."""
+    return Reconciliation(
+        run_id=run_id,
+        extent=extent,
+        settle_seconds=settings.settle_seconds,
+        quotas=settings.quotas,
+        paid_statuses=settings.paid_statuses,
+        max_events_left=settings.budgets.max_events_left,
+        refuses_negative=settings.refuses_negative,
+    )
 
 
 def close_record(

@@ -18,9 +18,6 @@ from recon_pipeline.store.sums.modes import Mode, ModeChoice
 
 _KEY = dg.AssetKey("usage_events")
 
-HELD_BACK_SECONDS = 600
-"""Two ticks: a transaction that is open for longer was forgotten, or does too much at once."""
-
 _CHECKS = [
     dg.AssetCheckSpec(
         "event_log_is_visible",
@@ -57,7 +54,7 @@ _CHECKS = [
     dg.AssetCheckSpec(
         "horizon_advances",
         asset=_KEY,
-        description=f"No transaction has been open for more than {HELD_BACK_SECONDS // 60} minutes. "
+        description=f"No transaction has been open for more than {horizons.HELD_BACK_SECONDS // 60} minutes. "
         "Events after it are counted all the same, but read again by every run until it ends.",
     ),
 ]
@@ -142,7 +139,7 @@ def _visible(step: Step) -> dg.AssetCheckResult:
 
 
 def _advances(choice: ModeChoice, oldest: OldestTransaction | None) -> dg.AssetCheckResult:
-    if choice.mode is Mode.FULL or oldest is None or (oldest.seconds or 0) <= HELD_BACK_SECONDS:
+    if choice.mode is Mode.FULL or oldest is None or (oldest.seconds or 0) <= horizons.HELD_BACK_SECONDS:
         return dg.AssetCheckResult(check_name="horizon_advances", passed=True, severity=dg.AssetCheckSeverity.WARN)
     if oldest.prepared_as is not None:
         who = f"the prepared transaction {oldest.prepared_as!r}"

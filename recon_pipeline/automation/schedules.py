@@ -1,18 +1,25 @@
-"""When the pipeline runs: a tick every 5 minutes over the months that need it, an audit of every month each night."""
+"""When the pipeline runs: a tick every 5 minutes over the months that need it, an audit of every month each night.
 
+A tick of which nothing has changed since a clean run starts no process: the evaluation of the schedule says so.
+"""
+
+import uuid
 from collections.abc import Iterator
 
 import dagster as dg
 
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.reconciler import reconciliation
+from recon_pipeline.assets.repaired_counters import still_match
 from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.errors import PutOffError
-from recon_pipeline.core.periods import contiguous_ranges
+from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import RECENT_DAYS, known_months, read_settings
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import open_database
+from recon_pipeline.store.records import unchanged
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
 
@@ -31,16 +38,22 @@ UNFINISHED = [
     cron_schedule="*/5 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Reconcile the months that are open or ended recently, and older ones that changed.",
+    description="Reconcile the months that are open or ended recently, and older ones that changed. Where nothing "
+    "changed since a clean run of the last hour, that one is confirmed, without a run.",
 )
 def reconcile_every_5_minutes(
     context: dg.ScheduleEvaluationContext,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run for each contiguous range of months; none while runs of an earlier tick are in progress."""
+    """One run for each contiguous range of months that changed; none while runs of an earlier tick are in progress."""
     settings = read_settings()
     first, last = known_months()
+    changed: list[tuple[BillingMonth, BillingMonth]] = []
+    confirmed: list[dg.AssetCheckEvaluation] = []
     try:
-        with open_database(settings).connection() as connection, decision(connection) as tables:
+        with (
+            open_database(settings).connection() as connection,
+            decision(connection, "REPEATABLE READ") as tables,
+        ):
             # Not by code location, which a schedule cannot get from Dagster.
             of_ticks = {**own_tag(connection), LANE_TAG: "tick"}
             unfinished = context.instance.get_runs(dg.RunsFilter(tags=of_ticks, statuses=UNFINISHED), limit=1)
@@ -50,12 +63,23 @@ def reconcile_every_5_minutes(
             mode = modes.choose(connection, tables).mode
             extent = Extent(settings.scope, first, last)
             months = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, mode=mode)
+            for start, end in contiguous_ranges((*months, last)):
+                question = reconciliation(settings, str(uuid.uuid4()), Extent(settings.scope, start, end))
+                still_true = unchanged.confirm(connection, question, tables, mode=mode)
+                if still_true is None:
+                    changed.append((start, end))
+                else:
+                    confirmed.append(still_match(start, end, still_true))
     except PutOffError as put_off:
         yield dg.SkipReason(put_off.what)
         return
+    for evaluation in confirmed:
+        context.instance.report_runless_asset_event(evaluation)
     tick = context.scheduled_execution_time.isoformat()
-    for start, end in contiguous_ranges((*months, last)):
+    for start, end in changed:
         yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), **of_ticks})
+    if not changed:
+        yield dg.SkipReason(" ".join(evaluation.description or "" for evaluation in confirmed))
 
 
 @dg.schedule(

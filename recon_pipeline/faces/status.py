@@ -160,6 +160,6 @@ def show(status: Status) -> None:
             run.outcome.replace("_", " "),
             *("-" if figure is None else f"{figure:,}" for figure in figures),
             f"{run.duration_ms / 1000:.1f} s",
-            run.run_id[:8],
+            f"= {run.confirms_run_id[:8]}" if run.confirms_run_id else run.run_id[:8],
         )
     out.print(table)

@@ -331,7 +331,8 @@ create table recon.reconciliation_run (
     session_pid integer,
     session_start timestamptz,
     step_started_at timestamptz,
-    events_left_the_log jsonb
+    events_left_the_log jsonb,
+    confirms_run_id text
 );
 create index reconciliation_run_by_start on recon.reconciliation_run (started_at);
 comment on column recon.reconciliation_run.paused_reason is
@@ -342,6 +343,8 @@ comment on column recon.reconciliation_run.doubtful_count is
     'Drifted keys that were left alone because the log does not say for certain what their counters should be.';
 comment on column recon.reconciliation_run.events_left_the_log is
     'By billing month: the keys that were left alone because events of theirs left the log, and how much it was.';
+comment on column recon.reconciliation_run.confirms_run_id is
+    'Of a tick that started no run, as nothing had changed: the run over the same months whose result it confirms.';
 comment on column recon.reconciliation_run.session_pid is
     'With session_start, the session of the latest step; once it is gone, so is a run that says it is running.';
 

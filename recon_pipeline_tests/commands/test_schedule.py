@@ -215,10 +215,10 @@ def test_an_incremental_tick_takes_months_that_were_never_verified_then_only_tho
     assert tick(dagster_instance) == with_the_old
     assert recon("reconcile").exit_code == 0
     assert billing.counters(period=old) == {"a": 2, "b": 1}
-    assert tick(dagster_instance) == [lately]
+    assert tick(dagster_instance) == []  # a run of these months was clean just now
 
     billing.query("delete from billing_usage_events where gateway_customer_id = 'b'")
-    assert tick(dagster_instance) == with_the_old
+    assert tick(dagster_instance) == [("2025-03", "2025-03")]
 
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])

@@ -15,7 +15,7 @@ from recon_pipeline.store.postgres.statements import labelled
 # The version of schema recon.
 _READ_SCHEMA_VERSION = labelled("read_schema_version", "select max(version_num) from recon.schema_version")
 
-SCHEMA_VERSION = "0011"
+SCHEMA_VERSION = "0012"
 
 _NOT_THERE = ("42P01", "3F000")  # undefined_table, invalid_schema_name
 _IS_OURS = "schema recon is of our version"

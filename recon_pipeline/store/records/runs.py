@@ -102,6 +102,7 @@ class RunRecord:
         paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked`,
             `put_off` (another session had a table locked) or `failed`.
+        confirms_run_id: Of a tick that started no run: the run whose result it confirms. None of a run.
         duration_ms: Until its end, or until now.
     """
 
@@ -135,6 +136,7 @@ class RunRecord:
     approved_run_id: str | None
     paused_reason: str | None
     error: str | None
+    confirms_run_id: str | None
     duration_ms: float
 
 

@@ -26,7 +26,7 @@ _REASONS = {outcome: outcome for outcome in ("untouched", "deferred", "failed", 
 
 
 def months_to_reconcile(
-    connection: Connection, extent: Extent, tables: BillingTables, *, recent_days: int, mode: Mode
+    connection: Connection, extent: Extent, tables: BillingTables, *, recent_days: int | None, mode: Mode
 ) -> tuple[BillingMonth, ...]:
     """Months with a period that is open or ended lately, and older ones that were touched since they were verified.
 
@@ -34,7 +34,7 @@ def months_to_reconcile(
         connection: In a transaction.
         extent: All that is known; of it the months that are declared to be no longer in the log are left out.
         tables: How the tables are shaped.
-        recent_days: How long a period stays in every tick after its end.
+        recent_days: How long a period stays in every tick after its end; None: only months that were touched.
         mode: Whether the log can be read in increments; then only what is new in it is read.
     """
     retention = read_retention(connection)

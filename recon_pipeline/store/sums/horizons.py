@@ -17,6 +17,9 @@ from recon_pipeline.store.postgres.statements import statement
 FAR_TRANSACTIONS = 2**31 - 1_000_000
 """Ages of rows are compared in 32 bits: what was verified longer ago than this is looked at whole."""
 
+HELD_BACK_SECONDS = 600
+"""Two ticks: a transaction that is open for longer was forgotten, or does too much at once."""
+
 
 @dataclass(frozen=True)
 class Position:
