@@ -176,3 +176,33 @@ def test_old_logs_are_looked_for_once_a_day(tmp_path: Path, old_log: Callable[[s
         pass
 
     assert old.exists()
+
+
+_PRINTING = """
+import os, subprocess, sys
+from recon_pipeline.automation.dagster_storage import ReconComputeLogManager
+
+with ReconComputeLogManager(sys.argv[1], keep_days=30).capture_logs(["run", "compute_logs", "step"]):
+    print("printed by the step", flush=True)
+    print("an error of the step", file=sys.stderr, flush=True)
+    subprocess.run(["echo", "printed by a child"], check=True)
+    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    print("children:", len(children), flush=True)
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), 9)
+print("printed after the step")
+"""
+
+
+@pytest.mark.parametrize("end", ["ends", "killed"])
+def test_what_a_run_prints_is_kept_and_shown_without_a_process_for_it(tmp_path: Path, end: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _PRINTING, str(tmp_path), end], capture_output=True, text=True, check=False
+    )
+    kept = (tmp_path / "run" / "compute_logs" / "step.out").read_text()
+    assert kept == "printed by the step\nprinted by a child\nchildren: 0\n"
+    assert "an error of the step" in (tmp_path / "run" / "compute_logs" / "step.err").read_text()
+    if end == "ends":
+        assert ended.stdout == kept + "printed after the step\n"
+        assert "an error of the step" in ended.stderr
+        assert (tmp_path / "run" / "compute_logs" / "step.complete").exists()

@@ -7,17 +7,22 @@ line. The billing database is used for Dagster's records only if `DAGSTER_PG_URL
 
 import contextlib
 import os
+import sys
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from shutil import copyfileobj
+from typing import Self, TextIO
 
 from dagster import Field, Int
 from dagster._config.config_schema import UserConfigSchema
-from dagster._core.storage.compute_log_manager import CapturedLogContext
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.execution.compute_logs import redirect_to_file
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
+from dagster._utils import ensure_file
 from dagster_postgres import DagsterPostgresStorage
 
 from recon_pipeline.automation.dagster_url import dagster_url
@@ -25,6 +30,7 @@ from recon_pipeline.core.database_url import for_dagster
 from recon_pipeline.embedded_postgres import project_folder
 
 _DAY_SECONDS = 86_400
+_SHOW_EVERY_SECONDS = 0.2
 
 
 class ReconPostgresStorage(DagsterPostgresStorage):
@@ -98,10 +104,17 @@ class ReconComputeLogManager(LocalComputeLogManager):
 
     @contextlib.contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
-        """Capture as usual; the first run of a day removes old files."""
+        """Capture into files, and show what is captured; the first run of a day removes old files.
+
+        Dagster's own way starts a `tail` and a Python process to watch it, for each of the two streams of each step.
+        """
         self._remove_old_logs(time.time())
-        with super().capture_logs(log_key) as context:
-            yield context
+        with contextlib.ExitStack() as captured:
+            for stream, kind in ((sys.stdout, ComputeIOType.STDOUT), (sys.stderr, ComputeIOType.STDERR)):
+                path = self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
+                captured.enter_context(_captured(stream, Path(path)))
+            yield CapturedLogContext(log_key)
+        Path(self.complete_artifact_path(log_key)).touch()
 
     def _remove_old_logs(self, now: float) -> None:
         last_removal = self._folder / ".last-removal"
@@ -122,6 +135,37 @@ class ReconComputeLogManager(LocalComputeLogManager):
                     path.rmdir()
                 else:
                     path.unlink()
+
+
+@contextlib.contextmanager
+def _captured(stream: TextIO, path: Path) -> Generator[None]:
+    """Let a stream of this process be written to a file, and its end be shown on the stream, by a thread."""
+    ensure_file(str(path))
+    shown = path.stat().st_size
+    with contextlib.ExitStack() as stack:
+        try:
+            own = stack.enter_context(os.fdopen(os.dup(stream.fileno()), "wb", buffering=0))
+        except (OSError, ValueError):  # a stream without a file, as in a test or a detached process
+            yield
+            return
+        file = stack.enter_context(path.open("rb"))
+        file.seek(shown)
+        ended = threading.Event()
+
+        def show() -> None:
+            with contextlib.suppress(OSError):  # nobody reads the stream any more; the file is whole all the same
+                while not ended.wait(_SHOW_EVERY_SECONDS):
+                    copyfileobj(file, own)
+                copyfileobj(file, own)
+
+        shows = threading.Thread(target=show, daemon=True)
+        shows.start()
+        try:
+            with redirect_to_file(stream, str(path)):
+                yield
+        finally:
+            ended.set()
+            shows.join()
 
 
 def _dagster_folder() -> Path:
