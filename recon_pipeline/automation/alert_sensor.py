@@ -22,7 +22,7 @@ from recon_pipeline.settings import Alerting, read_alerting, read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase, open_database
 from recon_pipeline.store.records import alerts as store
 
-EVERY_SECONDS = 30
+EVERY_SECONDS = 45
 
 
 @dataclass(frozen=True)
