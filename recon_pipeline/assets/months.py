@@ -1,6 +1,6 @@
 """The partitions of every asset: billing months in UTC, from `RECON_START_PERIOD` to the current one.
 
-The one place where the environment is read when definitions load: Dagster fixes partitions then.
+Read when definitions load, because Dagster fixes partitions then: nothing else reads the environment so early.
 """
 
 import dagster as dg

@@ -1,4 +1,4 @@
-"""What the steps of a run share: settings, the database, the run's question, and how a run's record is closed.
+"""What the steps of a run share: settings, the database, what is to be reconciled, and how the record is closed.
 
 Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same error.
 """

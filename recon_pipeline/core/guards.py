@@ -51,7 +51,7 @@ class DriftSummary:
         under_quota_transitions: Repairs that would fall below the limit.
         held: Drifted keys under a hold; they are not repaired.
         doubtful: Drifted keys of which the log does not say for certain what they should be; nor are they.
-        approved: Keys whose counters may be lowered for events that left the log, as a person has approved.
+        approved: Keys whose counters may change for events that left the log, as a person has approved.
         excused_orphans: Orphans that are held, doubtful or approved.
         usage_missed: Units of usage that counters lack (missing and under).
         usage_excess: Units of usage that counters have too many (over and orphan).

@@ -33,7 +33,7 @@ class Printed:
     Attributes:
         name: Of the statement.
         parts: What fills each hole that several parts can fill.
-        values: Of each of its binds.
+        values: Of each of its binds, and of those of the statements that have to run before it.
         text: With its name at the beginning.
         plan: The lines of EXPLAIN, where it was asked for.
     """
@@ -86,7 +86,10 @@ def compose(settings: Settings, options: SqlOptions, tables: BillingTables | Non
     """
     _require_known(options.name)
     parts = _decided(options, {**tables.parts, **tables.limit_parts} if tables is not None else {})
-    values = values_of(declared_binds(options.name, parts), settings, options, tables)
+    binds = declared_binds(options.name, parts)
+    for before in header(options.name).after:
+        binds |= declared_binds(before, {})
+    values = values_of(binds, settings, options, tables)
     return Printed(options.name, parts, values, statement(options.name, parts).text)
 
 
@@ -112,7 +115,7 @@ def plan(connection: Connection, printed: Printed) -> tuple[str, ...]:
     """
     with begin(connection):
         for before in header(printed.name).after:
-            connection.execute(statement(before, {}))
+            connection.execute(statement(before, {}), dict(printed.values))
         lines = connection.execute(text(f"explain {printed.text}"), dict(printed.values)).scalars().all()
         connection.rollback()
     return tuple(lines)

@@ -77,6 +77,7 @@ def values_of(
         "outcome": "failed",
         "mode": "full",
         "event_identity": list(settings.event_identity.columns),
+        "identity_columns": ",".join(settings.event_identity.columns),
         **limit_parameters(quota, settings.paid_statuses, has_subscriptions=tables is None or tables.has_subscriptions),
         "refuses_negative": settings.refuses_negative,
         "end_is_in_key": tables is None or tables.end_is_in_key,

@@ -16,7 +16,6 @@ from recon_pipeline.sources.finding import SourceFile
 
 _BLOCK_CHARACTERS = 2**18
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
-_OPEN_STRING = re.compile(r'"(?:[^"\\]|\\.)*\\?\Z', re.DOTALL)
 _BLANK = " \t\r\n"
 _BEFORE_A_ROW = ("\x1e", "\ufeff")
 """What begins a record of a JSON text sequence (`jq --seq`), and the second of two files that were put together."""

@@ -225,7 +225,7 @@ def inferred_binds(session: psycopg.Connection, name: str, choices: dict[str, st
     if not names:
         return {}
     for before in catalog.header(name).after:
-        session.execute(statement(before).text.encode())
+        session.execute(BIND.sub("''", catalog.statement(before, {}).text).encode())
     prepared = BIND.sub(lambda bind: f"${names.index(bind[1]) + 1}", text)
     session.execute(f"prepare asked as {prepared}".encode())
     found = session.execute(

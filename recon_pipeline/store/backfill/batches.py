@@ -5,7 +5,7 @@ Invariant: figures are written in the transaction that inserts the events, so th
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -122,8 +122,8 @@ class Batch:
     rejected: int
     partitions: list[str]
     error: str | None
-    skipped: int = 0
-    mapping: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    skipped: int
+    mapping: Mapping[str, Any]
 
     @property
     def adds_up(self) -> bool:

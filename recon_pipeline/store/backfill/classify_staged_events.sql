@@ -3,7 +3,7 @@
 -- day and metadata are written differently by every source; a day more is another event under a request id that was used twice.
 -- What names an event is said by the setting recon.event_identity of the transaction.
 -- Index: the log's unique key, or an index on request_id; one look for each event.
--- After: create_staged_events
+-- After: create_staged_events, declare_identity
 create temporary table classified_event on commit drop as
 select
     staged.ordinal, staged.refusal, event.differing,

@@ -24,7 +24,7 @@ from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_a
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Lets the planner know how much a dry run looks at: a guess can make it loop over all of one for each of the other.
-# After: create_staged_events, preview_staged_events.
+# After: create_staged_events, declare_identity, preview_staged_events.
 _ANALYZE_PREVIEW_EVENTS = labelled("analyze_preview_events", "analyze pg_temp.preview_event")
 # Finds the first event of a request id, in a source that is looked at as a whole.
 # After: create_staged_events.

@@ -3,7 +3,7 @@
 -- What names an event is said by the setting recon.event_identity of the transaction, since a block takes no values.
 -- Where no unique key refuses repetitions, an event that the application commits at this very moment is not seen.
 -- Index: as insert_staged_events.
--- After: create_staged_events
+-- After: create_staged_events, declare_identity
 do $singly$
 declare
     staged record;

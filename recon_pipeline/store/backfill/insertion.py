@@ -44,7 +44,7 @@ _LOCK_BACKFILLS = labelled(
 )
 
 # What became of the staged events, by billing month.
-# After: create_staged_events, classify_staged_events.
+# After: create_staged_events, declare_identity, classify_staged_events.
 _COUNT_STAGED_EVENTS = labelled(
     "count_staged_events",
     """
@@ -54,7 +54,7 @@ _COUNT_STAGED_EVENTS = labelled(
     """,
 )
 # The staged events that conflict with the log or that it refused, each with the reason.
-# After: create_staged_events, classify_staged_events.
+# After: create_staged_events, declare_identity, classify_staged_events.
 _STAGED_EVENTS_NOT_TAKEN = labelled(
     "staged_events_not_taken",
     """

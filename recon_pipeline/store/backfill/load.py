@@ -59,7 +59,7 @@ class Order:
 
 @dataclass(frozen=True)
 class LogShape:
-    """How the log is made, as far as inserting depends on it."""
+    """What inserting depends on: the tables, and which quantities the log can hold."""
 
     tables: BillingTables
     quantity_range: QuantityRange

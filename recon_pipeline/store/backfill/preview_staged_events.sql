@@ -3,7 +3,7 @@
 -- What names an event is said by the setting recon.event_identity of the transaction.
 -- Where times name events, the source is also looked into by request id, since the first may have been written with another time.
 -- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
--- After: create_staged_events
+-- After: create_staged_events, declare_identity
 create temporary table preview_event on commit drop as
 with identity as (
     select string_to_array(current_setting('recon.event_identity', true), ',') as columns

@@ -24,15 +24,15 @@ COPY_STAGED_EVENTS = with_name(
 
 # Says what names an event to the statements that take no values.
 # Invariant: ends with the transaction.
-# Binds: event_identity text
-_DECLARE_IDENTITY = labelled("declare_identity", "select set_config('recon.event_identity', :event_identity, true)")
+# Binds: identity_columns text
+_DECLARE_IDENTITY = labelled("declare_identity", "select set_config('recon.event_identity', :identity_columns, true)")
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def declare_identity(connection: Connection, identity: EventIdentity) -> None:
     """Let the rest of the transaction compare events by what names them."""
-    connection.execute(_DECLARE_IDENTITY, {"event_identity": ",".join(identity.columns)})
+    connection.execute(_DECLARE_IDENTITY, {"identity_columns": ",".join(identity.columns)})
 
 
 def staged_lines(first_ordinal: int, readings: Sequence[Reading], identity: EventIdentity) -> Iterator[str]:

@@ -1,6 +1,6 @@
 -- Who would get the most usage, of one metered usage.
 -- Index: none; the preview is read as a whole.
--- After: create_staged_events, preview_staged_events
+-- After: create_staged_events, declare_identity, preview_staged_events
 -- Binds: gateway_name text, rows bigint, usage_type text
 select gateway_customer_id, partition, count(*) as events, sum(quantity) as units
 from pg_temp.preview_event

@@ -1,1 +1,1 @@
-"""Counters: compared, repaired, taken back, paused, held."""
+"""Counters: compared, verified, repaired; repairs undone and paused, customers held."""

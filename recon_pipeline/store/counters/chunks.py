@@ -84,7 +84,7 @@ class Repairer:
             try:
                 return repair()
             except DBAPIError as error:
-                # Who sends to a session that has been ended may be told so, or that the connection is gone.
+                # The driver reports that the session was ended, or only that the connection is gone.
                 stood_still = self.clock() - self.chunk_began >= CHUNK_IDLE_TIMEOUT_MS / 1_000
                 was_ended = sqlstate(error) == SESSION_WAS_IDLE or (not sqlstate(error) and stood_still)
                 if not (was_ended and is_connection_lost(error)) or self.new_sessions == NEW_SESSIONS:

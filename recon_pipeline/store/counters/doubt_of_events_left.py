@@ -130,7 +130,7 @@ _SAMPLE = labelled(
 
 @dataclass(frozen=True)
 class MonthLeft:
-    """What left the log in one billing month, of keys whose counters would be lowered for it.
+    """What left the log in one billing month, of keys whose counters would change for it.
 
     Attributes:
         partition: `YYYY-MM`.
@@ -152,7 +152,7 @@ class KeyLeft:
     gateway_customer_id: str
     usage_type: str
     period_start: str
-    usage_count: str
+    usage_count: str | None
     event_sum: str
     events_left: int
     units_left: str
@@ -189,13 +189,13 @@ def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> N
 
 
 def let_all_through(connection: Connection, run: Reconciliation, scope: tuple[str, ...] | None = None) -> int:
-    """Let counters be lowered for what left the log, of these metered usages or of all; returns how many."""
+    """Let counters change for what left the log, of these metered usages or of all; returns how many."""
     usages = list(map(str, run.extent.scope)) if scope is None else list(scope)
     return connection.execute(_LET_ALL_THROUGH, {"run_id": run.run_id, "scope": usages}).rowcount
 
 
 def let_shown_through(connection: Connection, run: Reconciliation, *, named: str) -> int:
-    """Let counters be lowered for what an earlier run over the same extent has shown; returns how many.
+    """Let counters change for what an earlier run over the same extent has shown; returns how many.
 
     Args:
         connection: In a transaction.

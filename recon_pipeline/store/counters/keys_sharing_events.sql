@@ -1,7 +1,7 @@
 -- The drifted keys of a run, all or some of them, of which the log does not say what their events are: one of these has a twin, an event that agrees with it in
 -- the columns of the identity (RECON_EVENT_IDENTITY), and that belongs to another key, so that the usage may be counted for the wrong one, or is a credit where
--- the other is usage, which is no repetition. Where the log
--- declares a wider key than that, it says that they are two: then a twin of the same key is one, too.
+-- the other is usage, which is no repetition. Where the log declares a wider key than that, it says that they are two: then a twin of the same
+-- key is one, too.
 -- Invariant: whatever else decides whether an event counts, one without a finite quantity never does, and is no twin. What a chunk has written is asked for after it was
 -- written, so that whatever twin it was summed with is seen.
 -- Index: billing_usage_events by gateway_customer_id, and with :by_index by request_id; what is asked for inside a case is looked up in a hash.

@@ -1,4 +1,4 @@
--- Records which drifted keys of a run are left alone because their customer is on hold, and returns those that were not known to be.
+-- Records which drifted keys of a run are left alone because their customer is on hold.
 -- Invariant: a key that was repaired stays repaired; one that was held stays so to the end of the run, whatever becomes of the hold.
 -- Index: the primary key of recon.counter_drift; recon.counter_repair by drift; recon.hold, those that are not released.
 -- Binds: ordinals bigint[], run_id text
@@ -19,4 +19,3 @@ where drift.run_id = :run_id
         hold.partition = to_char(date_trunc('month', drift.period_start, 'UTC') at time zone 'UTC', 'YYYY-MM'), true
     )
     and not exists (select from recon.counter_repair as repair where repair.drift_id = drift.id)
-returning drift.ordinal

@@ -40,7 +40,7 @@ CHUNKS_END_MS = 15_000
 # Invariant: ends with the transaction; the number is ours.
 ENTER_CHUNK = labelled("enter_chunk", "select pg_advisory_xact_lock_shared(720271131)")
 # The same lock for one alone, who waits until no chunk has it.
-AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
+_AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
 # The time by the clock of the database.
 _READ_CLOCK = labelled("read_clock", "select clock_timestamp()")
 
@@ -133,7 +133,7 @@ def await_chunks(connection: Connection, *, done: str) -> None:
     """
     try:
         with begin(connection, lock_timeout_ms=CHUNKS_END_MS):
-            connection.execute(AWAIT_CHUNKS)
+            connection.execute(_AWAIT_CHUNKS)
     except DBAPIError as error:
         if not is_lock_conflict(error):
             raise
@@ -153,8 +153,8 @@ def enter_chunk(
     while_paused: bool,
     lock_timeout_ms: int,
     statement_timeout_ms: int,
-) -> set[int]:
-    """The first statements of a chunk of repairs: ask whether it may go on, and which of its keys are now held.
+) -> None:
+    """The first statements of a chunk of repairs: ask whether it may go on, and mark those of its keys that are held.
 
     Args:
         connection: In the chunk's transaction, which has changed nothing and locked no row.
@@ -163,9 +163,6 @@ def enter_chunk(
         while_paused: Whether a person asked for this repair although repairs are paused.
         lock_timeout_ms: For the rest of the transaction.
         statement_timeout_ms: For the rest of the transaction.
-
-    Returns:
-        Keys to leave alone because their customer is on hold since they were compared.
 
     Raises:
         RepairsPausedError: A person has paused repairs.
@@ -178,6 +175,5 @@ def enter_chunk(
     row = connection.execute(statement("read_control")).one()
     if row.reason is not None and not while_paused:
         raise RepairsPausedError(Pause(row.reason, row.paused_by, row.paused_at, row.until))
-    if not row.has_holds:
-        return set()
-    return set(connection.execute(statement("mark_held"), {"run_id": run_id, "ordinals": list(ordinals)}).scalars())
+    if row.has_holds:
+        connection.execute(statement("mark_held"), {"run_id": run_id, "ordinals": list(ordinals)})

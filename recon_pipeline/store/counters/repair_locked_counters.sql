@@ -5,7 +5,7 @@
 -- written only for one that was not. Units of a backfill are counted with the counter, so once: they are added to it, whatever is in flight.
 -- No counter is lowered below the sum that the comparison saw, nor one that was to be raised: its events left the log or changed meanwhile, which the next run knows.
 -- Nor is one of a key with credits raised above that sum. New events hide nothing of that: a key whose events were noted since, or of which more is known to have left than was let
--- through, waits for the next run too. The comparison's own notes, of wrong aggregates, are told by their transaction.
+-- through, waits for the next run too. The comparison's own notes, of wrong aggregates, are recognised by their transaction.
 -- A doubtful key is left alone, and returned: the caller takes all back where it was given a row.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
 -- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.

@@ -15,8 +15,10 @@ pair as materialized (
         event.request_id, event.id, event.gateway_customer_id, event.usage_type, event.period_start, event.period_end, event.quantity,
         event.event_timestamp, twin as other,
         case
-            when (twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)
+            when (
+                (twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)
                 is distinct from (event.usage_type, event.gateway_customer_id, event.period_start, event.period_end)
+            )
                 then 'another key'
             when :declares_wider_key then 'the same key'
             when sign(twin.quantity) * sign(event.quantity) < 0 then 'the same key, with the opposite sign'

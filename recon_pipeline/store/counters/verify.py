@@ -78,7 +78,7 @@ class Verification:
     sample: tuple[Mismatch, ...]
     verified: tuple[Verified, ...]
     known_since: str | None
-    settled_below: int | None = None
+    settled_below: int | None
 
 
 def verify(

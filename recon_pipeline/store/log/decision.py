@@ -13,7 +13,6 @@ from recon_pipeline.store.log.billing_tables import BillingTables, require_trust
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS
 from recon_pipeline.store.postgres.database import (
     IDLE_TIMEOUT_MS,
-    LOCK_TIMEOUT_MS,
     STATEMENT_TIMEOUT_MS,
     Isolation,
     begin,
@@ -45,7 +44,6 @@ def decision(
     connection: Connection,
     isolation: Isolation = "READ COMMITTED",
     *,
-    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
     idle_timeout_ms: int = IDLE_TIMEOUT_MS,
 ) -> Generator[BillingTables]:
@@ -57,7 +55,6 @@ def decision(
     Args:
         connection: Not in a transaction.
         isolation: Of the transaction.
-        lock_timeout_ms: The longest wait for a lock.
         statement_timeout_ms: The longest that a statement may take.
         idle_timeout_ms: The longest that the transaction may wait for this process.
 
@@ -73,7 +70,6 @@ def decision(
         connection,
         isolation,
         lock_tables=known.to_lock,
-        lock_timeout_ms=lock_timeout_ms,
         statement_timeout_ms=statement_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
     ):

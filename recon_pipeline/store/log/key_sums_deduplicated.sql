@@ -1,6 +1,7 @@
 -- Part of other statements: what some events add up to, by key, where the log admits two events of one identity.
--- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Those of negative quantity that count are counted and summed once more. Which of several events of
--- one identity counts is decided by their order of arrival, so later events never change it.
+-- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Those of negative quantity that
+-- count are counted and summed once more. Which of several events of one identity counts is decided by their order of arrival, so later events
+-- never change it.
 -- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
 -- Uses: countable_events = countable_events_deduplicated, classified_events, which_events = *
 select

@@ -43,7 +43,7 @@ def is_lock_conflict(error: BaseException) -> bool:
 
 
 def first_line(error: DBAPIError) -> str:
-    """What Postgres said, without its context lines; a NUL or control character cannot survive in it."""
+    """The first line of what Postgres said, without its context."""
     lines = str(error.orig).strip().splitlines()
     return lines[0] if lines else type(error.orig).__name__
 

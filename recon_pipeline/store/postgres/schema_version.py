@@ -12,10 +12,11 @@ from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.store.postgres.errors import sqlstate
 from recon_pipeline.store.postgres.statements import labelled
 
+SCHEMA_VERSION = "0012"
+"""What this code works on: the last migration."""
+
 # The version of schema recon.
 _READ_SCHEMA_VERSION = labelled("read_schema_version", "select max(version_num) from recon.schema_version")
-
-SCHEMA_VERSION = "0012"
 
 _NOT_THERE = ("42P01", "3F000")  # undefined_table, invalid_schema_name
 _IS_OURS = "schema recon is of our version"

@@ -163,24 +163,24 @@ def combinations(name: str, *, package: str = STORE) -> tuple[dict[str, Part], .
     return tuple(found)
 
 
-def declared_binds(name: str, choices: Mapping[str, Part] = _NOTHING, *, package: str = STORE) -> dict[str, str]:
+def declared_binds(name: str, choices: Mapping[str, Part] = _NOTHING) -> dict[str, str]:
     """The type of each value of a composed statement, in alphabetical order.
 
     Raises:
         StatementError: Its files declare two types for one value.
     """
-    composition = Composition(package, choices)
+    composition = Composition(STORE, choices)
     composition.body(name)
     found: dict[str, str] = {}
     for used in dict.fromkeys(composition.used):
-        for bind, its_type in header(used, package).binds.items():
+        for bind, its_type in header(used).binds.items():
             if found.setdefault(bind, its_type) != its_type:
                 raise StatementError(f"{name}.sql binds {bind} as {found[bind]}, and as {its_type} in {used}.sql")
     return dict(sorted(found.items()))
 
 
 def labelled(name: str, body: str) -> TextClause:
-    """A statement whose text begins with its name; short ones stand beside their only caller."""
+    """A statement whose text begins with its name, of a few lines, which stand in the module that sends it."""
     return text(with_name(name, body))
 
 
@@ -205,9 +205,9 @@ def as_written(name: str, package: str = STORE) -> str:
     return files(package)[name].read_text(encoding="utf-8")
 
 
-def room(name: str, package: str = STORE) -> str:
+def room(name: str) -> str:
     """The folder in which `<name>.sql` lies."""
-    return Path(str(files(package)[name])).parent.name
+    return Path(str(files()[name])).parent.name
 
 
 @cache

@@ -101,7 +101,7 @@ class Sums:
         event_count: Events that count.
         usage_count: What they add up to.
         invalid_count: Never summed.
-        repeated_count: Their request id was counted before.
+        repeated_count: Their identity was counted before.
         late_count: Arrived more than an hour after they happened.
         late_usage: What those add up to.
         latest_by_seconds: The longest that one was on its way.

@@ -4,7 +4,7 @@ Changes nothing.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
@@ -32,18 +32,17 @@ OLDEST_VERSION = 15
 CLOCK_SKEW_SECONDS = 5.0
 
 
-def check_database(connection: Connection, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
+def check_database(connection: Connection) -> Iterator[Finding]:
     """Look at server, tables, privileges and schema `recon`.
 
     Args:
         connection: In a transaction.
-        clock: This machine's, in seconds since 1970.
 
     Yields:
         A finding for each requirement, in the order in which they build on each other.
     """
     server = describe_server(connection)
-    yield from _server(server, clock() - server.clock_seconds)
+    yield from _server(server, time.time() - server.clock_seconds)
     events = yield from check_table(connection, EVENTS, server)
     if events is not None:
         identity = declared_identity(connection)

@@ -1,1 +1,1 @@
-"""What the log adds up to: a run's question, horizons, aggregates, the mode, the quality of the log."""
+"""What the log adds up to: the parameters of a run, horizons, aggregates, the mode, the quality of the log."""

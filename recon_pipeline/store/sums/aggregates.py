@@ -1,7 +1,7 @@
 """Event sums per key, kept in `recon.usage_aggregate`: which keys may differ is found by them, never what to write.
 
-Invariant: one run at a time writes them (it holds the row of `recon.event_log`, and nobody waits for it). There is one
-way to make them (`put_sums`: sum these keys from the log and put them there) and one to add what is new (`advance`).
+Invariant: one run at a time writes them (it holds the row of `recon.event_log`, and nobody waits for it). One statement
+makes them (`put_sums`: sum these keys from the log and store them) and one adds what is new (`add_to_aggregates`).
 """
 
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def audit(connection: Connection, run: Reconciliation, tables: BillingTables) ->
 
     Args:
         connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
-        run: What is looked at; its months are built.
+        run: What is looked at. A metered usage whose months are not built is not audited.
         tables: How the tables are shaped; the log can be read in increments.
     """
     if not is_ours_to_write(connection, tables):

@@ -1,4 +1,4 @@
--- Part of other statements: the events of an extent that are not below the horizon.
+-- Part of measure_events: the events of an extent that are not below the horizon.
 -- Index: ingest_xid, as for those between two horizons.
 -- Uses: in_extent
 -- Binds: horizon xid8

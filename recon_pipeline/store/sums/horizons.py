@@ -69,7 +69,7 @@ class Month:
         nonzero_count: Keys whose event sum is not 0.
         event_count: Events that count.
         invalid_count: Events that are never summed.
-        dedupe_count: Events whose request id was counted before.
+        dedupe_count: Events whose identity was counted before.
         outside_period_count: Events with a timestamp outside of their period; they are summed.
         negative_count: Events of negative quantity that count.
     """
@@ -170,7 +170,7 @@ def months_of_extent(
 def aggregated_months(
     connection: Connection, extent: Extent, here: Position
 ) -> dict[MeteredUsage, tuple[Month, ...]] | None:
-    """The months of an extent for each metered usage; None if those of one are."""
+    """The months of an extent for each metered usage; None if `months_of_extent` is None for one."""
     months = {usage: months_of_extent(connection, usage, extent, here) for usage in extent.scope}
     known = {usage: of_usage for usage, of_usage in months.items() if of_usage is not None}
     return known if len(known) == len(months) else None

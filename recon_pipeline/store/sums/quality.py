@@ -49,9 +49,9 @@ class LogQuality:
 
     Attributes:
         events_scanned: All of them.
-        invalid_count: Never summed: quantity null or not finite; no customer; a period that does not
-            end after it begins.
-        dedupe_count: Not summed because their request id was counted before.
+        invalid_count: Never summed: quantity null or not finite; no customer, or one whose name is too long; a period
+            that does not end after it begins.
+        dedupe_count: Not summed because their identity was counted before.
         outside_period_count: Summed, although their event_timestamp lies outside their period.
         new_count: Created since the given instant.
     """

@@ -18,7 +18,7 @@ SAMPLE_ROWS = 20
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """One run's question, the same for every step of it.
+    """What one run is asked to reconcile, the same for every step of it.
 
     Attributes:
         run_id: Dagster's id of the run.
