@@ -173,7 +173,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
         return Step(
             settings=settings,
             database=self._database,
-            run=reconciliation(
+            run=Reconciliation.of(
                 settings, run.run_id, Extent(settings.scope, *self._months, tuple(self.customers) or None)
             ),
             full=self.full,
@@ -183,19 +183,6 @@ class Reconciler(dg.ConfigurableResource[Any]):
             approved_by=self.approved_by or run.tags.get("user", "unknown"),
             log=log,
         )
-
-
-def reconciliation(settings: Settings, run_id: str, extent: Extent) -> Reconciliation:
-    """What a run over an extent asks, as the settings say."""
-    return Reconciliation(
-        run_id=run_id,
-        extent=extent,
-        settle_seconds=settings.settle_seconds,
-        quotas=settings.quotas,
-        paid_statuses=settings.paid_statuses,
-        max_events_left=settings.budgets.max_events_left,
-        refuses_negative=settings.refuses_negative,
-    )
 
 
 def close_record(

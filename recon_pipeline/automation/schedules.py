@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import dagster as dg
 
 from recon_pipeline.assets.months import range_tags
-from recon_pipeline.assets.reconciler import reconciliation
 from recon_pipeline.assets.repaired_counters import still_match
 from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
 from recon_pipeline.automation.own_runs import own_tag
@@ -22,6 +21,7 @@ from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import unchanged
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
+from recon_pipeline.store.sums.run import Reconciliation
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -64,7 +64,7 @@ def reconcile_every_5_minutes(
             extent = Extent(settings.scope, first, last)
             months = months_to_reconcile(connection, extent, tables, recent_days=RECENT_DAYS, mode=mode)
             for start, end in contiguous_ranges((*months, last)):
-                question = reconciliation(settings, str(uuid.uuid4()), Extent(settings.scope, start, end))
+                question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, start, end))
                 still_true = unchanged.confirm(connection, question, tables, mode=mode)
                 if still_true is None:
                     changed.append((start, end))

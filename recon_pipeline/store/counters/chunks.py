@@ -16,45 +16,30 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store.counters import doubt_of_identity, doubt_of_periods
+from recon_pipeline.store.counters.chunk_limits import (
+    CHUNK_IDLE_TIMEOUT_MS,
+    CHUNK_LOCK_TIMEOUT_MS,
+    CHUNK_STATEMENT_TIMEOUT_MS,
+    HEAVY_KEY_TIMEOUT_MS,
+    LOCK_TIMEOUT_MS,
+    NEW_SESSIONS,
+    WAITS_SECONDS,
+)
 from recon_pipeline.store.counters.doubt import InDoubtError
 from recon_pipeline.store.counters.final_events import sum_final_events
+from recon_pipeline.store.counters.outcomes import mark_alone, mark_refused
 from recon_pipeline.store.counters.pause import enter_chunk
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import (
     LOCK_CONFLICTS,
     QUERY_CANCELED,
     SESSION_WAS_IDLE,
-    first_line,
     is_connection_lost,
     sqlstate,
 )
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums.run import Reconciliation
-
-CHUNK_LOCK_TIMEOUT_MS = 100
-"""Far below Postgres's deadlock_timeout of a second, so that the application is never the one that is cancelled."""
-
-CHUNK_STATEMENT_TIMEOUT_MS = 1_250
-CHUNK_IDLE_TIMEOUT_MS = 1_750
-"""A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
-customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
-
-LOCK_TIMEOUT_MS = 1_000
-"""For the counter of one key that another session has locked. Below the limit on a statement, which would otherwise end
-the wait, as if the sum had taken too long."""
-
-HEAVY_KEY_TIMEOUT_MS = 10 * 60_000
-"""What is summed before a counter is locked may take so long."""
-
-_TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
-
-WAITS_SECONDS = 6.0
-"""The longest that a run waits in all for keys that another session has locked; the rest is deferred."""
-
-NEW_SESSIONS = 3
-"""So often a run goes on in a new session after this process stood still inside a chunk, as a throttled one does."""
 
 Done = TypeVar("Done")
 
@@ -131,7 +116,7 @@ class Repairer:
                 yield tables, {row.ordinal: row.kind for row in rows}
         except InDoubtError as doubt:  # and all of it is taken back
             for reason, of_reason in doubt.by_reason().items():
-                self._mark_outcome(of_reason, "doubtful", reason)
+                mark_alone(self.connection, self.run.run_id, of_reason, "doubtful", reason)
 
     def free_keys(self, ordinals: range) -> list[int]:
         """Repair the keys of a chunk that no other session has locked; returns those that one has."""
@@ -160,7 +145,7 @@ class Repairer:
             if sqlstate(error) == QUERY_CANCELED:
                 self.heavy_key(ordinals[0])
             else:
-                self._mark(ordinals[0], error)
+                mark_refused(self.connection, self.run.run_id, ordinals[0], error)
             return []
         return self.free_keys(ordinals)  # but for those that are doubtful
 
@@ -171,20 +156,20 @@ class Repairer:
         deleted or updated in between leave a note, and all is taken back; no run takes notes away meanwhile, since
         the row of `recon.event_log` is ours.
         """
-        one = range(ordinal, ordinal + 1)
-        key = {"run_id": self.run.run_id, "ordinal": ordinal}
+        one, noted = range(ordinal, ordinal + 1), {"run_id": self.run.run_id, "ordinal": ordinal}
         try:
             with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS, before=self._sum_final_events) as (tables, keys):
                 create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
                 self._lock_and_repair(tables, [*keys], "lock_counter", create=create)
-                if self.connection.execute(statement("is_drifted_key_noted"), key).scalar_one():
+                if self.connection.execute(statement("is_drifted_key_noted"), noted).scalar_one():
                     raise _EventsChangedError
         except _EventsChangedError:
-            self._mark_outcome([ordinal], "deferred", "its events were changed while they were summed")
+            reason = "its events were changed while they were summed"
+            mark_alone(self.connection, self.run.run_id, [ordinal], "deferred", reason)
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
-            self._mark(ordinal, error)
+            mark_refused(self.connection, self.run.run_id, ordinal, error)
         finally:
             self.final = None
 
@@ -199,8 +184,7 @@ class Repairer:
 
     def busy_key(self, ordinal: int) -> None:
         """Repair one key, waiting for its lock while holding none; defer it if it is not free in time."""
-        began = self.clock()
-        one = range(ordinal, ordinal + 1)
+        began, one = self.clock(), range(ordinal, ordinal + 1)
         try:
             with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS if self._may_wait() else 1) as (tables, keys):
                 create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
@@ -214,7 +198,7 @@ class Repairer:
         except DBAPIError as error:
             if is_connection_lost(error):
                 raise
-            self._mark(ordinal, error)
+            mark_refused(self.connection, self.run.run_id, ordinal, error)
         self.waited_seconds += self.clock() - began
 
     def _may_wait(self) -> bool:
@@ -260,17 +244,6 @@ class Repairer:
     def _settling(self) -> dict[str, Any]:
         below = None if self.settled_below is None else str(self.settled_below)
         return {"settle_seconds": self.run.settle_seconds, "settled_below": below}
-
-    def _mark(self, ordinal: int, error: DBAPIError) -> None:
-        """Record why Postgres refused one key."""
-        outcome = "deferred" if sqlstate(error) in LOCK_CONFLICTS else "failed"
-        self._mark_outcome([ordinal], outcome, _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error))
-
-    def _mark_outcome(self, ordinals: Sequence[int], outcome: str, reason: str) -> None:
-        """Record in a transaction of its own why keys were not repaired."""
-        with begin(self.connection):
-            marked = {"run_id": self.run.run_id, "ordinals": list(ordinals), "outcome": outcome, "error": reason}
-            self.connection.execute(statement("mark_drift"), marked)
 
 
 class _EventsChangedError(Exception):

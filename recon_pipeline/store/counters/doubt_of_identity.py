@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from recon_pipeline.store.counters import outcomes
 from recon_pipeline.store.counters.doubt import InDoubtError
 from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS
 from recon_pipeline.store.log import ingest_xid
@@ -101,8 +102,7 @@ def mark(connection: Connection, run_id: str, tables: BillingTables, ordinals: S
     asked = {"ordinals": [] if every_key else list(ordinals), "every_key": every_key, "by_index": by_index}
     found = _sharing(connection, run_id, tables, "keys_sharing_events", asked)
     if found:
-        marked = {"run_id": run_id, "ordinals": found, "outcome": "doubtful", "error": reason(tables)}
-        connection.execute(statement("mark_drift"), marked)
+        outcomes.mark(connection, run_id, found, "doubtful", reason(tables))
 
 
 def require_none(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from recon_pipeline.store.counters import outcomes
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
@@ -105,8 +106,7 @@ def mark_found_later(connection: Connection, run_id: str, ordinal: int) -> None:
         run_id: Of the run.
         ordinal: Of the key.
     """
-    marked = {"run_id": run_id, "ordinals": [ordinal], "outcome": "doubtful", "error": SENTENCE}
-    connection.execute(statement("mark_drift"), marked)
+    outcomes.mark(connection, run_id, [ordinal], "doubtful", SENTENCE)
 
 
 def written_twice(connection: Connection, run_id: str) -> tuple[int, tuple[WrittenTwice, ...]]:

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.store.counters.chunks import (
+from recon_pipeline.store.counters.chunk_limits import (
     CHUNK_IDLE_TIMEOUT_MS,
     CHUNK_LOCK_TIMEOUT_MS,
     CHUNK_STATEMENT_TIMEOUT_MS,

@@ -5,10 +5,11 @@ Knows no Dagster; a run is identified by its id alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.limits import limit_parameters
 
@@ -38,6 +39,19 @@ class Reconciliation:
     paid_statuses: tuple[str, ...]
     max_events_left: int = 0
     refuses_negative: bool = True
+
+    @classmethod
+    def of(cls, settings: Settings, run_id: str, extent: Extent) -> Self:
+        """What a run over an extent asks, as the settings say."""
+        return cls(
+            run_id=run_id,
+            extent=extent,
+            settle_seconds=settings.settle_seconds,
+            quotas=settings.quotas,
+            paid_statuses=settings.paid_statuses,
+            max_events_left=settings.budgets.max_events_left,
+            refuses_negative=settings.refuses_negative,
+        )
 
     def parameters(self, usage: MeteredUsage, tables: BillingTables) -> dict[str, Any]:
         """The parameters for one metered usage of the extent."""

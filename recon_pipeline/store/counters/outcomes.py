@@ -1,0 +1,39 @@
+"""Why drifted keys of a run were not repaired."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from recon_pipeline.store.counters.chunk_limits import CHUNK_STATEMENT_TIMEOUT_MS
+from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, QUERY_CANCELED, first_line, sqlstate
+from recon_pipeline.store.postgres.statements import statement
+
+_TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
+
+
+def mark(connection: Connection, run_id: str, ordinals: Sequence[int], outcome: str, reason: str) -> None:
+    """Record what became of keys, and why.
+
+    Args:
+        connection: In a transaction that has written none of their counters.
+        run_id: Of the run.
+        ordinals: Of the keys.
+        outcome: As in `recon.counter_drift`.
+        reason: For a person.
+    """
+    marked = {"run_id": run_id, "ordinals": list(ordinals), "outcome": outcome, "error": reason}
+    connection.execute(statement("mark_drift"), marked)
+
+
+def mark_alone(connection: Connection, run_id: str, ordinals: Sequence[int], outcome: str, reason: str) -> None:
+    """The same, in a transaction of its own."""
+    with begin(connection):
+        mark(connection, run_id, ordinals, outcome, reason)
+
+
+def mark_refused(connection: Connection, run_id: str, ordinal: int, error: DBAPIError) -> None:
+    """Record in a transaction of its own why Postgres refused one key."""
+    reason = _TOO_LONG if sqlstate(error) == QUERY_CANCELED else first_line(error)
+    mark_alone(connection, run_id, [ordinal], "deferred" if sqlstate(error) in LOCK_CONFLICTS else "failed", reason)
