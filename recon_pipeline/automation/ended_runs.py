@@ -11,7 +11,6 @@ from itertools import islice
 import dagster as dg
 
 from recon_pipeline.assets.months import months_of_run
-from recon_pipeline.automation.jobs import reconcile
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
@@ -39,7 +38,7 @@ def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, 
     for record in islice(ours.ended(instance, after=after), RUNS_AT_ONCE):
         run = record.dagster_run
         ending = _ENDINGS[run.status]
-        reconciles = run.job_name in (reconcile.name, MATERIALIZED_IN_THE_UI)
+        reconciles = run.job_name in (ours.names.of("reconcile"), MATERIALIZED_IN_THE_UI)
         yield EndedRun(
             run_id=run.run_id,
             ended_at=record.update_timestamp,

@@ -11,20 +11,19 @@ from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import Connection
 
+from recon_pipeline.assets.names import Names
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL
 from recon_pipeline.faces.assumptions import Assumption, in_words
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.orchestrator import open_instance
-from recon_pipeline.settings import Settings, known_months, read_alerting, start_period_is_declared
+from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.beyond_months import beyond_months, described
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.requirements import check_database
 
-SCHEDULE = "reconcile_every_5_minutes"
-SENSOR = "alerts"
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
 
@@ -136,8 +135,9 @@ def _alerts(instance: DagsterInstance) -> Finding:
         targets = read_alerting().targets
     except ConfigurationError as error:
         return failed("alerts", error.what, error.fix)
-    if _is_switched_off(instance, SENSOR):
-        return failed("alerts", f"the sensor {SENSOR} was switched off", "Switch it on in the UI under Automation.")
+    sensor = Names(read_name()).of("alerts")
+    if _is_switched_off(instance, sensor):
+        return failed("alerts", f"the sensor {sensor} was switched off", "Switch it on in the UI under Automation.")
     if not targets:
         return noted(
             "alerts",
@@ -155,13 +155,14 @@ def _is_switched_off(instance: DagsterInstance, name: str) -> bool:
 
 
 def _schedule(instance: DagsterInstance) -> Finding:
-    if _is_switched_off(instance, SCHEDULE):
-        return failed("schedule", f"{SCHEDULE} was switched off", "Switch it on in the UI under Automation.")
+    schedule = Names(read_name()).of("reconcile_every_5_minutes")
+    if _is_switched_off(instance, schedule):
+        return failed("schedule", f"{schedule} was switched off", "Switch it on in the UI under Automation.")
     scheduler = instance.get_daemon_statuses().get("SCHEDULER")
     if scheduler is None or not scheduler.healthy:
         return failed(
             "schedule",
-            f"{SCHEDULE} is on, but no Dagster daemon is alive to run it",
+            f"{schedule} is on, but no Dagster daemon is alive to run it",
             "Start recon dev, or dagster-daemon run beside your webserver.",
         )
-    return passed("schedule", f"{SCHEDULE} is on and the daemon is alive")
+    return passed("schedule", f"{schedule} is on and the daemon is alive")
