@@ -1,5 +1,7 @@
 """Counters set to what the log says, under lock and with a ledger; and the last check, on a new snapshot."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from recon_pipeline.assets import approval, first_run
@@ -26,6 +28,10 @@ def repaired_counters(names: Names) -> dg.AssetsDefinition:
         kinds={"postgres"},
         description="`billing_usage_counters` after repair: each drifted counter was locked, its event sum recomputed, "
         "and the counter set, in one transaction with its row in the ledger `recon.counter_repair`.",
+        # A run comes at least once an hour.
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            warn_window=timedelta(minutes=90), fail_window=timedelta(hours=3)
+        ),
         **asset_options(names),
     )
     def repaired(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

@@ -9,7 +9,7 @@ from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus
 from rich.markup import escape
 from rich.table import Column, Table
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 
 from recon_pipeline.assets.names import Names
 from recon_pipeline.core.errors import ConfigurationError, ReconError
@@ -124,10 +124,25 @@ def _dagster() -> Iterator[Finding]:
         with open_instance() as instance:
             runs = instance.get_runs_count()
             yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")
+            yield from _driver(instance)
             yield _schedule(instance)
             yield _alerts(instance)
     except ReconError as error:
         yield failed("Dagster storage", error.what, error.fix)
+
+
+def _driver(instance: DagsterInstance) -> Iterator[Finding]:
+    """What dagster-postgres does with the URL of a storage that `dagster.yaml` names itself."""
+    url = getattr(instance.event_log_storage, "postgres_url", None)
+    if url is None or make_url(url).get_driver_name() != "psycopg":
+        return
+    yield failed(
+        "Dagster storage driver",
+        "SQLAlchemy opens the URL of Dagster's storage with psycopg 3, on which dagster-postgres fails with each event "
+        "that a run reports (a syntax error in NOTIFY run_events)",
+        "In the storage of dagster.yaml write postgresql+psycopg2:// as the beginning of postgres_url, or scheme: "
+        "postgresql+psycopg2 below postgres_db; or install sqlalchemy<2.1.",
+    )
 
 
 def _alerts(instance: DagsterInstance) -> Finding:

@@ -19,7 +19,7 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.errors import NOTHING_CHANGED, REPAIRS_STAY, OrchestratorUnreachableError, ReconError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.dagster_home import use_dagster_home
+from recon_pipeline.faces.dagster_home import check_storage, use_dagster_home
 from recon_pipeline.faces.reconciled import FailedCheck
 from recon_pipeline.settings import read_name
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -47,7 +47,7 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         raise OrchestratorUnreachableError(
             f"Dagster's storage cannot be reached, or it refused a statement: {_first_cause(error)}",
             changed=changed,
-            fix="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+            fix=check_storage(),
         ) from error
 
 
