@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from recon_pipeline.assets import approval, events_left, known_months
+from recon_pipeline.assets import approval, events_left, known_months, left_out
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -31,7 +31,9 @@ def counter_drift(names: Names) -> dg.AssetsDefinition:
     )
     def compared(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with step_of(context, names) as step:
-            return _compared(step)
+            result = _compared(step)
+            left_out.report_after(context, result.check_results or (), "drift_is_within_budgets")
+            return result
 
     return compared
 

@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from sqlalchemy import Connection
 
-from recon_pipeline.assets import events_left
+from recon_pipeline.assets import events_left, left_out
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import months_of_run_in_the_log
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
@@ -162,6 +162,8 @@ class Reconciler(dg.ConfigurableResource[Any]):
             yield step
         except ReconError as error:
             _record_failure(step, error, context.log.warning)
+            if isinstance(error, BlockedError | PutOffError):
+                left_out.report(context, error.what.rstrip("."))
             raise failure(error) from error
 
     def _step(self, run: dg.DagsterRun, settings: Settings, log: Callable[[str], None]) -> Step:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from recon_pipeline.assets import approval
+from recon_pipeline.assets import approval, left_out
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -74,7 +74,9 @@ def usage_events(names: Names) -> dg.AssetsDefinition:
     )
     def measured(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with step_of(context, names) as step:
-            return _measured(step)
+            result = _measured(step)
+            left_out.report_after(context, result.check_results or (), "event_log_is_visible")
+            return result
 
     return measured
 

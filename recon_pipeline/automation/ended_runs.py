@@ -10,6 +10,7 @@ from itertools import islice
 
 import dagster as dg
 
+from recon_pipeline.assets import left_out
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
@@ -61,6 +62,8 @@ def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
 def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[CheckOutcome]:
     for event in _events(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         evaluation = event.asset_check_evaluation_data
+        if left_out.METADATA in evaluation.metadata:
+            continue
         severity = Severity.ERROR if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARN
         yield CheckOutcome(
             name=evaluation.check_name,

@@ -186,6 +186,8 @@ def run(
             run_id=ended.run_id, tags=range_tags(BillingMonth.parse(asked.first), BillingMonth.parse(asked.last))
         ),
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
+        asset_key=None,
         resources=SimpleNamespace(reconciler=reconciler, reconciled_database=reconciled),
     )
     try:

@@ -86,6 +86,8 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
     context: Any = SimpleNamespace(
         run=SimpleNamespace(run_id=run.run_id, tags=range_tags(BillingMonth.parse(first), BillingMonth.parse(last))),
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
+        asset_key=None,
         resources=SimpleNamespace(reconciler=reconciler, reconciled_database=ReconciledDatabase()),
     )
     try:
