@@ -32,6 +32,7 @@ RECENT_DAYS = 35
 
 _WEB_PAGE = re.compile(r"https?://[^\s/@]+(/[^\s@]*)?")
 _TOKEN = re.compile(r"[!-~]+")
+_NAME = re.compile(r"(?=.{1,30}\Z)[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 
 _Number = TypeVar("_Number", int, float)
 
@@ -147,6 +148,21 @@ def read_cron_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...
             fix="Set CRON_SECRET to the new secret; CRON_SECRET_PREVIOUS is the old one while callers change.",
         )
     return tuple(filter(None, secrets.values()))
+
+
+def read_name(environ: Mapping[str, str] = os.environ) -> str:
+    """What this installation is called in a Dagster that it shares with others of its kind, `RECON_NAME`; '' for none.
+
+    Raises:
+        ConfigurationError: Dagster could not use it in a name.
+    """
+    name = environ.get("RECON_NAME", "")
+    if name and _NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"RECON_NAME is {name!r}, which is not a letter followed by letters, digits and single _, 30 in all.",
+            fix="Set it like RECON_NAME=eu, or unset it if no other installation is in this Dagster.",
+        )
+    return name
 
 
 def start_period_is_declared(environ: Mapping[str, str] = os.environ) -> bool:

@@ -16,8 +16,9 @@ import dagster as dg
 from pydantic import Field
 
 from recon_pipeline.assets.handover import preview_metadata, unread_metadata
-from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets.names import Names
+from recon_pipeline.assets.options import asset_options, step_of
+from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.backfill.mapping import MappingSpec, parse_mapping
 from recon_pipeline.core.backfill.placement import Fence
@@ -33,7 +34,7 @@ from recon_pipeline.store.backfill.dry_run import PreviewOptions
 from recon_pipeline.store.backfill.exports import is_in_database, read_export
 
 ROWS_SHOWN = 20
-_KEY = dg.AssetKey("backfilled_events")
+_Result = dg.MaterializeResult | dg.AssetCheckResult
 
 on_progress: ContextVar[load.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
 """What is called as rows are read: the command's progress bar, where a command started the run."""
@@ -71,53 +72,60 @@ class Backfill(dg.Config):
     dry_run: bool = Field(default=False, description="Say what would happen, and insert nothing.")
 
 
-@dg.asset(
-    key=_KEY,
-    partitions_def=BILLING_MONTHS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    check_specs=[
-        dg.AssetCheckSpec(
-            "rows_add_up",
-            asset=_KEY,
-            blocking=True,
-            description="Every row that was read is inserted, a duplicate, in conflict or rejected, and in one only.",
-        ),
-        dg.AssetCheckSpec(
-            "rows_were_taken",
-            asset=_KEY,
-            description="Every row is in the log now. Others are kept with every reason, to be exported and fixed.",
-        ),
-    ],
-    group_name="billing_usage",
-    owners=["team:billing"],
-    kinds={"postgres"},
-    description="Events that never arrived, inserted from an export named in the config, each request id once. "
-    "Without a source nothing is inserted.",
-)
-def backfilled_events(
-    context: dg.AssetExecutionContext, config: Backfill, reconciler: Reconciler
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """Insert what the sources hold and the log does not."""
-    if not config.source:
-        nothing = {"rows_read": 0, "note": "No source was given in the config: nothing was to be inserted."}
-        yield dg.MaterializeResult(metadata=nothing, check_results=[_passed("rows_add_up"), _passed("rows_were_taken")])
-        return
-    with reconciler.step(context) as step:
-        unread: list[Unread] = []
-        order, pieces, shape = _prepared(step, config, unread)
-        if config.dry_run:
-            question = PreviewOptions(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
-            batch, preview = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
-            context.log_event(
-                dg.AssetObservation(_KEY, metadata={**_figures(batch, unread), **preview_metadata(preview)})
-            )
-            yield _adds_up(batch)
-            yield _taken(batch, _not_taken(step, batch))
+def backfilled_events(names: Names) -> dg.AssetsDefinition:
+    """The asset with its checks, of the installation of that name."""
+    key = names.key("backfilled_events")
+
+    @dg.asset(
+        key=key,
+        output_required=False,
+        check_specs=[
+            dg.AssetCheckSpec(
+                "rows_add_up",
+                asset=key,
+                blocking=True,
+                description="Every row that was read is inserted, a duplicate, in conflict or rejected, and in one "
+                "only.",
+            ),
+            dg.AssetCheckSpec(
+                "rows_were_taken",
+                asset=key,
+                description="Every row is in the log now. Others are kept with every reason, to be exported and fixed.",
+            ),
+        ],
+        owners=["team:billing"],
+        kinds={"postgres"},
+        description="Events that never arrived, inserted from an export named in the config, each request id once. "
+        "Without a source nothing is inserted.",
+        **asset_options(names),
+    )
+    def backfilled(context: dg.AssetExecutionContext, config: Backfill) -> Iterator[_Result]:
+        if not config.source:
+            nothing = {"rows_read": 0, "note": "No source was given in the config: nothing was to be inserted."}
+            checks = [_passed("rows_add_up"), _passed("rows_were_taken")]
+            yield dg.MaterializeResult(metadata=nothing, check_results=checks)
             return
-        batch = load.run(step.database, order, shape, pieces, on_progress.get())
-        checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
-        yield dg.MaterializeResult(metadata=_figures(batch, unread), check_results=checks)
+        with step_of(context, names) as step:
+            yield from _backfilled(context, config, step)
+
+    return backfilled
+
+
+def _backfilled(context: dg.AssetExecutionContext, config: Backfill, step: Step) -> Iterator[_Result]:
+    """Insert what the sources hold and the log does not."""
+    unread: list[Unread] = []
+    order, pieces, shape = _prepared(step, config, unread)
+    if config.dry_run:
+        question = PreviewOptions(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
+        batch, preview = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
+        figures = {**_figures(batch, unread), **preview_metadata(preview)}
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=figures))
+        yield _adds_up(batch)
+        yield _taken(batch, _not_taken(step, batch))
+        return
+    batch = load.run(step.database, order, shape, pieces, on_progress.get())
+    checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
+    yield dg.MaterializeResult(metadata=_figures(batch, unread), check_results=checks)
 
 
 def _prepared(

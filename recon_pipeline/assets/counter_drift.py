@@ -2,12 +2,11 @@
 
 import dagster as dg
 
-from recon_pipeline.assets import approval, events_left, known_months
-from recon_pipeline.assets.application import billing_subscriptions, billing_usage_counters
-from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets import approval, events_left, known_months, left_out
+from recon_pipeline.assets.names import Names
+from recon_pipeline.assets.options import asset_options, step_of
+from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
 from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
 from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
@@ -15,98 +14,110 @@ from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
-_KEY = dg.AssetKey("counter_drift")
+
+def counter_drift(names: Names) -> dg.AssetsDefinition:
+    """The asset with its checks, of the installation of that name."""
+    key = names.key("counter_drift")
+
+    @dg.asset(
+        key=key,
+        deps=[names.key(one) for one in ("usage_aggregates", "billing_usage_counters", "billing_subscriptions")],
+        check_specs=_check_specs(key),
+        owners=["team:billing"],
+        kinds={"postgres"},
+        description="Every counter that is not what the log says, with the kind of drift and what a repair would do to "
+        "the customer's quota. Stored in `recon.counter_drift`.",
+        **asset_options(names),
+    )
+    def compared(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with step_of(context, names) as step:
+            result = _compared(step)
+            left_out.report_after(context, result.check_results or (), "drift_is_within_budgets")
+            return result
+
+    return compared
 
 
-@dg.asset(
-    key=_KEY,
-    deps=[usage_aggregates, billing_usage_counters, billing_subscriptions],
-    partitions_def=BILLING_MONTHS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    check_specs=[
+def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    return [
         dg.AssetCheckSpec(
             "drift_is_within_budgets",
-            asset=_KEY,
+            asset=key,
             blocking=True,
             description="Repairing what was found changes no more than the budgets allow for a day. "
             "Beyond them nothing is written until a person approves it with a reason.",
         ),
-        events_left.check_spec(_KEY),
+        events_left.check_spec(key),
         dg.AssetCheckSpec(
             "event_identity_is_known",
-            asset=_KEY,
+            asset=key,
             description="The log and RECON_EVENT_IDENTITY name an event alike, and no event of a drifted counter "
             "shares what names it with an event of another key. Other drifted counters are left as they are.",
         ),
         dg.AssetCheckSpec(
             "quota_limits_are_known",
-            asset=_KEY,
+            asset=key,
             description="`billing_subscriptions` is there, so that limits and quota transitions are known.",
         ),
-        known_months.spec(_KEY),
+        known_months.spec(key),
         dg.AssetCheckSpec(
             "periods_are_written_in_one_way",
-            asset=_KEY,
+            asset=key,
             description="No drifted key has a period that another key of the same customer and usage type writes "
             "otherwise: cut to other fractions of a second, or, where counters are unique without it, with another "
             "end. Of two such keys none is touched. The nightly audit looks at all counters, drifted or not.",
         ),
-    ],
-    group_name="billing_usage",
-    owners=["team:billing"],
-    kinds={"postgres"},
-    description="Every counter that is not what the log says, with the kind of drift and what a repair would do to the "
-    "customer's quota. Stored in `recon.counter_drift`.",
-)
-def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> dg.MaterializeResult:
+    ]
+
+
+def _compared(step: Step) -> dg.MaterializeResult:
     """Compare counters with the log at one snapshot."""
-    with reconciler.step(context) as step:
-        found, tables = step.compare()
-        with step.database.transaction() as connection:
-            drifted = compare.sample(connection, step.run.run_id)
-            left = events_left.note(connection, step.run) if found.summary.doubtful else EventsLeft()
-            twice = doubt_of_periods.written_twice(connection, step.run.run_id) if found.summary.doubtful else (0, ())
-            pairs = (
-                doubt_of_periods.counters_written_twice(connection, step.run, tables)
-                if runs.reads_all(connection, step.run.run_id)
-                else (0, ())
-            )
-        shared = SharedEvents()
-        if not tables.refuses_repetitions:
-            with step.decision("READ COMMITTED") as (connection, _):
-                shared = doubt_of_identity.look_at(connection, step.run.run_id, tables)
-        summary = found.summary
-        return dg.MaterializeResult(
-            metadata={
-                "months": step.months,
-                "drift_count": summary.drift_count,
-                **summary.by_kind,
-                "over_quota_transitions": summary.over_quota_transitions,
-                "under_quota_transitions": summary.under_quota_transitions,
-                "usage_missed": summary.usage_missed,
-                "usage_excess": summary.usage_excess,
-                "counters_scanned": summary.counters_scanned,
-                "keys_compared": summary.keys_compared,
-                **sample("sample", drifted, compare.DriftedKey),
-                **sample("by_month", found.cells, compare.DriftCell),
-            },
-            check_results=[
-                _within_budgets(step, found, drifted),
-                events_left.check(left, approved=approval.approved_by(step) if found.summary.approved else None),
-                _identity_is_known(tables, shared),
-                dg.AssetCheckResult(
-                    check_name="quota_limits_are_known",
-                    passed=tables.has_subscriptions,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description=None
-                    if tables.has_subscriptions
-                    else "There is no table billing_subscriptions, so quota transitions are unknown (shown as 0). "
-                    "Counters are compared and repaired all the same.",
-                ),
-                known_months.counters_are_in_known_months(step, tables),
-                _written_in_one_way(*twice, pairs),
-            ],
+    found, tables = step.compare()
+    with step.database.transaction() as connection:
+        drifted = compare.sample(connection, step.run.run_id)
+        left = events_left.note(connection, step.run) if found.summary.doubtful else EventsLeft()
+        twice = doubt_of_periods.written_twice(connection, step.run.run_id) if found.summary.doubtful else (0, ())
+        pairs = (
+            doubt_of_periods.counters_written_twice(connection, step.run, tables)
+            if runs.reads_all(connection, step.run.run_id)
+            else (0, ())
         )
+    shared = SharedEvents()
+    if not tables.refuses_repetitions:
+        with step.decision("READ COMMITTED") as (connection, _):
+            shared = doubt_of_identity.look_at(connection, step.run.run_id, tables)
+    summary = found.summary
+    return dg.MaterializeResult(
+        metadata={
+            "months": step.months,
+            "drift_count": summary.drift_count,
+            **summary.by_kind,
+            "over_quota_transitions": summary.over_quota_transitions,
+            "under_quota_transitions": summary.under_quota_transitions,
+            "usage_missed": summary.usage_missed,
+            "usage_excess": summary.usage_excess,
+            "counters_scanned": summary.counters_scanned,
+            "keys_compared": summary.keys_compared,
+            **sample("sample", drifted, compare.DriftedKey),
+            **sample("by_month", found.cells, compare.DriftCell),
+        },
+        check_results=[
+            _within_budgets(step, found, drifted),
+            events_left.check(left, approved=approval.approved_by(step) if found.summary.approved else None),
+            _identity_is_known(tables, shared),
+            dg.AssetCheckResult(
+                check_name="quota_limits_are_known",
+                passed=tables.has_subscriptions,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=None
+                if tables.has_subscriptions
+                else "There is no table billing_subscriptions, so quota transitions are unknown (shown as 0). "
+                "Counters are compared and repaired all the same.",
+            ),
+            known_months.counters_are_in_known_months(step, tables),
+            _written_in_one_way(*twice, pairs),
+        ],
+    )
 
 
 def _written_in_one_way(

@@ -13,13 +13,14 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from sqlalchemy import Connection
 
-from recon_pipeline.assets import events_left
+from recon_pipeline.assets import events_left, left_out
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import months_of_run_in_the_log
+from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
-from recon_pipeline.settings import Settings, read_settings
+from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import compare, repair
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.log.billing_tables import BillingTables
@@ -33,6 +34,9 @@ from recon_pipeline.store.sums.run import Reconciliation
 
 _OUTCOMES: dict[type[ReconError], str] = {BlockedError: "blocked", PutOffError: "put_off"}
 _METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
+
+
+StepContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 
 @dataclass(frozen=True)
@@ -138,34 +142,31 @@ class Reconciler(dg.ConfigurableResource[Any]):
     _database: BillingDatabase | None = PrivateAttr(default=None)
     _months: tuple[BillingMonth, BillingMonth] | None = PrivateAttr(default=None)
 
-    def read_settings(self) -> Settings:
-        """What the environment says, at each step anew."""
-        return read_settings()
-
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connection that the steps of the run shared."""
         if self._database is not None:
             self._database.close()
 
     @contextmanager
-    def step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Step]:
+    def step(self, context: StepContext, database: ReconciledDatabase) -> Iterator[Step]:
         """One step of a run; errors that the block raises are recorded, and fail the step in Dagster.
 
         Raises:
             dg.Failure: With the error in it.
         """
         try:
-            step = self._step(context.run, context.log.info)
+            step = self._step(context.run, database.settings(), context.log.info)
         except ReconError as error:
             raise failure(error) from error
         try:
             yield step
         except ReconError as error:
             _record_failure(step, error, context.log.warning)
+            if isinstance(error, BlockedError | PutOffError):
+                left_out.report(context, error.what.rstrip("."))
             raise failure(error) from error
 
-    def _step(self, run: dg.DagsterRun, log: Callable[[str], None]) -> Step:
-        settings = self.read_settings()
+    def _step(self, run: dg.DagsterRun, settings: Settings, log: Callable[[str], None]) -> Step:
         if self._database is None:
             self._database = open_database(settings, keeps_connection=True)
         if self._months is None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets.names import Names
+from recon_pipeline.assets.options import asset_options, step_of
+from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import aggregates, increments, modes, odd_sums, quality
 from recon_pipeline.store.sums.aggregates import Audit, StoredFromLog
@@ -15,83 +15,90 @@ from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.quality import Known
 
-_KEY = dg.AssetKey("usage_aggregates")
-_SUMS_FIT = dg.AssetCheckSpec(
-    "event_sums_fit_counters",
-    asset=_KEY,
-    description="Every event sum is a whole number that a bigint counter can hold. "
-    "A counter whose sum is not cannot be repaired; all others are.",
-)
-_NOT_NEGATIVE = dg.AssetCheckSpec(
-    "quantities_are_not_negative",
-    asset=_KEY,
-    description="No event has a negative quantity, or RECON_NEGATIVE_QUANTITIES=sum says that such events are credits. "
-    "Else a drifted counter with such an event is reported and left alone.",
-)
-_MATCH_EVENTS = dg.AssetCheckSpec(
-    "aggregates_match_events",
-    asset=_KEY,
-    description="Every stored sum is what the log adds up to when it is read anew. Asked in the nightly audit and with "
-    "--full; a run that reads in increments does not evaluate it.",
-)
+
+def usage_aggregates(names: Names) -> dg.AssetsDefinition:
+    """The asset with its checks, of the installation of that name."""
+    key = names.key("usage_aggregates")
+
+    @dg.multi_asset(
+        name="__".join(key.path),
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[names.key("usage_events")],
+                owners=["team:billing"],
+                kinds={"postgres"},
+                description="The sum of usage per customer, usage type and billing period, from valid events, each "
+                "request id counted once. Stored in `recon.usage_aggregate`.",
+            )
+        ],
+        check_specs=_check_specs(key),
+        can_subset=True,  # so that a run need not evaluate each check
+        **asset_options(names),
+    )
+    def summed(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        with step_of(context, names) as step:
+            yield from _summed(step)
+
+    return summed
 
 
-@dg.multi_asset(
-    name="usage_aggregates",
-    specs=[
-        dg.AssetSpec(
-            _KEY,
-            deps=[usage_events],
-            owners=["team:billing"],
-            kinds={"postgres"},
-            description="The sum of usage per customer, usage type and billing period, from valid events, each request "
-            "id counted once. Stored in `recon.usage_aggregate`.",
-        )
-    ],
-    check_specs=[_SUMS_FIT, _NOT_NEGATIVE, _MATCH_EVENTS],
-    can_subset=True,  # so that a run need not evaluate each check
-    partitions_def=BILLING_MONTHS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="billing_usage",
-)
-def usage_aggregates(
-    context: dg.AssetExecutionContext, reconciler: Reconciler
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            "event_sums_fit_counters",
+            asset=key,
+            description="Every event sum is a whole number that a bigint counter can hold. "
+            "A counter whose sum is not cannot be repaired; all others are.",
+        ),
+        dg.AssetCheckSpec(
+            "quantities_are_not_negative",
+            asset=key,
+            description="No event has a negative quantity, or RECON_NEGATIVE_QUANTITIES=sum says that such events are "
+            "credits. Else a drifted counter with such an event is reported and left alone.",
+        ),
+        dg.AssetCheckSpec(
+            "aggregates_match_events",
+            asset=key,
+            description="Every stored sum is what the log adds up to when it is read anew. Asked in the nightly audit "
+            "and with --full; a run that reads in increments does not evaluate it.",
+        ),
+    ]
+
+
+def _summed(step: Step) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Add what is new in the log to the stored sums; audit them where that was asked for."""
-    with reconciler.step(context) as step:
-        with step.decision("READ COMMITTED") as (connection, tables):
-            choice, _ = step.open(connection, tables)
-            can_advance = choice.mode is Mode.INCREMENTAL or modes.choose(connection, tables).mode is Mode.INCREMENTAL
-        advance = _advance(step) if can_advance else Advance()
-        stored = None if can_advance else _store_from_log(step)
-        if can_advance and choice.mode is Mode.FULL:
-            yield _audit(step)
-        with step.database.transaction() as connection:
-            count, oversized = odd_sums.oversized(connection, step.run, tables, months_tell=can_advance)
-            known = quality.known(connection, step.run, tables) if can_advance else None
-            are_any = known is None or any(month.negative_count for month in known.every_month)
-            negative = odd_sums.negative_quantities(connection, step.run, tables) if are_any else (0, 0, ())
-        yield dg.MaterializeResult(
-            asset_key=_KEY,
-            metadata={
-                "months": step.months,
-                "mode": choice.mode.value,
-                **_figures(advance, stored),
-                **_totals(known),
-            },
-        )
-        yield dg.AssetCheckResult(
-            check_name="event_sums_fit_counters",
-            asset_key=_KEY,
-            passed=count == 0,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{count:,} event sums are past bigint or not whole; their counters stay as they are. "
-            "Look at the quantities of these customers' events."
-            if count
-            else None,
-            metadata={"count": count, **sample("sample", oversized, odd_sums.OversizedSum)},
-        )
-        yield _not_negative(step, *negative)
+    with step.decision("READ COMMITTED") as (connection, tables):
+        choice, _ = step.open(connection, tables)
+        can_advance = choice.mode is Mode.INCREMENTAL or modes.choose(connection, tables).mode is Mode.INCREMENTAL
+    advance = _advance(step) if can_advance else Advance()
+    stored = None if can_advance else _store_from_log(step)
+    if can_advance and choice.mode is Mode.FULL:
+        yield _audit(step)
+    with step.database.transaction() as connection:
+        count, oversized = odd_sums.oversized(connection, step.run, tables, months_tell=can_advance)
+        known = quality.known(connection, step.run, tables) if can_advance else None
+        are_any = known is None or any(month.negative_count for month in known.every_month)
+        negative = odd_sums.negative_quantities(connection, step.run, tables) if are_any else (0, 0, ())
+    yield dg.MaterializeResult(
+        metadata={
+            "months": step.months,
+            "mode": choice.mode.value,
+            **_figures(advance, stored),
+            **_totals(known),
+        },
+    )
+    yield dg.AssetCheckResult(
+        check_name="event_sums_fit_counters",
+        passed=count == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{count:,} event sums are past bigint or not whole; their counters stay as they are. "
+        "Look at the quantities of these customers' events."
+        if count
+        else None,
+        metadata={"count": count, **sample("sample", oversized, odd_sums.OversizedSum)},
+    )
+    yield _not_negative(step, *negative)
 
 
 def _not_negative(
@@ -106,7 +113,6 @@ def _not_negative(
     )
     return dg.AssetCheckResult(
         check_name="quantities_are_not_negative",
-        asset_key=_KEY,
         passed=not refuses or events == 0,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{events:,} events of {keys:,} keys have a negative quantity. {what_becomes}" if events else None,
@@ -134,7 +140,6 @@ def _audit(step: Step) -> dg.AssetCheckResult:
         run_metrics.note_aggregates(connection, step.run.run_id, aggregates_differing=audit.differing_count)
     return dg.AssetCheckResult(
         check_name="aggregates_match_events",
-        asset_key=_KEY,
         passed=audit.differing_count == 0,
         severity=dg.AssetCheckSeverity.ERROR,
         description=_audited(audit, step.months),

@@ -1,13 +1,11 @@
 """The event log as a run finds it. Reads only: the log is the application's."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 
-from recon_pipeline.assets import approval
-from recon_pipeline.assets.backfilled_events import backfilled_events
-from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets import approval, left_out
+from recon_pipeline.assets.names import Names
+from recon_pipeline.assets.options import asset_options, step_of
+from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import known_months, start_period_is_declared
@@ -16,117 +14,127 @@ from recon_pipeline.store.sums import events_beyond_months, horizons, quality
 from recon_pipeline.store.sums.horizons import OldestTransaction
 from recon_pipeline.store.sums.modes import Mode, ModeChoice
 
-_KEY = dg.AssetKey("usage_events")
 
-_CHECKS = [
-    dg.AssetCheckSpec(
-        "event_log_is_visible",
-        asset=_KEY,
-        blocking=True,
-        description="At least one event is visible in each metered usage that has counters. "
-        "An empty log beside counters is a lost log, and repairing from it would give all usage away.",
-    ),
-    dg.AssetCheckSpec(
-        "events_are_valid",
-        asset=_KEY,
-        description="Every event has a finite quantity and a period that ends after it begins. "
-        "Others are never summed.",
-    ),
-    dg.AssetCheckSpec(
-        "request_ids_are_unique",
-        asset=_KEY,
-        description="Each event occurs once, by the columns that name it (RECON_EVENT_IDENTITY; a gateway's request id "
-        "if nothing else is declared). Where it occurs again, only the first counts.",
-    ),
-    dg.AssetCheckSpec(
-        "events_lie_in_their_period",
-        asset=_KEY,
-        description="Each event_timestamp lies in the event's own billing period. Others are summed all the same: "
-        "the period is what was billed.",
-    ),
-    dg.AssetCheckSpec(
-        "events_lie_in_known_months",
-        asset=_KEY,
-        description="Each event's period begins in a month from RECON_START_PERIOD to the next one. "
-        "Where that is set, earlier ones are left out on purpose. "
-        "No run reads others: their counters are left as they are.",
-    ),
-    dg.AssetCheckSpec(
-        "horizon_advances",
-        asset=_KEY,
-        description=f"No transaction has been open for more than {horizons.HELD_BACK_SECONDS // 60} minutes. "
-        "Events after it are counted all the same, but read again by every run until it ends.",
-    ),
-]
+def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            "event_log_is_visible",
+            asset=key,
+            blocking=True,
+            description="At least one event is visible in each metered usage that has counters. "
+            "An empty log beside counters is a lost log, and repairing from it would give all usage away.",
+        ),
+        dg.AssetCheckSpec(
+            "events_are_valid",
+            asset=key,
+            description="Every event has a finite quantity and a period that ends after it begins. "
+            "Others are never summed.",
+        ),
+        dg.AssetCheckSpec(
+            "request_ids_are_unique",
+            asset=key,
+            description="Each event occurs once, by the columns that name it (RECON_EVENT_IDENTITY; a gateway's "
+            "request id if nothing else is declared). Where it occurs again, only the first counts.",
+        ),
+        dg.AssetCheckSpec(
+            "events_lie_in_their_period",
+            asset=key,
+            description="Each event_timestamp lies in the event's own billing period. Others are summed all the same: "
+            "the period is what was billed.",
+        ),
+        dg.AssetCheckSpec(
+            "events_lie_in_known_months",
+            asset=key,
+            description="Each event's period begins in a month from RECON_START_PERIOD to the next one. "
+            "Where that is set, earlier ones are left out on purpose. "
+            "No run reads others: their counters are left as they are.",
+        ),
+        dg.AssetCheckSpec(
+            "horizon_advances",
+            asset=key,
+            description=f"No transaction has been open for more than {horizons.HELD_BACK_SECONDS // 60} minutes. "
+            "Events after it are counted all the same, but read again by every run until it ends.",
+        ),
+    ]
 
 
-@dg.asset(
-    key=_KEY,
-    deps=[backfilled_events],
-    partitions_def=BILLING_MONTHS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    check_specs=_CHECKS,
-    group_name="billing_usage",
-    owners=["team:billing"],
-    kinds={"postgres"},
-    description="The metered actions of a billing month in `billing_usage_events`: how many there are, "
-    "how many of them count, and what is odd about the others.",
-)
-def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> Iterator[dg.MaterializeResult]:
+def usage_events(names: Names) -> dg.AssetsDefinition:
+    """The asset with its checks, of the installation of that name."""
+    key = names.key("usage_events")
+
+    @dg.asset(
+        key=key,
+        deps=[names.key("backfilled_events")],
+        check_specs=_check_specs(key),
+        owners=["team:billing"],
+        kinds={"postgres"},
+        description="The metered actions of a billing month in `billing_usage_events`: how many there are, "
+        "how many of them count, and what is odd about the others.",
+        **asset_options(names),
+    )
+    def measured(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with step_of(context, names) as step:
+            result = _measured(step)
+            left_out.report_after(context, result.check_results or (), "event_log_is_visible")
+            return result
+
+    return measured
+
+
+def _measured(step: Step) -> dg.MaterializeResult:
     """Take the log's horizon and measure its quality."""
-    with reconciler.step(context) as step:
-        with step.decision() as (connection, tables):
-            choice, start = step.open(connection, tables)
-            known = quality.known(connection, step.run, tables) if choice.mode is Mode.INCREMENTAL else None
-            found = quality.measure(connection, step.run, tables, known, since=start.previous_started_at)
-            measured = found.quality
-            run_metrics.note_events(connection, step.run.run_id, measured)
-            oldest = horizons.oldest_transaction(connection)
-            first, current = known_months()
-            known_until = current.next()  # whose events may come a little early
-            beyond = events_beyond_months.beyond_months(
-                connection, step.run, tables, first=first, last=known_until, mode=choice.mode
-            )
-        yield dg.MaterializeResult(
-            metadata={
-                "months": step.months,
-                "mode": choice.mode.value,
-                **({"mode_reason": choice.reason} if choice.reason else {}),
-                "horizon_lag_seconds": round(oldest.seconds or 0) if oldest else 0,
-                "horizon": start.horizon,
-                "events_scanned": measured.events_scanned,
-                "new_events": measured.new_count,
-                "invalid_events": measured.invalid_count,
-                "dedupe_count": measured.dedupe_count,
-                "outside_period_events": measured.outside_period_count,
-            },
-            check_results=[
-                _visible(step),
-                _warning(
-                    "events_are_valid",
-                    measured.invalid_count,
-                    "events are invalid and were not summed. Find their producer by request_id; "
-                    "the log itself is never changed.",
-                    found.invalid,
-                ),
-                _warning(
-                    "request_ids_are_unique",
-                    measured.dedupe_count,
-                    "events repeat another one and were not summed. A unique index on "
-                    f"({tables.event_identity}) keeps them out.",
-                    (),
-                ),
-                _warning(
-                    "events_lie_in_their_period",
-                    measured.outside_period_count,
-                    "events were billed in a period that does not hold their timestamp. They are summed; "
-                    "look at the clock and the period choice of their producer.",
-                    found.outside,
-                ),
-                _in_known_months(beyond, first, known_until),
-                _advances(choice, oldest),
-            ],
+    with step.decision() as (connection, tables):
+        choice, start = step.open(connection, tables)
+        known = quality.known(connection, step.run, tables) if choice.mode is Mode.INCREMENTAL else None
+        found = quality.measure(connection, step.run, tables, known, since=start.previous_started_at)
+        measured = found.quality
+        run_metrics.note_events(connection, step.run.run_id, measured)
+        oldest = horizons.oldest_transaction(connection)
+        first, current = known_months()
+        known_until = current.next()  # whose events may come a little early
+        beyond = events_beyond_months.beyond_months(
+            connection, step.run, tables, first=first, last=known_until, mode=choice.mode
         )
+    return dg.MaterializeResult(
+        metadata={
+            "months": step.months,
+            "mode": choice.mode.value,
+            **({"mode_reason": choice.reason} if choice.reason else {}),
+            "horizon_lag_seconds": round(oldest.seconds or 0) if oldest else 0,
+            "horizon": start.horizon,
+            "events_scanned": measured.events_scanned,
+            "new_events": measured.new_count,
+            "invalid_events": measured.invalid_count,
+            "dedupe_count": measured.dedupe_count,
+            "outside_period_events": measured.outside_period_count,
+        },
+        check_results=[
+            _visible(step),
+            _warning(
+                "events_are_valid",
+                measured.invalid_count,
+                "events are invalid and were not summed. Find their producer by request_id; "
+                "the log itself is never changed.",
+                found.invalid,
+            ),
+            _warning(
+                "request_ids_are_unique",
+                measured.dedupe_count,
+                "events repeat another one and were not summed. A unique index on "
+                f"({tables.event_identity}) keeps them out.",
+                (),
+            ),
+            _warning(
+                "events_lie_in_their_period",
+                measured.outside_period_count,
+                "events were billed in a period that does not hold their timestamp. They are summed; "
+                "look at the clock and the period choice of their producer.",
+                found.outside,
+            ),
+            _in_known_months(beyond, first, known_until),
+            _advances(choice, oldest),
+        ],
+    )
 
 
 def _visible(step: Step) -> dg.AssetCheckResult:

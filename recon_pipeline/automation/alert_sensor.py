@@ -12,14 +12,16 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.alert_delivery import Attempt, deliver, send
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
+from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.open_records import close_left_open
 from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.settings import Alerting, read_alerting, read_settings
-from recon_pipeline.store.postgres.database import BillingDatabase, open_database
+from recon_pipeline.settings import Alerting, read_alerting
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import alerts as store
 
 EVERY_SECONDS = 45
@@ -38,19 +40,29 @@ class Outage:
     told_at: str | None = None
 
 
-@dg.sensor(
-    minimum_interval_seconds=EVERY_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Notifies RECON_ALERT_URLS when a check or a run fails or passes again, and when no run succeeds. "
-    "Closes the record of a run that a crash or a person ended.",
-)
-def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def alerts(ours: Installation) -> dg.SensorDefinition:
+    """The sensor of that installation."""
+
+    @dg.sensor(
+        name=ours.names.of("alerts"),
+        minimum_interval_seconds=EVERY_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Notifies RECON_ALERT_URLS when a check or a run fails or passes again, and when no run succeeds. "
+        "Closes the record of a run that a crash or a person ended.",
+    )
+    def evaluated(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _evaluated(context, ours)
+
+    return evaluated
+
+
+def _evaluated(context: dg.SensorEvaluationContext, ours: Installation) -> dg.SensorResult:
     """Close records, detect changes and deliver messages; Dagster's page of the sensor shows the result."""
     alerting = read_alerting()
-    database = open_database(read_settings())
+    database = ours.database.open()
     outage = Outage(**json.loads(context.cursor)) if context.cursor else None
     try:
-        written = _notice(context, database, alerting)
+        written = _notice(context, ours.names, database, alerting)
         attempts = deliver(database, alerting.targets)
     except ReconError as error:
         outage = _report_outage(outage or Outage(_now().isoformat()), database, alerting, error, context)
@@ -68,12 +80,14 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
-def _notice(context: dg.SensorEvaluationContext, database: BillingDatabase, alerting: Alerting) -> tuple[Message, ...]:
+def _notice(
+    context: dg.SensorEvaluationContext, names: Names, database: BillingDatabase, alerting: Alerting
+) -> tuple[Message, ...]:
     with database.transaction() as connection:
         # Runs that ended before the first evaluation send no alert, although the overlap would read them.
         since = store.noticed_until(connection, otherwise=_now() + timedelta(minutes=OVERLAP_MINUTES))
-        ours = OwnRuns.of_sensor(context, connection)
-    ended = list(ended_runs(context.instance, ours, since=since, ui_url=alerting.ui_url))
+        own = OwnRuns.of_sensor(context, names, connection)
+    ended = list(ended_runs(context.instance, own, since=since, ui_url=alerting.ui_url))
     close_left_open(database, ended, context.log.info)
     with database.transaction() as connection:
         return store.notice(

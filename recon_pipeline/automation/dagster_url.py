@@ -2,12 +2,23 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import DAGSTER_DATABASE, ensure_running
 
+_OUR_STORAGE = "ReconPostgresStorage"
 _EXAMPLE = "DAGSTER_PG_URL=postgresql://user:password@host:5432/dagster"
+
+
+def is_used_by(home: str) -> bool:
+    """Whether the `dagster.yaml` of that folder keeps Dagster's records at `dagster_url()`, and not where it says."""
+    configured = yaml.safe_load((Path(home) / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    custom = (configured.get("storage") or {}).get("custom") or {}
+    return custom.get("class") == _OUR_STORAGE
 
 
 def dagster_url(environ: Mapping[str, str] = os.environ) -> str:

@@ -10,8 +10,8 @@ from itertools import islice
 
 import dagster as dg
 
+from recon_pipeline.assets import left_out
 from recon_pipeline.assets.months import months_of_run
-from recon_pipeline.automation.jobs import reconcile
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
@@ -39,7 +39,7 @@ def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, 
     for record in islice(ours.ended(instance, after=after), RUNS_AT_ONCE):
         run = record.dagster_run
         ending = _ENDINGS[run.status]
-        reconciles = run.job_name in (reconcile.name, MATERIALIZED_IN_THE_UI)
+        reconciles = run.job_name in (ours.names.of("reconcile"), MATERIALIZED_IN_THE_UI)
         yield EndedRun(
             run_id=run.run_id,
             ended_at=record.update_timestamp,
@@ -62,6 +62,8 @@ def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
 def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[CheckOutcome]:
     for event in _events(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         evaluation = event.asset_check_evaluation_data
+        if left_out.METADATA in evaluation.metadata:
+            continue
         severity = Severity.ERROR if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARN
         yield CheckOutcome(
             name=evaluation.check_name,

@@ -10,12 +10,13 @@ import dagster as dg
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.repaired_counters import still_match
-from recon_pipeline.automation.jobs import LANE_TAG, housekeeping, reconcile
+from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.own_runs import own_tag
+from recon_pipeline.automation.unfinished import run_in_progress
 from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent
-from recon_pipeline.settings import RECENT_DAYS, known_months, read_settings
+from recon_pipeline.settings import RECENT_DAYS, known_months
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import unchanged
@@ -23,29 +24,56 @@ from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.run import Reconciliation
 
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-"""Statuses of a run that has not ended."""
+
+def schedules(ours: Installation) -> list[dg.ScheduleDefinition]:
+    """Tick, audit and housekeeping of that installation."""
+    names = ours.names
+
+    @dg.schedule(
+        name=names.of("reconcile_every_5_minutes"),
+        job_name=names.of("reconcile"),
+        cron_schedule="*/5 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reconcile the months that are open or ended recently, and older ones that changed. Where nothing "
+        "changed since a clean run of the last hour, that one is confirmed, without a run.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        yield from _tick(context, ours)
+
+    @dg.schedule(
+        name=names.of("audit_every_night"),
+        job_name=names.of("reconcile"),
+        cron_schedule="40 2 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reconcile every month from the log itself, and check the stored sums against it, once a night.",
+    )
+    def audit() -> dg.RunRequest:
+        """One run over all months, with sums from the log itself."""
+        return dg.RunRequest(
+            tags={**range_tags(*known_months()), **ours.lane("audit")},
+            run_config={"resources": {names.reconciler: {"config": {"full": True}}}},
+        )
+
+    @dg.schedule(
+        name=names.of("housekeeping_every_night"),
+        job_name=names.of("housekeeping"),
+        cron_schedule="10 4 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Delete our old runs and old drift rows.",
+    )
+    def clean() -> dg.RunRequest:
+        """One run."""
+        return dg.RunRequest()
+
+    return [tick, audit, clean]
 
 
-@dg.schedule(
-    job=reconcile,
-    cron_schedule="*/5 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Reconcile the months that are open or ended recently, and older ones that changed. Where nothing "
-    "changed since a clean run of the last hour, that one is confirmed, without a run.",
-)
-def reconcile_every_5_minutes(
-    context: dg.ScheduleEvaluationContext,
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def _tick(context: dg.ScheduleEvaluationContext, ours: Installation) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """One run for each contiguous range of months that changed; none while runs of an earlier tick are in progress."""
-    settings = read_settings()
+    settings = ours.database.settings()
     first, last = known_months()
     changed: list[tuple[BillingMonth, BillingMonth]] = []
     confirmed: list[dg.AssetCheckEvaluation] = []
@@ -55,10 +83,10 @@ def reconcile_every_5_minutes(
             decision(connection, "REPEATABLE READ") as tables,
         ):
             # Not by code location, which a schedule cannot get from Dagster.
-            of_ticks = {**own_tag(connection), LANE_TAG: "tick"}
-            unfinished = context.instance.get_runs(dg.RunsFilter(tags=of_ticks, statuses=UNFINISHED), limit=1)
+            of_ticks = {**own_tag(connection), **ours.lane("tick")}
+            unfinished = run_in_progress(context.instance, of_ticks)
             if unfinished:
-                yield dg.SkipReason(f"Run {unfinished[0].run_id} of an earlier tick has not ended.")
+                yield dg.SkipReason(f"Run {unfinished} of an earlier tick has not ended.")
                 return
             mode = modes.choose(connection, tables).mode
             extent = Extent(settings.scope, first, last)
@@ -69,7 +97,7 @@ def reconcile_every_5_minutes(
                 if still_true is None:
                     changed.append((start, end))
                 else:
-                    confirmed.append(still_match(start, end, still_true))
+                    confirmed.append(still_match(ours.names, start, end, still_true))
     except PutOffError as put_off:
         yield dg.SkipReason(put_off.what)
         return
@@ -80,30 +108,3 @@ def reconcile_every_5_minutes(
         yield dg.RunRequest(run_key=f"{tick}/{start.key}", tags={**range_tags(start, end), **of_ticks})
     if not changed:
         yield dg.SkipReason(" ".join(evaluation.description or "" for evaluation in confirmed))
-
-
-@dg.schedule(
-    job=reconcile,
-    cron_schedule="40 2 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Reconcile every month from the log itself, and check the stored sums against it, once a night.",
-)
-def audit_every_night() -> dg.RunRequest:
-    """One run over all months, with sums from the log itself."""
-    return dg.RunRequest(
-        tags={**range_tags(*known_months()), LANE_TAG: "audit"},
-        run_config={"resources": {"reconciler": {"config": {"full": True}}}},
-    )
-
-
-@dg.schedule(
-    job=housekeeping,
-    cron_schedule="10 4 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Delete our old runs and old drift rows.",
-)
-def housekeeping_every_night() -> dg.RunRequest:
-    """One run."""
-    return dg.RunRequest()

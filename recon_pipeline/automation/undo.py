@@ -6,13 +6,14 @@ import dagster as dg
 from pydantic import Field
 
 from recon_pipeline.assets.handover import failure
-from recon_pipeline.automation.jobs import LANE_TAG
+from recon_pipeline.assets.names import Names
+from recon_pipeline.assets.reconciled_database import ReconciledDatabase
+from recon_pipeline.automation.installation import Installation
 from recon_pipeline.core.errors import ConfigurationError, ReconError
-from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import undo
 from recon_pipeline.store.counters.undo import UndoRecord
 from recon_pipeline.store.counters.undo_request import UndoRequest, find_run
-from recon_pipeline.store.postgres.database import begin, open_database
+from recon_pipeline.store.postgres.database import begin
 
 
 class UndoConfig(dg.Config):
@@ -26,15 +27,36 @@ class UndoConfig(dg.Config):
     requested_by: str = Field(default="", description="Who. Empty: the run's tag `user`, or `unknown`.")
 
 
-@dg.op
-def take_repairs_back(
-    context: dg.OpExecutionContext, config: UndoConfig
+def undo_repairs(ours: Installation) -> dg.JobDefinition:
+    """The job of that installation: one step."""
+    names = ours.names
+
+    @dg.op(name=names.of("take_repairs_back"), required_resource_keys={names.database})
+    def take_repairs_back(
+        context: dg.OpExecutionContext, config: UndoConfig
+    ) -> Iterator[dg.AssetObservation | dg.Output[None]]:
+        yield from _taken_back(context, config, getattr(context.resources, names.database), names)
+
+    @dg.job(
+        name=names.of("undo_repairs"),
+        executor_def=dg.in_process_executor,
+        tags={**ours.run_tags, **ours.lane("undo")},
+        description="Undo the repairs of a run, by the inverse of each change; increments since then stay.",
+    )
+    def taken_back() -> None:
+        take_repairs_back()
+
+    return taken_back
+
+
+def _taken_back(
+    context: dg.OpExecutionContext, config: UndoConfig, database: ReconciledDatabase, names: Names
 ) -> Iterator[dg.AssetObservation | dg.Output[None]]:
     """Undo, and report it on the asset of the counters; a repair that could not be undone fails the run."""
     try:
         if not config.reason.strip():
             raise ConfigurationError("reason is empty.", fix="Say why the repairs are undone.")
-        with open_database(read_settings()).connection() as connection:
+        with database.open().connection() as connection:
             with begin(connection):
                 undone_run_id = find_run(connection, config.run)
             request = UndoRequest(
@@ -48,23 +70,13 @@ def take_repairs_back(
     except ReconError as error:
         raise failure(error) from error
     yield dg.AssetObservation(
-        "repaired_counters",
+        names.key("repaired_counters"),
         description=f"Repairs of run {undone_run_id} were taken back by {request.requested_by}: {request.reason}",
         metadata={"undone": record.undone or 0, "not_undone": record.left, "undone_run": undone_run_id},
     )
     if record.left:
         raise failure(not_all_undone(record))
     yield dg.Output(None)
-
-
-@dg.job(
-    executor_def=dg.in_process_executor,
-    tags={LANE_TAG: "undo"},
-    description="Undo the repairs of a run, by the inverse of each change; increments since then stay.",
-)
-def undo_repairs() -> None:
-    """One step."""
-    take_repairs_back()
 
 
 def not_all_undone(record: UndoRecord) -> ReconError:

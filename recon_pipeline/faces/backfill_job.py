@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from recon_pipeline.assets.backfilled_events import Backfill, backfilled_events, on_progress
+from recon_pipeline.assets.backfilled_events import Backfill, on_progress
 from recon_pipeline.assets.handover import read_preview, read_unread
+from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciler import Reconciler, close_record
-from recon_pipeline.automation.jobs import PIPELINE, backfill_usage_events
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs
@@ -16,7 +16,7 @@ from recon_pipeline.faces.backfilled import Backfilled
 from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, open_instance, quietly, run_tags
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.faces.trace import user_name
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.sources.finding import Unread
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.dry_run import Preview
@@ -73,21 +73,22 @@ def _backfill(settings: Settings, instance: dg.DagsterInstance, request: Backfil
     quietly()
     user = user_name()
     database = open_database(settings)
-    selected = (backfilled_events, *PIPELINE) if request.reconcile else (backfilled_events,)
+    names = Names(read_name())
+    backfilled = names.key("backfilled_events")
     config = Backfill(
         source=list(request.source),
         mapping=request.mapping,
         periods=list(request.periods),
         dry_run=request.dry_run,
     )
-    result = defs.resolve_job_def(backfill_usage_events.name).execute_in_process(
+    result = defs.resolve_job_def(names.of("backfill_usage_events")).execute_in_process(
         instance=instance,
         raise_on_error=False,
         tags=run_tags(database, request.first, request.last, user),
-        asset_selection=[asset.key for asset in selected],
+        asset_selection=[backfilled, *names.pipeline] if request.reconcile else [backfilled],
         run_config=dg.RunConfig(
-            ops={"backfilled_events": config},
-            resources={"reconciler": Reconciler(approve_reason=request.approve_reason, approved_by=user)},
+            ops={backfilled.to_python_identifier(): config},
+            resources={names.reconciler: Reconciler(approve_reason=request.approve_reason, approved_by=user)},
             loggers=SILENT,
         ),
     )
@@ -104,7 +105,7 @@ def _backfill(settings: Settings, instance: dg.DagsterInstance, request: Backfil
         raise error
     checks = failed_checks(result.get_asset_check_evaluations())
     reconciled = None if record is None else Reconciled(record, checks)
-    return Backfilled(batch, _preview_of(result), reconciled, _unread_of(result))
+    return Backfilled(batch, _preview_of(result), reconciled, _unread_of(result, backfilled))
 
 
 def _preview_of(result: dg.ExecuteInProcessResult) -> Preview | None:
@@ -114,9 +115,9 @@ def _preview_of(result: dg.ExecuteInProcessResult) -> Preview | None:
     return None
 
 
-def _unread_of(result: dg.ExecuteInProcessResult) -> tuple[Unread, ...]:
+def _unread_of(result: dg.ExecuteInProcessResult, backfilled: dg.AssetKey) -> tuple[Unread, ...]:
     for event in result.all_events:
-        if event.event_type_value == "ASSET_MATERIALIZATION" and event.asset_key == backfilled_events.key:
+        if event.event_type_value == "ASSET_MATERIALIZATION" and event.asset_key == backfilled:
             return read_unread(event.materialization.metadata)
         if event.event_type_value == "ASSET_OBSERVATION":
             return read_unread(event.asset_observation_data.asset_observation.metadata)

@@ -2,7 +2,7 @@
 
 import os
 
-from recon_pipeline.automation.dagster_url import dagster_url
+from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError, OrchestratorUnreachableError
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -29,14 +29,25 @@ def use_dagster_home() -> str:
 def require_storage() -> None:
     """Find out at once whether Dagster's storage can be reached; Dagster itself tries for a quarter of a minute.
 
+    Of a storage that `dagster.yaml` names itself only Dagster knows.
+
     Raises:
         OrchestratorUnreachableError: It cannot.
     """
+    if not is_used_by(use_dagster_home()):
+        return
     try:
         with BillingDatabase(dagster_url()).connection(any_schema_version=True):
             pass
     except DatabaseUnreachableError as error:
         raise OrchestratorUnreachableError(
             error.what.replace("The billing database", "Dagster's storage"),
-            fix="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+            fix=check_storage(),
         ) from error
+
+
+def check_storage() -> str:
+    """What a person does about a storage that cannot be reached."""
+    home = use_dagster_home()
+    named_by = "DAGSTER_PG_URL: it" if is_used_by(home) else f"storage in {home}/dagster.yaml: it"
+    return f"Check {named_by} names the database that holds Dagster's run history. Then run this again."

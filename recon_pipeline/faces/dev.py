@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from recon_pipeline.automation.dagster_url import dagster_url
+from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import (
     BILLING_DATABASE,
@@ -58,7 +58,7 @@ def run_dev(
     chosen_port = _free_port(port)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_requested())
-        environment = stack.enter_context(_databases(environ)) | {"DAGSTER_HOME": str(home)} | _NO_TELEMETRY
+        environment = stack.enter_context(_databases(environ, home)) | {"DAGSTER_HOME": str(home)} | _NO_TELEMETRY
         logs = home / ".recon" / "dagster" / "dev"
         logs.mkdir(parents=True, exist_ok=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recon-")))
@@ -111,10 +111,10 @@ def _starting(
 
 
 @contextmanager
-def _databases(environ: Mapping[str, str]) -> Generator[dict[str, str]]:
-    """The environment with both URLs in it. An embedded server is stopped, unless others use it."""
+def _databases(environ: Mapping[str, str], home: Path) -> Generator[dict[str, str]]:
+    """The environment with the URLs that are used in it. An embedded server is stopped, unless others use it."""
     if environ.get("DATABASE_URL"):
-        yield {**environ, "DAGSTER_PG_URL": dagster_url(environ)}
+        yield {**environ, "DAGSTER_PG_URL": dagster_url(environ)} if is_used_by(str(home)) else {**environ}
         return
     server = ensure_running(keep_running=False)
     try:

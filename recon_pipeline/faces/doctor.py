@@ -9,22 +9,21 @@ from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus
 from rich.markup import escape
 from rich.table import Column, Table
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 
+from recon_pipeline.assets.names import Names
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL
 from recon_pipeline.faces.assumptions import Assumption, in_words
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.orchestrator import open_instance
-from recon_pipeline.settings import Settings, known_months, read_alerting, start_period_is_declared
+from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.beyond_months import beyond_months, described
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.requirements import check_database
 
-SCHEDULE = "reconcile_every_5_minutes"
-SENSOR = "alerts"
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
 
@@ -125,10 +124,25 @@ def _dagster() -> Iterator[Finding]:
         with open_instance() as instance:
             runs = instance.get_runs_count()
             yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")
+            yield from _driver(instance)
             yield _schedule(instance)
             yield _alerts(instance)
     except ReconError as error:
         yield failed("Dagster storage", error.what, error.fix)
+
+
+def _driver(instance: DagsterInstance) -> Iterator[Finding]:
+    """What dagster-postgres does with the URL of a storage that `dagster.yaml` names itself."""
+    url = getattr(instance.event_log_storage, "postgres_url", None)
+    if url is None or make_url(url).get_driver_name() != "psycopg":
+        return
+    yield failed(
+        "Dagster storage driver",
+        "SQLAlchemy opens the URL of Dagster's storage with psycopg 3, on which dagster-postgres fails with each event "
+        "that a run reports (a syntax error in NOTIFY run_events)",
+        "In the storage of dagster.yaml write postgresql+psycopg2:// as the beginning of postgres_url, or scheme: "
+        "postgresql+psycopg2 below postgres_db; or install sqlalchemy<2.1.",
+    )
 
 
 def _alerts(instance: DagsterInstance) -> Finding:
@@ -136,8 +150,9 @@ def _alerts(instance: DagsterInstance) -> Finding:
         targets = read_alerting().targets
     except ConfigurationError as error:
         return failed("alerts", error.what, error.fix)
-    if _is_switched_off(instance, SENSOR):
-        return failed("alerts", f"the sensor {SENSOR} was switched off", "Switch it on in the UI under Automation.")
+    sensor = Names(read_name()).of("alerts")
+    if _is_switched_off(instance, sensor):
+        return failed("alerts", f"the sensor {sensor} was switched off", "Switch it on in the UI under Automation.")
     if not targets:
         return noted(
             "alerts",
@@ -155,13 +170,14 @@ def _is_switched_off(instance: DagsterInstance, name: str) -> bool:
 
 
 def _schedule(instance: DagsterInstance) -> Finding:
-    if _is_switched_off(instance, SCHEDULE):
-        return failed("schedule", f"{SCHEDULE} was switched off", "Switch it on in the UI under Automation.")
+    schedule = Names(read_name()).of("reconcile_every_5_minutes")
+    if _is_switched_off(instance, schedule):
+        return failed("schedule", f"{schedule} was switched off", "Switch it on in the UI under Automation.")
     scheduler = instance.get_daemon_statuses().get("SCHEDULER")
     if scheduler is None or not scheduler.healthy:
         return failed(
             "schedule",
-            f"{SCHEDULE} is on, but no Dagster daemon is alive to run it",
+            f"{schedule} is on, but no Dagster daemon is alive to run it",
             "Start recon dev, or dagster-daemon run beside your webserver.",
         )
-    return passed("schedule", f"{SCHEDULE} is on and the daemon is alive")
+    return passed("schedule", f"{schedule} is on and the daemon is alive")

@@ -15,11 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from recon_pipeline.assets.handover import read_error
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.errors import NOTHING_CHANGED, REPAIRS_STAY, OrchestratorUnreachableError, ReconError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.dagster_home import use_dagster_home
+from recon_pipeline.faces.dagster_home import check_storage, use_dagster_home
 from recon_pipeline.faces.reconciled import FailedCheck
+from recon_pipeline.settings import read_name
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 SILENT: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -45,7 +47,7 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         raise OrchestratorUnreachableError(
             f"Dagster's storage cannot be reached, or it refused a statement: {_first_cause(error)}",
             changed=changed,
-            fix="Check DAGSTER_PG_URL: it names the database that holds Dagster's run history. Then run this again.",
+            fix=check_storage(),
         ) from error
 
 
@@ -55,10 +57,9 @@ def report_observation(description: str, metadata: Mapping[str, str]) -> None:
     Raises:
         ReconError: Dagster's home or storage cannot be used.
     """
+    counters = Names(read_name()).key("repaired_counters")
     with open_instance() as instance:
-        instance.report_runless_asset_event(
-            dg.AssetObservation("repaired_counters", description=description, metadata=metadata)
-        )
+        instance.report_runless_asset_event(dg.AssetObservation(counters, description=description, metadata=metadata))
 
 
 def run_tags(database: BillingDatabase, first: BillingMonth, last: BillingMonth, user: str) -> dict[str, str]:

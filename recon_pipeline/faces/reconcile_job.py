@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciler import Reconciler, close_record
-from recon_pipeline.automation.jobs import LANE_TAG, PIPELINE
-from recon_pipeline.automation.jobs import reconcile as job
+from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs
@@ -15,7 +15,7 @@ from recon_pipeline.faces.console import err
 from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, open_instance, quietly, run_tags
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.faces.trace import user_name
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
@@ -71,12 +71,13 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
         ReconError: The database cannot be reached; or it was lost, and the run ended without a record.
     """
     quietly()
-    selected = PIPELINE[:-1] if request.dry_run else PIPELINE
+    names = Names(read_name())
+    selected = names.pipeline[:-1] if request.dry_run else names.pipeline
     user = user_name()
     database = open_database(settings)
     tags = run_tags(database, request.first, request.last, user)
     if request.lane:
-        tags[LANE_TAG] = request.lane
+        tags[LANE_TAG] = names.lane(request.lane)
     asked = Reconciler(
         customers=list(request.customers),
         full=request.full,
@@ -85,13 +86,13 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
         approve_run=request.approve_run,
         approved_by=user,
     )
-    result = defs.resolve_job_def(job.name).execute_in_process(
+    result = defs.resolve_job_def(names.of("reconcile")).execute_in_process(
         instance=instance,
         raise_on_error=False,
         run_id=request.run_id,
         tags=tags,
-        asset_selection=[asset.key for asset in selected],
-        run_config=dg.RunConfig(resources={"reconciler": asked}, loggers=SILENT),
+        asset_selection=selected,
+        run_config=dg.RunConfig(resources={names.reconciler: asked}, loggers=SILENT),
     )
     outcome, failure = "compared" if result.success else "failed", error_of(result)
     try:

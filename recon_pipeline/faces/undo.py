@@ -7,14 +7,16 @@ import dagster as dg
 from rich.markup import escape
 from rich.table import Table
 
+from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.own_runs import own_tag
-from recon_pipeline.automation.undo import UndoConfig, undo_repairs
+from recon_pipeline.automation.undo import UndoConfig
 from recon_pipeline.core.errors import ReconError
+from recon_pipeline.definitions import defs
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.orchestrator import SILENT, error_of, open_instance, quietly
 from recon_pipeline.faces.trace import user_name
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.store.counters import undo as store
 from recon_pipeline.store.counters.undo import UndoRecord
 from recon_pipeline.store.counters.undo_request import Undoable, UndoRequest, find_run, find_undoable, require_lasting
@@ -114,12 +116,13 @@ def _run_job(request: UndoRequest, tags: dict[str, str]) -> tuple[str, ReconErro
         requested_by=request.requested_by,
     )
     quietly()
+    names = Names(read_name())
     with open_instance() as instance:
-        result = undo_repairs.execute_in_process(
+        result = defs.resolve_job_def(names.of("undo_repairs")).execute_in_process(
             instance=instance,
             raise_on_error=False,
             tags={**tags, "user": request.requested_by},
-            run_config=dg.RunConfig(ops={"take_repairs_back": config}, loggers=SILENT),
+            run_config=dg.RunConfig(ops={names.of("take_repairs_back"): config}, loggers=SILENT),
         )
     return result.run_id, error_of(result)
 

@@ -11,9 +11,8 @@ from dagster import DagsterInstance, DagsterRunStatus, SensorResult
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.automation import ended_runs
-from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
-from recon_pipeline.automation.jobs import KEEP_ALERTS_DAYS
+from recon_pipeline.automation.housekeeping import KEEP_ALERTS_DAYS
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs
@@ -21,6 +20,7 @@ from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.commands.modes import finding
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
+from recon_pipeline_tests.support.defined import alerts
 from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
 
 NOBODY = "postgresql://app:hunter2secret@127.0.0.1:1/billing"

@@ -11,8 +11,9 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInst
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, ScheduleInstigatorData
 
 from recon_pipeline.core.findings import Verdict
-from recon_pipeline.faces.doctor import SCHEDULE
 from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, beating_daemon, recon
+
+SCHEDULE = "reconcile_every_5_minutes"
 
 
 def findings(output: CommandResult) -> dict[str, dict[str, Any]]:

@@ -14,11 +14,11 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
 
-from recon_pipeline.automation import jobs, own_runs
-from recon_pipeline.automation.alert_sensor import alerts
-from recon_pipeline.automation.jobs import KEEP_RUNS_DAYS, LANE_TAG
+from recon_pipeline.automation import housekeeping as housekeeping_job
+from recon_pipeline.automation import own_runs
+from recon_pipeline.automation.housekeeping import KEEP_RUNS_DAYS
+from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.automation.own_runs import own_tag
-from recon_pipeline.automation.schedules import reconcile_every_5_minutes
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.settings import read_settings
@@ -26,6 +26,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase, open_databas
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.support.dagster import OTHER_LOCATION, OUR_LOCATION, run_in_location, sensor_context
+from recon_pipeline_tests.support.defined import alerts, reconcile_every_5_minutes
 from recon_pipeline_tests.support.receivers import Webhook, webhook
 
 OUR_JOBS = ("reconcile", "backfill_usage_events", "undo_repairs", "housekeeping")
@@ -171,7 +172,7 @@ def test_more_runs_than_are_read_at_once_are_all_noticed_and_deleted_also_where_
 def test_one_night_deletes_no_more_than_the_bound_and_the_next_goes_on(
     billing: Billing, dagster_instance: DagsterInstance, dagster_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "DELETED_RUNS_AT_MOST", 3)
+    monkeypatch.setattr(housekeeping_job, "DELETED_RUNS_AT_MOST", 3)
     theirs, ours = runs_of_others(dagster_instance), runs_of_ours(dagster_instance)
     make_old(dagster_database_url)
     nights = set[str]()

@@ -6,7 +6,6 @@ import pytest
 from dagster import DagsterInstance
 from fastapi.testclient import TestClient
 
-from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.faces.serve.app import CRON_PATH, create_app
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import read_settings
@@ -17,6 +16,7 @@ from recon_pipeline.store.records import metrics
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.support.dagster import sensor_context
+from recon_pipeline_tests.support.defined import alerts
 
 MAY = ("--period", "2025-05", "--json")
 LOCK = "lock table {} in access exclusive mode"

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from dagster import AssetCheckEvaluation, DagsterInstance, DagsterRunStatus
 
-from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
 from recon_pipeline.store.counters import chunks, repair
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import BIGINT_MAX, GATEWAY, USAGE, Billing, Period, connected
 from recon_pipeline_tests.support.dagster import sensor_context
+from recon_pipeline_tests.support.defined import alerts
 
 DOCUMENTED = {
     "success", "blocked", "dry_run", "run_id", "partitions", "mode", "events_scanned", "counters_scanned",

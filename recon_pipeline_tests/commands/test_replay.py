@@ -9,13 +9,13 @@ import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter, build_schedule_context
 
 from recon_pipeline.assets.months import range_tags
-from recon_pipeline.automation.schedules import reconcile_every_5_minutes
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.store.counters import repair
 from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, Billing, Period
 from recon_pipeline_tests.reconciliation.traffic import background, wait_until
+from recon_pipeline_tests.support.defined import reconcile_every_5_minutes
 
 MONTHS = months_between(BillingMonth.parse("2025-03"), BillingMonth.parse("2025-08"))
 KEYS = [month.key for month in MONTHS]

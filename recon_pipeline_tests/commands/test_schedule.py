@@ -17,14 +17,14 @@ from dagster import (
 from dagster._core.test_utils import create_run_for_test
 
 from recon_pipeline.assets.months import RANGE_END_TAG, RANGE_START_TAG
-from recon_pipeline.automation.alert_sensor import alerts
-from recon_pipeline.automation.jobs import KEEP_DRIFT_DAYS, KEEP_RUNS_DAYS, LANE_TAG
-from recon_pipeline.automation.schedules import audit_every_night, reconcile_every_5_minutes
+from recon_pipeline.automation.housekeeping import KEEP_DRIFT_DAYS, KEEP_RUNS_DAYS
+from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import DEFAULT_START_PERIOD, RECENT_DAYS
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period
 from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
+from recon_pipeline_tests.support.defined import alerts, audit_every_night, reconcile_every_5_minutes
 
 OPEN_A_RECORD = """
     insert into recon.reconciliation_run (run_id, started_at, mode, scope, first_partition, last_partition, outcome)

@@ -190,7 +190,7 @@ def test_a_repair_through_the_store_alone_is_refused(billing: Billing) -> None:
 
 @pytest.mark.parametrize("version", ["0001", "0999"])
 def test_the_tick_of_the_schedule_says_it(billing: Billing, run_history: DagsterInstance, version: str) -> None:
-    from recon_pipeline.automation.schedules import reconcile_every_5_minutes
+    from recon_pipeline_tests.support.defined import reconcile_every_5_minutes
 
     billing.query(SET_VERSION, version)
     context = dg.build_schedule_context(instance=run_history)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
-from recon_pipeline.automation.jobs import LANE_TAG
+from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.serve.answers import Answer
 from recon_pipeline.faces.serve.app import BAD_TOKENS_PER_MINUTE, BODY_BYTES, create_app

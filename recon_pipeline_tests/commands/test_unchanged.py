@@ -12,12 +12,12 @@ import pytest
 from dagster import DagsterInstance, build_schedule_context
 
 from recon_pipeline.assets.months import RANGE_END_TAG, RANGE_START_TAG
-from recon_pipeline.automation.schedules import reconcile_every_5_minutes
 from recon_pipeline.store.records.unchanged import RUN_AT_LEAST_EVERY_MINUTES
 from recon_pipeline.store.sums import horizons
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period
 from recon_pipeline_tests.support.assets import run_assets
+from recon_pipeline_tests.support.defined import reconcile_every_5_minutes
 
 MATCH = dg.AssetCheckKey(dg.AssetKey("repaired_counters"), "counters_match_event_sums")
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.reconciler import Reconciler, close_record
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.event_identity import EventIdentity
@@ -62,12 +63,12 @@ class RunOptions:
     refuses_negative: bool = False
 
 
-class _Reconciler(Reconciler):
+class _Database(ReconciledDatabase):
     """One that reads no environment, so that several may run at once."""
 
     _settings: Settings = PrivateAttr()
 
-    def read_settings(self) -> Settings:
+    def settings(self) -> Settings:
         """Those that it was given."""
         return self._settings
 
@@ -166,9 +167,10 @@ def run(
     """
     ended = Ended(str(uuid4()))
     report(ended.run_id)
-    reconciler = _Reconciler(customers=list(asked.customers), full=asked.full, approve_reason=asked.approve_reason)
+    reconciler = Reconciler(customers=list(asked.customers), full=asked.full, approve_reason=asked.approve_reason)
     reconciler._database = database
-    reconciler._settings = Settings(
+    reconciled = _Database()
+    reconciled._settings = Settings(
         database_url=None,
         scope=SCOPE,
         start_period=BillingMonth(2024, 1),
@@ -184,12 +186,15 @@ def run(
             run_id=ended.run_id, tags=range_tags(BillingMonth.parse(asked.first), BillingMonth.parse(asked.last))
         ),
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
+        asset_key=None,
+        resources=SimpleNamespace(reconciler=reconciler, reconciled_database=reconciled),
     )
     try:
         for asset in COMPARING + (() if asked.is_dry else REPAIRING):
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
             entering(asset.op.name)
-            for check in checks_of(body_of(asset)(context, reconciler)):
+            for check in checks_of(body_of(asset)(context)):
                 if not check.passed:
                     ended.failed_checks.append(check.check_name or "counters_match_event_sums")
                 if "mismatch_count" in check.metadata:

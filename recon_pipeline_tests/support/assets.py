@@ -12,16 +12,19 @@ from uuid import uuid4
 
 import dagster as dg
 
-from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.reconciler import Reconciler, close_record
-from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
-from recon_pipeline.assets.usage_aggregates import usage_aggregates
-from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
+from recon_pipeline_tests.support.defined import (
+    counter_drift,
+    counters_match_event_sums,
+    repaired_counters,
+    usage_aggregates,
+    usage_events,
+)
 
 COMPARING = (usage_events, usage_aggregates, counter_drift)
 REPAIRING = (repaired_counters, counters_match_event_sums)
@@ -55,8 +58,7 @@ class AssetsRun:
     @property
     def record(self) -> RunRecord:
         """The run's record in the database that the environment names."""
-        reconciler = Reconciler()
-        with open_database(reconciler.read_settings()).transaction() as connection:
+        with ReconciledDatabase().open().transaction() as connection:
             record = runs.read(connection, self.run_id)
         assert record is not None, f"the run left no record: {self.errors}"
         return record
@@ -84,18 +86,21 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
     context: Any = SimpleNamespace(
         run=SimpleNamespace(run_id=run.run_id, tags=range_tags(BillingMonth.parse(first), BillingMonth.parse(last))),
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
+        asset_key=None,
+        resources=SimpleNamespace(reconciler=reconciler, reconciled_database=ReconciledDatabase()),
     )
     try:
         for asset in assets:
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
-            for check in checks_of(body_of(asset)(context, reconciler)):
+            for check in checks_of(body_of(asset)(context)):
                 name = check.check_name or counters_match_event_sums.check_key.name
                 run.checks[name] = check
                 run.is_stopped |= name in blocking and not check.passed
             if run.is_stopped:
                 return run
         if assets == COMPARING:
-            with reconciler.step(context) as step:
+            with reconciler.step(context, ReconciledDatabase()) as step:
                 close_record(step.database, run.run_id, "compared", lambda _: None)
     except Exception as error:  # noqa: BLE001 - as Dagster does: whatever a step raises fails it, and ends the run
         run.errors = str(error.description if isinstance(error, dg.Failure) else error) or repr(error)

@@ -70,7 +70,7 @@ def run_in_location(
         job,
         status=status,
         tags=tags,
-        asset_selection=frozenset(map(AssetKey, assets)) or None,
+        asset_selection=frozenset(map(AssetKey.from_user_string, assets)) or None,
         remote_job_origin=_repository(location).get_job_origin(job),
     )
 

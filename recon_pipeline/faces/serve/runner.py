@@ -14,9 +14,10 @@ from uuid import uuid4
 
 import dagster as dg
 
-from recon_pipeline.automation.jobs import LANE_TAG
+from recon_pipeline.assets.names import Names
+from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.automation.own_runs import own_tag
-from recon_pipeline.automation.schedules import UNFINISHED
+from recon_pipeline.automation.unfinished import UNFINISHED
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import contiguous_ranges
 from recon_pipeline.faces.dagster_home import require_storage
@@ -24,7 +25,7 @@ from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.faces.reconcile import months_of_a_tick
 from recon_pipeline.faces.reconcile_job import Request, reconcile
 from recon_pipeline.faces.reconciled import Reconciled, as_json, summarize
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.serve_lock import serve_lock
 
@@ -102,6 +103,6 @@ class Runner:
 
 def _report_dead_runs(instance: dg.DagsterInstance, database: BillingDatabase) -> None:
     with database.transaction() as connection:
-        tags = {**own_tag(connection), LANE_TAG: LANE}
+        tags = {**own_tag(connection), LANE_TAG: Names(read_name()).lane(LANE)}
     for run in instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED)):
         instance.report_run_failed(run, "The server that ran it (recon serve) ended before the run did.")

@@ -1,0 +1,48 @@
+"""The checks of a run that is blocked or put off: none of them is shown as "Execution failed".
+
+Dagster shows a planned check of a failed run so if it was not evaluated, as if it were broken. What is true of it is
+recorded instead: that it was not evaluated, and why. Such an evaluation sends no alert.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+METADATA = "not_evaluated"
+"""In the metadata of an evaluation that is none."""
+
+_PLANNED, _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION
+
+
+def report_after(context: dg.AssetExecutionContext, results: Sequence[dg.AssetCheckResult], blocking: str) -> None:
+    """Report what is left out if the blocking check of that name has not passed; not its asset's own checks."""
+    if any(result.check_name == blocking and not result.passed for result in results):
+        report(context, f"the check {blocking} blocked the run before", evaluated_now=context.asset_key)
+
+
+def report(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    why: str,
+    *,
+    evaluated_now: dg.AssetKey | None = None,
+) -> None:
+    """Record each planned check of the run that has not been evaluated, except those of an asset that does it now."""
+    found: dict[dg.DagsterEventType, set[tuple[dg.AssetKey, str]]] = {_PLANNED: set(), _EVALUATED: set()}
+    for record in context.instance.get_records_for_run(context.run.run_id, of_type=set(found)).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None and event.event_specific_data is not None:
+            check = event.event_specific_data
+            found[event.event_type].add((check.asset_key, check.check_name))  # pyright: ignore[reportAttributeAccessIssue]
+    for asset_key, name in sorted(found[_PLANNED] - found[_EVALUATED]):
+        if asset_key == evaluated_now:
+            continue
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=asset_key,
+            check_name=name,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"Not evaluated by this run: {why}.",
+            metadata={METADATA: True},
+        )
+        event = dg.DagsterEvent(_EVALUATED.value, context.run.job_name, event_specific_data=evaluation)
+        context.instance.report_dagster_event(event, context.run.run_id)

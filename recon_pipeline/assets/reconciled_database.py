@@ -1,0 +1,98 @@
+"""The billing database as a resource of Dagster: which one it is, and what in it is reconciled how.
+
+Invariant: a field that is not set is what its environment variable says, read at each use, so that a definition holds
+no secret and loads without a variable. Fields are checked by the same code as variables.
+"""
+
+import json
+import os
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.settings import Settings, read_settings
+from recon_pipeline.store.postgres.database import BillingDatabase, open_database
+
+_LISTS = ("scope", "event_identity")
+_NUMBERS = (
+    "settle_seconds",
+    "max_repairs",
+    "max_repair_share",
+    "max_orphan_share",
+    "max_over_quota_transitions",
+    "max_events_left",
+)
+
+
+class ReconciledDatabase(dg.ConfigurableResource[Any]):
+    """The billing database of one installation."""
+
+    url_variable: str = Field(
+        default="DATABASE_URL",
+        description="The environment variable that holds the URL of the billing database. Not the URL itself: "
+        "Dagster shows and stores what a resource is configured with.",
+    )
+    scope: list[str] = Field(
+        default=[], description="What is reconciled, each as gateway:usage_type. Empty: what RECON_SCOPE says."
+    )
+    quotas: dict[str, Any] = Field(
+        default={},
+        description="Limits: usage type to free and paid, a number each. Empty: what RECON_QUOTAS says.",
+    )
+    event_identity: list[str] = Field(
+        default=[], description="The columns that name an event. Empty: what RECON_EVENT_IDENTITY says."
+    )
+    settle_seconds: int | None = Field(default=None, description="Unset: what RECON_SETTLE_SECONDS says.")
+    max_repairs: int | None = Field(default=None, description="Unset: what RECON_MAX_REPAIRS says.")
+    max_repair_share: float | None = Field(default=None, description="Unset: what RECON_MAX_REPAIR_SHARE says.")
+    max_orphan_share: float | None = Field(default=None, description="Unset: what RECON_MAX_ORPHAN_SHARE says.")
+    max_over_quota_transitions: int | None = Field(
+        default=None, description="Unset: what RECON_MAX_OVER_QUOTA_TRANSITIONS says."
+    )
+    max_events_left: int | None = Field(default=None, description="Unset: what RECON_MAX_EVENTS_LEFT says.")
+
+    def settings(self) -> Settings:
+        """What these fields say, and the environment where they say nothing.
+
+        Raises:
+            ConfigurationError: A value cannot be used, or `url_variable` names a variable that is not set.
+        """
+        return read_settings({**os.environ, **self._declared(), **self._url()})
+
+    def require_valid(self) -> None:
+        """Check the fields alone, whatever the environment says: when definitions load.
+
+        Raises:
+            ConfigurationError: A value cannot be used.
+        """
+        read_settings(self._declared())
+
+    def open(self) -> BillingDatabase:
+        """The database; it is connected to when it is used.
+
+        Raises:
+            ConfigurationError: As `settings` does.
+        """
+        return open_database(self.settings())
+
+    def _declared(self) -> dict[str, str]:
+        variables = {f"RECON_{name.upper()}": ",".join(getattr(self, name)) for name in _LISTS if getattr(self, name)}
+        for name in _NUMBERS:
+            if getattr(self, name) is not None:
+                variables[f"RECON_{name.upper()}"] = str(getattr(self, name))
+        if self.quotas:
+            variables["RECON_QUOTAS"] = json.dumps(self.quotas)
+        return variables
+
+    def _url(self) -> dict[str, str]:
+        if self.url_variable == "DATABASE_URL":
+            return {}
+        url = os.environ.get(self.url_variable)
+        if not url:
+            raise ConfigurationError(
+                f"{self.url_variable} is not set; it is to hold the URL of the billing database.",
+                fix=f"Set it like {self.url_variable}=postgresql://user:password@host:5432/database.",
+            )
+        return {"DATABASE_URL": url}

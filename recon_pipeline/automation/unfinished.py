@@ -1,0 +1,48 @@
+"""Which earlier run a tick waits for, in whatever way the Dagster instance is configured.
+
+Invariant: a run that was requested and has not started delays the next tick for `START_SECONDS` at most. An instance
+without run monitoring would keep it for ever, and with it the run's place in its lane, so it is reported as failed
+here: a run so reported does not start any more. A run that waits in a queue which the daemon serves is not one of them:
+it starts when it is its turn.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.run_coordinator import QueuedRunCoordinator
+
+START_SECONDS = 120
+
+_BEFORE_START = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+UNFINISHED = [
+    *_BEFORE_START,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+"""Statuses of a run that has not ended."""
+
+
+def run_in_progress(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> str | None:
+    """The id of a run with these tags that has not ended; those that never started are reported as failed."""
+    lost_before = datetime.now(UTC) - timedelta(seconds=START_SECONDS)
+    in_progress = None
+    for record in instance.get_run_records(dg.RunsFilter(tags=tags, statuses=UNFINISHED)):
+        run = record.dagster_run
+        if _is_waiting_to_start(instance, run.status) and record.update_timestamp.astimezone(UTC) < lost_before:
+            instance.report_run_failed(
+                run,
+                f"It had not started {START_SECONDS} s after it was requested, so the next tick takes its place. "
+                "No counter was changed. What to do: look why its process did not start, in the logs of the run "
+                "launcher.",
+            )
+        else:
+            in_progress = run.run_id
+    return in_progress
+
+
+def _is_waiting_to_start(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> bool:
+    if status is dg.DagsterRunStatus.QUEUED:
+        return not isinstance(instance.run_coordinator, QueuedRunCoordinator)
+    return status in _BEFORE_START
