@@ -1,5 +1,7 @@
 """The exact comparison of counters with the log at one snapshot, and the guards before anything is repaired."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from recon_pipeline.assets import approval, events_left, known_months
@@ -8,6 +10,8 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.reconciler import Reconciler, Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
+from recon_pipeline.core.errors import BlockedError
+from recon_pipeline.core.guards import Breach
 from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
 from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
 from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
@@ -58,7 +62,7 @@ _KEY = dg.AssetKey("counter_drift")
     description="Every counter that is not what the log says, with the kind of drift and what a repair would do to the "
     "customer's quota. Stored in `recon.counter_drift`.",
 )
-def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> dg.MaterializeResult:
+def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> Iterator[dg.MaterializeResult]:
     """Compare counters with the log at one snapshot."""
     with reconciler.step(context) as step:
         found, tables = step.compare()
@@ -76,7 +80,8 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
             with step.decision("READ COMMITTED") as (connection, _):
                 shared = doubt_of_identity.look_at(connection, step.run.run_id, tables)
         summary = found.summary
-        return dg.MaterializeResult(
+        exceeded, blocked = approval.decide(step, found)
+        yield dg.MaterializeResult(
             metadata={
                 "months": step.months,
                 "drift_count": summary.drift_count,
@@ -91,8 +96,12 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
                 **sample("by_month", found.cells, compare.DriftCell),
             },
             check_results=[
-                _within_budgets(step, found, drifted),
-                events_left.check(left, approved=approval.approved_by(step) if found.summary.approved else None),
+                _within_budgets(step, found, drifted, exceeded, blocked),
+                events_left.check(
+                    left,
+                    approved=approval.approved_by(step) if found.summary.approved else None,
+                    how_to_approve=step.how_to_approve,
+                ),
                 _identity_is_known(tables, shared),
                 dg.AssetCheckResult(
                     check_name="quota_limits_are_known",
@@ -107,6 +116,8 @@ def counter_drift(context: dg.AssetExecutionContext, reconciler: Reconciler) -> 
                 _written_in_one_way(*twice, pairs),
             ],
         )
+        if blocked is not None:
+            raise blocked
 
 
 def _written_in_one_way(
@@ -136,11 +147,12 @@ def _written_in_one_way(
 
 
 def _within_budgets(
-    step: Step, found: compare.Comparison, drifted: tuple[compare.DriftedKey, ...]
+    step: Step,
+    found: compare.Comparison,
+    drifted: tuple[compare.DriftedKey, ...],
+    exceeded: tuple[Breach, ...],
+    blocked: BlockedError | None,
 ) -> dg.AssetCheckResult:
-    exceeded, blocked = approval.decide(step, found)
-    if blocked is not None:
-        step.finish("blocked", error=str(blocked))
     approved = approval.approved_by(step) if exceeded else None
     return dg.AssetCheckResult(
         check_name="drift_is_within_budgets",

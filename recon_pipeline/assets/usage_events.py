@@ -7,7 +7,7 @@ import dagster as dg
 from recon_pipeline.assets import approval
 from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.months import BILLING_MONTHS
-from recon_pipeline.assets.reconciler import Reconciler, Step
+from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import known_months, start_period_is_declared
@@ -87,6 +87,7 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
             beyond = events_beyond_months.beyond_months(
                 connection, step.run, tables, first=first, last=known_until, mode=choice.mode
             )
+        lost, approved = approval.lost_log_refusal(step)
         yield dg.MaterializeResult(
             metadata={
                 "months": step.months,
@@ -101,7 +102,11 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                 "outside_period_events": measured.outside_period_count,
             },
             check_results=[
-                _visible(step),
+                dg.AssetCheckResult(
+                    check_name="event_log_is_visible",
+                    passed=lost is None,
+                    description=str(lost) if lost else approved,
+                ),
                 _warning(
                     "events_are_valid",
                     measured.invalid_count,
@@ -127,15 +132,8 @@ def usage_events(context: dg.AssetExecutionContext, reconciler: Reconciler) -> I
                 _advances(choice, oldest),
             ],
         )
-
-
-def _visible(step: Step) -> dg.AssetCheckResult:
-    lost, approved = approval.lost_log_refusal(step)
-    if lost is not None:
-        step.finish("blocked", error=str(lost))
-        return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
-    description = f"{approved} {approval.approved_by(step)}" if approved else None
-    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=description)
+        if lost is not None:
+            raise lost
 
 
 def _advances(choice: ModeChoice, oldest: OldestTransaction | None) -> dg.AssetCheckResult:
