@@ -152,7 +152,7 @@ def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_shows
     assert application.ledger() == before
     if ui.pictures is not None:
         sample = ui.fact("would_repair").get_by_role("row")
-        ui.picture("blocked", ui.text("Checks (2)"), sample.nth(8), to_right_edge=True, margin_below=0)
+        ui.picture("blocked", ui.text("Checks (6)"), sample.nth(8), to_right_edge=True, margin_below=0)
 
 
 def test_what_a_blocked_run_has_shown_is_approved_where_its_text_says_it_can_be(
