@@ -53,10 +53,8 @@ class Step:
     @property
     def how_to_approve(self) -> str:
         """What a person types, or clicks, to approve what this run shows."""
-        extent = self.run.extent
-        return ShownRun(
-            self.run.run_id, extent.first, extent.last, extent.customers or (), known_months()
-        ).how_to_approve
+        run_id, extent = self.run.run_id, self.run.extent
+        return ShownRun(run_id, extent.first, extent.last, extent.customers or (), known_months()).how_to_approve
 
     @property
     def months(self) -> str:
