@@ -15,10 +15,9 @@ from recon_pipeline.core.guards import Breach, beyond, breaches
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
+from recon_pipeline.store.sums import quality
 
 _BUDGETS = ("RECON_MAX_REPAIRS", "RECON_MAX_REPAIR_SHARE", "RECON_MAX_ORPHAN_SHARE", "RECON_MAX_OVER_QUOTA_TRANSITIONS")
-# In the UI, which drops what is in <>.
-_APPROVE = 'recon reconcile --approve "your reason", or approve_reason in the launchpad.'
 
 
 def decide(step: Step, found: compare.Comparison) -> tuple[tuple[Breach, ...], BlockedError | None]:
@@ -43,7 +42,7 @@ def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
     reasons = "; ".join(breach.sentence for breach in exceeded)
     is_first = any(breach.variable not in _BUDGETS for breach in exceeded)
     if not step.approve_reason:
-        look = f"Look at the sample of what would be repaired. If it is right: {_APPROVE}"
+        look = f"Look at the sample of what would be repaired. If it is right:{step.how_to_approve}"
         return BlockedError(f"Blocked: {reasons}.", fix=first_run.fix(step) if is_first else look)
     shown = _shown(step)
     if shown is None:
@@ -54,15 +53,15 @@ def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
         grown = "; ".join(f"{breach.sentence}, and {figures[breach.variable]:,} were shown" for breach in more)
         return BlockedError(
             f"Blocked again, since more would be repaired than run {shown.run_id} showed: {grown}.",
-            fix=f"Look at the sample, which is of now. If it is right, approve once more: {_APPROVE}",
+            fix=f"Look at the sample, which is of now. If it is right, approve once more:{step.how_to_approve}",
         )
     _record(step, shown)
     return None
 
 
 def lost_log_refusal(step: Step) -> tuple[BlockedError | None, str | None]:
-    """Why a log without a single event may not be repaired from; if it was approved, what was approved instead."""
-    lost = step.lost_log()
+    """Why a log without a single event may not be repaired from; if it was approved, what was, and by whom."""
+    lost = _lost_log(step)
     if lost is None:
         return None, None
     if not step.approve_reason:
@@ -71,7 +70,20 @@ def lost_log_refusal(step: Step) -> tuple[BlockedError | None, str | None]:
     if shown is None:
         return _nothing_shown(step, lost.what), None
     _record(step, shown)
-    return None, lost.what
+    return None, f"{lost.what} {approved_by(step)}"
+
+
+def _lost_log(step: Step) -> BlockedError | None:
+    """The refusal where a metered usage has counters that are not 0 and not one visible event, else None."""
+    with step.decision("READ COMMITTED") as (connection, tables):
+        invisible = quality.invisible_usages(connection, step.run, tables)
+    if not invisible:
+        return None
+    return BlockedError(
+        f"Not one event of {', '.join(map(str, invisible))} is visible, but counters are not 0.",
+        fix="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
+        f"If the usage is truly gone:{step.how_to_approve}",
+    )
 
 
 def approved_by(step: Step) -> str:
@@ -87,7 +99,7 @@ def _nothing_shown(step: Step, reasons: str) -> BlockedError:
         f"Blocked: {reasons}. {named} over the same months and customers that is still current "
         "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done "
         "now.",
-        fix=f"Look at the sample of this run. If it is right, approve it: {_APPROVE}",
+        fix=f"Look at the sample of this run. If it is right, approve it:{step.how_to_approve}",
     )
 
 

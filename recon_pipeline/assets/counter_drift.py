@@ -1,12 +1,16 @@
 """The exact comparison of counters with the log at one snapshot, and the guards before anything is repaired."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
-from recon_pipeline.assets import approval, events_left, known_months, left_out
+from recon_pipeline.assets import approval, events_left, known_months
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
+from recon_pipeline.core.errors import BlockedError
+from recon_pipeline.core.guards import Breach
 from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
 from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
 from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
@@ -29,11 +33,9 @@ def counter_drift(names: Names) -> dg.AssetsDefinition:
         "the customer's quota. Stored in `recon.counter_drift`.",
         **asset_options(names),
     )
-    def compared(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def compared(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with step_of(context, names) as step:
-            result = _compared(step)
-            left_out.report_after(context, result.check_results or (), "drift_is_within_budgets")
-            return result
+            yield from _compared(step)
 
     return compared
 
@@ -70,7 +72,7 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _compared(step: Step) -> dg.MaterializeResult:
+def _compared(step: Step) -> Iterator[dg.MaterializeResult]:
     """Compare counters with the log at one snapshot."""
     found, tables = step.compare()
     with step.database.transaction() as connection:
@@ -87,7 +89,8 @@ def _compared(step: Step) -> dg.MaterializeResult:
         with step.decision("READ COMMITTED") as (connection, _):
             shared = doubt_of_identity.look_at(connection, step.run.run_id, tables)
     summary = found.summary
-    return dg.MaterializeResult(
+    exceeded, blocked = approval.decide(step, found)
+    yield dg.MaterializeResult(
         metadata={
             "months": step.months,
             "drift_count": summary.drift_count,
@@ -102,8 +105,12 @@ def _compared(step: Step) -> dg.MaterializeResult:
             **sample("by_month", found.cells, compare.DriftCell),
         },
         check_results=[
-            _within_budgets(step, found, drifted),
-            events_left.check(left, approved=approval.approved_by(step) if found.summary.approved else None),
+            _within_budgets(step, found, drifted, exceeded, blocked),
+            events_left.check(
+                left,
+                approved=approval.approved_by(step) if found.summary.approved else None,
+                how_to_approve=step.how_to_approve,
+            ),
             _identity_is_known(tables, shared),
             dg.AssetCheckResult(
                 check_name="quota_limits_are_known",
@@ -118,6 +125,8 @@ def _compared(step: Step) -> dg.MaterializeResult:
             _written_in_one_way(*twice, pairs),
         ],
     )
+    if blocked is not None:
+        raise blocked
 
 
 def _written_in_one_way(
@@ -147,11 +156,12 @@ def _written_in_one_way(
 
 
 def _within_budgets(
-    step: Step, found: compare.Comparison, drifted: tuple[compare.DriftedKey, ...]
+    step: Step,
+    found: compare.Comparison,
+    drifted: tuple[compare.DriftedKey, ...],
+    exceeded: tuple[Breach, ...],
+    blocked: BlockedError | None,
 ) -> dg.AssetCheckResult:
-    exceeded, blocked = approval.decide(step, found)
-    if blocked is not None:
-        step.finish("blocked", error=str(blocked))
     approved = approval.approved_by(step) if exceeded else None
     return dg.AssetCheckResult(
         check_name="drift_is_within_budgets",

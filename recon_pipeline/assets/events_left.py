@@ -72,18 +72,19 @@ def note(connection: Connection, run: Reconciliation) -> EventsLeft:
     return left
 
 
-def check(left: EventsLeft, *, approved: str | None) -> dg.AssetCheckResult:
+def check(left: EventsLeft, *, approved: str | None, how_to_approve: str) -> dg.AssetCheckResult:
     """What left the log, by month.
 
     Args:
         left: And was left alone.
         approved: Who approved that counters are changed for what left, and why, if so.
+        how_to_approve: What a person types, or clicks, to approve it.
     """
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=not left.months,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=_described(left) if left.months else approved,
+        description=_described(left, how_to_approve) if left.months else approved,
         metadata={
             "count": sum(month.keys for month in left.months),
             **sample("events_left_the_log", left.months, MonthLeft),
@@ -92,14 +93,14 @@ def check(left: EventsLeft, *, approved: str | None) -> dg.AssetCheckResult:
     )
 
 
-def _described(left: EventsLeft) -> str:
+def _described(left: EventsLeft, how_to_approve: str) -> str:
     months = "; ".join(
         f"{month.partition}: {month.events:,} events of {month.units} units, of {month.keys:,} counters"
         for month in left.months
     )
     return (
         f"Events that had been counted left the log. {months}. These counters were left as they are; all others are "
-        "repaired. If it was retention: recon retention --before YYYY-MM keeps the counters of the months before. "
-        'If the usage is to be taken back: recon reconcile --approve "your reason", or approve_reason in the '
-        "launchpad. If it was a mistake: restore the events."
+        "repaired. If it was a mistake: restore the events. "
+        "If it was retention: recon retention --before YYYY-MM keeps the counters of the months before. "
+        f"If the usage is to be taken back:{how_to_approve}"
     )

@@ -6,7 +6,8 @@ has found all of it matching. Seeing a part approves that part and no more: only
 
 from recon_pipeline.assets.months import months_of_run_in_the_log
 from recon_pipeline.assets.reconciler import Step
-from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL, Breach, first_run_breach
+from recon_pipeline.core.approving import SEE_ALL
+from recon_pipeline.core.guards import Breach, first_run_breach
 from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.records import accepted_usages
 
@@ -37,10 +38,10 @@ def fix(step: Step) -> str:
     )
     extent, known = step.run.extent, months_of_run_in_the_log(step.database, {})
     if extent.customers is None and (extent.first, extent.last) == known:
-        return f"{advice}If the log is right: {APPROVE_ALL}, or approve_reason in the launchpad."
+        return f"{advice}If the log is right:{step.how_to_approve}"
     return (
-        f"{advice}This run covers a part of them; to see all: {SEE_ALL}. "
-        f"If the log is right: {APPROVE_ALL}, or, for all months, approve_reason in the launchpad."
+        f"{advice}This run covers a part of them. To see all, and how to approve them: {SEE_ALL}. "
+        f"To approve this part alone:{step.how_to_approve}"
     )
 
 

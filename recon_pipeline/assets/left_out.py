@@ -4,8 +4,6 @@ Dagster shows a planned check of a failed run so if it was not evaluated, as if 
 recorded instead: that it was not evaluated, and why. Such an evaluation sends no alert.
 """
 
-from collections.abc import Sequence
-
 import dagster as dg
 
 METADATA = "not_evaluated"
@@ -14,19 +12,8 @@ METADATA = "not_evaluated"
 _PLANNED, _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION
 
 
-def report_after(context: dg.AssetExecutionContext, results: Sequence[dg.AssetCheckResult], blocking: str) -> None:
-    """Report what is left out if the blocking check of that name has not passed; not its asset's own checks."""
-    if any(result.check_name == blocking and not result.passed for result in results):
-        report(context, f"the check {blocking} blocked the run before", evaluated_now=context.asset_key)
-
-
-def report(
-    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
-    why: str,
-    *,
-    evaluated_now: dg.AssetKey | None = None,
-) -> None:
-    """Record each planned check of the run that has not been evaluated, except those of an asset that does it now."""
+def report(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, why: str) -> None:
+    """Record each planned check of the run that has not been evaluated."""
     found: dict[dg.DagsterEventType, set[tuple[dg.AssetKey, str]]] = {_PLANNED: set(), _EVALUATED: set()}
     for record in context.instance.get_records_for_run(context.run.run_id, of_type=set(found)).records:
         event = record.event_log_entry.dagster_event
@@ -34,8 +21,6 @@ def report(
             check = event.event_specific_data
             found[event.event_type].add((check.asset_key, check.check_name))  # pyright: ignore[reportAttributeAccessIssue]
     for asset_key, name in sorted(found[_PLANNED] - found[_EVALUATED]):
-        if asset_key == evaluated_now:
-            continue
         evaluation = dg.AssetCheckEvaluation(
             asset_key=asset_key,
             check_name=name,

@@ -17,10 +17,11 @@ from recon_pipeline.assets import events_left, left_out
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import months_of_run_in_the_log
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
+from recon_pipeline.core.approving import ShownRun
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import compare, repair
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.log.billing_tables import BillingTables
@@ -28,7 +29,7 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin, open_database
 from recon_pipeline.store.records import run_metrics, runs
 from recon_pipeline.store.records.runs import RunStart
-from recon_pipeline.store.sums import modes, quality
+from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.modes import Mode, ModeChoice
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -52,6 +53,12 @@ class Step:
     approve_run: str
     approved_by: str
     log: Callable[[str], None]
+
+    @property
+    def how_to_approve(self) -> str:
+        """What a person types, or clicks, to approve what this run shows."""
+        run_id, extent = self.run.run_id, self.run.extent
+        return ShownRun(run_id, extent.first, extent.last, extent.customers or (), known_months()).how_to_approve
 
     @property
     def months(self) -> str:
@@ -94,18 +101,6 @@ class Step:
                 found = compare.summarize(connection, self.run.run_id, counters_scanned=record.counters_scanned)
                 return found, tables
         return self.compare()
-
-    def lost_log(self) -> BlockedError | None:
-        """The refusal where a metered usage has counters that are not 0 and not one visible event, else None."""
-        with self.decision("READ COMMITTED") as (connection, tables):
-            invisible = quality.invisible_usages(connection, self.run, tables)
-        if not invisible:
-            return None
-        return BlockedError(
-            f"Not one event of {', '.join(map(str, invisible))} is visible, but counters are not 0.",
-            fix="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
-            'If the usage is truly gone: recon reconcile --approve "your reason".',
-        )
 
     def finish(self, outcome: str, *, mismatch_count: int | None = None, error: str | None = None) -> None:
         """Close the record of the run and log its metrics, once."""

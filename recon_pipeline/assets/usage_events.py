@@ -1,8 +1,10 @@
 """The event log as a run finds it. Reads only: the log is the application's."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
-from recon_pipeline.assets import approval, left_out
+from recon_pipeline.assets import approval
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -72,16 +74,14 @@ def usage_events(names: Names) -> dg.AssetsDefinition:
         "how many of them count, and what is odd about the others.",
         **asset_options(names),
     )
-    def measured(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def measured(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with step_of(context, names) as step:
-            result = _measured(step)
-            left_out.report_after(context, result.check_results or (), "event_log_is_visible")
-            return result
+            yield from _measured(step)
 
     return measured
 
 
-def _measured(step: Step) -> dg.MaterializeResult:
+def _measured(step: Step) -> Iterator[dg.MaterializeResult]:
     """Take the log's horizon and measure its quality."""
     with step.decision() as (connection, tables):
         choice, start = step.open(connection, tables)
@@ -95,7 +95,8 @@ def _measured(step: Step) -> dg.MaterializeResult:
         beyond = events_beyond_months.beyond_months(
             connection, step.run, tables, first=first, last=known_until, mode=choice.mode
         )
-    return dg.MaterializeResult(
+    lost, approved = approval.lost_log_refusal(step)
+    yield dg.MaterializeResult(
         metadata={
             "months": step.months,
             "mode": choice.mode.value,
@@ -109,7 +110,11 @@ def _measured(step: Step) -> dg.MaterializeResult:
             "outside_period_events": measured.outside_period_count,
         },
         check_results=[
-            _visible(step),
+            dg.AssetCheckResult(
+                check_name="event_log_is_visible",
+                passed=lost is None,
+                description=str(lost) if lost else approved,
+            ),
             _warning(
                 "events_are_valid",
                 measured.invalid_count,
@@ -135,15 +140,8 @@ def _measured(step: Step) -> dg.MaterializeResult:
             _advances(choice, oldest),
         ],
     )
-
-
-def _visible(step: Step) -> dg.AssetCheckResult:
-    lost, approved = approval.lost_log_refusal(step)
     if lost is not None:
-        step.finish("blocked", error=str(lost))
-        return dg.AssetCheckResult(check_name="event_log_is_visible", passed=False, description=str(lost))
-    description = f"{approved} {approval.approved_by(step)}" if approved else None
-    return dg.AssetCheckResult(check_name="event_log_is_visible", passed=True, description=description)
+        raise lost
 
 
 def _advances(choice: ModeChoice, oldest: OldestTransaction | None) -> dg.AssetCheckResult:

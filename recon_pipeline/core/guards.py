@@ -10,10 +10,6 @@ Shares have a minimum, so that a small database with three wrong counters is not
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-SEE_ALL = "recon reconcile --all --dry-run"
-APPROVE_ALL = 'recon reconcile --all --approve "your reason"'
-"""What a person types about the first run of a metered usage."""
-
 SHARE_FLOOR_KEYS = 50
 """Below this many keys a share says nothing; only the absolute budgets apply."""
 

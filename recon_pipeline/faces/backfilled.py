@@ -6,9 +6,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from recon_pipeline.core.approving import ShownRun
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import reconciled as reconciliations
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, out
 from recon_pipeline.faces.reconciled import Reconciled
+from recon_pipeline.settings import known_months
 from recon_pipeline.sources.finding import Unread
 from recon_pipeline.store.backfill.batches import Batch
 from recon_pipeline.store.backfill.dry_run import Preview
@@ -92,11 +95,14 @@ def show(ended: Backfilled) -> None:
         )
     if ended.reconciled is not None:
         reconciliations.show([ended.reconciled], dry_run=False)
-        if ended.reconciled.record.outcome == "blocked":
+        record = ended.reconciled.record
+        if record.outcome == "blocked":
+            months = BillingMonth.parse(record.first_partition), BillingMonth.parse(record.last_partition)
+            approval = ShownRun(record.run_id, *months, record.customers or (), known_months()).approval()
             out.print(
-                "The events are in the log; the counters are as they were. To let them be repaired: "
-                'recon reconcile --approve "your reason"',
+                f"The events are in the log; the counters are as they were. To let them be repaired: {approval}",
                 style="bold",
+                markup=False,
                 soft_wrap=True,
             )
 

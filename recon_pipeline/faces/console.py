@@ -17,6 +17,8 @@ from recon_pipeline.core.errors import NOTHING_CHANGED, BlockedError, Configurat
 
 EXIT_CLEAN, EXIT_NOT_CLEAN, EXIT_USAGE, EXIT_BLOCKED = 0, 1, 2, 3
 _AS_JSON = f"{__name__}.as_json"
+_UNCUT = 1_000
+"""Characters of a sentence in a list of commands: more than any has."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr."
@@ -52,7 +54,17 @@ def show_error(error: ReconError) -> None:
     err.print(f"[bold]What to do:[/] {escape(error.fix)}", soft_wrap=True)
 
 
-class Commands(click.Group):
+class WholeSentences(click.Group):
+    """Commands whose list says what each does in a whole sentence; click would cut it at the terminal's width."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(limit=_UNCUT)) for name, one in found if one])
+
+
+class Commands(WholeSentences):
     """The commands; wrong usage of one that was given `--json` is shown as JSON too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from recon_pipeline.core.approving import ShownRun
 from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE, EmbeddedServer, ensure_running
 from recon_pipeline.faces import reconciled
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
@@ -97,7 +98,9 @@ def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
         request = Request(*known_months())
         with err.status("Running the job reconcile …"):
             first = reconcile(settings, instance, request)
-            repaired = reconcile(settings, instance, replace(request, approve_reason=_REASON))
+            repaired = reconcile(
+                settings, instance, replace(request, approve_reason=_REASON, approve_run=first.record.run_id)
+            )
         with database.transaction() as connection:
             found = compare.summarize(
                 connection, repaired.record.run_id, counters_scanned=repaired.record.counters_scanned or 0
@@ -177,9 +180,10 @@ def show(played: Demonstrated) -> None:
     out.rule("The first run asks")
     for check in played.first.failed_checks:
         if check.is_error:
-            out.print(f"[red]{check.name}[/]", escape(check.description), sep="\n")
-    reason = f'recon reconcile --all --approve "{_REASON}"'
-    out.print(f"So it was approved, as a person would do: [bold]{escape(reason)}[/]")
+            out.print(f"[red]{check.name}[/]", escape(check.description), sep="\n", soft_wrap=True)
+    months = known_months()
+    command = ShownRun(played.first.record.run_id, *months, (), months).approval(_REASON)
+    out.print(f"So it was approved, as a person would do: [bold]{escape(command)}[/]", soft_wrap=True)
     out.rule("Repaired")
     repairs = Table("customer", "period start", "kind", "before", "after", "limit", "quota")
     for key in played.sample[:8]:

@@ -12,9 +12,9 @@ from rich.table import Column, Table
 from sqlalchemy import Connection, make_url
 
 from recon_pipeline.assets.names import Names
+from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
-from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL
 from recon_pipeline.faces.assumptions import Assumption, in_words
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.orchestrator import open_instance
@@ -22,6 +22,7 @@ from recon_pipeline.settings import Settings, known_months, read_alerting, read_
 from recon_pipeline.store.counters.beyond_months import beyond_months, described
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
+from recon_pipeline.store.records.negative_counters import check_negative_counters
 from recon_pipeline.store.records.requirements import check_database
 
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
@@ -103,11 +104,13 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
             "first run",
             f"nothing of {', '.join(map(str, waiting))} is repaired before its first run was approved, "
             "unless every counter matches",
-            f"{SEE_ALL}; if the log is right: {APPROVE_ALL}",
+            f"{SEE_ALL} shows what would be repaired, and the command that approves it.",
         )
         if waiting
         else passed("first run", "approved, or every counter matched")
     )
+    if not settings.refuses_negative:
+        yield check_negative_counters(connection)
     first, current = known_months()
     beyond = beyond_months(connection, settings.scope, first=first, last=current.next(), every=True)
     said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())

@@ -28,6 +28,7 @@ from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, now, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
 from recon_pipeline.store.records import explain as store
+from recon_pipeline.store.records.customers import require_known_customers
 from recon_pipeline.store.records.explain import Explanation, Key
 from recon_pipeline.store.records.retention import Retention, read_retention
 
@@ -69,6 +70,7 @@ def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Ex
         tables = require_trustworthy(connection)
         keys = store.keys_of_customer(connection, customer, Extent(settings.scope, first, last))
         if not keys:
+            require_known_customers(connection, [customer])
             raise ReconError(
                 f"{customer} has neither a counter nor an event in "
                 f"{', '.join(map(str, settings.scope))}, {f'month {month.key}' if month else 'in any month'}.",

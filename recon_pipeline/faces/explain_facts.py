@@ -39,6 +39,12 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
             f"{sums.late_count:,} events with {sums.late_usage:,} units arrived more than an hour after they happened, "
             f"the last of them by {hours:,.1f} hours",
         )
+    if sums.imported_count:
+        yield (
+            "imported",
+            f"{sums.imported_count:,} events happened before the customer's first event arrived: they are history that "
+            "was imported",
+        )
     if sums.repeated_count:
         yield "duplicates", f"{sums.repeated_count:,} events repeat a request id; they are not counted"
     if sums.invalid_count:

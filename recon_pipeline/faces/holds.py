@@ -15,6 +15,7 @@ from recon_pipeline.store.counters import holds as store
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import now
 from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.records.customers import require_known_customers
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ def hold(
         until: When it ends, as `parse_until` reads it.
 
     Raises:
-        ReconError: The end cannot be read, or the database cannot be used.
+        ReconError: The end cannot be read, a customer is not known, or the database cannot be used.
     """
     with billing_database(settings).connection() as connection:
         with begin(connection):
             ends = parse_until(until, now=now(connection))
+            require_known_customers(connection, customers)
         store.hold(connection, customers, months, reason=reason, held_by=user_name(), until=ends)
         with begin(connection):
             in_force = tuple(one for one in store.open_holds(connection) if one.gateway_customer_id in customers)
@@ -65,6 +67,8 @@ def release(
 ) -> tuple[Hold, ...]:
     """End holds of the customers, of these months or of all; returns those that this ended."""
     with billing_database(settings).connection() as connection:
+        with begin(connection):
+            require_known_customers(connection, customers)
         ended = store.release(connection, customers, months, reason=reason, released_by=user_name())
     if ended:
         leave_trace(f"Released by {user_name()}: {', '.join(customers)}", reason=reason or "")

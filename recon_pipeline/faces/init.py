@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.core.guards import SEE_ALL
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.declared_key import refuses_repetitions, wider_key
 from recon_pipeline.store.log.ingest_xid import Need

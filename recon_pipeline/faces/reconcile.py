@@ -10,6 +10,7 @@ from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.settings import RECENT_DAYS, Settings, known_months
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import open_database
+from recon_pipeline.store.records.customers import require_known_customers
 from recon_pipeline.store.records.retention import read_retention, require_in_the_log
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
@@ -44,11 +45,14 @@ def run_reconcile(settings: Settings, options: ReconcileOptions) -> tuple[Reconc
     """Reconcile what was asked for, one run for each contiguous range of months, in order.
 
     Raises:
-        ConfigurationError: A period that does not exist or may not be touched.
+        ConfigurationError: A period that does not exist or may not be touched, or a customer that is not known.
         ReconError: A run that could not look at anything.
     """
     own_embedded_server(settings)
     months = _months(settings, options)
+    if options.customers:
+        with open_database(settings).transaction() as connection:
+            require_known_customers(connection, options.customers)
     # Only now: wrong usage is reported before Dagster, which takes seconds to load.
     from recon_pipeline.faces.reconcile_job import Request, reconcile_each
 

@@ -167,9 +167,10 @@ def show(ended: Sequence[Reconciled], *, dry_run: bool) -> None:
         _show_keys(one)
         for check in one.failed_checks:
             style = "red" if check.is_error else "yellow"
-            out.print(f"[{style}]{check.name}[/]", escape(check.description), sep="\n")
+            # Not wrapped: a command in it is to be copied as it stands.
+            out.print(f"[{style}]{check.name}[/]", escape(check.description), sep="\n", soft_wrap=True)
         if record.error and record.error not in {check.description for check in one.failed_checks}:
-            out.print(record.error, style="red", markup=False)
+            out.print(record.error, style="red", markup=False, soft_wrap=True)
 
 
 def _show_keys(one: Reconciled) -> None:

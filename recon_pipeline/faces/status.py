@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from recon_pipeline.core.alerts import Alarm, Severity
-from recon_pipeline.core.guards import APPROVE_ALL, SEE_ALL
+from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
@@ -114,7 +114,7 @@ def show(status: Status) -> None:
     for usage in status.waiting:
         out.print(
             f"{usage} waits for its first run to be approved: unless every counter matches, nothing of it is repaired "
-            f"before. To see what would be: {SEE_ALL}. If the log is right: {APPROVE_ALL}.",
+            f"before. To see what would be, and the command that approves it: {SEE_ALL}",
             style="yellow",
             markup=False,
             soft_wrap=True,
@@ -134,7 +134,9 @@ def show(status: Status) -> None:
     if status.retention is not None:
         out.print(f"Not compared: {status.retention}.", markup=False, soft_wrap=True)
     clean = status.last_clean
-    if clean is None:
+    if not status.runs:
+        out.print(f"No run was made on this database yet. To compare without repairing: {SEE_ALL}")
+    elif clean is None:
         out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")
     else:
         out.print(

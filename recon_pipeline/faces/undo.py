@@ -21,6 +21,7 @@ from recon_pipeline.store.counters import undo as store
 from recon_pipeline.store.counters.undo import UndoRecord
 from recon_pipeline.store.counters.undo_request import Undoable, UndoRequest, find_run, find_undoable, require_lasting
 from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.records.customers import require_known_customers
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def undo(settings: Settings, options: UndoOptions) -> Undone:
     """
     with billing_database(settings).connection() as connection:
         with begin(connection):
+            require_known_customers(connection, options.customers)
             request = UndoRequest("", find_run(connection, options.run), options.customers, options.reason, user_name())
             found = find_undoable(connection, request)
         if options.dry_run:

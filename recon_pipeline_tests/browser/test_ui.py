@@ -30,6 +30,12 @@ ops:
         quantity: units
         event_timestamp: at
 """
+APPROVAL = """\
+resources:
+  reconciler:
+    config:
+      approve_reason: INC-1234
+"""
 Months = tuple[BillingMonth, BillingMonth, BillingMonth]
 
 
@@ -132,18 +138,65 @@ def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_shows
 
     ui.open_lineage()
     assert ui.materialize(month.key) == "Failure"
+    failed = ui.page.get_by_text(re.compile("^Execution of run for .* failed"))
+    expect(failed.locator("..")).to_contain_text(re.compile(f"Failure: Blocked: {drifted} counters would be repaired"))
 
     ui.page.set_viewport_size(TALL)
     ui.open_checks("counter_drift", "drift_is_within_budgets")
     expect(ui.text("Failed", exact=True)).to_be_visible()
     blocked = ui.text(re.compile(rf"Blocked: {drifted} counters would be repaired .*RECON_MAX_REPAIR_SHARE allows 50"))
     expect(blocked).to_be_visible()
-    expect(blocked).to_contain_text('recon reconcile --approve "your reason", or approve_reason in the launchpad')
+    expect(blocked).to_contain_text(f"recon reconcile --period {month.key} --approve-run ")
+    expect(blocked).to_contain_text(f"Materialize all, partitions {month.key}, Config, Add config: approve_reason")
     assert application.drift_count() == drifted
     assert application.ledger() == before
     if ui.pictures is not None:
         sample = ui.fact("would_repair").get_by_role("row")
-        ui.picture("blocked", ui.text("Checks (2)"), sample.nth(8), to_right_edge=True, margin_below=0)
+        ui.picture("blocked", ui.text("Checks (6)"), sample.nth(8), to_right_edge=True, margin_below=0)
+
+
+def test_what_a_blocked_run_has_shown_is_approved_where_its_text_says_it_can_be(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (first, _, last) = quiet_ui, months
+    drifted = application.drift_count()
+    ui.open("/locations/recon_pipeline/jobs/reconcile")
+    assert ui.materialize(f"[{first.key}...{last.key}]") == "Failure", "as a tick over several months"
+    assert application.drift_count() == drifted > 50
+
+    assert approve(ui, f"[{first.key}...{last.key}]") == "Success"
+
+    assert application.drift_count() == 0
+
+
+def test_usage_that_left_the_log_is_taken_back_once_that_is_approved(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (_, month, _) = quiet_ui, months
+    usage, left = application.usage(), application.delete_events(month)
+    ui.open("/locations/recon_pipeline/jobs/reconcile")
+    assert ui.materialize(month.key) == "Success", "all other counters are repaired"
+    assert application.usage() == usage
+
+    ui.page.set_viewport_size(TALL)
+    ui.open_checks("counter_drift", "events_stay_in_the_log")
+    expect(ui.text("Failed", exact=True)).to_be_visible()
+    expect(ui.text(re.compile(rf"{month.key}: \d+ events of {left} units"))).to_be_visible()
+    ui.picture("events-left", ui.text("Checks (6)"), ui.fact("sample"), to_right_edge=True)
+    ui.page.set_viewport_size(LARGE)
+    assert approve(ui, month.key) == "Success"
+
+    assert application.usage() == usage - left
+    assert application.drift_count() == 0
+
+
+def approve(ui: Ui, months: str) -> str:
+    """Approve what the latest run over these months has shown, as its text says."""
+    ui.open("/locations/recon_pipeline/jobs/reconcile")
+    dialog = ui.choose(months)
+    editor = ui.configure(dialog, APPROVAL)
+    ui.save_config(editor)
+    return ui.launch(dialog)
 
 
 def take_pictures_of_a_repair(ui: Ui) -> None:

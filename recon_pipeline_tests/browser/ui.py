@@ -72,6 +72,11 @@ class Ui:
         """
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
         dialog = self.page.get_by_role("dialog")
+        # The page of a job asks first where an asset before it was never materialized.
+        confirm = self.page.get_by_role("button", name="Confirm")
+        expect(confirm.or_(dialog.get_by_placeholder("ex: ")).first).to_be_visible()
+        if confirm.is_visible():
+            confirm.click()
         partitions = dialog.get_by_placeholder("ex: ")
         partitions.fill(months)
         partitions.press("Enter")
@@ -92,7 +97,7 @@ class Ui:
         text.click()
         self.page.keyboard.press("ControlOrMeta+A")
         self.page.keyboard.insert_text(config)
-        expect(text).to_contain_text("backfilled_events")
+        expect(text).to_contain_text(config.split(":")[0])
         expect(editor.get_by_text("No errors")).to_be_visible()
         return editor
 

@@ -12,6 +12,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 
 from recon_pipeline.core.findings import Verdict
 from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, beating_daemon, recon
+from recon_pipeline_tests.reconciliation.billing import Billing
 
 SCHEDULE = "reconcile_every_5_minutes"
 
@@ -182,3 +183,34 @@ def test_doctor_changes_nothing(make_billing: MakeBilling) -> None:
 
     # An autovacuum that happens to run writes too, but not again and again.
     assert any(no_transaction_wrote() for _ in range(5))
+
+
+@pytest.mark.parametrize(
+    ("check", "is_refusing"),
+    [
+        ("usage_count >= 0", True),
+        ("usage_count > -1", True),
+        ("usage_count >= 0::numeric", True),
+        ("usage_count >= -1000", False),
+        ("usage_count <> 7", False),
+    ],
+)
+def test_a_counter_that_cannot_go_below_zero_is_named_where_credits_are_declared(
+    billing: Billing, orchestrated: None, check: str, *, is_refusing: bool
+) -> None:
+    billing.query(
+        "alter table billing_usage_counters drop constraint billing_usage_counters_usage_count_check, "
+        f'add constraint "No credit" check ({check})'
+    )
+
+    declared = recon("doctor", "--json", RECON_NEGATIVE_QUANTITIES="sum")
+
+    (found,) = [one for one in declared.json["findings"] if one["requirement"] == "negative sums"]
+    assert found["verdict"] == ("note" if is_refusing else "pass"), found
+    if is_refusing:
+        assert 'billing_usage_counters has "No credit" CHECK' in found["detail"]
+        assert found["mend"] == (
+            "If customers can have more credits than usage: "
+            'alter table billing_usage_counters drop constraint "No credit";'
+        )
+    assert "negative sums" not in recon("doctor").out

@@ -193,7 +193,8 @@ def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billin
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "said"),
     [
-        (("--customer", "nobody"), 1, "nobody has neither a counter nor an event in stripe:remote_commands"),
+        (("--customer", "nobody"), 2, "--customer nobody: nobody of that id has"),
+        (("--customer", "a"), 1, "a has neither a counter nor an event in stripe:remote_commands, in any month"),
         (("--customer", ""), 2, "--customer is ''"),
         (("--customer", "a", "--period", "May"), 2, "'May' is not a billing month"),
         (("--customer", "a", "--html", "/no/such/folder/x.html"), 2, "there is no folder /no/such/folder"),
@@ -202,6 +203,23 @@ def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billin
 def test_what_cannot_be_explained_is_an_error(
     billing: Billing, orchestrated: None, arguments: tuple[str, ...], exit_code: int, said: str
 ) -> None:
+    billing.subscribe("a")
     output = recon("explain", *arguments, "--json")
     assert output.exit_code == exit_code
     assert said in output.json["error"]
+
+
+def test_history_that_was_imported_is_not_called_late(billing: Billing, orchestrated: None) -> None:
+    """What happened before the customer's first event arrived was loaded, perhaps years later."""
+    for day in (3, 4, 5):
+        billing.add_event(CUSTOMER, 10, event_timestamp=on(day), created_at=on(20))
+    billing.add_event(CUSTOMER, 5, event_timestamp=on(21), created_at=on(21))
+    billing.add_event(CUSTOMER, 7, event_timestamp=on(22), created_at=on(22) + timedelta(hours=2))
+
+    (one,) = recon("explain", "--customer", CUSTOMER, *MAY_ONLY, "--json").json["explanations"]
+    said = recon("explain", "--customer", CUSTOMER, *MAY_ONLY).said
+
+    sums = one["sums"]
+    assert (sums["imported_count"], sums["late_count"], sums["late_usage"]) == (3, 1, 7)
+    assert sums["latest_by_seconds"] == 2 * 3600
+    assert "3 events happened before the customer's first event arrived: they are history that was imported" in said

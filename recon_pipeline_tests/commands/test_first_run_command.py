@@ -24,7 +24,7 @@ def test_a_first_run_prints_the_largest_differences_and_goes_on_once_they_are_ap
     assert "The 20 largest differences" in shown.said
     assert "cus_20 remote_commands 2025-05-01 to 2025-06-01: over, counter 26, event sum 5 (-21)" in shown.said
     assert "and 2 more, in recon.counter_drift" in shown.said
-    assert 'recon reconcile --all --approve "your reason"' in shown.said
+    assert "recon reconcile --all --approve-run " in shown.said
     facts = recon("reconcile", "--all", "--json")
     assert (facts.exit_code, facts.json["blocked"]) == (3, True)
     largest = facts.json["largest"]

@@ -237,3 +237,22 @@ def test_a_log_that_is_a_foreign_table_is_left_as_it_is_and_runs_are_said_to_be_
     assert output.exit_code == 0
     assert "runs will be refused: billing_usage_events is a foreign table: it can neither be locked" in output.said
     assert "is a foreign table" in recon("doctor").said
+
+
+def test_init_as_json_is_one_object_that_says_what_was_done_or_what_would_be(make_billing: MakeBilling) -> None:
+    billing = make_billing(template="billing")
+
+    printed, done = recon("init", "--print", "--json"), recon("init", "--json")
+
+    assert (printed.exit_code, printed.json["success"]) == (0, True)
+    assert "create schema recon" in printed.json["sql"]
+    assert (done.exit_code, done.json["success"]) == (0, True)
+    assert f"is at version {SCHEMA_VERSION} now" in done.json["report"]
+    assert billing.url.rpartition("/")[2].partition("?")[0] in done.json["database"]
+
+
+def test_status_before_any_run_says_so(billing: Billing) -> None:
+    said = recon("status").said
+
+    assert "No run was made on this database yet. To compare without repairing: recon reconcile --all --dry-run" in said
+    assert "None of the last" not in said

@@ -157,7 +157,7 @@ def test_with_customers_only_their_counters_change(billing: Billing, run_history
     for customer in ("a", "b", "c"):
         billing.add_event(customer, 7)
 
-    output = recon("reconcile", *MAY, "--customer", "a", "--customer", "c", "--customer", "who?")
+    output = recon("reconcile", *MAY, "--customer", "a", "--customer", "c")
 
     assert output.exit_code == 0
     assert output.json["drift_count"] == 2

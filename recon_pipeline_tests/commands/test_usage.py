@@ -28,6 +28,16 @@ def test_the_help_of_recon_has_an_example_and_shows_its_lines_as_written() -> No
     assert "\\b" not in output.out
 
 
+@pytest.mark.parametrize("group", [(), ("alerts",)])
+def test_the_list_of_commands_says_in_whole_sentences_what_each_does(group: tuple[str, ...]) -> None:
+    said = recon(*group, "--help", COLUMNS="80")
+
+    assert "..." not in said.out.removeprefix(said.out.splitlines()[0])
+    assert all(len(line) <= 80 for line in said.out.splitlines() if "DATABASE_URL=" not in line)
+    if not group:
+        assert "Insert events that never arrived, each once, and reconcile." in said.said
+
+
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_the_help_of_every_command_has_an_example_of_that_command(command: str) -> None:
     output = recon(command, "--help")

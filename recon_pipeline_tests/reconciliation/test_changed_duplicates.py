@@ -8,6 +8,7 @@ from recon_pipeline_tests.reconciliation.increments import advance, aggregated, 
 from recon_pipeline_tests.reconciliation.product import Run, mismatch_count, new_run
 from recon_pipeline_tests.reconciliation.test_table_shapes import FIRST, INDEXED, NO_UNIQUE, PARTITIONED, SECOND
 
+PARTITIONS_DIFFER = "a partition of billing_usage_events was attached, detached, created or dropped"
 SHAPES = pytest.mark.parametrize("shape", [NO_UNIQUE + INDEXED, PARTITIONED + INDEXED])
 
 
@@ -145,7 +146,7 @@ def test_a_partition_that_goes_or_comes_has_everything_built_anew(make_increment
 
     billing.query("alter table billing_usage_events detach partition billing_usage_events_late")
     assert mismatch_count(billing.url) == 1
-    assert "another one" in (advance(both_months(billing)).rebuilt_because or "")
+    assert advance(both_months(billing)).rebuilt_because == PARTITIONS_DIFFER
     assert advanced(billing) == {"a": 10}
 
     billing.query("insert into billing_usage_events_late select * from billing_usage_events_late limit 0")
@@ -156,7 +157,7 @@ def test_a_partition_that_goes_or_comes_has_everything_built_anew(make_increment
     )
     install_increments(billing.url)
     assert mismatch_count(billing.url) == 2
-    assert "another one" in (advance(both_months(billing)).rebuilt_because or "")
+    assert advance(both_months(billing)).rebuilt_because == PARTITIONS_DIFFER
     assert advanced(billing) == {"a": 10, "b": 30}
 
 

@@ -250,7 +250,7 @@ def test_another_identity_sums_everything_anew_and_says_so(make_incremental_bill
 
     default, with_type = "gateway_name, request_id", "gateway_name, request_id, usage_type"
     assert advanced() == (None, [3])
-    because = "RECON_EVENT_IDENTITY is another one: it was {}, it is {}"
+    because = "RECON_EVENT_IDENTITY was changed from {} to {}"
     assert advanced("usage_type") == (because.format(default, with_type), [3, 5])
     assert advanced("usage_type") == (None, [3, 5])
     assert advanced() == (because.format(with_type, default), [3])

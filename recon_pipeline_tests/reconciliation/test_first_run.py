@@ -51,7 +51,7 @@ def test_a_first_run_changes_nothing_and_shows_what_it_would_change(fresh: Billi
     assert "this is the first run that may repair stripe:remote_commands: 2 counters would be changed" in said(result)
     assert "(missing 0, under 1, over 1, orphan 0), the largest: a in 2025-05 from 1005 to 5, b" in said(result)
     assert "No counter was changed." in said(result)
-    assert 'recon reconcile --all --approve "your reason"' in said(result)
+    assert f'recon reconcile --all --approve-run {result.run_id[:8]} --approve "your reason"\n' in said(result)
     assert fresh.counters() == before
     assert fresh.ledger() == []
     assert accepted(fresh) == []

@@ -34,6 +34,11 @@ def no_counters(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     return {}
 
 
+def unnamed(value: Any, result: Any) -> Any:
+    """What was said, without the name of the run, by which a person approves it."""
+    return value.replace(result.run_id[:8], "RUN") if isinstance(value, str) else value
+
+
 @pytest.mark.parametrize("prepare", [drifted, unknown_customers, beyond_a_budget, a_lost_log, no_counters])
 def test_a_run_of_the_assets_alone_ends_as_the_job_does(
     job_billing: Billing, monkeypatch: pytest.MonkeyPatch, prepare: Any
@@ -48,11 +53,12 @@ def test_a_run_of_the_assets_alone_ends_as_the_job_does(
             job_billing.set_counter("a", 4)
         result = run(**config)
         checks = {
-            name: (one.passed, one.severity, one.description, one.metadata.get("count"))
+            name: (one.passed, one.severity, unnamed(one.description, result), one.metadata.get("count"))
             for name, one in result.checks.items()
         }
         records = job_billing.query(f"select {RUN} from recon.reconciliation_run where run_id = %s", result.run_id)
-        ended.append((result.success, list(map(tuple, records)), checks))
+        rows = [tuple(unnamed(value, result) for value in row) for row in records]
+        ended.append((result.success, rows, checks))
 
     of_job, of_assets = ended
     assert of_assets[:2] == of_job[:2]

@@ -343,7 +343,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an empty log beside counters is believed",
-        (Patch("recon_pipeline.assets.reconciler:Step.lost_log", "if not invisible:", "if True:"),),
+        (Patch("recon_pipeline.assets.approval:_lost_log", "if not invisible:", "if True:"),),
         f"{_TRUST}_an_empty_log_beside_counters_blocks_the_job_until_a_person_approves",
     ),
     Mutation(

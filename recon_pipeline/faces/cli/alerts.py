@@ -3,11 +3,18 @@
 import click
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, json_option, reporting_errors, show_json
+from recon_pipeline.faces.console import (
+    EXIT_CLEAN,
+    EXIT_NOT_CLEAN,
+    WholeSentences,
+    json_option,
+    reporting_errors,
+    show_json,
+)
 from recon_pipeline.settings import read_alerting
 
 
-@click.group("alerts", epilog="Example: recon alerts test")
+@click.group("alerts", cls=WholeSentences, epilog="Example: recon alerts test")
 def command() -> None:
     """Try out the alerts (the sensor alerts sends them)."""
 

@@ -3,7 +3,7 @@
 import click
 
 from recon_pipeline.faces.cli.options import require_url
-from recon_pipeline.faces.console import EXIT_CLEAN, err, out, reporting_errors
+from recon_pipeline.faces.console import EXIT_CLEAN, err, json_option, out, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
 
 
@@ -16,24 +16,38 @@ from recon_pipeline.settings import read_settings
     help="The log is published by logical replication, and each subscriber's table has the column ingest_xid.",
 )
 @click.option("--print", "print_only", is_flag=True, help="Show the SQL instead of running it.")
+@json_option
 @reporting_errors
 def command(
-    *, with_billing_tables: bool, without_ingest_xid: bool, subscribers_have_ingest_xid: bool, print_only: bool
+    *,
+    with_billing_tables: bool,
+    without_ingest_xid: bool,
+    subscribers_have_ingest_xid: bool,
+    print_only: bool,
+    as_json: bool,
 ) -> int:
     """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid."""
     from recon_pipeline.faces import init as face
 
     with_ingest_xid = not without_ingest_xid
     if print_only:
-        click.echo(face.printed(with_billing_tables=with_billing_tables, with_ingest_xid=with_ingest_xid))
+        sql = face.printed(with_billing_tables=with_billing_tables, with_ingest_xid=with_ingest_xid)
+        if as_json:
+            show_json({"success": True, "sql": sql})
+        else:
+            click.echo(sql)
         return EXIT_CLEAN
     settings = read_settings()
+    database = face.BillingDatabase(require_url(settings), event_identity=settings.event_identity)
     report = face.prepare(
-        face.BillingDatabase(require_url(settings), event_identity=settings.event_identity),
+        database,
         with_billing_tables=with_billing_tables,
         with_ingest_xid=with_ingest_xid,
         subscribers_have_it=subscribers_have_ingest_xid,
         on_step=lambda step: err.print(f"{step};", style="dim", markup=False, soft_wrap=True),
     )
-    out.print(report, markup=False, soft_wrap=True)  # statements in it are to be copied as they stand
+    if as_json:
+        show_json({"success": True, "database": database.name, "report": report})
+    else:
+        out.print(report, markup=False, soft_wrap=True)  # statements in it are to be copied as they stand
     return EXIT_CLEAN

@@ -102,9 +102,10 @@ class Sums:
         usage_count: What they add up to.
         invalid_count: Never summed.
         repeated_count: Their identity was counted before.
-        late_count: Arrived more than an hour after they happened.
+        late_count: Arrived more than an hour after they happened, and were not imported.
         late_usage: What those add up to.
-        latest_by_seconds: The longest that one was on its way.
+        latest_by_seconds: The longest that one was on its way that was not imported.
+        imported_count: Happened before the customer's first event arrived, and arrived more than an hour later.
         outside_period_count: Happened outside of the period; they are summed.
     """
 
@@ -115,6 +116,7 @@ class Sums:
     late_count: int
     late_usage: Whole
     latest_by_seconds: float | None
+    imported_count: int
     outside_period_count: int
     first_at: datetime | None
     last_at: datetime | None

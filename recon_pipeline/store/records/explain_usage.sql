@@ -1,6 +1,6 @@
 -- The usage of one key in several ways: by the UTC day on which it happened, by the minutes in which most of it happened, by who sent it, and a row of all of it.
--- Invariant: counted, invalid and repeated events are all of them; an event arrived late if that was more than an hour after it happened. A table without the column
--- metadata has no devices. At most a few rows of each kind, in the order of their position.
+-- Invariant: counted, invalid and repeated events are all of them; an event arrived late if that was more than an hour after it happened. One that happened before
+-- the customer's first event arrived is history that was imported, and not late. A table without the column metadata has no devices. At most a few rows of each kind, in the order of their position.
 -- Index: the events by gateway_customer_id.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events
 -- Binds: customer text, days bigint, gateway_name text, period_end timestamptz, period_start timestamptz, rows bigint
@@ -8,6 +8,7 @@
 select
     usage.kind, usage.day, usage.minute, usage.pattern, usage.device,
     usage.event_count, usage.usage_count, usage.running_total, usage.late_count, usage.late_usage,
+    usage.imported_count,
     log.invalid_count, log.valid_count - usage.event_count as repeated_count, log.latest_by_seconds, log.outside_period_count,
     case when usage.kind = 'all' then log.first_at else usage.first_at end as first_at,
     case when usage.kind = 'all' then log.last_at else usage.last_at end as last_at
@@ -32,13 +33,17 @@ from (
             coalesce(sum(quantity), 0)::numeric as usage_count,
             count(*) filter (where is_late) as late_count,
             coalesce(sum(quantity) filter (where is_late), 0)::numeric as late_usage,
+            count(*) filter (where is_imported) as imported_count,
             min(event_timestamp) as first_at,
             max(event_timestamp) as last_at
         from (
             select
                 countable.quantity,
                 countable.event_timestamp,
-                countable.created_at - countable.event_timestamp > interval '1 hour' as is_late,
+                countable.created_at - countable.event_timestamp > interval '1 hour'
+                    and countable.event_timestamp >= first.arrived_at as is_late,
+                countable.created_at - countable.event_timestamp > interval '1 hour'
+                    and countable.event_timestamp < first.arrived_at as is_imported,
                 (coalesce(countable.event_timestamp, countable.created_at) at time zone 'UTC')::date as day,
                 date_trunc('minute', coalesce(countable.event_timestamp, countable.created_at), 'UTC') as minute,
                 -- The request id, with what differs between requests taken out.
@@ -54,6 +59,9 @@ from (
                 left(coalesce(context.contents #>> '{device,id}', context.contents ->> 'device_id', context.contents ->> 'device', ''), 80)
                     as device
             from ({countable_events}) as countable
+            cross join (
+                select min(created_at) as arrived_at from billing_usage_events where gateway_customer_id = :customer
+            ) as first
             cross join lateral (select to_jsonb(countable) -> 'metadata' as contents) as context
             where countable.gateway_customer_id = :customer
                 and (countable.gateway_name, countable.usage_type, countable.period_start, countable.period_end)
@@ -67,11 +75,15 @@ left join (
     select
         count(*) filter (where is_valid is not true) as invalid_count,
         count(*) filter (where is_valid) as valid_count,
-        extract(epoch from max(created_at - event_timestamp))::float8 as latest_by_seconds,
+        extract(epoch from max(created_at - event_timestamp) filter (where event_timestamp >= first.arrived_at))::float8
+            as latest_by_seconds,
         count(*) filter (where event_timestamp < period_start or event_timestamp >= period_end) as outside_period_count,
         min(event_timestamp) as first_at,
         max(event_timestamp) as last_at
     from ({classified_events}) as event
+    cross join (
+        select min(created_at) as arrived_at from billing_usage_events where gateway_customer_id = :customer
+    ) as first
     where event.gateway_customer_id = :customer
         and (event.gateway_name, event.usage_type, event.period_start, event.period_end)
         = (:gateway_name, :usage_type, :period_start, :period_end)

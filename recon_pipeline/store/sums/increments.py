@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from recon_pipeline.core.event_identity import EventIdentity
+from recon_pipeline.core.log_identity import difference
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log import ingest_xid
@@ -208,14 +209,11 @@ def _reason_to_rebuild(position: horizons.Position) -> str | None:
     if _is_renamed(position):
         was, now = ((named or "").partition(NAMED_BY)[2] for named in (position.known_identity, position.identity))
         default = str(EventIdentity())
-        return f"RECON_EVENT_IDENTITY is another one: it was {was or default}, it is {now or default}"
+        return f"RECON_EVENT_IDENTITY was changed from {was or default} to {now or default}"
     if position.identity != position.known_identity:
-        return f"the log is another one: it was {position.known_identity}, it is {position.identity}"
+        return difference(position.known_identity or "", position.identity)
     if position.aggregated_below is not None and position.aggregated_below > position.oldest_transaction:
-        return (
-            f"the horizon ({position.aggregated_below}) is ahead of the server ({position.oldest_transaction}): "
-            "the database was restored"
-        )
+        return "the database was restored: the stored sums hold transactions that this server has not reached"
     return None
 
 

@@ -1,0 +1,76 @@
+"""A mistyped customer is reported by every command that takes one: no counters of his would look like good news."""
+
+import pytest
+from dagster import DagsterInstance
+
+from recon_pipeline_tests.commands.conftest import MakeBilling, recon
+from recon_pipeline_tests.reconciliation.billing import JUNE, Billing, connected
+
+WHY = ("--reason", "TICKET-9: disputed")
+COMMANDS = (
+    ("reconcile", "--period", "2025-05"),
+    ("reconcile", "--all", "--dry-run"),
+    ("explain",),
+    ("hold", *WHY, "--until", "3d"),
+    ("release",),
+    ("undo", "4f1c9a02", *WHY, "--dry-run"),
+)
+SAID = "--customer cus_122: nobody of that id has a counter, an event or a subscription."
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_customer_that_nothing_is_known_of_is_wrong_usage(
+    billing: Billing, orchestrated: None, command: tuple[str, ...]
+) -> None:
+    billing.add_event("cus_123", 5)
+
+    output = recon(*command, "--customer", "cus_122", "--json")
+
+    assert output.exit_code == 2, output.said
+    assert output.json["error"] == SAID
+    assert output.json["changed"] == "Nothing was changed."
+    assert output.json["what_to_do"] == (
+        "Check the id (gateway_customer_id, in upper and lower case as it is stored) and DATABASE_URL."
+    )
+    assert billing.value("select count(*) from recon.hold") == 0
+    assert billing.value("select count(*) from recon.reconciliation_run") == 0
+
+
+def test_one_mistyped_customer_among_others_is_named(billing: Billing, orchestrated: None) -> None:
+    billing.add_event("cus_123", 5)
+
+    output = recon("reconcile", "--all", "--customer", "cus_123", "--customer", "cus_122")
+
+    assert (output.exit_code, billing.ledger()) == (2, [])
+    assert SAID in output.said
+
+
+@pytest.mark.parametrize("known_from", ["event", "counter", "subscription", "hold", "ledger"])
+def test_a_customer_is_known_from_whatever_there_is_of_him(
+    billing: Billing, run_history: DagsterInstance, known_from: str
+) -> None:
+    if known_from == "subscription":
+        billing.subscribe("a")
+    elif known_from == "counter":
+        billing.add_counter("a", 5, period=JUNE)
+    else:
+        billing.add_event("a", 5, period=JUNE)
+    if known_from == "hold":
+        assert recon("hold", "--customer", "a", *WHY, "--until", "3d").exit_code == 0
+        billing.query("truncate billing_usage_events")
+    if known_from == "ledger":
+        assert recon("reconcile", "--period", "2025-06").exit_code == 0
+        billing.query("truncate billing_usage_events, billing_usage_counters")
+
+    assert recon("release", "--customer", "a").exit_code == 0
+
+
+def test_a_hold_of_somebody_who_has_a_counter_waits_for_no_migration_of_the_log(
+    make_billing: MakeBilling, orchestrated: None
+) -> None:
+    billing = make_billing()
+    billing.add_counter("a", 5)
+    with connected(billing.url) as migration:
+        migration.execute("lock table billing_usage_events in access exclusive mode")
+
+        assert recon("hold", "--customer", "a", *WHY, "--until", "3d").exit_code == 0
