@@ -43,7 +43,8 @@ def guarded_url(own_server: OwnServer) -> str:
         (NOBODY, "Connection refused"),
         (f"postgresql://app:{PASSWORD}@no-such-host.invalid/billing", "failed to resolve host"),
         (f"{NOBODY}?sslmode={PASSWORD}", "could not be reached"),
-        (f"{NOBODY}?pgbouncer=true", 'invalid connection option "pgbouncer"'),
+        (f"{NOBODY}?pgbouncer=true", "Connection refused"),
+        (f"{NOBODY}?schema=public", 'invalid connection option "schema"'),
     ],
 )
 def test_a_server_out_of_reach_is_reported_with_its_address_and_without_its_password(
