@@ -14,6 +14,8 @@ from recon_pipeline.core.errors import UntrustworthyLogError
 from recon_pipeline.store.log.tables import COUNTERS, SUBSCRIPTIONS, Server, Table, describe_server, describe_tables
 from recon_pipeline.store.postgres.statements import labelled, with_name
 
+# Whether policies decide what our role sees of some tables.
+# Binds: table_names text[]
 _IS_ACTIVE = labelled(
     "is_row_security_active",
     """
