@@ -1,11 +1,17 @@
 """Dagster's home and storage, found without loading Dagster."""
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError, OrchestratorUnreachableError
 from recon_pipeline.embedded_postgres import project_folder
-from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.database import BillingDatabase, identity
+from recon_pipeline.store.postgres.statements import labelled
+
+# Where a table is created that names no schema.
+_SCHEMA_OF_NEW_TABLES = labelled("schema_of_new_tables", "select current_schema()")
 
 
 def use_dagster_home() -> str:
@@ -36,9 +42,15 @@ def require_storage() -> None:
     """
     if not is_used_by(use_dagster_home()):
         return
+    with _reported_as_storage(), BillingDatabase(dagster_url()).connection(any_schema_version=True):
+        pass
+
+
+@contextmanager
+def _reported_as_storage() -> Generator[None]:
+    """Say of a database that cannot be reached that it is Dagster's storage."""
     try:
-        with BillingDatabase(dagster_url()).connection(any_schema_version=True):
-            pass
+        yield
     except DatabaseUnreachableError as error:
         raise OrchestratorUnreachableError(
             error.what.replace("The billing database", "Dagster's storage"),
@@ -51,3 +63,27 @@ def check_storage() -> str:
     home = use_dagster_home()
     named_by = "DAGSTER_PG_URL: it" if is_used_by(home) else f"storage in {home}/dagster.yaml: it"
     return f"Check {named_by} names the database that holds Dagster's run history. Then run this again."
+
+
+def require_records_apart(billing_url: str, records_url: str) -> None:
+    """Refuse to keep Dagster's records among the application's tables, before Dagster creates its tables there.
+
+    Raises:
+        ConfigurationError: Both URLs name one database, and Dagster's tables would be in its schema public.
+        OrchestratorUnreachableError: Dagster's storage cannot be reached.
+        DatabaseUnreachableError: The billing database cannot be reached.
+    """
+    with _reported_as_storage(), BillingDatabase(records_url).transaction(any_schema_version=True) as connection:
+        records, schema = identity(connection), connection.execute(_SCHEMA_OF_NEW_TABLES).scalar_one()
+    if schema != "public":
+        return
+    with BillingDatabase(billing_url).transaction(any_schema_version=True) as connection:
+        if identity(connection) != records:
+            return
+    raise ConfigurationError(
+        "DAGSTER_PG_URL is the schema public of the billing database: Dagster's tables would stand among the "
+        "application's, and whoever may read those, such as a web API over that schema, could read its runs.",
+        fix="Create a database for Dagster (create database dagster; on the same server is fine) and set "
+        "DAGSTER_PG_URL to it. Or, in this database: create schema dagster; and add ?options=-csearch_path%3Ddagster "
+        "to DAGSTER_PG_URL.",
+    )

@@ -26,6 +26,7 @@ from recon_pipeline.embedded_postgres import (
     ensure_running,
     project_folder,
 )
+from recon_pipeline.faces.dagster_home import require_records_apart
 from recon_pipeline.faces.dev_services import Service, end_with_parent, stop_all, wait
 
 _HOST = "127.0.0.1"
@@ -50,7 +51,8 @@ def run_dev(
         say: Is called with each line that the user should read.
 
     Raises:
-        ConfigurationError: The port is taken, `dagster.yaml` is not there, or a URL is missing.
+        ConfigurationError: The port is taken, `dagster.yaml` is not there, a URL is missing, or both URLs name one
+            schema.
         EmbeddedPostgresError: The embedded server cannot run.
         DevError: A process ended; the message holds the end of its log.
     """
@@ -114,7 +116,12 @@ def _starting(
 def _databases(environ: Mapping[str, str], home: Path) -> Generator[dict[str, str]]:
     """The environment with the URLs that are used in it. An embedded server is stopped, unless others use it."""
     if environ.get("DATABASE_URL"):
-        yield {**environ, "DAGSTER_PG_URL": dagster_url(environ)} if is_used_by(str(home)) else {**environ}
+        if not is_used_by(str(home)):
+            yield {**environ}
+            return
+        records_url = dagster_url(environ)
+        require_records_apart(environ["DATABASE_URL"], records_url)
+        yield {**environ, "DAGSTER_PG_URL": records_url}
         return
     server = ensure_running(keep_running=False)
     try:

@@ -12,11 +12,13 @@ from rich.table import Column, Table
 from sqlalchemy import Connection, make_url
 
 from recon_pipeline.assets.names import Names
+from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.assumptions import Assumption, in_words
 from recon_pipeline.faces.console import out
+from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.beyond_months import beyond_months, described
@@ -38,7 +40,7 @@ def examine(settings: Settings, url: str) -> Iterator[Finding]:
     scope = ", ".join(map(str, settings.scope))
     yield passed("variables", f"scope {scope} from {settings.start_period.key}, settle {settings.settle_seconds} s")
     yield from _database(settings, url)
-    yield from _dagster()
+    yield from _dagster(url)
     unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
     limited = f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope"
     yield passed("limits", f"{limited}; a subscription is paid if its status is {' or '.join(settings.paid_statuses)}")
@@ -122,8 +124,10 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     )
 
 
-def _dagster() -> Iterator[Finding]:
+def _dagster(billing_url: str) -> Iterator[Finding]:
     try:
+        if is_used_by(use_dagster_home()):
+            require_records_apart(billing_url, dagster_url())
         with open_instance() as instance:
             runs = instance.get_runs_count()
             yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")

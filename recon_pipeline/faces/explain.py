@@ -26,7 +26,7 @@ from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, now, read_pause
-from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.customers import require_known_customers
 from recon_pipeline.store.records.explain import Explanation, Key
@@ -66,8 +66,7 @@ def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Ex
     """
     first, last = (month, month) if month else known_months()
     database = billing_database(settings)
-    with database.transaction("REPEATABLE READ") as connection:
-        tables = require_trustworthy(connection)
+    with database.connection() as connection, decision(connection, "REPEATABLE READ") as tables:
         keys = store.keys_of_customer(connection, customer, Extent(settings.scope, first, last))
         if not keys:
             require_known_customers(connection, [customer])

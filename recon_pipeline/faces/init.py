@@ -15,6 +15,7 @@ from recon_pipeline.store.log.shape import unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import EVENTS, Server, Table, describe_server, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin, declared_identity
 from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, sqlstate
+from recon_pipeline.store.postgres.pooler import require_own_session
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import as_written
 from recon_pipeline.store.records import accepted_usages, migrate
@@ -49,8 +50,10 @@ def prepare(
         What was done, a sentence for each part.
 
     Raises:
-        ReconError: A privilege is missing, the database is a standby, a lock was not granted, or the log is published.
+        ReconError: A privilege is missing, the database is a standby or a pooler in transaction mode, a lock was not
+            granted, or the log is published.
     """
+    require_own_session(database)
     with database.connection(any_schema_version=True) as connection:
         with begin(connection):
             server = describe_server(connection)

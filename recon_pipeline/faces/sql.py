@@ -19,6 +19,8 @@ from recon_pipeline.faces.console import out
 from recon_pipeline.faces.sql_values import SqlOptions, argument, literal, values_of
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.catalog import combinations, comment, declared_binds, header, names, room, statement
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import as_written, files
@@ -114,6 +116,7 @@ def plan(connection: Connection, printed: Printed) -> tuple[str, ...]:
         printed: What is to be planned.
     """
     with begin(connection):
+        see_every_row(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
         for before in header(printed.name).after:
             connection.execute(statement(before, {}), dict(printed.values))
         lines = connection.execute(text(f"explain {printed.text}"), dict(printed.values)).scalars().all()

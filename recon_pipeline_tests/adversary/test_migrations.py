@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -245,6 +246,50 @@ def test_row_level_security_that_comes_and_goes_between_statements_changes_no_ri
                 else:
                     assert_unharmed(world, ended, at_least=context)
         assert_fixes_itself(world)
+
+
+@pytest.mark.parametrize(
+    ("table", "narrow", "restore"),
+    [
+        (
+            "billing_usage_events",
+            "create policy narrow on {table} as restrictive using (false)",
+            "drop policy if exists narrow on {table}",
+        ),
+        (
+            "billing_usage_counters",
+            "alter policy sees_all on {table} using (false)",
+            "alter policy sees_all on {table} using (true)",
+        ),
+    ],
+    ids=["restrictive", "altered"],
+)
+def test_a_policy_that_is_narrowed_between_statements_changes_no_right_counter(
+    world: World, table: str, narrow: str, restore: str
+) -> None:
+    """Our role sees every row by a policy until then: a run is refused, or sees them all."""
+    with role(world.billing) as url:
+        name = urlsplit(url).username
+        for one in ("billing_usage_events", "billing_usage_counters", "billing_subscriptions"):
+            world.billing.query(f"alter table {one} enable row level security")
+            world.billing.query(f"create policy sees_all on {one} to {name} using (true) with check (true)")
+        for number in moments(world, every=31):
+            spoil(world)
+            act = at(number, lambda: impatient(world.billing, narrow.format(table=table)))
+
+            ended = world.run(between=act, url=url)
+
+            impatient(world.billing, restore.format(table=table))
+            context = f"before statement {number}:"
+            if ended.outcome in ("blocked", "failed"):
+                assert set(world.billing.counters().values()) <= {5, 12}, f"{context} {ended}"
+                assert {after for _, _, after in world.repaired()} <= {12}, f"{context} {ended}"
+            else:
+                assert_unharmed(world, ended, at_least=context)
+        assert_fixes_itself(world)
+        for one in ("billing_usage_events", "billing_usage_counters", "billing_subscriptions"):
+            world.billing.query(f"drop policy sees_all on {one}")
+            world.billing.query(f"alter table {one} disable row level security")
 
 
 @pytest.fixture(params=[TICK, BARE_LOG])

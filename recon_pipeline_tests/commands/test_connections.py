@@ -43,7 +43,8 @@ def guarded_url(own_server: OwnServer) -> str:
         (NOBODY, "Connection refused"),
         (f"postgresql://app:{PASSWORD}@no-such-host.invalid/billing", "failed to resolve host"),
         (f"{NOBODY}?sslmode={PASSWORD}", "could not be reached"),
-        (f"{NOBODY}?pgbouncer=true", 'invalid connection option "pgbouncer"'),
+        (f"{NOBODY}?pgbouncer=true", "Connection refused"),
+        (f"{NOBODY}?schema=public", 'invalid connection option "schema"'),
     ],
 )
 def test_a_server_out_of_reach_is_reported_with_its_address_and_without_its_password(
@@ -98,6 +99,38 @@ def test_a_billing_database_is_never_taken_for_dagsters_records(make_billing: Ma
     assert "DAGSTER_PG_URL=postgresql://" in output.json["what_to_do"]
     assert billing.value("select count(*) from pg_class where relname = 'event_logs'") == 0
     assert billing.counters() == {}
+
+
+def test_doctor_and_dev_refuse_dagsters_records_in_the_billing_databases_schema_public(
+    make_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = make_billing()
+    monkeypatch.setenv("DAGSTER_PG_URL", billing.url)
+
+    doctor, dev = recon("doctor", "--json"), recon("dev")
+
+    (finding,) = [one for one in doctor.json["findings"] if one["requirement"] == "Dagster storage"]
+    assert finding["verdict"] == "fail"
+    for said in (finding["detail"] + finding["mend"], dev.said):
+        assert "DAGSTER_PG_URL is the schema public of the billing database" in said
+        assert "add ?options=-csearch_path%3Ddagster to DAGSTER_PG_URL" in said
+    assert (doctor.exit_code, dev.exit_code) == (1, 2)
+    assert billing.value("select count(*) from pg_class where relname = 'event_logs'") == 0
+
+
+def test_a_schema_of_dagsters_own_in_the_billing_database_is_accepted(
+    make_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = make_billing("create schema dagster")
+    join = "&" if "?" in billing.url else "?"
+    monkeypatch.setenv("DAGSTER_PG_URL", f"{billing.url}{join}options=-csearch_path%3Ddagster")
+
+    doctor = recon("doctor", "--json")
+
+    (finding,) = [one for one in doctor.json["findings"] if one["requirement"] == "Dagster storage"]
+    assert finding["verdict"] == "pass", finding
+    assert billing.value("select count(*) from pg_class where relname = 'event_logs'") == 1
+    assert billing.value("select to_regclass('dagster.event_logs') is not null")
 
 
 @pytest.mark.usefixtures("patient_dagster")

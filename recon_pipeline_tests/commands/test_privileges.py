@@ -1,6 +1,7 @@
 """The role of one's own with the least privileges: what a person grants is enough, and what is missing is named."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -40,6 +41,11 @@ SCHEMA = """
     from pg_class as relation
     where relnamespace = 'recon'::regnamespace
     order by relname
+"""
+ROW_SECURITY = """
+    alter table billing_usage_events enable row level security;
+    alter table billing_usage_counters enable row level security;
+    alter table billing_subscriptions enable row level security;
 """
 FUNCTIONS = "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'recon'::regnamespace order by 1"
 GRANTS = """
@@ -152,7 +158,7 @@ def test_row_level_security_is_refused_with_the_reason(as_reader: Billing, table
 
 
 @pytest.fixture
-def printed(own_server: OwnServer, superuser: Billing) -> Iterator[Any]:
+def printed(own_server: OwnServer, superuser: Billing, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A database in which the owner of the billing tables, no superuser, has run what `recon init --print` shows."""
     own_server.create_database("printed")
     with connected(own_server.url("printed"), autocommit=True) as connection:
@@ -160,6 +166,8 @@ def printed(own_server: OwnServer, superuser: Billing) -> Iterator[Any]:
         connection.execute("grant create on schema public to tables_owner")
     owner_url = own_server.url("printed").replace("postgres@", "tables_owner@")
     make_billing_tables(owner_url)
+    if getattr(request, "param", None) == ROW_SECURITY:
+        own_server.psql(owner_url, ROW_SECURITY)
     output = recon("init", "--print", DATABASE_URL=None)
     assert (output.exit_code, output.err) == (0, "")
     own_server.psql(owner_url, output.out)
@@ -202,6 +210,55 @@ def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("printed", [ROW_SECURITY], indirect=True)
+def test_every_command_works_by_the_policies_that_init_prints_where_bypassrls_cannot_be_given(
+    printed: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    beating_daemon(run_history)
+    ((has_bypass,),) = printed.query("select rolbypassrls from pg_roles where rolname = 'recon_pipeline'")
+    assert not has_bypass
+    url = printed.url.replace("postgres@", "recon_pipeline@")
+    monkeypatch.setenv("DATABASE_URL", url)
+    accept_usages(url)
+    printed.add_event("a", 60)
+    printed.add_counter("b", 60)
+    why = ("--reason", "TICKET-9")
+
+    def done(*arguments: str) -> CommandResult:
+        output = recon(*arguments)
+        assert output.exit_code == 0, output.said
+        return output
+
+    verdicts = {finding["requirement"]: finding["verdict"] for finding in done("doctor", "--json").json["findings"]}
+    assert {verdict for name, verdict in verdicts.items() if "row level security" in name} == {"pass"}
+    run_id = done("reconcile", "--period", "2025-05", "--json").json["run_id"]
+    assert printed.counters() == {"a": 60, "b": 0}
+    assert done("reconcile", "--all", "--full", "--json").json["mode"] == "full"
+    assert "60" in done("explain", "--customer", "a", "--period", "2025-05").out
+    assert done("status", "--json").json["mode"] == "incremental"
+    assert done("sql", "find_mismatches", "--explain").out
+    done("hold", "--customer", "a", "--customer", "b", *why, "--until", "3d")
+    done("undo", run_id, *why)
+    assert printed.counters() == {"a": 0, "b": 60}
+    done("release", "--customer", "a", "--customer", "b", *why)
+    done("reconcile", "--period", "2025-05")
+
+    export = tmp_path / "late.csv"
+    export.write_text(
+        "gateway_name,usage_type,gateway_customer_id,request_id,quantity,period_start,period_end,event_timestamp\n"
+        "stripe,remote_commands,a,late-1,5,2025-05-01T00:00:00Z,2025-06-01T00:00:00Z,2025-05-17T12:00:00Z\n"
+    )
+    assert done("backfill-events", str(export), "--dry-run", "--json").json["inserted"] == 1
+    printed.query("grant insert on billing_usage_events to recon_pipeline")
+    refused = recon("backfill-events", str(export), "--json")
+    assert "Row level security keeps role recon_pipeline from inserting" in refused.json["error"]
+    printed.query(refused.json["what_to_do"])
+    assert done("backfill-events", str(export), "--json").json["inserted"] == 1
+    assert printed.counters() == {"a": 65, "b": 0}
+    printed.query("drop policy recon_pipeline on billing_usage_events")
+    assert "create policy recon_pipeline on billing_usage_events for select" in recon("reconcile").said
 
 
 def test_what_init_prints_with_billing_tables_runs_in_an_empty_database(

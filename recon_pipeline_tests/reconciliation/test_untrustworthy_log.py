@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from recon_pipeline.core.errors import ReconError, UntrustworthyLogError
 from recon_pipeline.core.findings import Verdict
 from recon_pipeline.store.log.billing_tables import require_trustworthy
 from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.requirements import check_database
 from recon_pipeline_tests.reconciliation.billing import Billing
@@ -85,6 +87,111 @@ def test_row_level_security_that_is_forced_on_the_owner_is_refused(billing: Bill
         assert "Row level security" in refusal(url).what
 
         billing.query("alter table billing_usage_events owner to current_user")
+
+
+FULL_SIGHT = """
+    alter table billing_usage_events enable row level security;
+    alter table billing_usage_counters enable row level security;
+    alter table billing_subscriptions enable row level security;
+    create policy reads on billing_usage_events for select to {role} using (true);
+    create policy writes on billing_usage_counters to {role} using (true) with check (true);
+    create policy reads on billing_subscriptions for select to {role} using (true);
+"""
+
+
+def let_see_all(billing: Billing, url: str, *, role_name: str | None = None) -> str:
+    """Policies by which the role of that URL sees every row; returns the role's name."""
+    name = urlsplit(url).username or ""
+    billing.connection.execute(FULL_SIGHT.format(role=role_name or name).encode())
+    return name
+
+
+@pytest.mark.parametrize("to", [None, "public"])
+def test_policies_that_let_our_role_see_every_row_are_full_sight(billing: Billing, to: str | None) -> None:
+    let_drift(billing)
+    billing.add_event("b", 3)
+    with role(billing) as url:
+        let_see_all(billing, url, role_name=to)
+        outcome = reconcile(url)
+        with BillingDatabase(url).transaction() as connection:
+            verdicts = {one.requirement: one.verdict for one in check_database(connection)}
+
+    assert outcome.repaired == 2
+    assert billing.counters() == {"a": 10, "b": 3}
+    assert verdicts["billing_usage_counters row level security"] is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("change", "table"),
+    [
+        (
+            "create policy narrow on billing_usage_events as restrictive using (gateway_customer_id <> 'a')",
+            "billing_usage_events",
+        ),
+        (
+            "create policy narrow on billing_subscriptions as restrictive to {others} using (false)",
+            "billing_subscriptions",
+        ),
+        ("alter policy reads on billing_usage_events using (gateway_customer_id <> 'a')", "billing_usage_events"),
+        ("alter policy reads on billing_usage_events to {others}", "billing_usage_events"),
+        ("alter policy writes on billing_usage_counters with check (usage_count < 5)", "billing_usage_counters"),
+        (
+            "drop policy writes on billing_usage_counters; "
+            "create policy reads on billing_usage_counters for select using (true)",
+            "billing_usage_counters",
+        ),
+        ("drop policy reads on billing_subscriptions", "billing_subscriptions"),
+    ],
+)
+def test_a_policy_that_could_hide_a_row_is_refused(billing: Billing, change: str, table: str) -> None:
+    """A membership of our role can end in the middle of a run, with no table locked: it must not count."""
+    let_drift(billing)
+    with role(billing) as url, role(billing) as others:
+        name, group = let_see_all(billing, url), urlsplit(others).username
+        billing.query(f"grant {group} to {name}")
+        billing.connection.execute(change.format(others=group).encode())
+
+        error = refusal(url)
+
+    assert f"Row level security is active on {table} for role {name}" in error.what
+    assert ("The restrictive policy narrow narrows" in error.what) == ("restrictive" in change)
+    assert billing.counters() == {"a": 4}
+
+
+def test_the_policy_that_a_refusal_asks_for_is_what_was_missing(billing: Billing) -> None:
+    let_drift(billing)
+    with role(billing) as url:
+        let_see_all(billing, url)
+        for table in ("billing_usage_events", "billing_usage_counters", "billing_subscriptions"):
+            billing.query(f"drop policy {'writes' if table.endswith('counters') else 'reads'} on {table}")
+            billing.connection.execute(refusal(url).fix.split("as the owner of the table: ")[1].encode())
+
+        assert reconcile(url).repaired == 1
+
+
+def test_a_view_of_subscriptions_is_refused_where_policies_apply(billing: Billing) -> None:
+    billing.query("alter table billing_subscriptions rename to all_subscriptions")
+    billing.query("create view billing_subscriptions as select * from all_subscriptions")
+    let_drift(billing)
+    with role(billing) as url:
+        name = urlsplit(url).username
+        assert reconcile(url).repaired == 1, "without row level security a view is fine"
+        for table in ("billing_usage_events", "billing_usage_counters"):
+            billing.query(f"alter table {table} enable row level security")
+            billing.query(f"create policy all_rows on {table} to {name} using (true) with check (true)")
+
+        assert "billing_subscriptions is a view, and row level security is active" in refusal(url).what
+
+
+def test_no_policy_changes_while_it_is_relied_on(billing: Billing) -> None:
+    with role(billing) as url:
+        let_see_all(billing, url)
+        with BillingDatabase(url).transaction() as connection:
+            see_every_row(connection, "billing_usage_counters")
+            billing.query("set lock_timeout = 200")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                billing.query("drop policy writes on billing_usage_counters")
+            billing.query("reset lock_timeout")
 
 
 def test_a_role_with_bypassrls_works(billing: Billing) -> None:

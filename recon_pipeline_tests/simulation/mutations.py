@@ -338,8 +338,24 @@ MUTATIONS = (
     ),
     Mutation(
         "row level security hides events",
-        (Patch(f"{_TABLES}:_require_visible", "if table.row_security_active:", "if False:"),),
+        (Patch("recon_pipeline.store.log.row_security:hidden_rows", "if not table.hides_rows:", "if True:"),),
         f"{_TRUST}_row_level_security_that_is_active_for_our_role_is_refused",
+    ),
+    Mutation(
+        "a restrictive policy beside one that lets us see all is overlooked",
+        (Patch("describe_tables", "where policy.polrelid = relation.oid and not policy.polpermissive", "where false"),),
+        f"{_TRUST}_a_policy_that_could_hide_a_row_is_refused",
+    ),
+    Mutation(
+        "policies can change while they are relied on",
+        (
+            Patch(
+                "recon_pipeline.store.log.row_security:see_every_row",
+                "lock table {', '.join(found)} in access share mode",
+                "select",
+            ),
+        ),
+        f"{_TRUST}_no_policy_changes_while_it_is_relied_on",
     ),
     Mutation(
         "an empty log beside counters is believed",

@@ -19,6 +19,8 @@ from recon_pipeline.store.backfill.insertion import Chunk, refused_rows
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, declare_identity
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.limits import limit_parameters
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
 from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
@@ -139,6 +141,7 @@ class DryRun:
     def preview(self, question: PreviewOptions) -> Preview:
         """What would become of all of them; counted in the record of the batch."""
         connection = self._connection
+        see_every_row(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
         connection.execute(INDEX_STAGED_EVENTS)
         if self._tables.event_identity.has_times:
             connection.execute(_INDEX_STAGED_REQUESTS)

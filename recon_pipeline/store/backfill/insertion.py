@@ -25,6 +25,8 @@ from recon_pipeline.core.event_identity import TIME, EventIdentity
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, declare_identity, staged_lines
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
 from recon_pipeline.store.postgres.database import begin, look_up_each_by_index
 from recon_pipeline.store.postgres.errors import is_lock_conflict, sqlstate
@@ -142,6 +144,7 @@ def _insert_once(
     connection: Connection, batch_id: str, chunk: Chunk, identity: EventIdentity, settle_seconds: int
 ) -> Tally:
     with begin(connection, idle_timeout_ms=CHUNK_IDLE_TIMEOUT_MS):
+        see_every_row(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
         connection.execute(_LOCK_BACKFILLS)
         connection.execute(_IMMEDIATE_CONSTRAINTS)
         look_up_each_by_index(connection)

@@ -25,6 +25,8 @@ from recon_pipeline.store.backfill.read_ahead import ahead
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.log.ingest_xid import Need
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.postgres.statements import statement
 
@@ -78,6 +80,13 @@ def require_insertable(connection: Connection, *, dry_run: bool, refuses_negativ
             f"Role {found.role} may not insert into {found.log}; only a backfill needs that.",
             changed=NOTHING_INSERTED,
             fix=f"grant insert on {found.log} to {found.role};",
+        )
+    events = describe_table(connection, EVENTS)
+    if not dry_run and events is not None and events.row_security_active and "a" not in events.unrestricted_commands:
+        raise StatementFailedError(
+            f"Row level security keeps role {found.role} from inserting into {found.log}; only a backfill needs that.",
+            changed=NOTHING_INSERTED,
+            fix=f"create policy recon_pipeline_insert on {found.log} for insert to {found.role} with check (true);",
         )
     if not found.can_stage:
         raise StatementFailedError(
@@ -159,6 +168,7 @@ def _classified(
         for piece in pieces:
             with noting(piece.place):
                 with begin(connection):
+                    see_every_row(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
                     classified = classifier.classified(connection, piece)
                 chunk = Chunk.of(first_ordinal, piece, classified, shape.tables.event_identity)
             yield chunk

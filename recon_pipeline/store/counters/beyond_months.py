@@ -11,6 +11,8 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS
 from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
@@ -137,6 +139,7 @@ def beyond_months(
         "usage_types": [usage.usage_type for usage in scope],
     }
     limits = {"most": MOST_BEYOND, "sample_rows": SAMPLE_ROWS}
+    see_every_row(connection, COUNTERS)
     if every:
         plan_as_usual(connection)
     else:

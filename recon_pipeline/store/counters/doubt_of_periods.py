@@ -11,6 +11,8 @@ from sqlalchemy import Connection
 
 from recon_pipeline.store.counters import outcomes
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 
@@ -126,6 +128,7 @@ def counters_written_twice(
         run: Whose counters are looked at, all of them.
         tables: How the tables are shaped.
     """
+    see_every_row(connection, COUNTERS)
     found, pairs = 0, list[WrittenTwice]()
     names = WrittenTwice.__dataclass_fields__
     for usage in run.extent.scope:

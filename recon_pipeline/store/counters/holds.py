@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.counters.pause import LOCK_CONTROL, await_chunks
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import labelled, statement
 
@@ -70,6 +72,7 @@ def open_holds(connection: Connection) -> tuple[Hold, ...]:
 
 def count_counters(connection: Connection, customers: Sequence[str], months: Sequence[BillingMonth]) -> dict[str, int]:
     """How many counters each of these customers has, in these months or, if there are none given, in all."""
+    see_every_row(connection, COUNTERS)
     parameters = {
         "customers": list(customers),
         "every_month": not months,

@@ -26,6 +26,8 @@ from recon_pipeline.store.counters.chunk_limits import (
     LOCK_TIMEOUT_MS,
 )
 from recon_pipeline.store.counters.undo_request import UndoRequest, find_undoable, require_lasting
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, first_line, is_connection_lost, sqlstate
 from recon_pipeline.store.postgres.statements import labelled, statement
@@ -175,6 +177,7 @@ class _Undoer:
         """Take back what no other session has locked; returns what is to be tried again by itself."""
         try:
             with self._begin(CHUNK_LOCK_TIMEOUT_MS):
+                see_every_row(self.connection, COUNTERS)
                 rows = self._lock_and_undo(ids, waits=False)
         except DBAPIError as error:
             if is_connection_lost(error):
@@ -187,6 +190,7 @@ class _Undoer:
         """Take one repair back, waiting for its counter while holding none."""
         try:
             with self._begin(LOCK_TIMEOUT_MS):
+                see_every_row(self.connection, COUNTERS)
                 rows = self._lock_and_undo([repair_id], waits=True)
         except DBAPIError as error:
             if is_connection_lost(error):

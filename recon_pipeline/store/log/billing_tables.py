@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.errors import UntrustworthyLogError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.store.log.declared_key import WiderKey, refuses_repetitions, wider_key
+from recon_pipeline.store.log.row_security import lockable, require_every_row
 from recon_pipeline.store.log.shape import COUNTER_KEY, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import (
     COUNTERS,
@@ -27,9 +28,6 @@ from recon_pipeline.store.log.tables import (
 from recon_pipeline.store.postgres.database import declared_identity
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_version
 from recon_pipeline.store.postgres.statements import Part, statement
-
-_LOCKABLE = "rpv"
-"""Kinds of tables that LOCK TABLE takes: plain and partitioned ones, and views. Limits may be read from others, too."""
 
 NAMED_BY = " events named by "
 """Before the columns in the identity of a log whose events are not named by gateway_name and request_id alone."""
@@ -53,6 +51,7 @@ class BillingTables:
         finds_counter_periods: An index tells which counters do.
         to_lock: The tables that a decision locks.
         log_identity: Which log this is: server, database, tables and partitions, and what names an event of it.
+        reads_by_policy: Row level security is active, and its policies let us read and write every row.
         catalog_version: Another one as soon as anything about the tables has changed.
     """
 
@@ -69,6 +68,7 @@ class BillingTables:
     finds_counter_periods: bool
     to_lock: tuple[str, ...]
     log_identity: str
+    reads_by_policy: bool
     catalog_version: str
 
     @property
@@ -118,7 +118,8 @@ def require_trustworthy(connection: Connection) -> BillingTables:
     if catalog.schema_version != SCHEMA_VERSION:
         require_version(connection, catalog.schema_version, database=describe_server(connection).database)
     known: BillingTables | None = connection.info.get(BillingTables)
-    if known and known.catalog_version == catalog.version and not catalog.is_standby and not catalog.hides_rows:
+    is_seen = known and (known.reads_by_policy or not catalog.is_filtered)
+    if known and known.catalog_version == catalog.version and not catalog.is_standby and is_seen:
         return known
     connection.info[BillingTables] = found = _look_up(connection, catalog.version)
     return found
@@ -143,6 +144,7 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
     subscriptions = tables.get(SUBSCRIPTIONS)
     if subscriptions is not None:
         _require_visible(subscriptions, SUBSCRIPTIONS, server)
+    require_every_row(tables.values(), server)
     identity = declared_identity(connection)
     return BillingTables(
         event_identity=identity,
@@ -156,10 +158,9 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
         end_digits=counters.digits["period_end"],
         finds_periods=events.finds_periods,
         finds_counter_periods=counters.finds_periods,
-        to_lock=(EVENTS, COUNTERS, SUBSCRIPTIONS)
-        if subscriptions is not None and subscriptions.kind in _LOCKABLE
-        else (EVENTS, COUNTERS),
+        to_lock=lockable(filter(None, (events, counters, subscriptions))),
         log_identity=f"{connection.execute(statement('log_identity')).scalar_one()}{_as_suffix(identity)}",
+        reads_by_policy=any(table.row_security_active for table in tables.values()),
         catalog_version=catalog_version,
     )
 
@@ -191,12 +192,6 @@ def _require_visible(table: Table, name: str, server: Server) -> None:
     unsound = unsound_kind(table, name)
     if unsound is not None:
         raise UntrustworthyLogError(unsound[0], fix=unsound[1])
-    if table.row_security_active:
-        raise UntrustworthyLogError(
-            f"Row level security is active on {table.name} for role {server.role}: it would hide rows without an "
-            "error, and counters would be repaired to too little.",
-            fix=f"alter role {server.role} bypassrls; or use a role that has it.",
-        )
     if not table.can_select:
         raise UntrustworthyLogError(
             f"Role {server.role} may not read {table.name}.",

@@ -12,12 +12,12 @@ with recursive relation (oid) as (
 ),
 -- An array, which the planner looks up by index, whatever it expects of the catalog.
 ours as materialized (
-    select array_agg(oid) as oids, bool_or(row_security_active(oid)) as hides_rows from relation
+    select array_agg(oid) as oids, bool_or(row_security_active(oid)) as is_filtered from relation
 )
 select
     (select max(version_num) from recon.schema_version) as schema_version,
     pg_is_in_recovery() as is_standby,
-    coalesce((select hides_rows from ours), false) as hides_rows,
+    coalesce((select is_filtered from ours), false) as is_filtered,
     concat_ws(
         ' ',
         current_user, current_database(), current_setting('search_path'),
@@ -47,6 +47,10 @@ select
                 select 5, oid, 0, xmin
                 from pg_trigger
                 where tgrelid = any((select oids from ours)::oid[])
+                union all
+                select 6, oid, 0, xmin
+                from pg_policy
+                where polrelid = any((select oids from ours)::oid[])
             ) as fact
         )
     ) as version

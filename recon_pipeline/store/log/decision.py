@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
+from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS
 from recon_pipeline.store.postgres.database import (
     IDLE_TIMEOUT_MS,
@@ -73,9 +74,22 @@ def decision(
         statement_timeout_ms=statement_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
     ):
-        yield require_trustworthy(connection)
+        found = require_trustworthy(connection)
+        if found.reads_by_policy:
+            _require_locked(known, found)
+            see_every_row(connection, *found.to_lock)
+        yield found
         if isolation == "REPEATABLE READ":
             _require_no_new_partition(connection)
+
+
+def _require_locked(known: BillingTables, found: BillingTables) -> None:
+    """Refuse tables that came since it was known which to lock: their policies can still change."""
+    if found.to_lock != known.to_lock:
+        raise PutOffError(
+            "The run was put off: a table of the application was created while it began.",
+            fix="Nothing, the next run tries again.",
+        )
 
 
 def _require_no_new_partition(connection: Connection) -> None:

@@ -6,6 +6,31 @@ select
     relation.oid::regclass::text as name,
     relation.relkind::text as kind,
     row_security_active(relation.oid) as row_security_active,
+    -- What policies let us do with every row. They are for all roles or for ours by name, since a membership can end while
+    -- nobody has the table locked; beside a restrictive policy nothing is certain.
+    (
+        select coalesce(jsonb_agg(command), '[]')
+        from unnest(array['r', 'a', 'w']) as command
+        where relation.relkind in ('r', 'p')
+            and not exists (
+                select from pg_policy as policy where policy.polrelid = relation.oid and not policy.polpermissive
+            )
+            and exists (
+                select
+                from pg_policy as policy
+                where policy.polrelid = relation.oid
+                    and policy.polcmd in ('*', command)
+                    and policy.polroles && array[0::oid, (select oid from pg_roles where rolname = current_user)]
+                    and (command = 'a' or pg_get_expr(policy.polqual, policy.polrelid) = 'true')
+                    and (
+                        command = 'r'
+                        or pg_get_expr(coalesce(policy.polwithcheck, policy.polqual), policy.polrelid) = 'true'
+                    )
+            )
+    ) as unrestricted_commands,
+    (
+        select min(polname::text) from pg_policy where polrelid = relation.oid and not polpermissive
+    ) as restrictive_policy,
     (
         with recursive part (oid) as (
             select relation.oid

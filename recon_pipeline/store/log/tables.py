@@ -18,6 +18,7 @@ class Table:
     """One table as the catalog describes it, for the role we are.
 
     Attributes:
+        wanted: The name that was looked up.
         name: As found through search_path.
         kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
         types: Column name to type name.
@@ -27,7 +28,9 @@ class Table:
         leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
         period_index_without_customer: An index that begins with `period_start` and has no customer.
         checked_columns: Columns that a valid CHECK speaks of.
-        row_security_active: Whether policies filter what we see.
+        row_security_active: Policies decide what we see.
+        unrestricted_commands: What they let us do with every row: `r` read, `a` add, `w` write.
+        restrictive_policy: One that narrows what the others allow, whomever it is for.
         foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
         heir: A table that inherits from it without being a partition.
         finds_periods: An index of it, or of each partition, begins with `period_start`, or with `usage_type` and it.
@@ -37,6 +40,7 @@ class Table:
         updatable_columns: Columns that we may update.
     """
 
+    wanted: str
     name: str
     kind: str
     types: dict[str, str]
@@ -47,6 +51,8 @@ class Table:
     period_index_without_customer: str | None
     checked_columns: frozenset[str]
     row_security_active: bool
+    unrestricted_commands: frozenset[str]
+    restrictive_policy: str | None
     foreign_part: str | None
     heir: str | None
     finds_periods: bool
@@ -54,6 +60,12 @@ class Table:
     can_insert: bool
     can_delete: bool
     updatable_columns: frozenset[str]
+
+    @property
+    def hides_rows(self) -> bool:
+        """Policies could keep a row from us that we need: counters are written, the others read."""
+        needed = {"r", "a", "w"} if self.wanted == COUNTERS else {"r"}
+        return self.row_security_active and not needed <= self.unrestricted_commands
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,7 @@ def describe_tables(connection: Connection, *names: str) -> dict[str, Table]:
 def _table(row: Mapping[Any, Any]) -> Table:
     columns: dict[str, dict[str, Any]] = row["columns"] or {}
     return Table(
+        wanted=row["wanted"],
         name=row["name"],
         kind=row["kind"],
         types={column: facts["type"] for column, facts in columns.items()},
@@ -116,6 +129,8 @@ def _table(row: Mapping[Any, Any]) -> Table:
         period_index_without_customer=row["period_index_without_customer"],
         checked_columns=frozenset(row["checked_columns"]),
         row_security_active=row["row_security_active"],
+        unrestricted_commands=frozenset(row["unrestricted_commands"]),
+        restrictive_policy=row["restrictive_policy"],
         foreign_part=row["foreign_part"],
         heir=row["heir"],
         finds_periods=row["finds_periods"],

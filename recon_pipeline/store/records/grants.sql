@@ -1,5 +1,5 @@
 -- The least that the product needs, as a role of its own. Choose a password; run as the owner of the billing tables.
--- Where these tables have row level security, also: alter role recon_pipeline bypassrls;
+-- Where these tables have row level security, policies let that role see every row, which no restrictive policy may narrow.
 create role recon_pipeline login password 'choose-one';
 grant recon_pipeline to current_user;
 create schema recon authorization recon_pipeline;
@@ -13,3 +13,16 @@ begin
     end if;
 end
 $subscriptions$;
+do $row_level_security$
+begin
+    if (select relrowsecurity from pg_class where oid = to_regclass('billing_usage_events')) then
+        create policy recon_pipeline on billing_usage_events for select to recon_pipeline using (true);
+    end if;
+    if (select relrowsecurity from pg_class where oid = to_regclass('billing_usage_counters')) then
+        create policy recon_pipeline on billing_usage_counters for all to recon_pipeline using (true) with check (true);
+    end if;
+    if (select relrowsecurity from pg_class where oid = to_regclass('billing_subscriptions')) then
+        create policy recon_pipeline on billing_subscriptions for select to recon_pipeline using (true);
+    end if;
+end
+$row_level_security$;

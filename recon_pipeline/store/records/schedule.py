@@ -9,6 +9,8 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import EVENTS
 from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records.retention import read_retention
@@ -75,6 +77,7 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
         return False
     if answer.known_since not in (None, horizons.position(connection, tables).known_since):
         return False
+    see_every_row(connection, EVENTS)
     for verified in answer.verified:
         parameters = run.parameters(verified.usage, tables)
         mismatches = verified.mismatches
