@@ -16,6 +16,7 @@ from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.records.explained_limit import Limit, limit_of
 
 KEYS_SHOWN = 24
 KEYS_EXPLAINED = 3
@@ -67,21 +68,6 @@ class Repair:
     usage_delta: Whole
     usage_limit: int | None
     run_id: str
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How much the customer may use in the period.
-
-    Attributes:
-        units: None for a usage type without limits, or where it is unknown.
-        source: Where it comes from, for a person.
-        is_known: Whether it is known which limit applies, if any.
-    """
-
-    units: int | None
-    source: str
-    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -215,7 +201,7 @@ def explain(
     return Explanation(
         key=key,
         sums=_made(usage["all"], Sums)[0],
-        limit=_limit(connection, parameters, tables, quota),
+        limit=limit_of(connection, parameters, tables, quota),
         crossings=tuple(Crossing(name, units, _crossed(days, units)) for name, units in limits.items()),
         days=days,
         producers=_made(usage["producer"], Producer),
@@ -226,26 +212,6 @@ def explain(
 
 def _crossed(days: Sequence[Day], units: int) -> date | None:
     return next((day.day for day in days if day.running_total >= units), None)
-
-
-def _limit(connection: Connection, parameters: Mapping[str, Any], tables: BillingTables, quota: Quota | None) -> Limit:
-    if quota is None:
-        return Limit(None, f"RECON_QUOTAS has no limit for {parameters['usage_type']}")
-    if not tables.has_subscriptions:
-        source = "there is no table billing_subscriptions: free and paid customers cannot be told apart"
-        return Limit(None, source, is_known=False)
-    found = connection.execute(statement("explain_subscriptions"), parameters).all()
-    if not found:
-        return Limit(quota.free, f"free: there is no subscription of {parameters['gateway_name']} for this customer")
-    newest, *_ = found
-    shown = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
-    if newest.covers:
-        return Limit(quota.paid, f"paid: {shown}")
-    if newest.began_later:
-        source = f"the period ended before the current one of {shown}, which says nothing of earlier ones"
-        return Limit(None, source, is_known=False)
-    paid = " or ".join(parameters["paid_statuses"])
-    return Limit(quota.free, f"free: no {paid} subscription covers the period; the latest is {shown}")
 
 
 def _rows(connection: Connection, name: str, parameters: Mapping[str, Any], made: type[_Row]) -> tuple[_Row, ...]:
