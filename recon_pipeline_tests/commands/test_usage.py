@@ -2,9 +2,11 @@
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+from recon_pipeline import embedded_postgres
 from recon_pipeline.faces.cli import main
 from recon_pipeline.faces.demo import LEAST_CUSTOMERS, LEAST_EVENTS
 from recon_pipeline_tests.commands.conftest import recon
@@ -72,7 +74,10 @@ def test_wrong_usage_exits_2_and_is_reported_as_one_json_object_too(arguments: t
 
 @pytest.mark.parametrize("command", ["init", "doctor"])
 @pytest.mark.parametrize("url", [None, ""])
-def test_init_and_doctor_need_a_database_of_ones_own(command: str, url: str | None) -> None:
+def test_init_and_doctor_need_a_database_of_ones_own(
+    command: str, url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_postgres, "default_data_folder", lambda: tmp_path / "none")
     output = recon(command, DATABASE_URL=url)
     assert output.exit_code == 2
     assert "DATABASE_URL is not set" in output.err

@@ -2,6 +2,7 @@
 
 import click
 
+from recon_pipeline.faces.billing import billing_database, has_embedded_database
 from recon_pipeline.faces.cli.options import require_url
 from recon_pipeline.faces.console import EXIT_CLEAN, err, json_option, out, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
@@ -26,7 +27,10 @@ def command(
     print_only: bool,
     as_json: bool,
 ) -> int:
-    """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid."""
+    """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid.
+
+    Without DATABASE_URL, the embedded database of recon demo and recon dev, if there is one.
+    """
     from recon_pipeline.faces import init as face
 
     with_ingest_xid = not without_ingest_xid
@@ -38,7 +42,9 @@ def command(
             click.echo(sql)
         return EXIT_CLEAN
     settings = read_settings()
-    database = face.BillingDatabase(require_url(settings), event_identity=settings.event_identity)
+    if not has_embedded_database(settings):
+        require_url(settings)
+    database = billing_database(settings)
     report = face.prepare(
         database,
         with_billing_tables=with_billing_tables,
