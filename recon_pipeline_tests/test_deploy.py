@@ -31,7 +31,7 @@ HELM: Mapping[str, Any] = yaml.safe_load((DEPLOY / "helm/values.yaml").read_text
 PROJECT: Mapping[str, Any] = tomllib.loads((project_folder() / "pyproject.toml").read_text())["project"]
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 OF_OTHERS = {"DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY", "FORWARDED_ALLOW_IPS", "PATH", "PGTZ", "PYTHONUNBUFFERED"}
-OF_POSTGRES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"}
+OF_COMPOSE = {"DIRECT_URL", "POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"}
 
 
 def composed(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -60,7 +60,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
 
 def commands(unit: Path) -> list[list[str]]:
     """What a unit starts, without the folder of the programs."""
-    lines = re.findall(r"^Exec\w+=/opt/recon/bin/(.*)$", unit.read_text(), flags=re.MULTILINE)
+    lines = re.findall(r"^Exec.*?/opt/recon/bin/([^'\n]*)", unit.read_text(), flags=re.MULTILINE)
     return [line.split() for line in lines]
 
 
@@ -96,6 +96,14 @@ def test_the_password_of_the_history_is_in_the_url_of_the_history(services: Mapp
     assert services["serve"]["environment"]["DAGSTER_PG_URL"] == "postgresql://dagster:secret@postgres:5432/dagster"
 
 
+def test_only_init_goes_around_a_pooler(tmp_path: Path) -> None:
+    result = composed(tmp_path, POSTGRES_PASSWORD="secret", DIRECT_URL="postgresql://direct/app")
+    found = json.loads(result.stdout)["services"]
+    urls = {name: service["environment"].get("DATABASE_URL") for name, service in found.items()}
+    assert {name for name, url in urls.items() if url == "postgresql://direct/app"} == {"init"}
+    assert urls["daemon"] == "postgresql://user:password@host:5432/app"
+
+
 def test_the_files_name_only_variables_that_somebody_reads(services: Mapping[str, Any]) -> None:
     known = set(re.findall(r"^\| `([A-Z_]+)` \|", (project_folder() / "README.md").read_text(), flags=re.MULTILINE))
     pods = [HELM["dagsterWebserver"], HELM["dagsterDaemon"], *HELM["dagster-user-deployments"]["deployments"]]
@@ -104,7 +112,7 @@ def test_the_files_name_only_variables_that_somebody_reads(services: Mapping[str
     for unit in UNITS:
         named |= {one.split("=")[0] for one in settings(unit)["Service"]["Environment"].split()}
     named |= set(re.findall(r"([A-Z_]{3,})=", (DEPLOY / "Dockerfile").read_text()))
-    assert named - known - OF_OTHERS == OF_POSTGRES
+    assert named - known - OF_OTHERS == OF_COMPOSE
 
 
 def test_units_and_containers_start_the_same_commands(services: Mapping[str, Any]) -> None:
