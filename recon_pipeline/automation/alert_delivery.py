@@ -1,20 +1,16 @@
-"""Sends the messages in the outbox with Apprise.
+"""Sends the messages in the outbox.
 
 Invariant: a message leaves the outbox only when its target has accepted it. A target that fails, hangs or answers one
-byte a minute does not delay the others, and delays the caller by at most `DELIVERY_SECONDS`. Apprise's text about a
-failure is shown; addresses, which contain secrets, are not.
+byte a minute does not delay the others, and delays the caller by at most `DELIVERY_SECONDS`.
 """
 
-import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from recon_pipeline.automation.alert_services import send
 from recon_pipeline.core.alert_targets import AlertTarget
-from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import outbox
@@ -22,14 +18,8 @@ from recon_pipeline.store.records import outbox
 DELIVERY_SECONDS = 25.0
 """In one evaluation of the sensor, which Dagster cancels after 60."""
 
-if TYPE_CHECKING:
-    from apprise import NotifyBase
-
 FAILURES_IN_A_ROUND = 2
 """After one failure, the next message is tried too: if it is accepted, the first failed because of its content."""
-
-_LONGEST_ERROR = 300
-_APPRISE = logging.getLogger("apprise")
 
 
 @dataclass(frozen=True)
@@ -70,36 +60,6 @@ def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[
     return tuple(attempts)
 
 
-def send(target: AlertTarget, message: Message) -> str | None:
-    """Send one message now; return why that failed, or None."""
-    from apprise import NotifyFormat, NotifyType, OverflowMode
-
-    tone = {Severity.ERROR: NotifyType.FAILURE, Severity.WARN: NotifyType.WARNING}[message.severity]
-    try:
-        with _apprise_warnings():  # which quote invalid tokens
-            service = _service(target)
-        if service is None:
-            return f"Apprise has no service {target.kind}://, or a part of the address is missing"
-        with _apprise_warnings() as warnings:
-            is_sent = service.notify(
-                body=message.body,
-                title=message.title,
-                notify_type=NotifyType.SUCCESS if message.is_resolved else tone,
-                body_format=NotifyFormat.TEXT,
-                # A text too long for a service is cut at its end: refused as a whole it would be tried for ever.
-                overflow=None if "overflow=" in target.url else OverflowMode.TRUNCATE,
-            )
-    except Exception as error:  # noqa: BLE001 - a hundred services behind one call; the text may contain a secret
-        return f"{target.kind} failed with {type(error).__name__}"
-    return None if is_sent else ("; ".join(warnings) or f"{target.kind} gave no reason")[:_LONGEST_ERROR]
-
-
-def _service(target: AlertTarget) -> "NotifyBase | None":
-    from apprise import Apprise
-
-    return Apprise.instantiate(target.url, suppress_exceptions=True)
-
-
 def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float, attempts: list[Attempt]) -> None:
     last_tried, failures = 0, 0
     try:
@@ -122,30 +82,3 @@ def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float,
             failures += error is not None
     except ReconError as error:
         attempts.append(Attempt(target.name, "", f"the outbox could not be used: {error.what}"))
-
-
-@contextmanager
-def _apprise_warnings() -> Iterator[list[str]]:
-    """Apprise's warnings in this thread; they reach no other log, because they may quote an address."""
-    warnings: list[str] = []
-    handler = _OfThisThread(warnings)
-    _APPRISE.propagate = False
-    _APPRISE.addHandler(handler)
-    try:
-        yield warnings
-    finally:
-        _APPRISE.removeHandler(handler)
-
-
-class _OfThisThread(logging.Handler):
-    """Collects the warnings of the thread that created it."""
-
-    def __init__(self, warnings: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._warnings = warnings
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Collect it."""
-        if record.thread == self._thread:
-            self._warnings.append(record.getMessage().strip())

@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from recon_pipeline.assets.names import Names
-from recon_pipeline.automation.alert_delivery import Attempt, deliver, send
+from recon_pipeline.automation.alert_delivery import Attempt, deliver
+from recon_pipeline.automation.alert_services import send
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.open_records import close_left_open
 from recon_pipeline.automation.own_runs import OwnRuns
-from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity
+from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity, incident
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import Alerting, read_alerting
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -122,6 +123,8 @@ def _report_outage(
         title="[recon error] FAILING: billing database cannot be used",
         body=f"Since {outage.since[:16]} UTC neither counters nor alerts can be read.\n{error}\n\n"
         f"Database: {database.name}",
+        failing=(incident("billing database cannot be used", database.name),),
+        resolved=(),
     )
     attempts = _send_to_all(alerting, message)
     _log_failures(context, attempts)
@@ -135,6 +138,8 @@ def _back_again(database: BillingDatabase, outage: Outage) -> Message:
         is_resolved=True,
         title="[recon error] RESOLVED: billing database cannot be used",
         body=f"It can be used again; the outage began at {outage.since[:16]} UTC.\n\nDatabase: {database.name}",
+        failing=(),
+        resolved=(incident("billing database cannot be used", database.name),),
     )
 
 

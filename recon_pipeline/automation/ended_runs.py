@@ -4,9 +4,10 @@ Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, because run
 the caller skips the runs that it knows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -15,7 +16,7 @@ from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
-from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.errors import ConfigurationError, printable
 from recon_pipeline.core.periods import BillingMonth, months_between
 
 OVERLAP_MINUTES = 10
@@ -50,6 +51,11 @@ def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, 
             link=f"{ui_url}/runs/{run.run_id}" if ui_url else "",
             checks=tuple(_checks(instance, run.run_id, ui_url)),
         )
+
+
+def check_page(asset: Sequence[str], check: str) -> str:
+    """The path of a check's page in the UI."""
+    return f"/assets/{'/'.join(quote(part, safe='') for part in asset)}?view=checks&checkDetail={quote(check)}"
 
 
 def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
@@ -87,8 +93,7 @@ def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> s
             lines += _sample(value)
             break
     if ui_url:
-        asset = "/".join(evaluation.asset_key.path)
-        lines.append(f"{ui_url}/assets/{asset}?view=checks&checkDetail={evaluation.check_name}")
+        lines.append(f"{ui_url}{check_page(evaluation.asset_key.path, evaluation.check_name)}")
     lines.append(f"Run {run_id}. Runbook: docs/runbook.md, {evaluation.check_name}.")
     return "\n".join(lines)
 
@@ -96,7 +101,8 @@ def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> s
 def _sample(table: dg.TableMetadataValue) -> Iterator[str]:
     for record in table.records[:ROWS_SHOWN]:
         values = ((column.name, record.data.get(column.name)) for column in table.schema.columns)
-        yield "  " + ", ".join(f"{name} {value}" for name, value in values if value not in (None, ""))[:LONGEST_ROW]
+        row = ", ".join(f"{name} {value}" for name, value in values if value not in (None, ""))
+        yield "  " + printable(row).replace("\n", "\\n")[:LONGEST_ROW]
     if len(table.records) > ROWS_SHOWN:
         yield f"  ... the first {ROWS_SHOWN}; the check's page shows {len(table.records)}"
 

@@ -91,12 +91,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent, of one severity: everything that changed at once."""
+    """What is sent, of one severity: everything that changed at once.
+
+    Attributes:
+        is_resolved: Nothing in it fails.
+        body: Paragraphs; a link is a line of its own, and a line that begins with two spaces is a row of a sample.
+        failing: For a service that keeps incidents: the name of each that is open after it.
+        resolved: Of each that is over.
+    """
 
     severity: Severity
     is_resolved: bool
     title: str
     body: str
+    failing: tuple[str, ...]
+    resolved: tuple[str, ...]
 
 
 def observe(alarm: Alarm | None, seen: Observation, *, at: datetime) -> tuple[Alarm | None, Change | None]:
@@ -120,6 +129,11 @@ def remind(alarm: Alarm, *, at: datetime) -> tuple[Alarm, Change | None]:
         return alarm, None
     reminded = replace(alarm, told_at=at)
     return reminded, Change(Turn.STILL_FAILING, reminded)
+
+
+def incident(subject: str, database: str) -> str:
+    """The name of what fails, the same from the first message about it to the last."""
+    return f"{subject} of {database}"
 
 
 def messages(changes: Sequence[Change], *, database: str) -> tuple[Message, ...]:
@@ -146,7 +160,15 @@ def _message(severity: Severity, changes: Sequence[Change], database: str) -> Me
     left_out = len(changes) - MOST_CHANGES_IN_MESSAGE
     more = [f"Before that, {left_out} other changes; the UI shows all of them."] if left_out > 0 else []
     body = "\n\n".join([*map(_text, changes[-MOST_CHANGES_IN_MESSAGE:]), *more, f"Database: {database}"])
-    return Message(severity, turns == [Turn.RESOLVED], f"[recon {severity}] {summary}", body)
+    last = {incident(change.alarm.subject, database): change.turn for change in changes}
+    return Message(
+        severity,
+        turns == [Turn.RESOLVED],
+        f"[recon {severity}] {summary}",
+        body,
+        failing=tuple(name for name, turn in last.items() if turn is not Turn.RESOLVED),
+        resolved=tuple(name for name, turn in last.items() if turn is Turn.RESOLVED),
+    )
 
 
 def _text(change: Change) -> str:

@@ -96,7 +96,7 @@ def observations(run: EndedRun, record: OwnRecord | None) -> Iterator[Observatio
     if run.ending is Ending.FAILED and not _needs_no_alert(run, record):
         severity = Severity.WARN if run.months is None else Severity.ERROR
         details = (record and record.error) or run.failure or _KILLED
-        where = f"Run {run.run_id} of job {run.job}: {run.link}".rstrip(": ")
+        where = f"Run {run.run_id} of job {run.job}.\n{run.link}".rstrip()
         yield Observation(subject, severity, months, details=f"{details}\n{where}")
     elif run.ending is Ending.SUCCEEDED and (
         run.months is None or (record is not None and record.outcome in ("clean", "not_clean", "paused"))
@@ -120,7 +120,7 @@ def silence(
     if now - heard_at <= timedelta(minutes=DEAD_MANS_SWITCH_MINUTES):
         return Observation(DEAD_MANS_SWITCH, None)
     last = f"{last_success:%Y-%m-%d %H:%M} UTC" if last_success else "none yet"
-    return Observation(DEAD_MANS_SWITCH, Severity.ERROR, details=f"{_SILENT}\nLast success: {last}. {link}".rstrip())
+    return Observation(DEAD_MANS_SWITCH, Severity.ERROR, details=f"{_SILENT}\nLast success: {last}.\n{link}".rstrip())
 
 
 def _needs_no_alert(run: EndedRun, record: OwnRecord | None) -> bool:

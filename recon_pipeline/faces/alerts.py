@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from recon_pipeline.automation.alert_delivery import Attempt, send
+from recon_pipeline.automation.alert_delivery import Attempt
+from recon_pipeline.automation.alert_services import send
 from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.faces.console import out
@@ -13,6 +14,9 @@ _TEST = Message(
     is_resolved=False,
     title="[recon] Test",
     body="This is what recon alerts test sends. Nothing is wrong; alerts will come to where you read this.",
+    # An incident that is resolved at once.
+    failing=("recon alerts test",),
+    resolved=("recon alerts test",),
 )
 
 

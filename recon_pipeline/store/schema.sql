@@ -686,10 +686,14 @@ create table recon.alert_outbox (
     severity text not null check (severity in ('error', 'warn')),
     is_resolved boolean not null,
     title text not null,
-    body text not null
+    body text not null,
+    failing text[] not null,
+    resolved text[] not null
 );
 comment on table recon.alert_outbox is
     'Every message, written in the transaction that noticed what it tells of, before anything is sent.';
+comment on column recon.alert_outbox.failing is 'Names of the incidents that are open after the message.';
+comment on column recon.alert_outbox.resolved is 'Names of the incidents that are over.';
 
 create table recon.alert_delivery (
     alert_id bigint not null references recon.alert_outbox on delete cascade,

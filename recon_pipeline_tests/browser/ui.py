@@ -6,6 +6,8 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect, Locator, Page, expect
 
+from recon_pipeline.automation.ended_runs import check_page
+
 _RUN_MS = 120_000
 _MARGIN = 20
 _ENDED = re.compile(r"^(Success|Failure|Canceled)$")
@@ -33,8 +35,8 @@ class Ui:
         expect(self.nodes.first).to_be_visible()
 
     def open_checks(self, asset: str, check: str) -> None:
-        """Go to a check's page, and wait until it says how the check ended."""
-        self.open(f"/assets/{asset}?view=checks&checkDetail={check}")
+        """Go to a check's page by the link of its alert, and wait until it says how the check ended."""
+        self.open(check_page([asset], check))
         expect(self.text("Latest execution")).to_be_visible()
         expect(self.text("Evaluation result")).to_be_visible()
 

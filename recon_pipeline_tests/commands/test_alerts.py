@@ -256,7 +256,7 @@ def test_silence_is_notified_even_where_no_schedule_runs_and_not_while_repairs_a
     evaluate(dagster_instance)
     turns = [title.removeprefix("[recon error] ") for title in hook.titles]
     assert turns == [f"{turn}: dead_mans_switch" for turn in ("FAILING", "STILL FAILING", "RESOLVED")]
-    assert "Last success: none yet. https://dagster.example.com/runs" in hook.received[0]["message"]
+    assert "Last success: none yet.\nhttps://dagster.example.com/runs" in hook.received[0]["message"]
 
 
 def test_no_alert_is_lost_or_sent_twice_when_detection_or_delivery_breaks_off(

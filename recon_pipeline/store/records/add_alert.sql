@@ -1,9 +1,11 @@
 -- A message, and where it is to be delivered.
 -- Invariant: written in the transaction that noticed what it tells of, so that a message is neither lost nor made up.
--- Binds: body text, is_resolved boolean, severity text, target_names text[], targets text[], title text
+-- Binds: body text, failing text[], is_resolved boolean, resolved text[], severity text, target_names text[], targets text[], title text
 with alert as (
-    insert into recon.alert_outbox (severity, is_resolved, title, body)
-    values (:severity, :is_resolved, :title, :body)
+    insert into recon.alert_outbox (severity, is_resolved, title, body, failing, resolved)
+    values (
+        :severity, :is_resolved, :title, :body, cast(:failing as text[]), cast(:resolved as text[])
+    )
     returning id
 )
 insert into recon.alert_delivery (alert_id, target, target_name)

@@ -19,4 +19,5 @@ where (delivery.alert_id, delivery.target) = (
         for update skip locked
     )
     and alert.id = delivery.alert_id
-returning delivery.alert_id, alert.severity, alert.is_resolved, alert.title, alert.body
+returning delivery.alert_id, alert.severity, alert.is_resolved, alert.title, alert.body,
+    alert.failing, alert.resolved

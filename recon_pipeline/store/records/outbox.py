@@ -131,7 +131,9 @@ def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed
     row = connection.execute(statement("claim_delivery"), parameters).one_or_none()
     if row is None:
         return None
-    message = Message(Severity(row.severity), row.is_resolved, row.title, row.body)
+    message = Message(
+        Severity(row.severity), row.is_resolved, row.title, row.body, tuple(row.failing), tuple(row.resolved)
+    )
     return Claimed(row.alert_id, message)
 
 
@@ -171,6 +173,8 @@ def put_in_outbox(connection: Connection, message: Message, targets: Sequence[Al
         statement("add_alert"),
         {
             **asdict(message),
+            "failing": list(message.failing),
+            "resolved": list(message.resolved),
             "targets": [target.fingerprint for target in addressed],
             "target_names": [target.name for target in addressed],
         },
