@@ -45,18 +45,6 @@ _LATE_EVENT = """
     limit 4
 """
 
-_DELETE_EVENTS = """
-    delete from billing_usage_events
-    where id in (
-        select distinct on (gateway_customer_id) id
-        from billing_usage_events
-        where to_char(period_start at time zone 'UTC', 'YYYY-MM') = %s
-        order by gateway_customer_id, id
-        limit 3
-    )
-    returning quantity
-"""
-
 _LEDGER = """
     select count(*), coalesce(sum(usage_count_after - coalesce(usage_count_before, 0)), 0)::bigint
     from recon.counter_repair
@@ -93,11 +81,6 @@ class Application:
         with psycopg.connect(self.url) as connection:
             connection.execute(_AUDIT_LOG)
             return 3 * connection.execute(_LATE_EVENT, (month.key,)).rowcount
-
-    def delete_events(self, month: BillingMonth) -> int:
-        """Delete a counted event of each of three customers in a month; returns how many units they were."""
-        with psycopg.connect(self.url) as connection:
-            return sum(units for (units,) in connection.execute(_DELETE_EVENTS, (month.key,)))
 
     def drift_count(self) -> int:
         """How many keys differ from the log, asked by a statement of the test's own."""

@@ -249,6 +249,8 @@ def test_silence_is_notified_even_where_no_schedule_runs_and_not_while_repairs_a
     evaluate(dagster_instance)
     evaluate(dagster_instance)
     # A run over an old month, or over one customer, is no sign of life.
+    watched.add_event("a", 1, event_timestamp=IN_MAY)
+    watched.add_counter("a", 1)
     this_month = ("reconcile", "--period", BillingMonth.containing(datetime.now(UTC)).key)
     assert recon(*A_RUN).exit_code == recon(*this_month, "--customer", "a").exit_code == 0
     evaluate(dagster_instance)

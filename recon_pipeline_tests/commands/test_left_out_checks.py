@@ -15,7 +15,12 @@ from recon_pipeline_tests.support.receivers import webhook
 
 
 @pytest.mark.parametrize(
-    ("lost", "by"), [(True, "event_log_is_visible"), (False, "drift_is_within_budgets")], ids=["lost log", "budgets"]
+    ("lost", "by", "why"),
+    [
+        (True, "event_log_is_visible", "Not one event of stripe:remote_commands is visible, but counters are not 0."),
+        (False, "drift_is_within_budgets", "Blocked: 1 counters would be repaired; RECON_MAX_REPAIRS allows 0."),
+    ],
+    ids=["lost log", "budgets"],
 )
 def test_every_check_of_a_blocked_run_is_evaluated_or_says_why_it_was_not(
     make_billing: MakeBilling,
@@ -23,6 +28,7 @@ def test_every_check_of_a_blocked_run_is_evaluated_or_says_why_it_was_not(
     monkeypatch: pytest.MonkeyPatch,
     lost: bool,
     by: str,
+    why: str,
 ) -> None:
     billing = make_billing()
     if lost:
@@ -39,7 +45,7 @@ def test_every_check_of_a_blocked_run_is_evaluated_or_says_why_it_was_not(
     assert {key.name for key in keys if records[key].status is AssetCheckExecutionRecordStatus.PLANNED} == set()
     last = records[dg.AssetCheckKey(dg.AssetKey("repaired_counters"), "counters_match_event_sums")].evaluation
     assert last is not None
-    assert last.description == f"Not evaluated by this run: the check {by} blocked the run before."
+    assert last.description == f"Not evaluated by this run: {why}"
 
     with webhook() as hook:
         monkeypatch.setenv("RECON_ALERT_URLS", hook.url)

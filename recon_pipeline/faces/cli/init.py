@@ -2,7 +2,6 @@
 
 import click
 
-from recon_pipeline.faces.billing import billing_database, has_embedded_database
 from recon_pipeline.faces.cli.options import require_url
 from recon_pipeline.faces.console import EXIT_CLEAN, err, json_option, out, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
@@ -32,6 +31,7 @@ def command(
     Without DATABASE_URL, the embedded database of recon demo and recon dev, if there is one.
     """
     from recon_pipeline.faces import init as face
+    from recon_pipeline.faces.billing import billing_database, has_embedded_database
 
     with_ingest_xid = not without_ingest_xid
     if print_only:

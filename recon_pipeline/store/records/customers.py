@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.store.log.tables import SUBSCRIPTIONS, describe_table
+from recon_pipeline.store.log.row_security import see_every_row
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.statements import labelled
 
 # Of some customers those that have no counter.
@@ -70,11 +71,18 @@ def require_known_customers(connection: Connection, customers: Sequence[str]) ->
         ConfigurationError: Names them.
     """
     unknown = list(dict.fromkeys(customers))
-    for without in (_WITHOUT_COUNTER, _WITHOUT_RECORD, _WITHOUT_SUBSCRIPTION, _WITHOUT_EVENT):
+    for table, without in (
+        (COUNTERS, _WITHOUT_COUNTER),
+        (None, _WITHOUT_RECORD),
+        (SUBSCRIPTIONS, _WITHOUT_SUBSCRIPTION),
+        (EVENTS, _WITHOUT_EVENT),
+    ):
         if not unknown:
             return
-        if without is _WITHOUT_SUBSCRIPTION and describe_table(connection, SUBSCRIPTIONS) is None:
-            continue
+        if table is not None:
+            if describe_table(connection, table) is None:
+                continue
+            see_every_row(connection, table)
         unknown = list(connection.execute(without, {"customers": unknown}).scalars())
     if unknown:
         raise ConfigurationError(

@@ -9,12 +9,12 @@ from recon_pipeline.store.postgres.statements import labelled
 # Index: the catalog's own.
 _REFUSING_NEGATIVE = labelled(
     "constraints_refusing_negative_counters",
-    r"""
+    """
     select quote_ident(conname) as name, pg_get_constraintdef(oid) as definition
     from pg_constraint
     where conrelid = to_regclass('billing_usage_counters')
         and contype = 'c'
-        and pg_get_constraintdef(oid) ~ 'usage_count[^ ]* >=? \(*''?-?[01]\M'
+        and pg_get_constraintdef(oid) ~ 'usage_count[^ ]* >=? [(]*''?-?[01]([^0-9]|$)'
     order by conname
     """,
 )
