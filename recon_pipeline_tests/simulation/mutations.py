@@ -199,8 +199,8 @@ MUTATIONS = (
         (
             Patch(
                 f"{_REPAIRER}.heavy_key",
-                'statement("is_drifted_key_noted"), key).scalar_one()',
-                'statement("is_drifted_key_noted"), key).scalar_one() is None',
+                'statement("is_drifted_key_noted"), noted).scalar_one()',
+                'statement("is_drifted_key_noted"), noted).scalar_one() is None',
             ),
         ),
         f"{_HEAVY}_events_that_change_between_the_two_sums_of_a_heavy_key_defer_it",
