@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.faces.dev import run_dev
+from recon_pipeline_tests.support.dagster import DAGSTER_YAML
 from recon_pipeline_tests.support.postgres import throwaway_folder
 
 RUN_DEV = "from recon_pipeline.faces.dev import run_dev; run_dev(say=lambda line: print(line, flush=True))"
@@ -123,7 +125,7 @@ def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_missing_url_of_dagsters_records_is_named(tmp_path: Path) -> None:
-    (tmp_path / "dagster.yaml").touch()
+    shutil.copy(DAGSTER_YAML, tmp_path)
 
     with pytest.raises(ConfigurationError, match="DAGSTER_PG_URL is not"):
         run_dev(environ={"DAGSTER_HOME": str(tmp_path), "DATABASE_URL": "postgresql://host/app"})

@@ -346,12 +346,15 @@ def test_a_truncation_that_begins_while_a_run_advances_waits_for_it_and_is_not_f
     ("change", "reason"),
     [
         ("update recon.event_log set horizon = '9000000000'", "restored"),
-        ("update recon.event_log set identity = 'server 1 database 2 events 3 partitions counters 4'", "another one"),
+        (
+            "update recon.event_log set identity = 'server 1 database 2 events 3 partitions counters 4'",
+            "billing_usage_events is another log than before",
+        ),
         (
             "alter table billing_usage_events rename to elsewhere;"
             "create table billing_usage_events (like elsewhere including all);"
             "insert into billing_usage_events select * from elsewhere limit 3",
-            "another one",
+            "billing_usage_events is another table",
         ),
     ],
 )

@@ -138,8 +138,9 @@ def test_matching_counters_of_one_month_or_of_one_customer_accept_nothing(fresh:
 def test_an_approval_of_a_part_repairs_that_part_and_the_rest_still_waits(fresh: Billing) -> None:
     give_opening_balance(fresh, "a")
     give_opening_balance(fresh, "b")
-    assert "This run covers a part of them; to see all: recon reconcile --all --dry-run." in said(
-        run_assets(customers=["a"], **EVERYTHING)
+    assert (
+        "This run covers a part of them. To see all, and how to approve them: recon reconcile --all --dry-run."
+        in said(run_assets(customers=["a"], **EVERYTHING))
     )
 
     assert run_assets(customers=["a"], **EVERYTHING, **APPROVED).success
