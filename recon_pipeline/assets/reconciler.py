@@ -19,7 +19,7 @@ from recon_pipeline.assets.months import months_of_run_in_the_log
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.core.approving import ShownRun
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
-from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.periods import BillingMonth, range_in_words
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import compare, repair
@@ -63,8 +63,7 @@ class Step:
     @property
     def months(self) -> str:
         """The billing months of the run, for a person; all figures of a run are about all of them."""
-        first, last = self.run.extent.first.key, self.run.extent.last.key
-        return first if first == last else f"{first} to {last}"
+        return range_in_words(self.run.extent.first, self.run.extent.last)
 
     def open(self, connection: Connection, tables: BillingTables) -> tuple[ModeChoice, RunStart]:
         """Open the record of the run, or find it open; its first step decides how event sums are taken."""

@@ -9,7 +9,7 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.periods import BillingMonth, range_in_words
 from recon_pipeline.store.counters import compare, repair, verify
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records import run_metrics, runs, schedule
@@ -134,7 +134,7 @@ def _verified(step: Step) -> dg.AssetCheckResult:
 
 def still_match(names: Names, start: BillingMonth, end: BillingMonth, run: Confirmed) -> dg.AssetCheckEvaluation:
     """What this check says by a tick that starts no run, since nothing of these months changed after a clean one."""
-    months = start.key if start == end else f"{start.key} to {end.key}"
+    months = range_in_words(start, end)
     return dg.AssetCheckEvaluation(
         asset_key=names.key("repaired_counters"),
         check_name=_LAST_CHECK,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
+from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, range_in_words
 
 DEAD_MANS_SWITCH_MINUTES = 15
 """Three ticks of the schedule."""
@@ -173,9 +173,7 @@ def _message(severity: Severity, changes: Sequence[Change], database: str) -> Me
 
 def _text(change: Change) -> str:
     alarm = change.alarm
-    months = ", ".join(
-        first.key if first == last else f"{first.key} to {last.key}" for first, last in contiguous_ranges(alarm.months)
-    )
+    months = ", ".join(range_in_words(first, last) for first, last in contiguous_ranges(alarm.months))
     heading = f"{change.turn}: {alarm.subject}" + (f" ({months})" if months else "")
     since = f"failing since {alarm.failing_since:%Y-%m-%d %H:%M} UTC"
     if change.turn is Turn.RESOLVED:

@@ -77,6 +77,11 @@ def months_between(first: BillingMonth, last: BillingMonth) -> tuple[BillingMont
     return tuple(months)
 
 
+def range_in_words(first: BillingMonth, last: BillingMonth) -> str:
+    """A contiguous range of months for a person: `2026-01`, or `2026-01 to 2026-03`."""
+    return first.key if first == last else f"{first.key} to {last.key}"
+
+
 def contiguous_ranges(months: Iterable[BillingMonth]) -> tuple[tuple[BillingMonth, BillingMonth], ...]:
     """The months as the fewest ranges `(first, last)`, both included, in order."""
     ranges: list[tuple[BillingMonth, BillingMonth]] = []
