@@ -8,6 +8,7 @@ import dagster as dg
 
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.names import Names
+from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.reconciler import Reconciler, Step, StepContext
 
 
@@ -19,7 +20,8 @@ def step_of(context: StepContext, names: Names) -> Iterator[Step]:
         dg.Failure: As `Reconciler.step` does.
     """
     reconciler: Reconciler = getattr(context.resources, names.reconciler)
-    with reconciler.step(context, getattr(context.resources, names.database)) as step:
+    database: ReconciledDatabase = getattr(context.resources, names.database)
+    with reconciler.step(context, database, job=names.of("reconcile")) as step:
         yield step
 
 

@@ -52,13 +52,15 @@ class Step:
     approve_reason: str
     approve_run: str
     approved_by: str
+    job: str
     log: Callable[[str], None]
 
     @property
     def how_to_approve(self) -> str:
         """What a person types, or clicks, to approve what this run shows."""
         run_id, extent = self.run.run_id, self.run.extent
-        return ShownRun(run_id, extent.first, extent.last, extent.customers or (), known_months()).how_to_approve
+        shown = ShownRun(run_id, extent.first, extent.last, extent.customers or (), known_months(), self.job)
+        return shown.how_to_approve
 
     @property
     def months(self) -> str:
@@ -142,14 +144,19 @@ class Reconciler(dg.ConfigurableResource[Any]):
             self._database.close()
 
     @contextmanager
-    def step(self, context: StepContext, database: ReconciledDatabase) -> Iterator[Step]:
+    def step(self, context: StepContext, database: ReconciledDatabase, *, job: str = "reconcile") -> Iterator[Step]:
         """One step of a run; errors that the block raises are recorded, and fail the step in Dagster.
+
+        Args:
+            context: Of the step.
+            database: That the run works on.
+            job: What the job is called by which a person would approve what the run shows.
 
         Raises:
             dg.Failure: With the error in it.
         """
         try:
-            step = self._step(context.run, database.settings(), context.log.info)
+            step = self._step(context.run, database.settings(), job, context.log.info)
         except ReconError as error:
             raise failure(error) from error
         try:
@@ -160,7 +167,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
                 left_out.report(context, error.what.rstrip("."))
             raise failure(error) from error
 
-    def _step(self, run: dg.DagsterRun, settings: Settings, log: Callable[[str], None]) -> Step:
+    def _step(self, run: dg.DagsterRun, settings: Settings, job: str, log: Callable[[str], None]) -> Step:
         if self._database is None:
             self._database = open_database(settings, keeps_connection=True)
         if self._months is None:
@@ -176,6 +183,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
             approve_reason=self.approve_reason.strip(),
             approve_run=self.approve_run.strip(),
             approved_by=self.approved_by or run.tags.get("user", "unknown"),
+            job=job,
             log=log,
         )
 

@@ -27,6 +27,7 @@ class ShownRun:
         last: Its last one, included.
         customers: The only ones that it compared, or none for all.
         known: The first and the last month that there are, of which `--all` is short for all.
+        job: What the job is called in the UI.
     """
 
     run_id: str
@@ -34,6 +35,7 @@ class ShownRun:
     last: BillingMonth
     customers: Sequence[str]
     known: tuple[BillingMonth, BillingMonth]
+    job: str = "reconcile"
 
     @property
     def how_to_approve(self) -> str:
@@ -41,7 +43,7 @@ class ShownRun:
         months = self.first.key if self.first == self.last else f"[{self.first.key}...{self.last.key}]"
         return (
             f"\n{self.approval()}\n"
-            f"Or in the UI: job reconcile, Materialize all, partitions {months}, Config, Add config: approve_reason, "
+            f"Or in the UI: job {self.job}, Materialize all, partitions {months}, Config, Add config: approve_reason, "
             f"approve_run {self.run_id[:_ID_SHOWN]}{', and the same customers' if self.customers else ''}."
         )
 

@@ -116,6 +116,18 @@ def test_a_run_of_one_repairs_its_own_database_and_leaves_the_other(
     assert (databases["eu"].counter("a"), databases["us"].counter("a")) == (7, 3)
 
 
+def test_what_a_blocked_run_advises_names_the_job_of_its_own_installation(
+    databases: dict[str, Billing],
+    regions: dict[str, dg.Definitions],
+    dagster_instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RECON_MAX_REPAIRS", "0")
+    job = regions["eu"].resolve_job_def("eu_reconcile")
+    job.execute_in_process(instance=dagster_instance, tags=range_tags(MAY, MAY), raise_on_error=False)
+    assert "Or in the UI: job eu_reconcile, " in databases["eu"].value("select error from recon.reconciliation_run")
+
+
 def test_a_tick_of_one_does_not_wait_for_the_tick_of_the_other_nor_have_its_lane(
     databases: dict[str, Billing], regions: dict[str, dg.Definitions], dagster_instance: dg.DagsterInstance
 ) -> None:
