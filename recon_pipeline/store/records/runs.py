@@ -1,5 +1,6 @@
 """The record of runs in `recon.reconciliation_run`: what each looked at, who approved its repair, and how it ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -50,6 +51,17 @@ _RECENT_RUNS = labelled(
     from recon.reconciliation_run
     order by started_at desc
     limit :rows
+    """,
+)
+# Of some runs those whose record, or the record of whose batch, is open.
+# Index: the primary key of recon.reconciliation_run; recon.backfill_batch is small.
+# Binds: run_ids text[]
+_LEFT_OPEN = labelled(
+    "runs_left_open",
+    """
+    select run_id from recon.reconciliation_run where run_id = any(:run_ids) and outcome = 'running'
+    union
+    select run_id from recon.backfill_batch where run_id = any(:run_ids) and outcome = 'running'
     """,
 )
 # Whether a run has a row in the ledger.
@@ -181,6 +193,11 @@ def repaired_today(connection: Connection, run: Reconciliation) -> Today:
         },
     )
     return Today(**row.mappings().one())
+
+
+def left_open(connection: Connection, run_ids: Sequence[str]) -> frozenset[str]:
+    """Those of some runs whose record, or the record of whose batch, is open; in a transaction."""
+    return frozenset(connection.execute(_LEFT_OPEN, {"run_ids": list(run_ids)}).scalars())
 
 
 def has_repaired(connection: Connection, run_id: str) -> bool:
