@@ -1,7 +1,7 @@
 """Whatever ends a batch, its record says so; and no row ends one."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,16 @@ from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import Readings, read_rows
 from recon_pipeline.core.backfill.rows import RowReader
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows as files
 from recon_pipeline.store.backfill import load
 from recon_pipeline.store.backfill.exports import read_export
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SCOPE, SPEC, insert_file
 from recon_pipeline_tests.backfill.reading import readings
-from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.support.acceptance import accept_usages
+from recon_pipeline_tests.reconciliation.billing import Billing
 
 AT = "2025-05-17T12:00:00Z"
 GOOD = {"customer": "c", "request": "good", "units": 1, "at": AT}
-
-
-@pytest.fixture
-def billing(billing_database_url: str) -> Iterator[Billing]:
-    prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
-    accept_usages(billing_database_url)
-    with connected(billing_database_url, autocommit=True) as connection:
-        yield Billing(billing_database_url, connection)
 
 
 def audit(folder: Path, rows: int) -> str:

@@ -34,14 +34,6 @@ RECORD = """
 COUNT = "select count(*) from billing_usage_events"
 
 
-@pytest.fixture
-def billing(billing_database_url: str) -> Iterator[Billing]:
-    prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
-    accept_usages(billing_database_url)
-    with connected(billing_database_url, autocommit=True) as connection:
-        yield Billing(billing_database_url, connection)
-
-
 @pytest.fixture(scope="module")
 def fuzzed(postgres_server: PostgresServer) -> Iterator[Billing]:
     url = postgres_server.create_database()

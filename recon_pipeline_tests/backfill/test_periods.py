@@ -1,21 +1,18 @@
 """The period of a late event, where its file has none: what log and counters know, and no guess that nobody reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
 from recon_pipeline.store.backfill.batches import Batch
 from recon_pipeline.store.backfill.classification import Classifier
-from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SPEC, insert_file
-from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period
 from recon_pipeline_tests.reconciliation.product import new_run
-from recon_pipeline_tests.support.acceptance import accept_usages
 
 HEADER = "customer,request,units,at"
 PERIODS = "select distinct period_start, period_end from billing_usage_events where gateway_customer_id = %s order by 1"
@@ -29,14 +26,6 @@ def day(month: int, day: int, year: int = 2025) -> datetime:
 LAST: Period = (day(4, 10), day(5, 10))
 CURRENT: Period = (day(5, 10), day(6, 10))
 YEAR: Period = (day(1, 15), day(1, 15, 2026))
-
-
-@pytest.fixture
-def billing(billing_database_url: str) -> Iterator[Billing]:
-    prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
-    accept_usages(billing_database_url)
-    with connected(billing_database_url, autocommit=True) as connection:
-        yield Billing(billing_database_url, connection)
 
 
 class Backfill:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,14 +21,12 @@ from recon_pipeline.core.backfill.reading import read_rows
 from recon_pipeline.core.backfill.rows import Reading
 from recon_pipeline.core.backfill.way_back import guarded, row_as_text, unguarded
 from recon_pipeline.core.scope import parse_scope
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.faces.rejected_file import write_rejected
 from recon_pipeline.sources.rows import read_files
 from recon_pipeline.store.backfill.batches import NotTaken, every_not_taken
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SCOPE, SPEC, insert_file
-from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.support.acceptance import accept_usages
+from recon_pipeline_tests.reconciliation.billing import Billing
 
 AT = "2025-05-17T12:00:00Z"
 ENDINGS = ("csv", "ndjson")
@@ -36,14 +34,6 @@ ELSEWHERE = parse_scope("paypal:tokens")
 QUICK = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-@pytest.fixture
-def billing(billing_database_url: str) -> Iterator[Billing]:
-    prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
-    accept_usages(billing_database_url)
-    with connected(billing_database_url, autocommit=True) as connection:
-        yield Billing(billing_database_url, connection)
 
 
 def said(path: Path, mapping: Mapping[str, Any], *, scope: Any = SCOPE) -> list[tuple[Row | Unreadable, Reading]]:

@@ -28,6 +28,7 @@ from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML, make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
+from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
 
 MakeBilling = Callable[..., Billing]
 
@@ -109,6 +110,20 @@ def make_billing(
 def billing(make_billing: MakeBilling) -> Billing:
     """A prepared database that DATABASE_URL names."""
     return make_billing()
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    """A web server that takes alerts."""
+    with webhook() as running:
+        yield running
+
+
+@pytest.fixture
+def box() -> Iterator[Mailbox]:
+    """A mail server that takes alerts."""
+    with mailbox() as running:
+        yield running
 
 
 @dataclass

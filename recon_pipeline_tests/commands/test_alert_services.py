@@ -16,7 +16,7 @@ from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.dagster import sensor_context
 from recon_pipeline_tests.support.defined import alerts
-from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
+from recon_pipeline_tests.support.receivers import Mailbox, Webhook
 from recon_pipeline_tests.support.services import DISCORD, PAGERDUTY, SLACK, TEAMS, TELEGRAM, Services, services
 
 HOSTILE = "<!channel> @everyone <@U123> <at>all</at> <b>hi</b> *x* [x](http://evil) & `c` a_b"
@@ -39,18 +39,6 @@ A_RUN = ("reconcile", "--period", "2025-05", "--json")
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     with services(monkeypatch) as running:
-        yield running
-
-
-@pytest.fixture
-def box() -> Iterator[Mailbox]:
-    with mailbox() as running:
-        yield running
-
-
-@pytest.fixture
-def hook() -> Iterator[Webhook]:
-    with webhook() as running:
         yield running
 
 

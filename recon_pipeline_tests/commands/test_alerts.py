@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,24 +20,12 @@ from recon_pipeline_tests.commands.modes import finding
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
 from recon_pipeline_tests.support.defined import alerts
-from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
+from recon_pipeline_tests.support.receivers import Mailbox, Webhook
 
 NOBODY = "postgresql://app:hunter2secret@127.0.0.1:1/billing"
 SECRET = "hunter2"
 A_RUN = ("reconcile", "--period", "2025-05", "--json")
 IN_MAY = MAY[0] + timedelta(days=3)
-
-
-@pytest.fixture
-def hook() -> Iterator[Webhook]:
-    with webhook() as running:
-        yield running
-
-
-@pytest.fixture
-def box() -> Iterator[Mailbox]:
-    with mailbox() as running:
-        yield running
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def run_in_location(
     )
 
 
-def sensor_context(instance: "DagsterInstance", cursor: str | None, name: str = "alerts") -> "SensorEvaluationContext":
+def sensor_context(instance: "DagsterInstance", cursor: str | None) -> "SensorEvaluationContext":
     """What the daemon gives a sensor of `OUR_LOCATION`."""
     from dagster import SensorEvaluationContext
 
@@ -87,7 +87,7 @@ def sensor_context(instance: "DagsterInstance", cursor: str | None, name: str = 
         cursor=cursor,
         repository_name=repository.repository_name,
         instance=instance,
-        sensor_name=name,
+        sensor_name="alerts",
         code_location_origin=repository.code_location_origin,
     )
 
