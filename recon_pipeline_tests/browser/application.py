@@ -45,6 +45,19 @@ _LATE_EVENT = """
     limit 4
 """
 
+_DELETE_EVENTS = """
+    with chosen as (
+        select distinct on (gateway_customer_id) ctid as place, quantity
+        from billing_usage_events
+        where to_char(period_start at time zone 'UTC', 'YYYY-MM') = %s and quantity > 0
+        order by gateway_customer_id, request_id
+        limit 3
+    ), deleted as (
+        delete from billing_usage_events where ctid in (select place from chosen) returning quantity
+    )
+    select sum(quantity)::bigint from deleted
+"""
+
 _LEDGER = """
     select count(*), coalesce(sum(usage_count_after - coalesce(usage_count_before, 0)), 0)::bigint
     from recon.counter_repair
@@ -81,6 +94,13 @@ class Application:
         with psycopg.connect(self.url) as connection:
             connection.execute(_AUDIT_LOG)
             return 3 * connection.execute(_LATE_EVENT, (month.key,)).rowcount
+
+    def delete_events(self, month: BillingMonth) -> int:
+        """Delete one event each of three customers; returns how many units they were."""
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute(_DELETE_EVENTS.encode(), (month.key,)).fetchone()
+        assert row is not None
+        return row[0]
 
     def drift_count(self) -> int:
         """How many keys differ from the log, asked by a statement of the test's own."""

@@ -169,6 +169,29 @@ def test_what_a_blocked_run_has_shown_is_approved_where_its_text_says_it_can_be(
     assert application.drift_count() == 0
 
 
+def test_usage_that_left_the_log_is_taken_back_once_that_is_approved(
+    quiet_ui: Ui, application: Application, months: Months
+) -> None:
+    ui, (_, month, _) = quiet_ui, months
+    ui.open("/locations/recon_pipeline/jobs/reconcile")
+    assert ui.materialize(month.key) == "Success", "every counter matches, and the events were counted"
+    usage, left = application.usage(), application.delete_events(month)
+    ui.open("/locations/recon_pipeline/jobs/reconcile")
+    assert ui.materialize(month.key) == "Success", "no counter is lowered"
+    assert application.usage() == usage
+
+    ui.page.set_viewport_size(TALL)
+    ui.open_checks("counter_drift", "events_stay_in_the_log")
+    expect(ui.text("Failed", exact=True)).to_be_visible()
+    expect(ui.text(re.compile(rf"{month.key}: \d+ events of {left} units"))).to_be_visible()
+    ui.picture("events-left", ui.text("Checks (6)"), ui.fact("sample"), to_right_edge=True)
+    ui.page.set_viewport_size(LARGE)
+    assert approve(ui, month.key) == "Success"
+
+    assert application.usage() == usage - left
+    assert application.drift_count() == 0
+
+
 def approve(ui: Ui, months: str) -> str:
     """Approve what the latest run over these months has shown, as its text says."""
     ui.open("/locations/recon_pipeline/jobs/reconcile")
