@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from recon_pipeline.assets import figures
 from recon_pipeline.assets.handover import preview_metadata, unread_metadata
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
@@ -118,14 +119,15 @@ def _backfilled(context: dg.AssetExecutionContext, config: Backfill, step: Step)
     if config.dry_run:
         question = PreviewOptions(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
         batch, preview = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
-        figures = {**_figures(batch, unread), **preview_metadata(preview)}
-        context.log_event(dg.AssetObservation(context.asset_key, metadata=figures))
+        found = {**_texts(batch, unread), **_counts(batch), **preview_metadata(preview)}
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=found))
         yield _adds_up(batch)
         yield _taken(batch, _not_taken(step, batch))
         return
     batch = load.run(step.database, order, shape, pieces, on_progress.get())
     checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
-    yield dg.MaterializeResult(metadata=_figures(batch, unread), check_results=checks)
+    counts = figures.by_month(context, step.run.extent, _counts(batch), lambda _: {})
+    yield dg.MaterializeResult(metadata={**_texts(batch, unread), **counts}, check_results=checks)
 
 
 def _prepared(
@@ -182,16 +184,21 @@ def _not_taken(step: Step, batch: Batch) -> tuple[NotTaken, ...]:
         return batches.not_taken(connection, batch.batch_id, rows=ROWS_SHOWN)
 
 
-def _figures(batch: Batch, unread: list[Unread]) -> dict[str, Any]:
+def _counts(batch: Batch) -> figures.Figures:
     return {
-        "batch_id": batch.batch_id,
-        "dry_run": batch.dry_run,
         "rows_read": batch.rows_read,
         "inserted": batch.inserted,
         "duplicate": batch.duplicate,
         "conflict": batch.conflict,
         "rejected": batch.rejected,
         "skipped": batch.skipped,
+    }
+
+
+def _texts(batch: Batch, unread: list[Unread]) -> dict[str, Any]:
+    return {
+        "batch_id": batch.batch_id,
+        "dry_run": batch.dry_run,
         "partitions": ", ".join(batch.partitions),
         **unread_metadata(unread),
     }

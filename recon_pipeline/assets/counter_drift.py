@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recon_pipeline.assets import approval, events_left, known_months
+from recon_pipeline.assets import approval, events_left, figures, known_months
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.errors import BlockedError
-from recon_pipeline.core.guards import Breach
+from recon_pipeline.core.guards import Breach, DriftSummary
 from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
 from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
 from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
@@ -35,7 +35,7 @@ def counter_drift(names: Names) -> dg.AssetsDefinition:
     )
     def compared(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with step_of(context, names) as step:
-            yield from _compared(step)
+            yield from _compared(context, step)
 
     return compared
 
@@ -72,7 +72,7 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _compared(step: Step) -> Iterator[dg.MaterializeResult]:
+def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.MaterializeResult]:
     """Compare counters with the log at one snapshot."""
     found, tables = step.compare()
     with step.database.transaction() as connection:
@@ -93,14 +93,16 @@ def _compared(step: Step) -> Iterator[dg.MaterializeResult]:
     yield dg.MaterializeResult(
         metadata={
             "months": step.months,
-            "drift_count": summary.drift_count,
-            **summary.by_kind,
-            "over_quota_transitions": summary.over_quota_transitions,
-            "under_quota_transitions": summary.under_quota_transitions,
-            "usage_missed": summary.usage_missed,
-            "usage_excess": summary.usage_excess,
-            "counters_scanned": summary.counters_scanned,
-            "keys_compared": summary.keys_compared,
+            **figures.by_month(
+                context,
+                step.run.extent,
+                {
+                    **_figures(summary),
+                    "counters_scanned": summary.counters_scanned,
+                    "keys_compared": summary.keys_compared,
+                },
+                lambda month: _figures(found.of_month(month)),
+            ),
             **sample("sample", drifted, compare.DriftedKey),
             **sample("by_month", found.cells, compare.DriftCell),
         },
@@ -127,6 +129,17 @@ def _compared(step: Step) -> Iterator[dg.MaterializeResult]:
     )
     if blocked is not None:
         raise blocked
+
+
+def _figures(found: DriftSummary) -> figures.Figures:
+    return {
+        "drift_count": found.drift_count,
+        **found.by_kind,
+        "over_quota_transitions": found.over_quota_transitions,
+        "under_quota_transitions": found.under_quota_transitions,
+        "usage_missed": found.usage_missed,
+        "usage_excess": found.usage_excess,
+    }
 
 
 def _written_in_one_way(

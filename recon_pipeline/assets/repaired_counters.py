@@ -4,13 +4,14 @@ from datetime import timedelta
 
 import dagster as dg
 
-from recon_pipeline.assets import approval, first_run
+from recon_pipeline.assets import approval, figures, first_run
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth, range_in_words
 from recon_pipeline.store.counters import compare, repair, verify
+from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records import run_metrics, runs, schedule
 from recon_pipeline.store.records.unchanged import Confirmed
@@ -36,7 +37,7 @@ def repaired_counters(names: Names) -> dg.AssetsDefinition:
     )
     def repaired(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with step_of(context, names) as step:
-            return _repaired(step)
+            return _repaired(context, step)
 
     return repaired
 
@@ -60,7 +61,7 @@ def counters_match_event_sums(names: Names) -> dg.AssetChecksDefinition:
     return verified
 
 
-def _repaired(step: Step) -> dg.MaterializeResult:
+def _repaired(context: dg.AssetExecutionContext, step: Step) -> dg.MaterializeResult:
     """Repair what this run's comparison found, after passing its guards once more."""
     found, _ = step.compared()
     lost, _ = approval.lost_log_refusal(step)
@@ -76,6 +77,7 @@ def _repaired(step: Step) -> dg.MaterializeResult:
         outcome = repair.repair(
             connection, step.run, drift_count=found.summary.drift_count, while_paused=step.while_paused
         )
+        months = repair.by_month(connection, step.run.run_id)
     with step.database.transaction() as connection:
         run_metrics.note_repairs(connection, step.run.run_id, outcome)
         left = compare.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held", "doubtful"))
@@ -83,19 +85,31 @@ def _repaired(step: Step) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "months": step.months,
-            "rows_repaired": outcome.repaired,
-            "already_in_sync": outcome.in_sync,
-            "deferred": outcome.deferred,
-            "held": outcome.held,
-            **({"doubtful": outcome.doubtful} if outcome.doubtful else {}),
-            **({"paused": outcome.paused_reason, "untouched": outcome.untouched} if outcome.pause else {}),
-            "reconcile_failures": outcome.failed,
-            "over_quota_transitions": outcome.over_quota_transitions,
-            "under_quota_transitions": outcome.under_quota_transitions,
+            **({"paused": outcome.paused_reason} if outcome.pause else {}),
+            **figures.by_month(
+                context,
+                step.run.extent,
+                _figures(outcome),
+                lambda month: _figures(months.get(month, RepairOutcome())),
+            ),
             **sample("repaired", done, compare.DriftedKey),
             **sample("not_repaired", left, compare.DriftedKey),
         }
     )
+
+
+def _figures(outcome: RepairOutcome) -> figures.Figures:
+    return {
+        "rows_repaired": outcome.repaired,
+        "already_in_sync": outcome.in_sync,
+        "deferred": outcome.deferred,
+        "held": outcome.held,
+        **({"doubtful": outcome.doubtful} if outcome.doubtful else {}),
+        **({"untouched": outcome.untouched} if outcome.untouched else {}),
+        "reconcile_failures": outcome.failed,
+        "over_quota_transitions": outcome.over_quota_transitions,
+        "under_quota_transitions": outcome.under_quota_transitions,
+    }
 
 
 def _verified(step: Step) -> dg.AssetCheckResult:

@@ -1,9 +1,10 @@
 """Event sums per key, in `recon.usage_aggregate`: what each counter should be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from recon_pipeline.assets import figures
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -11,6 +12,7 @@ from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import aggregates, increments, modes, odd_sums, quality
 from recon_pipeline.store.sums.aggregates import Audit, StoredFromLog
+from recon_pipeline.store.sums.horizons import Month
 from recon_pipeline.store.sums.increments import Advance
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.quality import Known
@@ -38,7 +40,7 @@ def usage_aggregates(names: Names) -> dg.AssetsDefinition:
     )
     def summed(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         with step_of(context, names) as step:
-            yield from _summed(step)
+            yield from _summed(context, step)
 
     return summed
 
@@ -66,7 +68,7 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _summed(step: Step) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+def _summed(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Add what is new in the log to the stored sums; audit them where that was asked for."""
     with step.decision("READ COMMITTED") as (connection, tables):
         choice, _ = step.open(connection, tables)
@@ -84,8 +86,13 @@ def _summed(step: Step) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         metadata={
             "months": step.months,
             "mode": choice.mode.value,
-            **_figures(advance, stored),
-            **_totals(known),
+            **_texts(advance, known),
+            **figures.by_month(
+                context,
+                step.run.extent,
+                {**_counts(advance, stored), **(_sums(known.every_month) if known else {})},
+                lambda month: _sums(known.of_month(month)) if known else {},
+            ),
         },
     )
     yield dg.AssetCheckResult(
@@ -167,23 +174,28 @@ def _audited(audit: Audit, months: str) -> str:
     return f"All stored sums of {months} are what the log adds up to."
 
 
-def _totals(known: Known | None) -> dict[str, str | int]:
-    if known is None:
-        return {}
+def _sums(months: Sequence[Month]) -> figures.Figures:
     return {
-        "keys": sum(month.key_count for month in known.every_month),
-        "events": sum(month.event_count for month in known.every_month),
-        "horizon": str(known.horizon),
+        "keys": sum(month.key_count for month in months),
+        "events": sum(month.event_count for month in months),
+        "invalid_events": sum(month.invalid_count for month in months),
+        "dedupe_count": sum(month.dedupe_count for month in months),
+        "outside_period_events": sum(month.outside_period_count for month in months),
     }
 
 
-def _figures(advance: Advance, stored: StoredFromLog | None) -> dict[str, str | int]:
+def _counts(advance: Advance, stored: StoredFromLog | None) -> figures.Figures:
     if stored is not None:
         return {"keys": stored.keys, "events": stored.events, "keys_changed": stored.keys_changed}
+    return {"absorbed_events": advance.absorbed_count}
+
+
+def _texts(advance: Advance, known: Known | None) -> dict[str, str]:
     texts = {
         "months_built": ", ".join(advance.built_months),
         "months_recomputed": ", ".join(advance.recomputed_months),
         "rebuilt_because": advance.rebuilt_because,
         "horizon_waits_because": advance.waits_because,
+        "horizon": str(known.horizon) if known else None,
     }
-    return {"absorbed_events": advance.absorbed_count} | {name: text for name, text in texts.items() if text}
+    return {name: text for name, text in texts.items() if text}

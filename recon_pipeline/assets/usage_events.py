@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recon_pipeline.assets import approval
+from recon_pipeline.assets import approval, figures
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -76,12 +76,12 @@ def usage_events(names: Names) -> dg.AssetsDefinition:
     )
     def measured(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with step_of(context, names) as step:
-            yield from _measured(step)
+            yield from _measured(context, step)
 
     return measured
 
 
-def _measured(step: Step) -> Iterator[dg.MaterializeResult]:
+def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.MaterializeResult]:
     """Take the log's horizon and measure its quality."""
     with step.decision() as (connection, tables):
         choice, start = step.open(connection, tables)
@@ -103,11 +103,19 @@ def _measured(step: Step) -> Iterator[dg.MaterializeResult]:
             **({"mode_reason": choice.reason} if choice.reason else {}),
             "horizon_lag_seconds": round(oldest.seconds or 0) if oldest else 0,
             "horizon": start.horizon,
-            "events_scanned": measured.events_scanned,
-            "new_events": measured.new_count,
-            "invalid_events": measured.invalid_count,
-            "dedupe_count": measured.dedupe_count,
-            "outside_period_events": measured.outside_period_count,
+            **figures.by_month(
+                context,
+                step.run.extent,
+                {
+                    "events_scanned": measured.events_scanned,
+                    "new_events": measured.new_count,
+                    "invalid_events": measured.invalid_count,
+                    "dedupe_count": measured.dedupe_count,
+                    "outside_period_events": measured.outside_period_count,
+                },
+                # Of each month usage_aggregates says it, which has added what is new to its sums.
+                lambda _: {},
+            ),
         },
         check_results=[
             dg.AssetCheckResult(

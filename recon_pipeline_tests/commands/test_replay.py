@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter, build_schedule_context
+from dagster import AssetKey, AssetMaterialization, DagsterInstance, DagsterRunStatus, RunsFilter, build_schedule_context
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.core.periods import BillingMonth, months_between
@@ -122,6 +122,41 @@ def test_half_a_year_in_one_run_and_month_by_month_give_the_same_counters_and_th
         total = f"select {figures.format(name)} from recon.reconciliation_run"
         assert by_month.value(total) == in_one_run.value(total) == whole.json[name]
     assert by_month.query("select distinct outcome from recon.reconciliation_run") == [("clean",)]
+
+
+def test_of_one_run_over_months_each_month_shows_its_own_figures_in_dagster(
+    make_billing: MakeBilling, run_history: DagsterInstance
+) -> None:
+    billing = make_billing()
+    let_drift(billing, MONTHS[:2])
+    billing.record("right", 1, period=periods(MONTHS[2])[0])
+
+    run = run_of(run_history, range_tags(MONTHS[0], MONTHS[2]))
+
+    drift = {"drift_count": 4, "missing": 1, "under": 1, "over": 1, "orphan": 1}
+    of_months = (drift, drift, dict.fromkeys(drift, 0))
+    assert figures_of(run, "counter_drift", *drift) == dict(zip(KEYS, of_months, strict=False))
+    for asset, name, counts in (
+        ("usage_aggregates", "events", (6, 6, 1)),
+        ("repaired_counters", "rows_repaired", (4, 4, 0)),
+    ):
+        assert figures_of(run, asset, name) == {
+            month: {name: count} for month, count in zip(KEYS, counts, strict=False)
+        }
+    whole: Any = materializations(run, "counter_drift")[KEYS[2]].metadata["all_months"].value
+    assert whole["drift_count"] == 8
+
+
+def materializations(run: Any, asset: str) -> dict[str, AssetMaterialization]:
+    """What a run recorded of an asset, by month."""
+    return {str(one.partition): one for one in run.asset_materializations_for_node(asset)}
+
+
+def figures_of(run: Any, asset: str, *names: str) -> dict[str, dict[str, Any]]:
+    """These figures of an asset, by month."""
+    return {
+        month: {name: one.metadata[name].value for name in names} for month, one in materializations(run, asset).items()
+    }
 
 
 def test_a_month_whose_run_failed_is_retried_alone_and_all_is_as_if_nothing_had_failed(

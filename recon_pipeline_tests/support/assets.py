@@ -15,7 +15,7 @@ import dagster as dg
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.reconciler import Reconciler, close_record
-from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline_tests.support.defined import (
@@ -37,12 +37,14 @@ class AssetsRun:
     Attributes:
         run_id: In schema recon.
         checks: What each asset check said, by its name.
+        figures: What was said of single months, by `YYYY-MM`; of the assets that say something of months.
         errors: Everything that failed steps said.
         is_stopped: A blocking check did not pass.
     """
 
     run_id: str
     checks: dict[str, dg.AssetCheckResult] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: str = ""
     is_stopped: bool = False
 
@@ -83,8 +85,11 @@ def compare_assets(*, first: str = "2025-05", last: str = "2025-05", **config: A
 def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any]) -> AssetsRun:
     run = AssetsRun(str(uuid4()))
     reconciler = Reconciler(**config)
+    months = BillingMonth.parse(first), BillingMonth.parse(last)
     context: Any = SimpleNamespace(
-        run=SimpleNamespace(run_id=run.run_id, tags=range_tags(BillingMonth.parse(first), BillingMonth.parse(last))),
+        run=SimpleNamespace(run_id=run.run_id, tags=range_tags(*months)),
+        partition_keys=[month.key for month in months_between(*months)],
+        add_asset_metadata=lambda figures, partition_key: run.figures.setdefault(partition_key, {}).update(figures),
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
         instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
         asset_key=None,

@@ -6,11 +6,12 @@ aggregates and by what changed; whether a key differs is decided by the log's ow
 wrong can make a run look in vain, and never raise an alarm or change a counter.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters import doubt_of_events_left, doubt_of_identity, doubt_of_periods, holds
@@ -61,10 +62,16 @@ class Comparison:
     Attributes:
         summary: Over the whole extent.
         cells: By month and kind, only those that are not 0.
+        months: By month, `YYYY-MM`, those with drift; how many counters were scanned is not known of each.
     """
 
     summary: DriftSummary
     cells: tuple[DriftCell, ...]
+    months: Mapping[str, DriftSummary]
+
+    def of_month(self, month: str) -> DriftSummary:
+        """What was found in a month."""
+        return self.months.get(month, DriftSummary(counters_scanned=0))
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,17 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
 def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> Comparison:
     """Read back what a run's comparison found."""
     rows = connection.execute(statement("summarize_drift"), {"run_id": run_id}).mappings().all()
+    by_month = defaultdict[str, list[RowMapping]](list)
+    for row in rows:
+        by_month[row["partition"]].append(row)
+    return Comparison(
+        summary=_summed(rows, counters_scanned),
+        cells=tuple(DriftCell(row["partition"], row["kind"], row["keys"]) for row in rows),
+        months={month: _summed(of_month) for month, of_month in by_month.items()},
+    )
+
+
+def _summed(rows: Iterable[RowMapping], counters_scanned: int = 0) -> DriftSummary:
     totals: Counter[str] = Counter()
     for row in rows:
         totals[row["kind"]] += row["keys"]
@@ -155,10 +173,7 @@ def summarize(connection: Connection, run_id: str, *, counters_scanned: int) -> 
         ):
             totals[figure] += row[figure]
     known = {field.name: int(totals[field.name]) for field in fields(DriftSummary) if field.name in totals}
-    return Comparison(
-        summary=DriftSummary(counters_scanned=counters_scanned, **known),
-        cells=tuple(DriftCell(row["partition"], row["kind"], row["keys"]) for row in rows),
-    )
+    return DriftSummary(counters_scanned=counters_scanned, **known)
 
 
 def sample(connection: Connection, run_id: str, *, outcomes: tuple[str, ...] | None = None) -> tuple[DriftedKey, ...]:

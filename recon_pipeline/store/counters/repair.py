@@ -5,8 +5,9 @@ tried once more by itself and then deferred.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from sqlalchemy import Connection
@@ -43,21 +44,29 @@ class RepairOutcome:
         pause: What kept the run from touching the rest, if it was that.
     """
 
-    repaired: int
-    in_sync: int
-    deferred: int
-    failed: int
-    held: int
-    doubtful: int
-    untouched: int
-    over_quota_transitions: int
-    under_quota_transitions: int
+    repaired: int = 0
+    in_sync: int = 0
+    deferred: int = 0
+    failed: int = 0
+    held: int = 0
+    doubtful: int = 0
+    untouched: int = 0
+    over_quota_transitions: int = 0
+    under_quota_transitions: int = 0
     pause: Pause | None = None
 
     @property
     def paused_reason(self) -> str | None:
         """Who paused and why, for the record of the run."""
         return None if self.pause is None else str(self.pause)
+
+    @classmethod
+    def all_of(cls, months: Iterable["RepairOutcome"]) -> "RepairOutcome":
+        """What became of the keys of all these months together."""
+        totals: Counter[str] = Counter()
+        for month in months:
+            totals.update({field.name: getattr(month, field.name) for field in fields(cls) if field.name != "pause"})
+        return replace(cls(), **totals)
 
 
 def repair(
@@ -115,6 +124,14 @@ def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], N
 
 def summarize(connection: Connection, run_id: str) -> RepairOutcome:
     """Read back what became of a run's drifted keys."""
+    return RepairOutcome.all_of(by_month(connection, run_id).values())
+
+
+def by_month(connection: Connection, run_id: str) -> dict[str, RepairOutcome]:
+    """The same for each month, `YYYY-MM`, that has any."""
     with begin(connection):
-        row = connection.execute(statement("summarize_repairs"), {"run_id": run_id}).mappings().one()
-        return RepairOutcome(**row)
+        rows = connection.execute(statement("summarize_repairs"), {"run_id": run_id}).mappings().all()
+    return {
+        row["partition"]: RepairOutcome(**{name: count for name, count in row.items() if name != "partition"})
+        for row in rows
+    }

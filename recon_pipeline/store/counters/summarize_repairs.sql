@@ -1,10 +1,11 @@
--- What became of a run's drifted keys, and what its ledger rows did to quotas.
+-- What became of a run's drifted keys, and what its ledger rows did to quotas, by billing month.
 -- Invariant: every drifted key of the run is counted under exactly one outcome. A key with a row in the ledger was repaired, unless it is
 -- said why that failed; the ledger may hold more: what an attempt repaired whose comparison was made again since.
 -- Index: the primary key of recon.counter_drift, by run; recon.counter_repair by run. A full join never loops through all of the one for each
 -- of the other, whatever old statistics make the planner expect.
 -- Binds: run_id text
 select
+    to_char(date_trunc('month', coalesce(drift.period_start, repair.period_start), 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
     count(*) filter (where outcome = 'repaired' or outcome is null and drift.id = repair.drift_id) as repaired,
     count(*) filter (where outcome = 'in_sync') as in_sync,
     count(*) filter (where outcome = 'deferred') as deferred,
@@ -15,8 +16,9 @@ select
     count(*) filter (where repair.over_quota_transition) as over_quota_transitions,
     count(*) filter (where repair.under_quota_transition) as under_quota_transitions
 from (
-    select id, outcome from recon.counter_drift where run_id = :run_id
+    select id, outcome, period_start from recon.counter_drift where run_id = :run_id
 ) as drift
 full join (
-    select drift_id, over_quota_transition, under_quota_transition from recon.counter_repair where run_id = :run_id
+    select drift_id, period_start, over_quota_transition, under_quota_transition from recon.counter_repair where run_id = :run_id
 ) as repair on repair.drift_id = drift.id
+group by 1

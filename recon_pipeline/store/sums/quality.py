@@ -122,6 +122,10 @@ class Known:
         """The months of all metered usages."""
         return tuple(month for of_usage in self.months.values() for month in of_usage)
 
+    def of_month(self, partition: str) -> tuple[Month, ...]:
+        """One month, `YYYY-MM`, of all metered usages."""
+        return tuple(month for month in self.every_month if month.partition == partition)
+
 
 def known(connection: Connection, run: Reconciliation, tables: BillingTables) -> Known | None:
     """What the aggregates tell of a run's months at this snapshot; None if one is not built or of another log."""
