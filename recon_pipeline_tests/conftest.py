@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from recon_pipeline_tests.support.dagster import connections_kept, instance_in, make_dagster_tables
+from recon_pipeline_tests.support.dagster import (
+    connections_kept,
+    instance_in,
+    make_dagster_tables,
+    short_lived_instances,
+)
 from recon_pipeline_tests.support.postgres import PostgresServer, databases_dropped, running_server
 
 if TYPE_CHECKING:
@@ -52,12 +57,12 @@ def postgres_server(pytestconfig: pytest.Config, clean_environment: None) -> Ite
 
 
 @pytest.fixture(scope="session", autouse=True)
-def connections_of_dagster(clean_environment: None) -> Iterator[None]:
-    """What this process asks of Dagster opens few connections, and is of the months that are known by default."""
+def quick_dagster(clean_environment: None) -> Iterator[None]:
+    """What this process asks of Dagster costs little, and is of the months that are known by default."""
     # They are fixed when the definitions are loaded: not by a test that happens to come first, and sets another start.
     import recon_pipeline.definitions  # noqa: F401
 
-    with connections_kept():
+    with connections_kept(), short_lived_instances():
         yield
 
 
