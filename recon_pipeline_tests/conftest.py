@@ -6,6 +6,7 @@ them.
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -37,6 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # A process of pytest-xdist ignores SIGINT. Dagster treats SIGTERM like it, and all that is started from there on
     # would outlive its end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, go on with those of many tests, and keep each file's tests together.
+
+    Else all processes but one end early, and wait for the one that has just begun the browser.
+    """
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, -tests[item.path], item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)
