@@ -14,7 +14,7 @@ check:
 
 # SQL files, parsed as Postgres reads them; a minute for all of them, so it is no part of `check`.
 check-sql *files="recon_pipeline":
-    uv run sqlfluff lint --disable-progress-bar --nocolor "$@"
+    uv run sqlfluff lint --processes 0 --disable-progress-bar --nocolor "$@"
 
 # Put right what needs no person: format, and the lint rules that have a fix.
 fix:

@@ -6,6 +6,7 @@ them.
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from recon_pipeline_tests.support.dagster import connections_kept, instance_in, make_dagster_tables
+from recon_pipeline_tests.support.dagster import (
+    connections_kept,
+    instance_in,
+    make_dagster_tables,
+    short_lived_instances,
+)
 from recon_pipeline_tests.support.postgres import PostgresServer, databases_dropped, running_server
 
 if TYPE_CHECKING:
@@ -32,6 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # A process of pytest-xdist ignores SIGINT. Dagster treats SIGTERM like it, and all that is started from there on
     # would outlive its end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, go on with those of many tests, and keep each file's tests together.
+
+    Else all processes but one end early, and wait for the one that has just begun the browser.
+    """
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, -tests[item.path], item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,12 +67,12 @@ def postgres_server(pytestconfig: pytest.Config, clean_environment: None) -> Ite
 
 
 @pytest.fixture(scope="session", autouse=True)
-def connections_of_dagster(clean_environment: None) -> Iterator[None]:
-    """What this process asks of Dagster opens few connections, and is of the months that are known by default."""
+def quick_dagster(clean_environment: None) -> Iterator[None]:
+    """What this process asks of Dagster costs little, and is of the months that are known by default."""
     # They are fixed when the definitions are loaded: not by a test that happens to come first, and sets another start.
     import recon_pipeline.definitions  # noqa: F401
 
-    with connections_kept():
+    with connections_kept(), short_lived_instances():
         yield
 
 

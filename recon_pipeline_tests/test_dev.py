@@ -20,6 +20,8 @@ from recon_pipeline.faces.dev import run_dev
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML
 from recon_pipeline_tests.support.postgres import throwaway_folder
 
+pytestmark = pytest.mark.long
+
 RUN_DEV = "from recon_pipeline.faces.dev import run_dev; run_dev(say=lambda line: print(line, flush=True))"
 NAMES = {"code-server": "api grpc", "webserver": "dagster_webserver", "daemon": "dagster._daemon"}
 

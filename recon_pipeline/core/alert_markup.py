@@ -5,6 +5,7 @@ an address alone is a link; a line that begins with two spaces is a row of a sam
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 from html import escape
 
@@ -51,13 +52,20 @@ def teams(text: str) -> str:
 
 
 def cut(text: str, markup: Markup, length: int) -> str:
-    """The text with that markup; whole lines are left out from its end until it is no longer than that."""
+    """The text with that markup; whole lines are left out from its end until it is no longer than that.
+
+    Each line makes the whole longer, so halving finds the place: a thousand lines are marked up eleven times.
+    """
     whole = markup(text)
     lines = text.split("\n")
-    while len(whole) > length and len(lines) > 1:
-        lines.pop()
-        whole = markup("\n".join([*lines, _CUT]))
-    return whole
+    if len(whole) <= length or len(lines) == 1:
+        return whole
+
+    def first(count: int) -> str:
+        return markup("\n".join([*lines[:count], _CUT]))
+
+    kept = bisect_right(range(1, len(lines)), length, key=lambda count: len(first(count)))
+    return first(max(kept, 1))
 
 
 def links(text: str) -> list[str]:

@@ -16,6 +16,8 @@ from recon_pipeline_tests.reconciliation.billing import customers
 from recon_pipeline_tests.reconciliation.traffic import background
 from recon_pipeline_tests.simulation.pipeline import Ended
 
+pytestmark = pytest.mark.long
+
 FEW, MANY, GROWTH = 2_000, 16_000, 12
 """Eight times as many keys may take twelve times as long: in proportion, with some noise."""
 

@@ -67,7 +67,7 @@ class Quiet(ThreadingHTTPServer):
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
     server = Quiet(("127.0.0.1", 0), Answers)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

@@ -9,7 +9,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline_tests.browser.application import Application
 from recon_pipeline_tests.browser.ui import Ui
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 FLOW = ("backfilled_events", "usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
 TABLES = ("billing_subscriptions", "billing_usage_counters")

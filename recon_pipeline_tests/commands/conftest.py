@@ -62,7 +62,7 @@ def recon(*arguments: str, **variables: str | None) -> CommandResult:
     return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def dagster_environment(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """What names one Dagster instance, shared by all tests here: a run is found by its id."""
     home = tmp_path_factory.mktemp("dagster_home")
@@ -176,7 +176,7 @@ class OwnServer:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def own_cluster(postgres_server: PostgresServer) -> Iterator[PostgresCluster]:
     """The data folder of `own_server`, with the binaries of the session's server."""
     with connected(postgres_server.url("postgres")) as connection:

@@ -10,6 +10,7 @@ import pytest
 from dagster import DagsterInstance
 
 from recon_pipeline.automation.alert_services import send
+from recon_pipeline.core.alert_markup import cut
 from recon_pipeline.core.alert_targets import parse_alert_urls
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline_tests.commands.conftest import recon
@@ -127,6 +128,21 @@ def test_a_message_that_is_too_long_loses_whole_lines_at_its_end_and_says_so(the
     ((arrived,),) = there.received.values()
     assert "cut here; recon status and the UI show all of it." in unmarked(str(arrived))
     assert str(arrived).count("<code>") == str(arrived).count("</code>")
+
+
+def test_a_message_of_a_thousand_lines_is_cut_where_the_next_line_would_be_too_much_and_not_line_by_line() -> None:
+    seen = list[str]()
+
+    def markup(text: str) -> str:
+        seen.append(text)
+        return text
+
+    lines = [f"{number:03}" for number in range(1000)]
+    whole = cut("\n".join(lines), markup, 1_000)
+    *kept, note = whole.split("\n")
+    assert kept == lines[: len(kept)]
+    assert len(whole) <= 1_000 < len("\n".join([*lines[: len(kept) + 1], note]))
+    assert len(seen) < 15, "a sensor has a minute for all of its messages"
 
 
 def test_pagerduty_gets_one_incident_from_trigger_to_resolve(there: Services) -> None:

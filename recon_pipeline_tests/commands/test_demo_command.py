@@ -13,6 +13,8 @@ from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML
 from recon_pipeline_tests.support.postgres import throwaway_folder
 
+pytestmark = pytest.mark.long
+
 SMALL = ("demo", "--events", "2000", "--customers", "150", "--seed", "11")
 SHOWN = "The demo does not touch DATABASE_URL; it uses the embedded Postgres."
 MISMATCHES = """

@@ -131,8 +131,8 @@ def exported(tmp_path: Path, rows: Sequence[Row]) -> str:
 def backfill(tmp_path: Path, rows: Sequence[Row], *options: str) -> dict[str, int]:
     """How the rows ended."""
     (tmp_path / "mapping.yaml").write_text(MAPPING)
-    mapping = ("--mapping", str(tmp_path / "mapping.yaml"))
-    output = recon("backfill-events", exported(tmp_path, rows), *mapping, *options, "--json")
+    asked = ("--mapping", str(tmp_path / "mapping.yaml"), "--period", "2025-05", "--json")
+    output = recon("backfill-events", exported(tmp_path, rows), *asked, *options)
     return {name: output.json[name] for name in FIGURES}
 
 

@@ -27,6 +27,8 @@ from recon_pipeline_tests.reconciliation.billing import Billing, Period, connect
 from recon_pipeline_tests.support.postgres import PostgresServer
 from recon_pipeline_tests.support.serving import CRON, Caller, Reply, Server, serving, serving_here
 
+pytestmark = pytest.mark.long
+
 NEW, OLD = "new-hunter2secret", "old-hunter2secret"
 NOBODY = "postgresql://app:hunter2secret@127.0.0.1:1/nothing"
 _MONTH = BillingMonth.containing(datetime.now(UTC))

@@ -15,6 +15,8 @@ from recon_pipeline_tests.commands.conftest import migrate
 from recon_pipeline_tests.support.postgres import PostgresServer
 from recon_pipeline_tests.support.serving import CRON, Server, serving
 
+pytestmark = pytest.mark.long
+
 SECRET = "contract-hunter2secret"
 EXAMPLES = 8
 CHECKS = (

@@ -58,7 +58,8 @@ def make_incremental_billing(make_billing: MakeBilling) -> MakeBilling:
 
     def make(statements: str = "") -> Billing:
         billing = make_billing(statements)
-        install_increments(billing.url)
+        if _is_full():
+            install_increments(billing.url)
         return billing
 
     return make
@@ -126,8 +127,12 @@ def make_tables(url: str) -> None:
 
 def _make_incremental(url: str) -> None:
     """Let runs read the log in increments where it can be, unless RECON_TEST_MODE is full."""
-    if os.environ.get("RECON_TEST_MODE") != "full":
+    if not _is_full():
         install_increments(url)
+
+
+def _is_full() -> bool:
+    return os.environ.get("RECON_TEST_MODE") == "full"
 
 
 def install_increments(url: str, event_identity: EventIdentity = DEFAULT_IDENTITY) -> None:

@@ -28,6 +28,8 @@ from recon_pipeline_tests.simulation import pipeline, victim
 from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
 from recon_pipeline_tests.simulation.proxy import network
 
+pytestmark = pytest.mark.long
+
 CUSTOMERS = customers(9)
 MOST_BOUNDARIES = 400
 ROOT = Path(__file__).resolve().parents[2]

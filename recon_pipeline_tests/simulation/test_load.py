@@ -5,6 +5,8 @@ import pytest
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.simulation.load import DRIFTED, run_load
 
+pytestmark = pytest.mark.long
+
 
 def test_no_counter_is_wrong_after_full_speed_beside_ticks_and_repairs_of_everything(billing: Billing) -> None:
     done = run_load(billing, rounds=1, seconds=4, without_pause=True, compares=False)

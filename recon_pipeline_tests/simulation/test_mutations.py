@@ -12,6 +12,8 @@ from recon_pipeline_tests.simulation.simulation import Script, from_seed, play
 from recon_pipeline_tests.support.dagster import make_dagster_tables
 from recon_pipeline_tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.long
+
 # Without what takes as long as a test: several full garbage collections at the end of each session.
 _WITHOUT = ("cacheprovider", "terminal", "timeout", "unraisableexception")
 _BARE = ["-x", "-o", "addopts=", "-o", "timeout=0", *(f"-pno:{plugin}" for plugin in _WITHOUT)]

@@ -6,6 +6,8 @@ from recon_pipeline_tests.simulation.scenes import SCENES
 from recon_pipeline_tests.simulation.simulation import Script, play
 from recon_pipeline_tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", SCENES)
 def test_no_counter_is_harmed_and_no_alarm_raised_when(quiet_server: PostgresServer, name: str) -> None:

@@ -110,7 +110,9 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
     except Exception as error:  # noqa: BLE001 - as Dagster does: whatever a step raises fails it, and ends the run
         run.errors = str(error.description if isinstance(error, dg.Failure) else error) or repr(error)
     finally:
-        reconciler.teardown_after_execution(dg.build_init_resource_context())
+        reconciler.teardown_after_execution(
+            context
+        )  # which it does not read: one of Dagster's costs as much as the run
     return run
 
 

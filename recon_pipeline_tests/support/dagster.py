@@ -2,16 +2,19 @@
 
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
+
+from sqlalchemy import Engine, create_engine
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, SensorEvaluationContext
     from dagster._core.remote_origin import RemoteRepositoryOrigin
 
 DAGSTER_YAML = Path(__file__).resolve().parents[2] / "dagster.yaml"
+_KEPT_ENGINES = 4
 OUR_LOCATION = "billing_eu"
 OTHER_LOCATION = "billing_us"
 
@@ -28,28 +31,59 @@ def instance_in(home: Path) -> Generator["DagsterInstance"]:
 
 
 @contextmanager
-def connections_kept() -> Generator[None]:
-    """Dagster keeps its connections, as it does in its webserver: else it opens some hundred of them for each run."""
-    from recon_pipeline.automation.dagster_storage import ReconPostgresStorage
+def short_lived_instances() -> Generator[None]:
+    """An instance in memory notes no revision of its schema: for that Dagster reads all of its migrations.
 
-    build = ReconPostgresStorage.__init__
-
-    def build_and_keep(storage: ReconPostgresStorage, *arguments: Any, **options: Any) -> None:
-        build(storage, *arguments, **options)
-        for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
-            part.optimize_for_webserver(statement_timeout=0, pool_recycle=3_600, max_overflow=20)
-
-    with patch.object(ReconPostgresStorage, "__init__", build_and_keep):
+    Only a schema that outlives its process is ever migrated.
+    """
+    with (
+        patch("dagster._core.storage.runs.in_memory.stamp_alembic_rev"),
+        patch("dagster._core.storage.event_log.in_memory.stamp_alembic_rev"),
+    ):
         yield
 
 
+@contextmanager
+def connections_kept() -> Generator[None]:
+    """Instances on one database share an engine, with its connections, compiled statements and what tables it has.
+
+    Else a run opens some hundred connections, and each command compiles Dagster's statements anew.
+    """
+    from dagster_postgres.event_log.event_log import PostgresEventLogStorage
+
+    engines: dict[str, Engine] = {}
+    tables: set[tuple[str, str]] = set()
+    look_up = PostgresEventLogStorage.has_table
+
+    def engine_of(url: str, *_: Any, **options: Any) -> Engine:
+        if url not in engines:
+            if len(engines) == _KEPT_ENGINES:
+                engines.pop(next(iter(engines))).dispose()
+            engines[url] = create_engine(url, isolation_level=options["isolation_level"], max_overflow=20)
+        return engines[url]
+
+    def has_table(storage: PostgresEventLogStorage, name: str) -> bool:
+        key = storage.postgres_url, name
+        if key not in tables and look_up(storage, name):
+            tables.add(key)
+        return key in tables
+
+    with ExitStack() as patched:
+        for part in ("event_log.event_log", "run_storage.run_storage", "schedule_storage.schedule_storage"):
+            patched.enter_context(patch(f"dagster_postgres.{part}.create_pg_engine", engine_of))
+        patched.enter_context(patch.object(PostgresEventLogStorage, "has_table", has_table))
+        yield
+    for engine in engines.values():
+        engine.dispose()
+
+
 def make_dagster_tables(url: str) -> None:
-    """Create Dagster's tables in the database."""
+    """Create Dagster's tables in the database, and leave no connection open."""
     from recon_pipeline.automation.dagster_storage import ReconPostgresStorage
     from recon_pipeline.core.database_url import for_dagster
 
-    storage = ReconPostgresStorage(for_dagster(url))
-    storage.event_log_storage.dispose()
+    events: Any = ReconPostgresStorage(for_dagster(url)).event_log_storage
+    events._engine.dispose()
 
 
 def run_in_location(

@@ -101,7 +101,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     kept.port = server.server_port
     _reroute(monkeypatch, kept.port)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield kept
