@@ -80,7 +80,16 @@ def test_both_drivers_are_given_what_libpq_reads_from_the_url(url: str) -> None:
     ],
 )
 def test_each_of_several_hosts_is_given_its_port(given: str, ports: str) -> None:
-    assert for_libpq(f"postgresql://{given}") == f"postgresql:///app?host=h1,h2&port={ports}"
+    assert for_libpq(f"postgresql://{given}") == (
+        f"postgresql:///app?host=h1,h2&port={ports}&target_session_attrs=read-write"
+    )
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_meant_unless_the_url_says_otherwise() -> None:
+    for rewrite in (for_libpq, for_psycopg, for_dagster):
+        assert rewrite("postgresql://h1,h2/app").endswith("&target_session_attrs=read-write")
+        assert "read-write" not in rewrite("postgresql://h1,h2/app?target_session_attrs=any")
+        assert "target_session_attrs" not in rewrite("postgresql://h1/app")
 
 
 def test_what_a_pooler_advises_for_an_application_is_not_given_to_a_driver() -> None:
@@ -212,6 +221,6 @@ def test_every_password_that_is_percent_encoded_is_taken_as_it_is(password: str)
 def test_a_command_line_is_given_no_password() -> None:
     shown, variable = without_password("postgresql://user:p%40ss@h1:5432,h2:5433/app")
 
-    assert shown == "postgresql://user@/app?host=h1,h2&port=5432,5433"
+    assert shown == "postgresql://user@/app?host=h1,h2&port=5432,5433&target_session_attrs=read-write"
     assert variable == {"PGPASSWORD": "p@ss"}
     assert without_password("postgresql://user@host/app") == ("postgresql://user@host/app", {})

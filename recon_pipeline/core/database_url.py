@@ -35,7 +35,10 @@ class DatabaseUrlError(ValueError):
 
 @dataclass(frozen=True, repr=False)
 class _DatabaseUrl:
-    """What a URL says, by libpq's names, decoded; several hosts or ports are one value with commas."""
+    """What a URL says, by libpq's names, decoded; several hosts or ports are one value with commas.
+
+    Of several hosts the one that takes writes is meant, unless the URL says otherwise: a standby lags behind.
+    """
 
     values: dict[str, str]
 
@@ -51,6 +54,8 @@ class _DatabaseUrl:
         values = {name: _decoded(value) for name, value in values.items()}
         values |= _hosts_and_ports(hosts) | _parameters(query)
         _require_ports(values)
+        if "," in values.get("host", ""):
+            values.setdefault("target_session_attrs", "read-write")
         return cls(values)
 
     def write(self, *, shows_secrets: bool) -> str:

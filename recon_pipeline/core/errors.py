@@ -1,5 +1,6 @@
 """The errors that people read: what failed and on what, what was and was not changed, and what to do next."""
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -36,6 +37,22 @@ def printable(text: str) -> str:
     return "".join(
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
     )
+
+
+_ATTEMPT = re.compile(
+    r"^- host: '?(?P<host>.*?)'?, port: .*?, hostaddr: (?:None|'[^']*'): (?:connection \w+(?: bad)?: )?(?P<said>.*)$"
+    r"|^(?P<libpq>connection to server .*)$",
+    re.MULTILINE,
+)
+
+
+def in_one_line(said: str) -> str:
+    """What a driver said: why each of the hosts that it tried did not serve, else its first line."""
+    reasons = [
+        one["libpq"] or (one["said"] if one["host"] in one["said"] else f"{one['host']}: {one['said']}")
+        for one in _ATTEMPT.finditer(said)
+    ]
+    return "; ".join(dict.fromkeys(reasons)) or said.strip().partition("\n")[0].rstrip()
 
 
 class ConfigurationError(ReconError):

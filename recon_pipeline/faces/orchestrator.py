@@ -17,7 +17,13 @@ from recon_pipeline.assets.handover import read_error
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.own_runs import own_tag
-from recon_pipeline.core.errors import NOTHING_CHANGED, REPAIRS_STAY, OrchestratorUnreachableError, ReconError
+from recon_pipeline.core.errors import (
+    NOTHING_CHANGED,
+    REPAIRS_STAY,
+    OrchestratorUnreachableError,
+    ReconError,
+    in_one_line,
+)
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.dagster_home import check_storage, use_dagster_home
 from recon_pipeline.faces.reconciled import FailedCheck
@@ -111,4 +117,4 @@ def _first_cause(error: BaseException) -> str:
     """The driver's message, below the exceptions that were raised from it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return in_one_line(str(error)) or type(error).__name__

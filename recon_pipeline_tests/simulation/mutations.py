@@ -333,7 +333,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a standby is believed",
-        (Patch(f"{_TABLES}:_look_up", "if server.is_standby:", "if False:"),),
+        (Patch("recon_pipeline.store.postgres.schema_version:require_primary", "if is_standby:", "if False:"),),
         f"{_TRUST}_a_standby_is_refused",
     ),
     Mutation(

@@ -26,7 +26,7 @@ from recon_pipeline.store.log.tables import (
     describe_tables,
 )
 from recon_pipeline.store.postgres.database import declared_identity
-from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_version
+from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION, require_primary, require_version
 from recon_pipeline.store.postgres.statements import Part, statement
 
 NAMED_BY = " events named by "
@@ -127,11 +127,7 @@ def require_trustworthy(connection: Connection) -> BillingTables:
 
 def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
     server = describe_server(connection)
-    if server.is_standby:
-        raise UntrustworthyLogError(
-            f"The database {server.database} is a standby: it lags behind its primary and takes no writes.",
-            fix="Point DATABASE_URL at the primary.",
-        )
+    require_primary(is_standby=server.is_standby, database=server.database)
     tables = describe_tables(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
     events = _require_table(tables.get(EVENTS), EVENTS, server)
     counters = _require_table(tables.get(COUNTERS), COUNTERS, server)

@@ -22,7 +22,13 @@ from recon_pipeline.core.errors import PutOffError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.errors import LOCK_TIMED_OUT, reporting_driver_errors, sqlstate
-from recon_pipeline.store.postgres.schema_version import installed_version, is_known_to_be_ours, require_version
+from recon_pipeline.store.postgres.schema_version import (
+    installed_version,
+    is_known_to_be_ours,
+    is_standby,
+    require_primary,
+    require_version,
+)
 from recon_pipeline.store.postgres.statements import statement, with_name
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
@@ -103,6 +109,7 @@ class BillingDatabase:
         with reporting_driver_errors(self.name), self.engine.connect() as connection:
             if not any_schema_version and not is_known_to_be_ours(connection):
                 with begin(connection):
+                    require_primary(is_standby=is_standby(connection), database=self.name)
                     installed = installed_version(connection)
                 require_version(connection, installed, database=self.name)
             yield connection

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
-from recon_pipeline.core.errors import DatabaseUnreachableError, PutOffError, ReconError, StatementFailedError
+from recon_pipeline.core.errors import (
+    DatabaseUnreachableError,
+    PutOffError,
+    ReconError,
+    StatementFailedError,
+    in_one_line,
+)
 from recon_pipeline.store.postgres.catalog import inline_statements
 from recon_pipeline.store.postgres.statements import files, name_of
 
@@ -21,6 +27,9 @@ LOCK_CONFLICTS = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
 """lock_not_available, deadlock_detected, serialization_failure: another session holds the row, or just changed it."""
 
 _CONNECTION_STATES = ("08", "57P0", "53300")
+AT_THE_PRIMARY = "Point DATABASE_URL at the primary. It may name several hosts: postgresql://host1:5432,host2:5432/app."
+"""What to do where a server takes no writes; with several hosts, the one that takes them is used."""
+
 _WORKED_SO_FAR = "What was committed before stays; the statement that failed changed nothing."
 
 
@@ -43,9 +52,8 @@ def is_lock_conflict(error: BaseException) -> bool:
 
 
 def first_line(error: DBAPIError) -> str:
-    """The first line of what Postgres said, without its context."""
-    lines = str(error.orig).strip().splitlines()
-    return lines[0] if lines else type(error.orig).__name__
+    """The first line of what Postgres said, without its context; of several hosts, what each said."""
+    return in_one_line(str(error.orig)) or type(error.orig).__name__
 
 
 def explain(error: DBAPIError, *, database: str) -> ReconError:
@@ -79,6 +87,12 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
             f"The billing database {database} could not be reached, or the connection was lost: {said}",
             changed=_WORKED_SO_FAR,
             fix="Check that the server runs and that DATABASE_URL names it; then run again, which finishes the work.",
+        )
+    if state == "25006":
+        return StatementFailedError(
+            f"{database} takes no writes: {said}{at}. It is a standby, or transactions of this role are read only.",
+            changed=_WORKED_SO_FAR,
+            fix=f"{AT_THE_PRIMARY} Or, as the owner: alter role … reset default_transaction_read_only;",
         )
     if state == "42501":
         return StatementFailedError(

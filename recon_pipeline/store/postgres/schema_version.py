@@ -8,13 +8,15 @@ Alembic takes longer than most commands do; a test holds it to the last migratio
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.core.errors import SchemaVersionError
-from recon_pipeline.store.postgres.errors import sqlstate
+from recon_pipeline.core.errors import SchemaVersionError, UntrustworthyLogError
+from recon_pipeline.store.postgres.errors import AT_THE_PRIMARY, sqlstate
 from recon_pipeline.store.postgres.statements import labelled
 
 SCHEMA_VERSION = "0013"
 """What this code works on: the last migration."""
 
+# Whether the server is in recovery.
+_IS_STANDBY = labelled("is_standby", "select pg_is_in_recovery()")
 # The version of schema recon.
 _READ_SCHEMA_VERSION = labelled("read_schema_version", "select max(version_num) from recon.schema_version")
 
@@ -35,6 +37,24 @@ def installed_version(connection: Connection) -> str | None:
         if sqlstate(error) not in _NOT_THERE:
             raise
         return None
+
+
+def is_standby(connection: Connection) -> bool:
+    """Whether the server lags behind a primary and takes no writes."""
+    return connection.execute(_IS_STANDBY).scalar_one()
+
+
+def require_primary(*, is_standby: bool, database: str) -> None:
+    """Refuse a standby, also to read from: what it shows is of an earlier time.
+
+    Raises:
+        UntrustworthyLogError: With its fix.
+    """
+    if is_standby:
+        raise UntrustworthyLogError(
+            f"The database {database} is a standby: it lags behind its primary and takes no writes.",
+            fix=AT_THE_PRIMARY,
+        )
 
 
 def require_version(connection: Connection, installed: str | None, *, database: str) -> None:
