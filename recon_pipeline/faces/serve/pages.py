@@ -11,7 +11,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError, PutOffError, ReconError
+from recon_pipeline.core.errors import (
+    DatabaseUnreachableError,
+    PutOffError,
+    ReconError,
+    SchemaVersionError,
+    StatementFailedError,
+    UntrustworthyLogError,
+)
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.charts import drift_chart
 from recon_pipeline.faces.explain import explain_in
@@ -45,6 +52,14 @@ _PROBLEMS = {
     429: ("Too many wrong passwords from your address", "Wait a minute, then log in again. Nobody else is kept out."),
     500: ("Something went wrong in this server", "Nothing was changed. The log of recon serve has the cause."),
 }
+_ERRORS: tuple[tuple[type[ReconError], int, str], ...] = (
+    (DatabaseUnreachableError, 503, "The billing database is down"),
+    (PutOffError, 503, "Another session has locked a table"),
+    (SchemaVersionError, 503, "The billing database is of another release"),
+    (UntrustworthyLogError, 500, "The billing database cannot be used"),
+    (StatementFailedError, 500, "The billing database cannot be used"),
+    (ReconError, 404, "This was not found"),
+)
 _NO_SECRET = (
     "No secret is set, so nobody can log in",
     'Set RECON_READ_SECRET="$(openssl rand -hex 32)" where recon serve runs, and start it again.',
@@ -59,7 +74,7 @@ def is_page(path: str) -> bool:
 def problem_page(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
     """The page for a request that was refused."""
     title, fix = _NO_SECRET if error == "Configuration error" else _PROBLEMS.get(status, _PROBLEMS[500])
-    return _page(render("serve/problem.html.jinja", served=True, title=title, lines=[fix]), status, headers)
+    return _problem(status, title, fix, headers=headers)
 
 
 def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard: Guard, *, ui_url: str) -> None:
@@ -112,11 +127,15 @@ def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard
 
     @app.exception_handler(ReconError)
     async def failed(_: Request, error: ReconError) -> Response:
-        status = 503 if isinstance(error, (DatabaseUnreachableError, PutOffError)) else 500
-        if isinstance(error, ConfigurationError):
-            status = 404
-        lines = [error.fix]
-        return _page(render("serve/problem.html.jinja", served=True, title=error.what, lines=lines), status)
+        status, title = next((status, title) for kind, status, title in _ERRORS if isinstance(error, kind))
+        return _problem(status, title, error.fix, what=error.what)
+
+
+def _problem(
+    status: int, title: str, fix: str, *, what: str = "", headers: Mapping[str, str] | None = None
+) -> Response:
+    html = render("serve/problem.html.jinja", served=True, title=title, what=what, fix=fix)
+    return _page(html, status, headers)
 
 
 def _page(html: str, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
