@@ -12,7 +12,7 @@ from recon_pipeline.settings import read_settings
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65_535), help="Port to listen on.")
 @reporting_errors
 def command(*, host: str, port: int) -> int:
-    """Serve the cron endpoint, health and metrics over HTTP, until Ctrl-C."""
+    """Serve pages, the cron endpoint, health and metrics over HTTP, until Ctrl-C."""
     secrets, proxies, settings = read_secrets(), read_proxies(), read_settings()
     from recon_pipeline.faces.serve.server import serve
 
