@@ -31,7 +31,6 @@ RECENT_DAYS = 35
 """A period stays in every tick for this long after it ended: late events are common, very late ones rare."""
 
 _WEB_PAGE = re.compile(r"https?://[^\s/@]+(/[^\s@]*)?")
-_TOKEN = re.compile(r"[!-~]+")
 _NAME = re.compile(r"(?=.{1,30}\Z)[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 
 _Number = TypeVar("_Number", int, float)
@@ -117,37 +116,23 @@ def read_alerting(environ: Mapping[str, str] = os.environ) -> Alerting:
         ConfigurationError: An address cannot be used; the message names its variable and place, and shows none of it.
     """
     _require_text(environ)
+    url = read_ui_url(environ)
+    return Alerting(parse_alert_urls(environ.get("RECON_ALERT_URLS", "")), url)
+
+
+def read_ui_url(environ: Mapping[str, str] = os.environ) -> str:
+    """Where people reach Dagster's UI, `RECON_UI_URL`, without a slash at its end; '' if that is not known.
+
+    Raises:
+        ConfigurationError: It is no address of a web page.
+    """
     url = environ.get("RECON_UI_URL", "").rstrip("/")
     if url and _WEB_PAGE.fullmatch(url) is None:
         raise ConfigurationError(
             "RECON_UI_URL is no address of a web page, or it holds a login.",
             fix="Set it like RECON_UI_URL=https://dagster.example.com, or unset it.",
         )
-    return Alerting(parse_alert_urls(environ.get("RECON_ALERT_URLS", "")), url)
-
-
-def read_cron_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """What opens the cron endpoint: `CRON_SECRET`, and while it is being changed `CRON_SECRET_PREVIOUS` too.
-
-    Returns:
-        None, one or both; none without `CRON_SECRET`.
-
-    Raises:
-        ConfigurationError: A secret that no caller could send, or only the previous one is set.
-    """
-    secrets = {name: environ.get(name, "") for name in ("CRON_SECRET", "CRON_SECRET_PREVIOUS")}
-    for name, secret in secrets.items():
-        if secret and _TOKEN.fullmatch(secret) is None:
-            raise ConfigurationError(
-                f"{name} holds a space, a line break or another character that cannot be sent as a token.",
-                fix=f'Set it to plain ASCII without spaces, for example {name}="$(openssl rand -hex 32)".',
-            )
-    if secrets["CRON_SECRET_PREVIOUS"] and not secrets["CRON_SECRET"]:
-        raise ConfigurationError(
-            "CRON_SECRET_PREVIOUS is set and CRON_SECRET is not.",
-            fix="Set CRON_SECRET to the new secret; CRON_SECRET_PREVIOUS is the old one while callers change.",
-        )
-    return tuple(filter(None, secrets.values()))
+    return url
 
 
 def read_name(environ: Mapping[str, str] = os.environ) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _OURS = ("RECON_", "DAGSTER_", "PG")
 _OF_THE_TESTS = "RECON_TEST_"
-_OURS_EXACTLY = frozenset({"DATABASE_URL", "CRON_SECRET"})
+_OURS_EXACTLY = frozenset({"DATABASE_URL", "CRON_SECRET", "FORWARDED_ALLOW_IPS"})
 _ENVIRONMENT = pytest.StashKey[Mapping[str, str]]()
 
 

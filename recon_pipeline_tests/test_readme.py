@@ -14,6 +14,7 @@ from recon_pipeline import settings
 from recon_pipeline.core.backfill.mapping import parse_mapping, parse_mapping_text
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.cli import main
+from recon_pipeline.faces.serve import access
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import source
 from recon_pipeline.store.records import migrate
@@ -67,7 +68,12 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 
 
 def test_every_variable_that_is_read_is_in_the_readme_with_its_default() -> None:
-    read = set(re.findall(r'"(RECON_[A-Z_]+|CRON_SECRET[A-Z_]*|DATABASE_URL)"', inspect.getsource(settings)))
+    read = set(
+        re.findall(
+            r'"(RECON_[A-Z_]+|CRON_SECRET[A-Z_]*|DATABASE_URL)"',
+            inspect.getsource(settings) + inspect.getsource(access),
+        )
+    )
     assert read == {name for name in re.findall(r"^\| `([A-Z_]+)` \|", README, flags=re.MULTILINE)} - {"DAGSTER_PG_URL"}
     for default in (settings.DEFAULT_SCOPE, settings.DEFAULT_START_PERIOD, settings.DEFAULT_QUOTAS):
         assert f"`{default}`" in README

@@ -27,6 +27,7 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, now, read_pause
 from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS, BillingDatabase
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.customers import require_known_customers
 from recon_pipeline.store.records.explain import Explanation, Key
@@ -64,9 +65,27 @@ def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Ex
     Raises:
         ReconError: There is nothing of this customer.
     """
+    return explain_in(billing_database(settings), settings, customer, month)
+
+
+def explain_in(
+    database: BillingDatabase,
+    settings: Settings,
+    customer: str,
+    month: BillingMonth | None,
+    *,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+) -> Explained:
+    """The same in a database that is known; no statement takes longer than that.
+
+    Raises:
+        ReconError: Like `explain`.
+    """
     first, last = (month, month) if month else known_months()
-    database = billing_database(settings)
-    with database.connection() as connection, decision(connection, "REPEATABLE READ") as tables:
+    with (
+        database.connection() as connection,
+        decision(connection, "REPEATABLE READ", statement_timeout_ms=statement_timeout_ms) as tables,
+    ):
         keys = store.keys_of_customer(connection, customer, Extent(settings.scope, first, last))
         if not keys:
             require_known_customers(connection, [customer])

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
+from sqlalchemy import Connection
 
 from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.core.approving import SEE_ALL
@@ -70,15 +71,30 @@ def read_status(settings: Settings) -> Status:
     """
     database = billing_database(settings)
     with database.transaction() as connection:
-        mode_choice = modes.choose(connection, require_trustworthy(connection))
-        waiting = accepted_usages.waiting(connection, settings.scope)
-        pause, held = read_pause(connection), holds.open_holds(connection)
-        retention = read_retention(connection)
-        latest = runs.recent(connection, rows=RUNS_SHOWN)
-        failing, undelivered = alerts.alarms(connection), outbox.undelivered(connection)
+        return status_of(connection, database.name, settings)
+
+
+def status_of(connection: Connection, database: str, settings: Settings) -> Status:
+    """Read what is known; in a transaction.
+
+    Raises:
+        ReconError: Like `read_status`.
+    """
+    mode_choice = modes.choose(connection, require_trustworthy(connection))
+    latest = runs.recent(connection, rows=RUNS_SHOWN)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
-    ended = next(clean, None)
-    return Status(database.name, mode_choice, waiting, pause, held, retention, ended, latest, failing, undelivered)
+    return Status(
+        database=database,
+        mode_choice=mode_choice,
+        waiting=accepted_usages.waiting(connection, settings.scope),
+        pause=read_pause(connection),
+        holds=holds.open_holds(connection),
+        retention=read_retention(connection),
+        last_clean=next(clean, None),
+        runs=latest,
+        failing=alerts.alarms(connection),
+        undelivered=outbox.undelivered(connection),
+    )
 
 
 def as_json(status: Status) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline_tests.browser.application import Application
@@ -55,18 +55,30 @@ def dagster_url(postgres_server: PostgresServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser_page() -> Iterator[Page]:
-    """A page in Debian's Chromium."""
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=list(_CHROMIUM_ARGUMENTS))
-        page = browser.new_page(viewport={"width": 1400, "height": 800})
-        page.set_default_timeout(_PAGE_MS)
         expect.set_options(timeout=_PAGE_MS)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Path | None:
+    """The folder for pictures of pages, or None for none."""
+    return Path(_PICTURES).absolute() if _PICTURES else None
+
+
+@pytest.fixture(scope="module")
+def browser_page(browser: Browser) -> Page:
+    """A page in it."""
+    page = browser.new_page(viewport={"width": 1400, "height": 800})
+    page.set_default_timeout(_PAGE_MS)
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +87,7 @@ def ui(
     application: Application,
     dagster_url: str,
     months: tuple[BillingMonth, ...],
+    pictures: Path | None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Ui]:
     """The UI of a `recon dev`, as it is after its start."""
@@ -84,7 +97,7 @@ def ui(
         "RECON_START_PERIOD": months[0].key,
     }
     with running_dev(tmp_path_factory.mktemp("browser") / "home", environment) as address:
-        yield Ui(browser_page, address, Path(_PICTURES).absolute() if _PICTURES else None)
+        yield Ui(browser_page, address, pictures)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import pytest
 from dagster import DagsterInstance
 from fastapi.testclient import TestClient
 
+from recon_pipeline.faces.serve.access import Secrets
 from recon_pipeline.faces.serve.app import CRON_PATH, create_app
+from recon_pipeline.faces.serve.guard import Guard
 from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import repair
@@ -129,7 +131,7 @@ def test_a_run_that_is_put_off_raises_no_alarm_and_stands_in_the_totals(
 
 def test_the_cron_endpoint_answers_that_it_is_to_be_tried_again(drifted: Billing, run_history: DagsterInstance) -> None:
     runner = Runner(read_settings(), BillingDatabase(drifted.url))
-    client = TestClient(create_app(runner, ("secret",), read_settings().scope, version="1"))
+    client = TestClient(create_app(runner, Guard(Secrets(("secret",))), read_settings().scope, version="1"))
     with drifted.session() as migration:
         migration.query(LOCK.format("billing_usage_events"))
         answer = client.get(CRON_PATH, headers={"Authorization": "Bearer secret"})

@@ -16,10 +16,12 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.serve.access import Secrets
 from recon_pipeline.faces.serve.answers import Answer
-from recon_pipeline.faces.serve.app import BAD_TOKENS_PER_MINUTE, BODY_BYTES, create_app
+from recon_pipeline.faces.serve.app import BODY_BYTES, create_app
+from recon_pipeline.faces.serve.connections import HEAD_BYTES, HEAD_SECONDS
+from recon_pipeline.faces.serve.guard import WRONG_SECRETS_PER_MINUTE, Guard
 from recon_pipeline.faces.serve.runner import LANE, Runner
-from recon_pipeline.faces.serve.server import HEAD_BYTES, HEAD_SECONDS
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import migrate, recon
@@ -191,8 +193,8 @@ def test_a_live_process_says_so_while_everything_else_waits_for_the_database(ser
     ("request_head", "status"),
     [
         (b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (CRON.encode(), BODY_BYTES + 1), 413),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * HEAD_BYTES, 400),
-        (b"GET /" + b"x" * HEAD_BYTES, 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * HEAD_BYTES, 431),
+        (b"GET /" + b"x" * HEAD_BYTES, 431),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"DELETE %s HTTP/1.1\r\nHost: x\r\n\r\n" % CRON.encode(), 405),
         (b"GET %s/ HTTP/1.1\r\nHost: elsewhere\r\n\r\n" % CRON.encode(), 404),
@@ -222,9 +224,9 @@ def test_a_body_without_an_end_is_not_waited_for(serve: Serving) -> None:
 def test_an_attack_of_bad_tokens_is_slowed_down_and_does_not_keep_out_who_has_the_secret(
     serve: Serving, own: Billing
 ) -> None:
-    statuses = [serve.first.cron(f"guess-{number}").status for number in range(2 * BAD_TOKENS_PER_MINUTE)]
-    assert statuses.index(429) <= BAD_TOKENS_PER_MINUTE
-    assert 429 in statuses[-BAD_TOKENS_PER_MINUTE:]
+    statuses = [serve.first.cron(f"guess-{number}").status for number in range(2 * WRONG_SECRETS_PER_MINUTE)]
+    assert statuses.index(429) <= WRONG_SECRETS_PER_MINUTE
+    assert 429 in statuses[-WRONG_SECRETS_PER_MINUTE:]
     refused = serve.first.cron("guess")
     if refused.status == 429:  # a minute may have ended
         assert (refused.json, refused.headers["retry-after"]) == ({"error": "Too many requests"}, "60")
@@ -298,7 +300,7 @@ def test_dagsters_storage_out_of_reach_is_503_before_anything_is_changed(
 
 def test_without_a_secret_every_request_gets_a_configuration_error(billing: Billing) -> None:
     runner = Runner(read_settings(), BillingDatabase(billing.url))
-    app = create_app(runner, (), (), version="1")
+    app = create_app(runner, Guard(Secrets()), (), version="1")
     with serving_here(app) as server:
         for token in (None, "", NEW):
             reply = server.cron(token)
@@ -308,7 +310,7 @@ def test_without_a_secret_every_request_gets_a_configuration_error(billing: Bill
 def test_an_internal_failure_is_reported_without_details(billing: Billing, caplog: pytest.LogCaptureFixture) -> None:
     billing.query("drop table billing_usage_events cascade")
     runner = Runner(read_settings(), BillingDatabase(billing.url))
-    with serving_here(create_app(runner, (NEW,), (), version="1")) as server:
+    with serving_here(create_app(runner, Guard(Secrets((NEW,))), (), version="1")) as server:
         reply = server.cron(NEW)
     assert (reply.status, reply.json) == (500, {"error": "Internal server error"})
     assert "billing_usage_events" in caplog.text

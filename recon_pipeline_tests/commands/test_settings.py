@@ -4,7 +4,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.settings import read_alerting, read_cron_secrets, read_settings
+from recon_pipeline.faces.serve.access import read_secrets
+from recon_pipeline.settings import read_alerting, read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 PASSWORD = "hunter2secret"
@@ -20,6 +21,13 @@ VARIABLES = (
     "RECON_MAX_ORPHAN_SHARE",
     "RECON_MAX_OVER_QUOTA_TRANSITIONS",
     "DATABASE_URL",
+)
+MAY_HOLD_A_SECRET = (
+    "RECON_ALERT_URLS",
+    "RECON_UI_URL",
+    "CRON_SECRET",
+    "CRON_SECRET_PREVIOUS",
+    "RECON_READ_SECRET",
 )
 ANY_TEXT = st.text(st.characters())  # surrogates too: that is how Python shows bytes that are not UTF-8
 LIMITS = st.dictionaries(
@@ -47,14 +55,14 @@ def test_arbitrary_text_gives_settings_or_an_error_that_names_its_variable(varia
 
 
 @given(
-    variable=st.sampled_from(["RECON_ALERT_URLS", "RECON_UI_URL", "CRON_SECRET", "CRON_SECRET_PREVIOUS"]),
+    variable=st.sampled_from(MAY_HOLD_A_SECRET),
     text=ANY_TEXT | st.from_regex(r"(error=|warn=|x=)?[a-z]*:?/?/?[a-z@:]*", fullmatch=True),
 )
 @example(variable="RECON_UI_URL", text="https://me:hunter2@host")
 def test_arbitrary_text_where_a_secret_may_be_gives_a_value_or_an_error_that_names_its_variable_and_not_it(
     variable: str, text: str
 ) -> None:
-    for read in (read_alerting, read_cron_secrets):
+    for read in (read_alerting, read_secrets):
         try:
             read({variable: text + PASSWORD})
         except ConfigurationError as error:

@@ -112,10 +112,10 @@ def serving(folder: Path, **variables: str) -> Generator[Server]:
 
 
 @contextmanager
-def serving_here(app: FastAPI) -> Generator[Caller]:
-    """An application on a thread of this process."""
+def serving_here(app: FastAPI, **config: Any) -> Generator[Caller]:
+    """An application on a thread of this process; `config` is more of uvicorn's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", **config))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

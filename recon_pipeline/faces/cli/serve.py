@@ -3,7 +3,8 @@
 import click
 
 from recon_pipeline.faces.console import EXIT_CLEAN, reporting_errors
-from recon_pipeline.settings import read_cron_secrets, read_settings
+from recon_pipeline.faces.serve.access import read_proxies, read_secrets
+from recon_pipeline.settings import read_settings
 
 
 @click.command("serve", epilog="Example: recon serve --host 0.0.0.0 --port 8000 (with CRON_SECRET in the environment)")
@@ -11,9 +12,9 @@ from recon_pipeline.settings import read_cron_secrets, read_settings
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65_535), help="Port to listen on.")
 @reporting_errors
 def command(*, host: str, port: int) -> int:
-    """Serve the cron endpoint, health and metrics over HTTP, until Ctrl-C."""
-    secrets, settings = read_cron_secrets(), read_settings()
+    """Serve pages, the cron endpoint, health and metrics over HTTP, until Ctrl-C."""
+    secrets, proxies, settings = read_secrets(), read_proxies(), read_settings()
     from recon_pipeline.faces.serve.server import serve
 
-    serve(settings, secrets, host=host, port=port)
+    serve(settings, secrets, proxies, host=host, port=port)
     return EXIT_CLEAN

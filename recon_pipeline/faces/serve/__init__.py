@@ -1,1 +1,1 @@
-"""`recon serve`: the cron endpoint, health and metrics over HTTP."""
+"""`recon serve`: pages, the cron endpoint, health and metrics over HTTP."""

@@ -5,8 +5,7 @@ of errors: they go to the log.
 """
 
 import asyncio
-import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -14,11 +13,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recon_pipeline.core.errors import (
     DatabaseUnreachableError,
@@ -29,57 +25,19 @@ from recon_pipeline.core.errors import (
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.faces.reconciled import summarize
 from recon_pipeline.faces.serve.answers import Accepted, Answer, Problem
+from recon_pipeline.faces.serve.guard import Guard, RefusedError
+from recon_pipeline.faces.serve.pages import is_page, problem_page
 from recon_pipeline.faces.serve.runner import BusyError, Runner, Started
 
 CRON_PATH = "/api/cron/billing/reconcile-usage"
-BAD_TOKENS_PER_MINUTE = 10
-"""From one address. A correct token is never refused: a flood of requests must not lock the cron out."""
-
 BUSY_RETRY_SECONDS = 15
 UNREACHABLE_RETRY_SECONDS = 30
 BODY_BYTES = 16_384
 
 _Found = TypeVar("_Found")
-_bearer = HTTPBearer(auto_error=False, description="CRON_SECRET")
 
 
-class RefusedError(Exception):
-    """A request that gets an error response."""
-
-    def __init__(self, status: int, error: str, **headers: str) -> None:
-        super().__init__(error)
-        self.answer = JSONResponse({"error": error}, status, {k.replace("_", "-"): v for k, v in headers.items()})
-
-
-class Guard:
-    """Accepts requests with a secret."""
-
-    def __init__(self, secrets: tuple[str, ...]) -> None:
-        """Take the secrets, in ASCII; without one, every request is refused."""
-        self._secrets = tuple(secret.encode() for secret in secrets)
-        self._bad_tokens = FixedWindowRateLimiter(MemoryStorage())
-
-    def __call__(
-        self, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-    ) -> None:
-        """Refuse the request, or return.
-
-        Raises:
-            RefusedError: 500 if no secret is set, 401 for a wrong token or none, 429 after too many wrong ones.
-        """
-        if not self._secrets:
-            raise RefusedError(500, "Configuration error")
-        token = given.credentials.encode("utf-8", "replace") if given else b""
-        # Each is compared in constant time, and all of them are compared.
-        if any([hmac.compare_digest(token, secret) for secret in self._secrets]):
-            return
-        address = request.client.host if request.client else ""
-        if self._bad_tokens.hit(RateLimitItemPerMinute(BAD_TOKENS_PER_MINUTE), address):
-            raise RefusedError(401, "Unauthorized", WWW_Authenticate="Bearer")
-        raise RefusedError(429, "Too many requests", Retry_After="60")
-
-
-def create_app(runner: Runner, secrets: tuple[str, ...], scope: tuple[MeteredUsage, ...], *, version: str) -> FastAPI:
+def create_app(runner: Runner, guard: Guard, scope: tuple[MeteredUsage, ...], *, version: str) -> FastAPI:
     """The application with the endpoint."""
     app = FastAPI(
         title="recon_pipeline",
@@ -90,8 +48,8 @@ def create_app(runner: Runner, secrets: tuple[str, ...], scope: tuple[MeteredUsa
         redoc_url=None,  # both pages load scripts from elsewhere
     )
     app.middleware("http")(_refuse_bodies)
+    app.add_middleware(HeadAsGet)
     _handle_errors(app)
-    guard = Guard(secrets)
 
     async def reconcile_usage(
         wait: Annotated[bool, Query(description="False: respond at once with the id of the run.")] = True,
@@ -110,12 +68,26 @@ def create_app(runner: Runner, secrets: tuple[str, ...], scope: tuple[MeteredUsa
             reconcile_usage,
             methods=[method],
             operation_id=f"reconcile_usage_{method.lower()}",
-            dependencies=[Depends(guard)],
+            dependencies=[Depends(guard.to_change)],
             response_model=Answer,
             responses=_refusals(),
             tags=["cron"],
         )
     return app
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, whose body uvicorn leaves away, for every path; but a GET that starts a run has no HEAD."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] != CRON_PATH:
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 async def _answer(started: Started, scope: tuple[MeteredUsage, ...]) -> Response:
@@ -148,24 +120,29 @@ async def _refuse_bodies(request: Request, call: Callable[[Request], Awaitable[R
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """One shape for every error, and no details of its cause."""
+    """One shape for every error, for programs or for people, and no details of its cause."""
+
+    def answer(request: Request, status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
+        if is_page(request.url.path):
+            return problem_page(status, error, headers)
+        return JSONResponse({"error": error}, status, headers)
 
     @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> Response:
-        return error.answer
+    async def refused(request: Request, error: RefusedError) -> Response:
+        return answer(request, error.status, error.error, error.headers)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return answer(request, error.status_code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def not_understood(_: Request, error: RequestValidationError) -> Response:
+    async def not_understood(request: Request, error: RequestValidationError) -> Response:
         where = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
-        return JSONResponse({"error": f"Not understood: {where}"}, 422)
+        return answer(request, 422, f"Not understood: {where}")
 
     @app.exception_handler(Exception)
-    async def internal(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": "Internal server error"}, 500)
+    async def internal(request: Request, error: Exception) -> Response:
+        return answer(request, 500, "Internal server error")
 
 
 def _refusals() -> dict[int | str, dict[str, Any]]:

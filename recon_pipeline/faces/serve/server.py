@@ -1,55 +1,48 @@
 """The process of `recon serve`: a socket, uvicorn, and its limits.
 
-Invariant: one request per connection, with a head complete within `HEAD_SECONDS` and of at most `HEAD_BYTES`; at most
-`CONNECTIONS` at once. A stop waits for the current run up to `STOP_SECONDS`; if that is too short, whole chunks stay.
+Invariant: one request per connection, within the bounds of `connections.py`; at most `CONNECTIONS` at once. A stop
+waits for the current run up to `STOP_SECONDS`; if that is too short, whole chunks stay.
 """
 
-import asyncio
+import logging
 import signal
 import socket
 from contextlib import suppress
 from copy import deepcopy
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.logging import AccessFormatter
 
 from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import err
 from recon_pipeline.faces.dagster_home import use_dagster_home
+from recon_pipeline.faces.serve.access import Proxies, Secrets
 from recon_pipeline.faces.serve.app import create_app
+from recon_pipeline.faces.serve.connections import CONNECTIONS, HEAD_BYTES, PerAddress, bounded
+from recon_pipeline.faces.serve.guard import Guard
 from recon_pipeline.faces.serve.health import health_routes
+from recon_pipeline.faces.serve.pages import add_pages
 from recon_pipeline.faces.serve.runner import Runner
-from recon_pipeline.settings import Settings
+from recon_pipeline.settings import Settings, read_ui_url
 
-HEAD_SECONDS = 10.0
-HEAD_BYTES = 16_384
-CONNECTIONS = 256
 STOP_SECONDS = 60
 
 
-class ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 that drops a connection without a whole request head after `HEAD_SECONDS`, which uvicorn does not."""
+class WithoutQuery(AccessFormatter):
+    """A line of the access log without the query: callers put tokens there, whether we read them or not."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Start the timer."""
-        super().connection_made(transport)
-        self._patience = self.loop.call_later(HEAD_SECONDS, self._drop)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        self._patience.cancel()
-        super().connection_lost(exc)
-
-    def _drop(self) -> None:
-        if self.cycle is None:
-            self.transport.abort()
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line."""
+        client, method, target, *rest = cast(tuple[Any, ...], record.args)
+        record.args = (client, method, target.partition("?")[0], *rest)
+        return super().formatMessage(record)
 
 
-def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int) -> None:
+def serve(settings: Settings, secrets: Secrets, proxies: Proxies, *, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
@@ -59,23 +52,26 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
     # A database that is away comes back; a schema of another version does not get right by waiting.
     with suppress(DatabaseUnreachableError), database.connection():
         pass
-    if not secrets:
+    if not secrets.changing:
+        pages = "pages are open to RECON_READ_SECRET" if secrets.reading else "nor is RECON_READ_SECRET: so do pages"
         err.print(
-            "CRON_SECRET is not set: the cron endpoint answers 500 to all callers; health and metrics work.",
+            f"CRON_SECRET is not set: the cron endpoint answers 500 to all callers; health and metrics work; {pages}.",
             style="bold yellow",
             soft_wrap=True,
         )
     use_dagster_home()
-    runner = Runner(settings, database)
-    app = create_app(runner, secrets, settings.scope, version=version("recon-pipeline"))
+    runner, guard = Runner(settings, database), Guard(secrets)
+    app = create_app(runner, guard, settings.scope, version=version("recon-pipeline"))
     app.include_router(health_routes(database))
+    add_pages(app, database, settings, guard, ui_url=_ui_url())
     config = uvicorn.Config(
-        app,
-        http=ImpatientProtocol,
+        PerAddress(app, proxies),
+        http=bounded(proxies),
         ws="none",
         lifespan="off",
         headers=[("Connection", "close"), ("Cache-Control", "no-store")],
         server_header=False,
+        forwarded_allow_ips=[str(network) for network in proxies.networks],
         h11_max_incomplete_event_size=HEAD_BYTES,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=STOP_SECONDS,
@@ -88,6 +84,15 @@ def serve(settings: Settings, secrets: tuple[str, ...], *, host: str, port: int)
             signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listener])
     runner.wait(seconds=STOP_SECONDS)
+
+
+def _ui_url() -> str:
+    """The address of Dagster's UI; one that is mistyped stops no run, and pages have no links."""
+    try:
+        return read_ui_url()
+    except ConfigurationError as error:
+        err.print(f"{error.what} Pages have no links to it. {error.fix}", style="bold yellow", soft_wrap=True)
+        return ""
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -107,5 +112,6 @@ def _to_stderr() -> dict[str, Any]:
     """The logging of uvicorn and ours, all to stderr."""
     config = deepcopy(LOGGING_CONFIG)
     config["handlers"]["access"]["stream"] = "ext://sys.stderr"
+    config["formatters"]["access"]["()"] = WithoutQuery
     config["loggers"]["recon_pipeline"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return config

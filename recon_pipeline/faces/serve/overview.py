@@ -1,0 +1,164 @@
+"""What the page at `/` says first: the one sentence that somebody who was woken needs, and what she is to do.
+
+Knows nothing of HTTP. It says what `recon status` says, from the same record, and what alerts say of what fails.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from recon_pipeline.core.alerts import DEAD_MANS_SWITCH, DEAD_MANS_SWITCH_MINUTES, Alarm, Severity
+from recon_pipeline.core.approving import SEE_ALL
+from recon_pipeline.core.periods import contiguous_ranges, range_in_words
+from recon_pipeline.faces.status import Status
+from recon_pipeline.store.records.runs import RunRecord
+
+_UNDECIDED = ("running", "compared", "put_off", "paused")
+
+
+class Tone(StrEnum):
+    """How bad something is, the worst first."""
+
+    BAD = "bad"
+    WARN = "warn"
+    NONE = "none"
+    GOOD = "good"
+
+
+TONES = {"clean": Tone.GOOD, "not_clean": Tone.BAD, "blocked": Tone.BAD, "failed": Tone.BAD, "paused": Tone.WARN}
+"""Of the outcomes of runs; that of the others says neither."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a person is to know.
+
+    Attributes:
+        title: In a few words.
+        text: Lines; one that begins with `recon ` is a command, one with two spaces a row of a sample.
+    """
+
+    tone: Tone
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first sentence, and the one below it."""
+
+    tone: Tone
+    headline: str
+    sentence: str
+
+
+def notices(status: Status, *, last_success: datetime | None, now: datetime) -> list[Notice]:
+    """What a person is to know, the worst first."""
+    return sorted(_notices(status, last_success, now), key=lambda notice: list(Tone).index(notice.tone))
+
+
+def verdict(status: Status, found: list[Notice], *, now: datetime) -> Verdict:
+    """The first sentence of the page."""
+    if found and found[0].tone is Tone.BAD:
+        bad = [notice for notice in found if notice.tone is Tone.BAD]
+        headline = found[0].title if len(bad) == 1 else f"{len(bad)} things fail"
+        return Verdict(Tone.BAD, headline, "" if len(bad) == 1 else "; ".join(notice.title for notice in bad))
+    if not status.runs:
+        return Verdict(Tone.NONE, "No run was made on this database yet", "")
+    if found:
+        others = len(found) - 1
+        more = f"And {others} more below." if others else ""
+        return Verdict(Tone.WARN, found[0].title, more)
+    if status.last_clean is None:
+        return Verdict(Tone.NONE, "No run has ended yet that compared every counter", "")
+    clean = status.last_clean
+    months = range_in_words_of(clean)
+    return Verdict(Tone.GOOD, "Every counter matches", f"{months}, in the run {ago(clean.started_at, now)}.")
+
+
+def range_in_words_of(run: RunRecord) -> str:
+    """The months of a run."""
+    first, last = run.first_partition, run.last_partition
+    return first if first == last else f"{first} to {last}"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago that was, in words."""
+    seconds = max((now - moment).total_seconds(), 0.0)
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "a moment ago"
+
+
+def _notices(status: Status, last_success: datetime | None, now: datetime) -> Iterator[Notice]:
+    for alarm in status.failing:
+        yield _of_alarm(alarm, now)
+    yield from _of_latest_run(status, now)
+    if not status.runs:
+        yield Notice(
+            Tone.WARN,
+            "Nothing is reconciled yet",
+            f"To compare every counter, without repairing any:\n{SEE_ALL}\nThe schedule starts runs by itself once "
+            "Dagster's daemon runs.",
+        )
+    elif _is_silent(status, last_success, now):
+        last = f"The last one ended {ago(last_success, now)}." if last_success else "None has succeeded yet."
+        yield Notice(
+            Tone.BAD,
+            f"No run has succeeded for {DEAD_MANS_SWITCH_MINUTES} minutes",
+            f"{last} Drift is not detected. Whether schedule and daemon are alive:\nrecon doctor",
+        )
+    if status.pause is not None:
+        text = (
+            f"Paused {status.pause}.\nCounters are compared, and none is repaired. To let repairs go on:\nrecon resume"
+        )
+        yield Notice(Tone.WARN, "Repairs are paused", text)
+    for usage in status.waiting:
+        yield Notice(
+            Tone.WARN,
+            f"{usage} waits for its first run to be approved",
+            "Unless every counter matches, nothing of it is repaired before. To see what would be, and the command "
+            f"that approves it:\n{SEE_ALL}",
+        )
+    for one in status.undelivered:
+        yield Notice(
+            Tone.WARN, f"{one.messages:,} alerts are not delivered to {one.target_name}", one.error or "Not tried yet."
+        )
+
+
+def _of_alarm(alarm: Alarm, now: datetime) -> Notice:
+    months = ", ".join(range_in_words(first, last) for first, last in contiguous_ranges(alarm.months))
+    return Notice(
+        Tone.BAD if alarm.severity is Severity.ERROR else Tone.WARN,
+        f"{alarm.subject} fails" + (f" ({months})" if months else ""),
+        f"Since {alarm.failing_since:%Y-%m-%d %H:%M} UTC, {ago(alarm.failing_since, now)}.\n{alarm.details}",
+    )
+
+
+def _of_latest_run(status: Status, now: datetime) -> Iterator[Notice]:
+    """The latest run that says something of every customer, if it went wrong and no alert that is shown says why."""
+    ended = (run for run in status.runs if run.customers is None and run.outcome not in _UNDECIDED)
+    run = next(ended, None)
+    if run is None or TONES.get(run.outcome) is not Tone.BAD:
+        return
+    if any(alarm.severity is Severity.ERROR and alarm.subject != DEAD_MANS_SWITCH for alarm in status.failing):
+        return
+    what = {
+        "blocked": "The latest run was blocked: a person has to approve it",
+        "failed": "The latest run failed",
+        "not_clean": "The latest run left counters that do not match",
+    }
+    counts = f"{run.mismatch_count:,} keys still differed at its end. " if run.mismatch_count else ""
+    text = f"{counts}It began {ago(run.started_at, now)}."
+    yield Notice(
+        Tone.BAD, what[run.outcome], f"{text}\n{run.error or 'Its page in Dagster names the check that failed.'}"
+    )
+
+
+def _is_silent(status: Status, last_success: datetime | None, now: datetime) -> bool:
+    if status.pause is not None or any(alarm.subject == DEAD_MANS_SWITCH for alarm in status.failing):
+        return False
+    return last_success is None or now - last_success > timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
