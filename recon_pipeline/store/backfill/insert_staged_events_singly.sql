@@ -23,11 +23,12 @@ begin
             where not exists (
                 select from billing_usage_events as event
                 where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-                    and ('usage_type' <> all(identity) or event.usage_type = staged.usage_type)
-                    and ('gateway_customer_id' <> all(identity) or event.gateway_customer_id = staged.gateway_customer_id)
-                    and ('period_start' <> all(identity) or event.period_start = staged.period_start)
-                    and ('period_end' <> all(identity) or event.period_end = staged.period_end)
-                    and ('event_timestamp' <> all(identity) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+                    and recon.are_one_event(
+                        identity,
+                        event.usage_type = staged.usage_type, event.gateway_customer_id = staged.gateway_customer_id,
+                        event.period_start = staged.period_start, event.period_end = staged.period_end,
+                        recon.are_one_instant(event.event_timestamp, staged.event_timestamp), true
+                    )
             )
             on conflict do nothing;
         exception

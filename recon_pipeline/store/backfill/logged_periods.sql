@@ -12,9 +12,11 @@ cross join lateral (
     select gateway_customer_id, usage_type, period_start, period_end
     from billing_usage_events as event
     where event.gateway_name = asked.gateway_name and event.request_id = asked.request_id
-        and ('usage_type' <> all(:event_identity) or event.usage_type = asked.usage_type)
-        and ('gateway_customer_id' <> all(:event_identity) or event.gateway_customer_id = asked.gateway_customer_id)
-        and ('event_timestamp' <> all(:event_identity) or recon.are_one_instant(event.event_timestamp, asked.event_timestamp))
+        and recon.are_one_event(
+            :event_identity,
+            event.usage_type = asked.usage_type, event.gateway_customer_id = asked.gateway_customer_id, true, true,
+            recon.are_one_instant(event.event_timestamp, asked.event_timestamp), true
+        )
     order by
         'event_timestamp' = any(:event_identity) and event.event_timestamp <> asked.event_timestamp,
         (event.created_at, event.id)

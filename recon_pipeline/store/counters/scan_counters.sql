@@ -19,6 +19,6 @@ from (
         and period_start < :end
         and gateway_name = :gateway_name
         and usage_type = :usage_type
-        and octet_length(gateway_customer_id) <= 1000
+        and recon.fits_index(gateway_customer_id)
         and period_end is not null
 ) as counted

@@ -12,7 +12,7 @@ from recon_pipeline.core.errors import SchemaVersionError
 from recon_pipeline.store.postgres.errors import sqlstate
 from recon_pipeline.store.postgres.statements import labelled
 
-SCHEMA_VERSION = "0013"
+SCHEMA_VERSION = "0014"
 """What this code works on: the last migration."""
 
 # The version of schema recon.

@@ -30,8 +30,7 @@ in_flight as materialized (
                 and period_start >= :start
                 and period_start < :end
                 and period_end is not null
-                -- The opposite of is_settled.
-                and (age(event.xmin) < 0 or age(event.xmin) > age(cast(cast(:settled_below as xid8) as xid))) is not true
+                and recon.is_settled(event.xmin, cast(:settled_below as xid8)) is not true
                 then true
         end
 ),

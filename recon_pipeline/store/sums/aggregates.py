@@ -48,7 +48,7 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
         and period_start >= :start
         and period_start < :end
         and usage_count > 0
-        and octet_length(gateway_customer_id) <= 1000
+        and recon.fits_index(gateway_customer_id)
         and period_end is not null
         and not exists (
             select
