@@ -227,7 +227,7 @@ MUTATIONS = (
     ),
     Mutation(
         "another log is taken for the one that was added up",
-        (Patch(_REBUILD, "if position.identity != position.known_identity:", "if False:"),),
+        (Patch(_REBUILD, "if position.log_identity != position.known_log_identity:", "if False:"),),
         f"{_CHANGED}_a_log_that_is_not_the_one_of_the_aggregates_has_everything_built_anew",
     ),
     Mutation(
@@ -453,7 +453,7 @@ MUTATIONS = (
         "sums that a month lacks tell of its periods",
         (
             Patch(
-                "recon_pipeline.store.backfill.uncounted:UncountedPeriods.untold",
+                "recon_pipeline.store.backfill.uncounted:UncountedPeriods.not_in_aggregates",
                 "max(some) >= lacking.start",
                 "False",
             ),
@@ -701,7 +701,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a spreadsheet runs the cells of rejected rows",
-        (Patch(f"{_READING}.way_back:guarded", "if _RUNS.match(text) and", "if False and"),),
+        (Patch(f"{_READING}.round_trip:guarded", "if _RUNS.match(text) and", "if False and"),),
         f"{_WAY_BACK_TESTS}_a_cell_that_a_spreadsheet_would_run_is_marked_and_comes_back",
     ),
     Mutation(

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from recon_pipeline.faces import sql as face
 from recon_pipeline.faces.sql_values import SqlOptions
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store.postgres.catalog import combinations, header, names, statement
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.registry import combinations, header, names, statement
 from recon_pipeline_tests.reconciliation.billing import connected
 
 FUNCTIONS = ("are_one_event", "billing_month", "fits_bigint", "fits_index", "is_settled")

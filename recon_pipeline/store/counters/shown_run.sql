@@ -4,7 +4,7 @@
 -- longer what is. The ledger says who repaired: a run that was killed has said nothing of it.
 -- Index: recon.reconciliation_run by start, recon.counter_repair by run.
 -- Binds: is_blocked boolean, named text, run_id text
-select shown.*, shown.horizon::text as horizon_text,
+select shown.*,
     extract(epoch from shown.finished_at - shown.started_at)::float8 * 1000 as duration_ms
 from recon.reconciliation_run as shown
 join recon.reconciliation_run as this

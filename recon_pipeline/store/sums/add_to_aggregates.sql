@@ -1,5 +1,5 @@
 -- Adds what some events add up to, to recon.usage_aggregate and to the totals of their months.
--- Invariant: the caller holds the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
+-- Invariant: the caller has locked the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
 -- else writes aggregates meanwhile, so that a key which is not there can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
 -- Uses: key_sums = key_sums | key_sums_deduplicated, which_events = since_horizon

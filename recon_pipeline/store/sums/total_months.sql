@@ -1,5 +1,5 @@
 -- Totals the aggregates of some months, after they were corrected from the log; makes the row of a month that was not built.
--- Invariant: the caller holds the row of recon.event_log; a month without events has a row too, since it is built.
+-- Invariant: the caller has locked the row of recon.event_log; a month without events has a row too, since it is built.
 -- Index: the primary key of recon.usage_aggregate, by period.
 -- Binds: end timestamptz, gateway_name text, partitions text[], start timestamptz, usage_type text
 insert into recon.usage_month as month (

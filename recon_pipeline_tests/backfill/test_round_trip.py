@@ -18,8 +18,8 @@ from recon_pipeline.core.backfill.columns import Row, Unreadable
 from recon_pipeline.core.backfill.mapping import parse_mapping
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import read_rows
+from recon_pipeline.core.backfill.round_trip import guarded, row_as_text, unguarded
 from recon_pipeline.core.backfill.rows import Reading
-from recon_pipeline.core.backfill.way_back import guarded, row_as_text, unguarded
 from recon_pipeline.core.scope import parse_scope
 from recon_pipeline.faces.rejected_file import write_rejected
 from recon_pipeline.sources.rows import read_files
