@@ -231,11 +231,7 @@ def _refuses_negative(environ: Mapping[str, str]) -> bool:
 
 
 def _number(
-    environ: Mapping[str, str],
-    name: str,
-    read: Callable[[str], _Number],
-    default: _Number,
-    cap: float = LARGEST_BIGINT,
+    environ: Mapping[str, str], name: str, read: Callable[[str], _Number], default: _Number, cap: float = LARGEST_BIGINT
 ) -> _Number:
     text = environ.get(name)
     if text is None:

@@ -135,7 +135,7 @@ _MEANING_TESTS = "recon_pipeline_tests/backfill/test_meaning.py::test"
 _SOURCES = "recon_pipeline.sources"
 _FILES_TESTS = "recon_pipeline_tests/backfill/test_files.py::test"
 _ENDS_TESTS = "recon_pipeline_tests/backfill/test_how_a_batch_ends.py::test"
-_WAY_BACK_TESTS = "recon_pipeline_tests/backfill/test_way_back.py::test"
+_ROUND_TRIP_TESTS = "recon_pipeline_tests/backfill/test_round_trip.py::test"
 
 MUTATIONS = (
     Mutation(
@@ -697,12 +697,12 @@ MUTATIONS = (
     Mutation(
         "rejected rows come back in the encoding of their source",
         (Patch(f"{_SOURCES}.returned:is_returned", "return KIND.encode() in", "return KIND.upper().encode() in"),),
-        f"{_WAY_BACK_TESTS}_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read",
+        f"{_ROUND_TRIP_TESTS}_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read",
     ),
     Mutation(
         "a spreadsheet runs the cells of rejected rows",
         (Patch(f"{_READING}.round_trip:guarded", "if _RUNS.match(text) and", "if False and"),),
-        f"{_WAY_BACK_TESTS}_a_cell_that_a_spreadsheet_would_run_is_marked_and_comes_back",
+        f"{_ROUND_TRIP_TESTS}_a_cell_that_a_spreadsheet_would_run_is_marked_and_comes_back",
     ),
     Mutation(
         "a batch that fails stays running",

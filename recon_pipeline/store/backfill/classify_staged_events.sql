@@ -1,7 +1,7 @@
--- Keeps what became of each event of a chunk that was inserted just now, to be counted and shown; gone with the transaction.
+-- Records the outcome of each event of a chunk that was just inserted, to be counted and shown. The table ends with the transaction.
 -- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period, and about when. Times within a
 -- day and metadata are written differently by every source; a day more is another event under a request id that was used twice.
--- What names an event is said by the setting recon.event_identity of the transaction.
+-- The setting recon.event_identity of the transaction contains the event identity.
 -- Index: the log's unique key, or an index on request_id; one look for each event.
 -- After: create_staged_events, declare_identity
 create temporary table classified_event on commit drop as

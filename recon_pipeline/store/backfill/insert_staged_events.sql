@@ -1,6 +1,6 @@
 -- Compares the events of a chunk with the log, inserts those that are new by its identity (RECON_EVENT_IDENTITY), and counts both by billing month.
 -- Invariant: an event that is there stays as it is; of several of one identity in the chunk the first is inserted. Nothing is updated. What is counted
--- is certain; an event that is not counted here (it differs, came up in this very moment, or was not taken) is looked at afterwards.
+-- is certain; an event that is not counted here (it differs, was committed at this very moment, or was refused) is classified afterwards.
 -- Where its time names an event, that time cut or rounded to a millisecond or a second names no other one: the event differs.
 -- Index: the log's unique key, or an index on request_id; one look for each event. The order is of a row, which no index on
 -- created_at gives: with bad statistics that one would be read from its beginning for each event. Where no unique key says so, an event

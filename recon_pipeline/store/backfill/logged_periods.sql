@@ -1,5 +1,5 @@
 -- The periods that the log gave to events which it has already, of those that are asked for by their request ids.
--- Invariant: of several of one identity, periods apart, the first to arrive tells, as in insert_staged_events; one of another customer or usage type is another event.
+-- Invariant: of several events of one identity, whatever their periods, the first to arrive decides, as in insert_staged_events; one of another customer or usage type is another event.
 -- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 -- Binds: customers text[], event_identity text[], gateway_names text[], request_ids text[], timestamps timestamptz[]
 -- Binds: usage_types text[]

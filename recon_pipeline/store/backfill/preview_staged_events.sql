@@ -1,6 +1,6 @@
 -- Keeps what would become of each event of a whole source, nothing of which is inserted, to be counted in several ways; gone with the transaction.
 -- Invariant: events are the same as in insert_staged_events and classify_staged_events; the first of several of one identity would be inserted, the others compared with it.
--- What names an event is said by the setting recon.event_identity of the transaction.
+-- The setting recon.event_identity of the transaction contains the event identity.
 -- Where times name events, the source is also looked into by request id, since the first may have been written with another time.
 -- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 -- After: create_staged_events, declare_identity

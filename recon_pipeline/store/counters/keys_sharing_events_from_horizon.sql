@@ -1,5 +1,5 @@
 -- The drifted keys among some, each with very many events, one of which has a twin as in keys_sharing_events, and it or its twin came since a horizon. The others
--- were looked at before the counter was locked.
+-- were checked before the counter was locked.
 -- Invariant: as of keys_sharing_events.
 -- Index: ingest_xid, and billing_usage_events by request_id for each event that is as new.
 -- Binds: declares_wider_key boolean, event_identity text[], horizon xid8, ordinals bigint[], run_id text

@@ -1,6 +1,6 @@
 -- Events of a run's drifted keys, each beside another event of its identity (RECON_EVENT_IDENTITY): of another key, of the same key where the log declares a wider one than
 -- the identity, or of the same key with another quantity: of the opposite sign, or else the first to arrive counts.
--- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. At most :most keys are looked at, the doubtful ones first.
+-- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. At most :most keys are read, the doubtful ones first.
 -- Index: as keys_sharing_events.
 -- Binds: declares_wider_key boolean, event_identity text[], most bigint, reason text, run_id text, sample_rows bigint
 with drifted as materialized (

@@ -1,7 +1,7 @@
 -- Puts what the log says of some keys into recon.usage_aggregate: of an extent, or of the keys that this transaction has opened. The one way in which aggregates are
 -- made, audited and rebuilt.
 -- Invariant: the caller has locked the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
--- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are put right, and not counted as found wrong.
+-- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are corrected, and not counted as found wrong.
 -- What a key has less than was stored has left the log, since nothing else makes a sum of final events fall: its open key says how much, until its counter matches.
 -- Usage and credits are looked at apart, so that neither hides what left of the other.
 -- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
