@@ -17,7 +17,7 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.event_identity import EventIdentity, parse_event_identity
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.core.quotas import Quota, parse_paid_statuses, parse_quotas
+from recon_pipeline.core.quotas import LARGEST_BIGINT, Quota, parse_paid_statuses, parse_quotas
 from recon_pipeline.core.scope import MeteredUsage, parse_scope
 
 DEFAULT_SCOPE = "stripe:remote_commands"
@@ -94,17 +94,13 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         paid_statuses=parse_paid_statuses(environ.get("RECON_PAID_STATUSES", DEFAULT_PAID_STATUSES)),
         refuses_negative=_refuses_negative(environ),
         budgets=Budgets(
-            max_repairs=_number(environ, "RECON_MAX_REPAIRS", int, default.max_repairs, 2**63 - 1),
+            max_repairs=_number(environ, "RECON_MAX_REPAIRS", int, default.max_repairs),
             max_repair_share=_number(environ, "RECON_MAX_REPAIR_SHARE", float, default.max_repair_share, 1),
             max_orphan_share=_number(environ, "RECON_MAX_ORPHAN_SHARE", float, default.max_orphan_share, 1),
             max_over_quota_transitions=_number(
-                environ,
-                "RECON_MAX_OVER_QUOTA_TRANSITIONS",
-                int,
-                default.max_over_quota_transitions,
-                2**63 - 1,
+                environ, "RECON_MAX_OVER_QUOTA_TRANSITIONS", int, default.max_over_quota_transitions
             ),
-            max_events_left=_number(environ, "RECON_MAX_EVENTS_LEFT", int, default.max_events_left, 2**63 - 1),
+            max_events_left=_number(environ, "RECON_MAX_EVENTS_LEFT", int, default.max_events_left),
         ),
     )
 
@@ -220,7 +216,7 @@ def _refuses_negative(environ: Mapping[str, str]) -> bool:
 
 
 def _number(
-    environ: Mapping[str, str], name: str, read: Callable[[str], _Number], default: _Number, largest: float
+    environ: Mapping[str, str], name: str, read: Callable[[str], _Number], default: _Number, cap: float = LARGEST_BIGINT
 ) -> _Number:
     text = environ.get(name)
     if text is None:
@@ -229,10 +225,10 @@ def _number(
         value = read(text)
     except ValueError:
         value = None
-    if value is None or not 0 <= value <= largest:
+    if value is None or not 0 <= value <= cap:
         kind = "a whole number" if read is int else "a number"
         raise ConfigurationError(
-            f"{name} is {text!r}, which is not {kind} from 0 to {largest:g}.",
+            f"{name} is {text!r}, which is not {kind} from 0 to {cap:g}.",
             fix=f"Set it like {name}={default}, or unset it for that default.",
         )
     return value

@@ -14,6 +14,7 @@ from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, beyond, breaches
 from recon_pipeline.store.counters import compare
 from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.repaired_today import repaired_today
 from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline.store.sums import quality
 
@@ -34,7 +35,7 @@ def _exceeded_budgets(step: Step, found: compare.Comparison) -> tuple[Breach, ..
         return ()
     first = first_run.breaches(step)
     with step.database.transaction() as connection:
-        today = runs.repaired_today(connection, step.run)
+        today = repaired_today(connection, step.run)
     return (*first, *breaches(found.summary, step.settings.budgets, today))
 
 

@@ -22,7 +22,7 @@ from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.backfill.mapping import MappingSpec, parse_mapping
-from recon_pipeline.core.backfill.placement import Fence
+from recon_pipeline.core.backfill.placement import WritableMonths
 from recon_pipeline.core.backfill.reading import Readings, read_rows
 from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.periods import BillingMonth, require_known
@@ -115,16 +115,16 @@ def backfilled_events(names: Names) -> dg.AssetsDefinition:
 def _backfilled(context: dg.AssetExecutionContext, config: Backfill, step: Step) -> Iterator[_Result]:
     """Insert what the sources hold and the log does not."""
     unread: list[Unread] = []
-    order, pieces, shape = _prepared(step, config, unread)
+    request, pieces, shape = _prepared(step, config, unread)
     if config.dry_run:
         question = PreviewOptions(step.settings.scope, step.settings.quotas, step.settings.paid_statuses)
-        batch, preview = load.preview(step.database, order, shape, pieces, on_progress.get(), question)
+        batch, preview = load.preview(step.database, request, shape, pieces, on_progress.get(), question)
         found = {**_texts(batch, unread), **_counts(batch), **preview_metadata(preview)}
         context.log_event(dg.AssetObservation(context.asset_key, metadata=found))
         yield _adds_up(batch)
         yield _taken(batch, _not_taken(step, batch))
         return
-    batch = load.run(step.database, order, shape, pieces, on_progress.get())
+    batch = load.run(step.database, request, shape, pieces, on_progress.get())
     checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
     counts = figures.by_month(context, step.run.extent, _counts(batch), lambda _: {})
     yield dg.MaterializeResult(metadata={**_texts(batch, unread), **counts}, check_results=checks)
@@ -132,7 +132,7 @@ def _backfilled(context: dg.AssetExecutionContext, config: Backfill, step: Step)
 
 def _prepared(
     step: Step, config: Backfill, unread: list[Unread]
-) -> tuple[load.Order, Iterator[Readings], load.LogShape]:
+) -> tuple[load.BackfillRequest, Iterator[Readings], load.LogShape]:
     spec = parse_mapping(config.mapping) if config.mapping else None
     asked = frozenset(map(BillingMonth.parse, config.periods)) or None
     first, current = known_months()
@@ -142,13 +142,13 @@ def _prepared(
             connection, dry_run=config.dry_run, refuses_negative=step.settings.refuses_negative
         )
     batch_id = str(uuid.uuid4())
-    order = load.Order(
+    request = load.BackfillRequest(
         batch_id=batch_id,
         run_id=step.run.run_id,
         sources=tuple(map(shown_source, config.source)),
         mapping=config.mapping,
         periods=tuple(config.periods) or None,
-        fence=Fence(step.run.extent.first, step.run.extent.last, asked),
+        writable=WritableMonths(step.run.extent.first, step.run.extent.last, asked),
         started_by=step.approved_by,
         settle_seconds=step.run.settle_seconds,
     )
@@ -159,7 +159,7 @@ def _prepared(
         quantity_range=shape.quantity_range,
         scope=step.settings.scope,
     )
-    return order, pieces, shape
+    return request, pieces, shape
 
 
 def _opened(step: Step, sources: list[str], spec: MappingSpec | None, unread: list[Unread]) -> Iterator[SourceRows]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recon_pipeline.assets import approval, events_left, figures, known_months
+from recon_pipeline.assets import approval, counters_in_known_months, events_left, figures
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -61,7 +61,7 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             asset=key,
             description="`billing_subscriptions` is there, so that limits and quota transitions are known.",
         ),
-        known_months.spec(key),
+        counters_in_known_months.spec(key),
         dg.AssetCheckSpec(
             "periods_are_written_in_one_way",
             asset=key,
@@ -123,7 +123,7 @@ def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
                 else "There is no table billing_subscriptions, so quota transitions are unknown (shown as 0). "
                 "Counters are compared and repaired all the same.",
             ),
-            known_months.counters_are_in_known_months(step, tables),
+            counters_in_known_months.counters_are_in_known_months(step, tables),
             _written_in_one_way(*twice, pairs),
         ],
     )

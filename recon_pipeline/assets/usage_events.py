@@ -92,7 +92,7 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
         oldest = horizons.oldest_transaction(connection)
         first, current = known_months()
         known_until = current.next()  # whose events may come a little early
-        beyond = events_beyond_months.beyond_months(
+        beyond = events_beyond_months.find_events_beyond(
             connection, step.run, tables, first=first, last=known_until, mode=choice.mode
         )
     lost, approved = approval.lost_log_refusal(step)

@@ -18,7 +18,7 @@ from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from sqlalchemy import Connection
 
 from recon_pipeline.assets.names import Names
-from recon_pipeline.store.postgres.database import identity
+from recon_pipeline.store.postgres.database import database_id
 
 DATABASE_TAG = "recon/database"
 MATERIALIZED_IN_THE_UI = IMPLICIT_ASSET_JOB_NAME
@@ -29,7 +29,7 @@ _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 
 def own_tag(connection: Connection) -> dict[str, str]:
     """The tag of runs on the billing database of the connection, to start or to find one."""
-    return {DATABASE_TAG: identity(connection)}
+    return {DATABASE_TAG: database_id(connection)}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from typing import Any, cast
 
 from recon_pipeline.core.errors import ConfigurationError
 
+LARGEST_BIGINT = 2**63 - 1
+"""The most that a counter can hold."""
+
 _EXAMPLE = 'Set it like RECON_QUOTAS={"remote_commands": {"free": 50, "paid": 10000}}.'
 
 
@@ -65,7 +68,7 @@ def _quota(usage_type: str, limits: Any) -> Quota:
         )
     named = cast("dict[str, Any]", limits)
     for name, value in named.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_BIGINT:
             raise ConfigurationError(
                 f"RECON_QUOTAS gives {usage_type!r} the {name} limit {value!r}, "
                 "which is not a whole number from 0 to 2^63 - 1.",

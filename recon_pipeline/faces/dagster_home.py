@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError, OrchestratorUnreachableError
 from recon_pipeline.embedded_postgres import project_folder
-from recon_pipeline.store.postgres.database import BillingDatabase, identity
+from recon_pipeline.store.postgres.database import BillingDatabase, database_id
 from recon_pipeline.store.postgres.statements import labelled
 
 # Where a table is created that names no schema.
@@ -74,11 +74,11 @@ def require_records_apart(billing_url: str, records_url: str) -> None:
         DatabaseUnreachableError: The billing database cannot be reached.
     """
     with _reported_as_storage(), BillingDatabase(records_url).transaction(any_schema_version=True) as connection:
-        records, schema = identity(connection), connection.execute(_SCHEMA_OF_NEW_TABLES).scalar_one()
+        records, schema = database_id(connection), connection.execute(_SCHEMA_OF_NEW_TABLES).scalar_one()
     if schema != "public":
         return
     with BillingDatabase(billing_url).transaction(any_schema_version=True) as connection:
-        if identity(connection) != records:
+        if database_id(connection) != records:
             return
     raise ConfigurationError(
         "DAGSTER_PG_URL is the schema public of the billing database: Dagster's tables would stand among the "

@@ -21,7 +21,7 @@ from recon_pipeline.faces.console import out
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
-from recon_pipeline.store.counters.beyond_months import beyond_months, described
+from recon_pipeline.store.counters.counters_beyond_months import described, find_counters_beyond
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.negative_counters import check_negative_counters
@@ -114,7 +114,7 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     if not settings.refuses_negative:
         yield check_negative_counters(connection)
     first, current = known_months()
-    beyond = beyond_months(connection, settings.scope, first=first, last=current.next(), every=True)
+    beyond = find_counters_beyond(connection, settings.scope, first=first, last=current.next(), every=True)
     said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())
     few = "; ".join(f"{one.gateway_customer_id} {one.period_start} to {one.period_end}" for one in beyond.sample[:3])
     yield (

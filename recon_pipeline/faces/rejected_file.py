@@ -8,7 +8,7 @@ from typing import Any
 from recon_pipeline.core.backfill.default_mapping import NEEDED
 from recon_pipeline.core.backfill.exact_json import decode, encode
 from recon_pipeline.core.backfill.mapping import parse_mapping
-from recon_pipeline.core.backfill.way_back import OWN, TEXT, TYPES, as_cells, fits_csv, guarded, whole_row
+from recon_pipeline.core.backfill.round_trip import OWN, TEXT, TYPES, as_cells, fits_csv, guarded, whole_row
 from recon_pipeline.store.backfill.batches import NotTaken
 
 

@@ -21,8 +21,8 @@ from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
-from recon_pipeline.store.postgres.catalog import combinations, comment, declared_binds, header, names, room, statement
 from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.registry import combinations, comment, declared_binds, header, names, room, statement
 from recon_pipeline.store.postgres.statements import as_written, files
 
 _HAS_PLAN = re.compile(r"(?:/\*.*?\*/)?\s*(?:with|select|insert|update|delete|create temporary table \w+ [\w ]*as)\s")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from recon_pipeline.core.backfill.columns import Row, Unreadable
-from recon_pipeline.core.backfill.way_back import KIND, OWN, TEXT, TYPES, unguarded, values_of_row
+from recon_pipeline.core.backfill.round_trip import KIND, OWN, TEXT, TYPES, unguarded, values_of_row
 from recon_pipeline.sources.delimited import Dialect, Numbered
 from recon_pipeline.sources.json_rows import json_row
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recon_pipeline.core.backfill.mapping import parse_mapping
-from recon_pipeline.core.backfill.placement import Fence
+from recon_pipeline.core.backfill.placement import WritableMonths
 from recon_pipeline.core.backfill.reading import read_rows
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth
@@ -66,12 +66,12 @@ def insert_file(
         quantity_range=shape.quantity_range,
         scope=scope,
     )
-    fence = Fence(BillingMonth.parse(months[0]), BillingMonth.parse(months[1]))
-    order = load.Order(batch_id, "run", (path,), mapping, None, fence, "tests", settle_seconds)
+    writable = WritableMonths(BillingMonth.parse(months[0]), BillingMonth.parse(months[1]))
+    request = load.BackfillRequest(batch_id, "run", (path,), mapping, None, writable, "tests", settle_seconds)
     if dry_run:
         question = PreviewOptions(scope, {}, ())
-        return load.preview(database, order, shape, pieces, lambda rows_read, _: on_progress(rows_read), question)[0]
-    return load.run(database, order, shape, pieces, lambda rows_read, _: on_progress(rows_read))
+        return load.preview(database, request, shape, pieces, lambda rows_read, _: on_progress(rows_read), question)[0]
+    return load.run(database, request, shape, pieces, lambda rows_read, _: on_progress(rows_read))
 
 
 def _die_after(rows_wanted: int) -> Callable[[int], object]:

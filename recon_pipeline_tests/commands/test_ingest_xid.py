@@ -69,7 +69,7 @@ FILL = """
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts of 20 ms each."""
     monkeypatch.setattr(ingest_xid, "LOCK_ATTEMPTS", 2)
-    monkeypatch.setattr(ingest_xid, "LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(ingest_xid, "LOG_LOCK_TIMEOUT_MS", 20)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from recon_pipeline_tests.support.defined import alerts
 
 MAY = ("--period", "2025-05", "--json")
 LOCK = "lock table {} in access exclusive mode"
-SAID = "The run was put off: somebody holds billing_usage_events or billing_usage_counters"
+SAID = "The run was put off: another session has locked billing_usage_events or billing_usage_counters"
 
 
 @pytest.fixture

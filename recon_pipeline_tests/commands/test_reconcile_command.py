@@ -240,7 +240,7 @@ def test_a_repair_beyond_a_budget_is_blocked_until_a_person_approves_it(
 def test_a_locked_counter_is_deferred_with_a_warning_and_the_next_run_repairs_it(
     billing: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(chunks, "COUNTER_LOCK_TIMEOUT_MS", 20)
     for customer in ("a", "b"):
         billing.record(customer, 7)
         billing.set_counter(customer, 1)

@@ -9,8 +9,8 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import sql as face
 from recon_pipeline.faces.sql_values import SqlOptions
 from recon_pipeline.settings import read_settings
-from recon_pipeline.store.postgres.catalog import combinations, header, inline_statements, names
 from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.registry import combinations, header, inline_statements, names
 from recon_pipeline_tests.commands.conftest import OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 

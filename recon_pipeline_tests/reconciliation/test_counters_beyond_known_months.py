@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.store.counters import beyond_months
+from recon_pipeline.store.counters import counters_beyond_months
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, MAY, USAGE, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
 from recon_pipeline_tests.support.assets import AssetsRun, run_assets
@@ -99,7 +99,7 @@ def test_a_tick_counts_counters_up_to_its_limit_and_the_audit_counts_them_all(
 ) -> None:
     install_increments(job_billing.url)
     job_billing.record("b", 5)
-    monkeypatch.setattr(beyond_months, "MOST_BEYOND", 3)
+    monkeypatch.setattr(counters_beyond_months, "MOST_BEYOND", 3)
     for _ in range(counters_beyond):
         add(job_billing, *BEFORE)
 

@@ -18,7 +18,7 @@ HOLD = "select from billing_usage_counters where gateway_customer_id = any(%s) f
 @pytest.fixture
 def drifted(job_billing: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
     """Five customers who have used 10 and are counted 3; waiting for a lock ends after 50 ms."""
-    monkeypatch.setattr(chunks, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(chunks, "COUNTER_LOCK_TIMEOUT_MS", 50)
     for customer in CUSTOMERS:
         job_billing.record(customer, 10)
         job_billing.set_counter(customer, 3)
@@ -153,7 +153,7 @@ def test_a_lock_on_the_whole_table_defers_and_does_not_hang(drifted: Billing) ->
 def test_the_repair_has_no_counter_locked_while_it_waits_for_another(
     drifted: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "LOCK_TIMEOUT_MS", 20_000)
+    monkeypatch.setattr(chunks, "COUNTER_LOCK_TIMEOUT_MS", 20_000)
     run = new_run(drifted.url)
     run.compare()
     others = [customer for customer in CUSTOMERS if customer != HELD]

@@ -209,7 +209,7 @@ def test_a_counter_past_bigint_is_refused_by_itself(billing: Billing) -> None:
 def test_a_counter_that_another_session_has_locked_is_deferred(
     repaired: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(undo_module, "LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(undo_module, "COUNTER_LOCK_TIMEOUT_MS", 20)
     with repaired.session() as holder:
         holder.query("select from billing_usage_counters where gateway_customer_id = %s for update", DEFERRED)
         record = undo(repaired)

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from recon_pipeline.core.errors import StatementFailedError
-from recon_pipeline.store.postgres import catalog
-from recon_pipeline.store.postgres.catalog import inline_statements
+from recon_pipeline.store.postgres import registry
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.headers import StatementError, parse
+from recon_pipeline.store.postgres.registry import inline_statements
 from recon_pipeline.store.postgres.statements import (
     STORE,
     Composition,
@@ -202,12 +202,12 @@ def test_a_file_declares_its_own_values_and_no_others(name: str) -> None:
 def test_the_values_that_a_statement_in_a_module_declares_are_those_that_the_server_infers(
     session: psycopg.Connection, name: str
 ) -> None:
-    assert catalog.header(name).binds == inferred_binds(session, name, {})
+    assert registry.header(name).binds == inferred_binds(session, name, {})
 
 
 def test_every_text_in_a_module_has_a_name_and_is_found_by_it() -> None:
     store = Path(str(resources.files(STORE)))
-    named = [call for path, call in calls("labelled") if store in path.parents and path.name != "catalog.py"]
+    named = [call for path, call in calls("labelled") if store in path.parents and path.name != "registry.py"]
     assert len(named) == len(inline_statements()) > 50
     texts = {ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1]) for call in named}
     assert texts == {
@@ -220,12 +220,12 @@ def test_every_text_in_a_module_has_a_name_and_is_found_by_it() -> None:
 
 def inferred_binds(session: psycopg.Connection, name: str, choices: dict[str, str]) -> dict[str, str]:
     """The type of each value as the server infers it where nobody says; nothing where there is no value."""
-    text = catalog.statement(name, choices).text
+    text = registry.statement(name, choices).text
     names = list(dict.fromkeys(BIND.findall(text)))
     if not names:
         return {}
-    for before in catalog.header(name).after:
-        session.execute(BIND.sub("''", catalog.statement(before, {}).text).encode())
+    for before in registry.header(name).after:
+        session.execute(BIND.sub("''", registry.statement(before, {}).text).encode())
     prepared = BIND.sub(lambda bind: f"${names.index(bind[1]) + 1}", text)
     session.execute(f"prepare asked as {prepared}".encode())
     found = session.execute(

@@ -21,7 +21,7 @@ _FARTHEST_AHEAD = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Fence:
+class WritableMonths:
     """The billing months that a backfill may write.
 
     Attributes:
@@ -49,7 +49,7 @@ class Fence:
 def placed(
     readings: Sequence[Reading],
     found: Mapping[int, Period | str],
-    fence: Fence,
+    writable: WritableMonths,
     *,
     mapping: MappingSpec,
     now: datetime,
@@ -59,7 +59,7 @@ def placed(
     Args:
         readings: Of rows.
         found: The periods of those whose rows have none, by position; or why none was taken.
-        fence: The months that may be written.
+        writable: The months that may be written.
         mapping: What they were read with; it says which odd times are allowed.
         now: By the clock of the database.
     """
@@ -70,7 +70,9 @@ def placed(
             reasons[index].append(period)
         else:
             whole[index] = whole[index]._replace(period=period)
-    refusals = {period: fence.refusal(period) for period in {reading.period for reading in whole} if period is not None}
+    refusals = {
+        period: writable.refusal(period) for period in {reading.period for reading in whole} if period is not None
+    }
     if any(refusals.values()):
         for index, reading in enumerate(whole):
             if reading.period is not None and (refusal := refusals[reading.period]):

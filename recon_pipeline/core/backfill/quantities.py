@@ -13,11 +13,12 @@ from typing import Any
 from recon_pipeline.core.backfill.fields import QuantityField
 from recon_pipeline.core.backfill.instants import UnreadableValueError, is_rounded, shown
 from recon_pipeline.core.backfill.number_texts import LONGEST, TextNumber
+from recon_pipeline.core.quotas import LARGEST_BIGINT
 
 _EXACT_FLOAT = 2.0**53
 _MOST_DECIMALS = 12
 _TYPE = re.compile(r"(?P<name>[a-z]+)(\((?P<precision>\d+)(,(?P<scale>-?\d+))?\))?")
-_LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
+_LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": LARGEST_BIGINT}
 
 QuantityReader = Callable[[Any], int | Decimal]
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from recon_pipeline.core.backfill.periods import History, covering, period_of
-from recon_pipeline.core.backfill.placement import Fence, placed
+from recon_pipeline.core.backfill.placement import WritableMonths, placed
 from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.backfill.rows import Period, Reading
 from recon_pipeline.store.backfill.uncounted import UncountedPeriods, UsageOfCustomer
@@ -62,12 +62,12 @@ Customer = tuple[str, str]
 class Classifier:
     """Completes the readings of one backfill, chunk after chunk."""
 
-    def __init__(self, tables: BillingTables, fence: Fence) -> None:
+    def __init__(self, tables: BillingTables, writable: WritableMonths) -> None:
         self._tables = tables
-        self._fence = fence
+        self._writable = writable
         self._existing: set[str] = set()
         self._known: dict[Customer, dict[str, set[Period | None]]] = {}
-        self._uncounted = UncountedPeriods(tables, fence.first)
+        self._uncounted = UncountedPeriods(tables, writable.first)
 
     def classified(self, connection: Connection, piece: Readings) -> Sequence[Reading]:
         """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
@@ -77,7 +77,7 @@ class Classifier:
         found: Mapping[int, Period | str] = {}
         if not piece.mapping.maps_period or any(reading.period is None for reading in readings):
             found = self._periods(connection, readings, piece.mapping.period.calendar_month)
-        whole = placed(readings, found, self._fence, mapping=piece.mapping, now=now)
+        whole = placed(readings, found, self._writable, mapping=piece.mapping, now=now)
         if not unknown:
             return whole
         return [
@@ -103,8 +103,10 @@ class Classifier:
         instants = {asked: [time for _, time in some] for asked, some in times.items()}
         counted = _counted(connection, instants)
         covered = {asked for asked, some in instants.items() if all(covering(counted[asked], time) for time in some)}
-        untold = self._uncounted.untold(connection, {asked: instants[asked] for asked in covered & of_events})
-        histories = self._histories(connection, (times.keys() - covered) | {*untold})
+        lacking_aggregates = self._uncounted.not_in_aggregates(
+            connection, {asked: instants[asked] for asked in covered & of_events}
+        )
+        histories = self._histories(connection, (times.keys() - covered) | {*lacking_aggregates})
         for asked, some in times.items():
             history = histories.get(asked) or History(own=self._uncounted.of(asked))
             for index, time in some:

@@ -1,13 +1,13 @@
--- Keeps what became of each event of a chunk that was inserted just now, to be counted and shown; gone with the transaction.
+-- Records the outcome of each event of a chunk that was just inserted, to be counted and shown. The table ends with the transaction.
 -- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period, and about when. Times within a
 -- day and metadata are written differently by every source; a day more is another event under a request id that was used twice.
--- What names an event is said by the setting recon.event_identity of the transaction.
+-- The setting recon.event_identity of the transaction contains the event identity.
 -- Index: the log's unique key, or an index on request_id; one look for each event.
 -- After: create_staged_events, declare_identity
 create temporary table classified_event on commit drop as
 select
     staged.ordinal, staged.refusal, event.differing,
-    to_char(staged.period_start at time zone 'UTC', 'YYYY-MM') as partition,
+    recon.billing_month(staged.period_start) as partition,
     case
         when event.id = staged.id then 'inserted'
         when event.id is null then 'refused'
@@ -41,11 +41,12 @@ left join lateral (
     from billing_usage_events as event
     cross join (select string_to_array(current_setting('recon.event_identity', true), ',') as columns) as identity
     where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-        and ('usage_type' <> all(identity.columns) or event.usage_type = staged.usage_type)
-        and ('gateway_customer_id' <> all(identity.columns) or event.gateway_customer_id = staged.gateway_customer_id)
-        and ('period_start' <> all(identity.columns) or event.period_start = staged.period_start)
-        and ('period_end' <> all(identity.columns) or event.period_end = staged.period_end)
-        and ('event_timestamp' <> all(identity.columns) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+        and recon.are_one_event(
+            identity.columns,
+            event.usage_type = staged.usage_type, event.gateway_customer_id = staged.gateway_customer_id,
+            event.period_start = staged.period_start, event.period_end = staged.period_end,
+            recon.are_one_instant(event.event_timestamp, staged.event_timestamp), true
+        )
     order by
         event.id = staged.id desc,
         'event_timestamp' = any(identity.columns) and event.event_timestamp <> staged.event_timestamp,

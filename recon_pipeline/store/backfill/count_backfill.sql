@@ -1,4 +1,4 @@
--- Adds what became of some rows to the record of their batch.
+-- Adds the outcomes of some rows to the record of their batch.
 -- Invariant: in the transaction that inserts them, so that the figures are true after a crash; a constraint holds the sum.
 -- Index: the primary key of recon.backfill_batch.
 -- Binds: batch_id uuid, conflict bigint, duplicate bigint, inserted bigint, partitions text[], rejected bigint

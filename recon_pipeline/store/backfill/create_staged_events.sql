@@ -1,5 +1,5 @@
 -- Where the events of a chunk wait to be inserted; gone with the transaction.
--- Invariant: holds nothing that a type of the log's columns could refuse; ids are made before, which tells what was inserted.
+-- Invariant: every value fits its column here, whatever the types of the log's columns are. Ids are made before, so they show what was inserted.
 create temporary table staged_event (
     ordinal bigint not null,
     id uuid not null,

@@ -1,6 +1,6 @@
 -- Compares the events of a chunk with the log, inserts those that are new by its identity (RECON_EVENT_IDENTITY), and counts both by billing month.
 -- Invariant: an event that is there stays as it is; of several of one identity in the chunk the first is inserted. Nothing is updated. What is counted
--- is certain; an event that is not counted here (it differs, came up in this very moment, or was not taken) is looked at afterwards.
+-- is certain; an event that is not counted here (it differs, was committed at this very moment, or was refused) is classified afterwards.
 -- Where its time names an event, that time cut or rounded to a millisecond or a second names no other one: the event differs.
 -- Index: the log's unique key, or an index on request_id; one look for each event. The order is of a row, which no index on
 -- created_at gives: with bad statistics that one would be read from its beginning for each event. Where no unique key says so, an event
@@ -22,11 +22,12 @@ with looked_up as materialized (
             ) or ('event_timestamp' = any(:event_identity) and event.event_timestamp <> staged.event_timestamp) as differs
         from billing_usage_events as event
         where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-            and ('usage_type' <> all(:event_identity) or event.usage_type = staged.usage_type)
-            and ('gateway_customer_id' <> all(:event_identity) or event.gateway_customer_id = staged.gateway_customer_id)
-            and ('period_start' <> all(:event_identity) or event.period_start = staged.period_start)
-            and ('period_end' <> all(:event_identity) or event.period_end = staged.period_end)
-            and ('event_timestamp' <> all(:event_identity) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+            and recon.are_one_event(
+                :event_identity,
+                event.usage_type = staged.usage_type, event.gateway_customer_id = staged.gateway_customer_id,
+                event.period_start = staged.period_start, event.period_end = staged.period_end,
+                recon.are_one_instant(event.event_timestamp, staged.event_timestamp), true
+            )
         order by
             'event_timestamp' = any(:event_identity) and event.event_timestamp <> staged.event_timestamp,
             (event.created_at, event.id)
@@ -47,7 +48,7 @@ inserted as (
     on conflict do nothing
     returning period_start
 )
-select outcome, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, count(*) as events
+select outcome, recon.billing_month(period_start) as partition, count(*) as events
 from (
     select 'inserted' as outcome, period_start from inserted
     union all

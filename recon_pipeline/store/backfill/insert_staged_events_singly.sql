@@ -1,6 +1,6 @@
--- Inserts the events of a chunk one by one, where the log refused one of them: that one is noted with what the log said, the others go in.
--- Invariant: only what is wrong with a row is taken for a refusal; a full disk, a lost privilege or a lock ends the whole.
--- What names an event is said by the setting recon.event_identity of the transaction, since a block takes no values.
+-- Inserts the events of a chunk one by one, after the log refused one of them: it records the refused one with the error and inserts the others.
+-- Invariant: only an error of the row itself counts as a refusal; a full disk, a lost privilege or a lock fails the whole chunk.
+-- The setting recon.event_identity of the transaction contains the event identity, since a block takes no values.
 -- Where no unique key refuses repetitions, an event that the application commits at this very moment is not seen.
 -- Index: as insert_staged_events.
 -- After: create_staged_events, declare_identity
@@ -23,11 +23,12 @@ begin
             where not exists (
                 select from billing_usage_events as event
                 where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-                    and ('usage_type' <> all(identity) or event.usage_type = staged.usage_type)
-                    and ('gateway_customer_id' <> all(identity) or event.gateway_customer_id = staged.gateway_customer_id)
-                    and ('period_start' <> all(identity) or event.period_start = staged.period_start)
-                    and ('period_end' <> all(identity) or event.period_end = staged.period_end)
-                    and ('event_timestamp' <> all(identity) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+                    and recon.are_one_event(
+                        identity,
+                        event.usage_type = staged.usage_type, event.gateway_customer_id = staged.gateway_customer_id,
+                        event.period_start = staged.period_start, event.period_end = staged.period_end,
+                        recon.are_one_instant(event.event_timestamp, staged.event_timestamp), true
+                    )
             )
             on conflict do nothing;
         exception

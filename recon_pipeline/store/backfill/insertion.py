@@ -19,8 +19,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from recon_pipeline.core.backfill.columns import Row as SourceRow
 from recon_pipeline.core.backfill.columns import Unreadable
 from recon_pipeline.core.backfill.reading import Readings
+from recon_pipeline.core.backfill.round_trip import row_as_text
 from recon_pipeline.core.backfill.rows import Reading
-from recon_pipeline.core.backfill.way_back import row_as_text
 from recon_pipeline.core.event_identity import TIME, EventIdentity
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
-from recon_pipeline.core.backfill.placement import Fence
+from recon_pipeline.core.backfill.placement import WritableMonths
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.errors import ReconError, StatementFailedError, noting
@@ -35,7 +35,7 @@ OnProgress = Callable[[int, float | None], object]
 
 
 @dataclass(frozen=True)
-class Order:
+class BackfillRequest:
     """What is asked of a backfill.
 
     Attributes:
@@ -44,7 +44,7 @@ class Order:
         sources: Their names, as they may be shown.
         mapping: As given; empty for none.
         periods: Asked months by key, or None.
-        fence: The months that may be written.
+        writable: The months that may be written.
         started_by: Who.
         settle_seconds: Longest time an event of the application may be visible before its increment.
     """
@@ -54,7 +54,7 @@ class Order:
     sources: tuple[str, ...]
     mapping: Mapping[str, Any]
     periods: tuple[str, ...] | None
-    fence: Fence
+    writable: WritableMonths
     started_by: str
     settle_seconds: int
 
@@ -114,7 +114,11 @@ def require_insertable(connection: Connection, *, dry_run: bool, refuses_negativ
 
 
 def run(
-    database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings], on_progress: OnProgress
+    database: BillingDatabase,
+    request: BackfillRequest,
+    shape: LogShape,
+    pieces: Iterator[Readings],
+    on_progress: OnProgress,
 ) -> Batch:
     """Insert all rows.
 
@@ -125,17 +129,17 @@ def run(
 
     def take(connection: Connection, chunk: Chunk) -> None:
         identity = shape.tables.event_identity
-        insert(connection, order.batch_id, chunk, identity, settle_seconds=order.settle_seconds)
+        insert(connection, request.batch_id, chunk, identity, settle_seconds=request.settle_seconds)
 
-    _open(database, order, dry_run=False)
-    with closing_record(database, order.batch_id), database.connection() as connection:
-        _work_through(connection, _classified(database, order, shape, pieces), take, on_progress)
-    return _closed(database, order)
+    _open(database, request, dry_run=False)
+    with closing_record(database, request.batch_id), database.connection() as connection:
+        _work_through(connection, _classified(database, request, shape, pieces), take, on_progress)
+    return _closed(database, request)
 
 
 def preview(
     database: BillingDatabase,
-    order: Order,
+    request: BackfillRequest,
     shape: LogShape,
     pieces: Iterator[Readings],
     on_progress: OnProgress,
@@ -146,23 +150,23 @@ def preview(
     Raises:
         ReconError: As `run`.
     """
-    _open(database, order, dry_run=True)
-    with closing_record(database, order.batch_id), database.transaction() as connection:
-        dry_run = DryRun(connection, order.batch_id, shape.tables)
+    _open(database, request, dry_run=True)
+    with closing_record(database, request.batch_id), database.transaction() as connection:
+        dry_run = DryRun(connection, request.batch_id, shape.tables)
 
         def take(_: Connection, chunk: Chunk) -> None:
             dry_run.take(chunk)
 
-        _work_through(connection, _classified(database, order, shape, pieces), take, on_progress)
+        _work_through(connection, _classified(database, request, shape, pieces), take, on_progress)
         preview = dry_run.preview(question)
-    return _closed(database, order), preview
+    return _closed(database, request), preview
 
 
 def _classified(
-    database: BillingDatabase, order: Order, shape: LogShape, pieces: Iterator[Readings]
+    database: BillingDatabase, request: BackfillRequest, shape: LogShape, pieces: Iterator[Readings]
 ) -> Iterator[Chunk]:
     """The rows, classified and ready to be sent; on a connection of its own, since it works ahead."""
-    classifier = Classifier(shape.tables, order.fence)
+    classifier = Classifier(shape.tables, request.writable)
     first_ordinal = 0
     with database.connection() as connection:
         for piece in pieces:
@@ -195,21 +199,21 @@ def _work_through(
         )
 
 
-def _open(database: BillingDatabase, order: Order, *, dry_run: bool) -> None:
+def _open(database: BillingDatabase, request: BackfillRequest, *, dry_run: bool) -> None:
     with database.transaction() as connection:
         batches.start(
             connection,
-            batch_id=order.batch_id,
-            run_id=order.run_id,
-            sources=order.sources,
-            mapping=order.mapping,
-            periods=order.periods,
+            batch_id=request.batch_id,
+            run_id=request.run_id,
+            sources=request.sources,
+            mapping=request.mapping,
+            periods=request.periods,
             dry_run=dry_run,
-            started_by=order.started_by,
+            started_by=request.started_by,
         )
 
 
-def _closed(database: BillingDatabase, order: Order) -> Batch:
+def _closed(database: BillingDatabase, request: BackfillRequest) -> Batch:
     with database.transaction() as connection:
-        batches.finish(connection, order.batch_id)
-        return batches.named(connection, order.batch_id)
+        batches.finish(connection, request.batch_id)
+        return batches.named(connection, request.batch_id)

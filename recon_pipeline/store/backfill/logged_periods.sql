@@ -1,5 +1,5 @@
 -- The periods that the log gave to events which it has already, of those that are asked for by their request ids.
--- Invariant: of several of one identity, periods apart, the first to arrive tells, as in insert_staged_events; one of another customer or usage type is another event.
+-- Invariant: of several events of one identity, whatever their periods, the first to arrive decides, as in insert_staged_events; one of another customer or usage type is another event.
 -- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 -- Binds: customers text[], event_identity text[], gateway_names text[], request_ids text[], timestamps timestamptz[]
 -- Binds: usage_types text[]
@@ -12,9 +12,11 @@ cross join lateral (
     select gateway_customer_id, usage_type, period_start, period_end
     from billing_usage_events as event
     where event.gateway_name = asked.gateway_name and event.request_id = asked.request_id
-        and ('usage_type' <> all(:event_identity) or event.usage_type = asked.usage_type)
-        and ('gateway_customer_id' <> all(:event_identity) or event.gateway_customer_id = asked.gateway_customer_id)
-        and ('event_timestamp' <> all(:event_identity) or recon.are_one_instant(event.event_timestamp, asked.event_timestamp))
+        and recon.are_one_event(
+            :event_identity,
+            event.usage_type = asked.usage_type, event.gateway_customer_id = asked.gateway_customer_id, true, true,
+            recon.are_one_instant(event.event_timestamp, asked.event_timestamp), true
+        )
     order by
         'event_timestamp' = any(:event_identity) and event.event_timestamp <> asked.event_timestamp,
         (event.created_at, event.id)

@@ -1,6 +1,6 @@
 -- Keeps what would become of each event of a whole source, nothing of which is inserted, to be counted in several ways; gone with the transaction.
 -- Invariant: events are the same as in insert_staged_events and classify_staged_events; the first of several of one identity would be inserted, the others compared with it.
--- What names an event is said by the setting recon.event_identity of the transaction.
+-- The setting recon.event_identity of the transaction contains the event identity.
 -- Where times name events, the source is also looked into by request id, since the first may have been written with another time.
 -- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 -- After: create_staged_events, declare_identity
@@ -11,7 +11,7 @@ with identity as (
 select
     staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.quantity,
     staged.period_start, staged.period_end,
-    to_char(staged.period_start at time zone 'UTC', 'YYYY-MM') as partition,
+    recon.billing_month(staged.period_start) as partition,
     case
         when event.id = staged.id then 'inserted'
         when not event.differs then 'duplicate'
@@ -26,11 +26,12 @@ from (
                 from pg_temp.staged_event as earlier
                 where earlier.is_first
                     and earlier.gateway_name = staged.gateway_name and earlier.request_id = staged.request_id
-                    and ('usage_type' <> all(identity.columns) or earlier.usage_type = staged.usage_type)
-                    and ('gateway_customer_id' <> all(identity.columns) or earlier.gateway_customer_id = staged.gateway_customer_id)
-                    and ('period_start' <> all(identity.columns) or earlier.period_start = staged.period_start)
-                    and ('period_end' <> all(identity.columns) or earlier.period_end = staged.period_end)
-                    and recon.are_one_instant(earlier.event_timestamp, staged.event_timestamp)
+                    and recon.are_one_event(
+                        identity.columns,
+                        earlier.usage_type = staged.usage_type, earlier.gateway_customer_id = staged.gateway_customer_id,
+                        earlier.period_start = staged.period_start, earlier.period_end = staged.period_end,
+                        recon.are_one_instant(earlier.event_timestamp, staged.event_timestamp), true
+                    )
             )
             else first_value(staged.ordinal) over (
                 partition by staged.gateway_name, staged.request_id,
@@ -63,11 +64,12 @@ cross join lateral (
             from billing_usage_events as event
             cross join identity
             where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id
-                and ('usage_type' <> all(identity.columns) or event.usage_type = staged.usage_type)
-                and ('gateway_customer_id' <> all(identity.columns) or event.gateway_customer_id = staged.gateway_customer_id)
-                and ('period_start' <> all(identity.columns) or event.period_start = staged.period_start)
-                and ('period_end' <> all(identity.columns) or event.period_end = staged.period_end)
-                and ('event_timestamp' <> all(identity.columns) or recon.are_one_instant(event.event_timestamp, staged.event_timestamp))
+                and recon.are_one_event(
+                    identity.columns,
+                    event.usage_type = staged.usage_type, event.gateway_customer_id = staged.gateway_customer_id,
+                    event.period_start = staged.period_start, event.period_end = staged.period_end,
+                    recon.are_one_instant(event.event_timestamp, staged.event_timestamp), true
+                )
             order by
                 'event_timestamp' = any(identity.columns) and event.event_timestamp <> staged.event_timestamp,
                 (event.created_at, event.id)

@@ -40,7 +40,7 @@ class UncountedPeriods:
         """Those of a customer and usage type, as far as they were read."""
         return self._periods.get(asked, ())
 
-    def untold(
+    def not_in_aggregates(
         self, connection: Connection, times: Mapping[UsageOfCustomer, Sequence[datetime]]
     ) -> Collection[UsageOfCustomer]:
         """Read what the aggregates tell of some times.
@@ -57,7 +57,7 @@ class UncountedPeriods:
         asked: defaultdict[tuple[str, str], dict[UsageOfCustomer, Sequence[datetime]]] = defaultdict(dict)
         for one, some in times.items():
             asked[one[0], one[2]][one] = some
-        untold: list[UsageOfCustomer] = []
+        lacking_aggregates: list[UsageOfCustomer] = []
         plan_as_usual(connection)
         look_up_by_index(connection)
         for usage, customers in asked.items():
@@ -65,9 +65,9 @@ class UncountedPeriods:
             lacking = self._first
             while lacking.key in built:
                 lacking = lacking.next()
-            untold += [one for one, some in customers.items() if max(some) >= lacking.start]
+            lacking_aggregates += [one for one, some in customers.items() if max(some) >= lacking.start]
         look_up_each_by_index(connection)
-        return untold
+        return lacking_aggregates
 
     def _learn(self, connection: Connection, usage: tuple[str, str], times: Sequence[datetime]) -> set[str]:
         """Read the months in which a period of these times can begin; returns all months that have aggregates."""

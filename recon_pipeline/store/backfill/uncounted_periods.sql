@@ -1,6 +1,6 @@
 -- Which months of a metered usage have aggregates; and of those months that were not read before, the periods that the log knows, no counter has, and that
 -- overlap one of the same customer's counters.
--- Invariant: nothing is said of any month unless the aggregates are of this log and its increments, so that newer and noted events complete them.
+-- Invariant: no month is returned unless the aggregates are of this log and made in increments, so that newer and noted events complete them.
 -- A month none of whose periods reaches :since is left out; newer events and noted keys are read of all months, if asked for.
 -- The sums only name suspects: whether the log has an event of such a period, it is asked itself. All of it is of one snapshot.
 -- Index: the primary key of recon.usage_aggregate, by period; ingest_xid; counters by period_start where there is such an index: one pass over each.

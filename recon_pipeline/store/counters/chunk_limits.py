@@ -8,7 +8,7 @@ CHUNK_IDLE_TIMEOUT_MS = 1_750
 """A chunk has counters locked for two pauses of ours and one long statement: 5 s at most, whatever happens to us. A
 customer with so many events that a sum takes longer is a heavy key, and repaired by itself."""
 
-LOCK_TIMEOUT_MS = 1_000
+COUNTER_LOCK_TIMEOUT_MS = 1_000
 """For the counter of one key that another session has locked. Below the limit on a statement, which would otherwise end
 the wait, as if the sum had taken too long."""
 

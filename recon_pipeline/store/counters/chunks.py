@@ -20,8 +20,8 @@ from recon_pipeline.store.counters.chunk_limits import (
     CHUNK_IDLE_TIMEOUT_MS,
     CHUNK_LOCK_TIMEOUT_MS,
     CHUNK_STATEMENT_TIMEOUT_MS,
+    COUNTER_LOCK_TIMEOUT_MS,
     HEAVY_KEY_TIMEOUT_MS,
-    LOCK_TIMEOUT_MS,
     NEW_SESSIONS,
     WAITS_SECONDS,
 )
@@ -122,10 +122,8 @@ class Repairer:
         """Repair the keys of a chunk that no other session has locked; returns those that one has."""
         began = self.clock()
         try:
-            with self.chunk(ordinals, lock_timeout_ms=CHUNK_LOCK_TIMEOUT_MS if self._may_wait() else 1) as (
-                tables,
-                keys,
-            ):
+            wait_ms = CHUNK_LOCK_TIMEOUT_MS if self._may_wait() else 1
+            with self.chunk(ordinals, lock_timeout_ms=wait_ms) as (tables, keys):
                 if not keys:
                     return []
                 missing = [ordinal for ordinal, kind in keys.items() if kind == "missing"]
@@ -158,7 +156,10 @@ class Repairer:
         """
         one, noted = range(ordinal, ordinal + 1), {"run_id": self.run.run_id, "ordinal": ordinal}
         try:
-            with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS, before=self._sum_final_events) as (tables, keys):
+            with self.chunk(one, lock_timeout_ms=COUNTER_LOCK_TIMEOUT_MS, before=self._sum_final_events) as (
+                tables,
+                keys,
+            ):
                 create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
                 self._lock_and_repair(tables, [*keys], "lock_counter", create=create)
                 if self.connection.execute(statement("is_drifted_key_noted"), noted).scalar_one():
@@ -183,10 +184,10 @@ class Repairer:
                 doubt_of_periods.mark_found_later(self.connection, self.run.run_id, ordinal)
 
     def busy_key(self, ordinal: int) -> None:
-        """Repair one key, waiting for its lock while holding none; defer it if it is not free in time."""
+        """Repair one key, waiting for its lock while nothing else is locked; defer it if it is not free in time."""
         began, one = self.clock(), range(ordinal, ordinal + 1)
         try:
-            with self.chunk(one, lock_timeout_ms=LOCK_TIMEOUT_MS if self._may_wait() else 1) as (tables, keys):
+            with self.chunk(one, lock_timeout_ms=COUNTER_LOCK_TIMEOUT_MS if self._may_wait() else 1) as (tables, keys):
                 create = [ordinal for ordinal, kind in keys.items() if kind != "orphan"]
                 # A second time for a counter that was deleted while we waited for it: it is then given a new row.
                 if keys and not any(
@@ -218,15 +219,15 @@ class Repairer:
         locked = self.connection.execute(statement(lock), asked).all()
         if locked:
             sums = "locked_sums" if self.final is None else "locked_sum_from_horizon"
-            repairs = statement("repair_locked_counters", tables.parts, locked_sums=sums)
+            ordinals = [row.ordinal for row in locked]
             doubtful = self.connection.execute(
-                repairs,
+                statement("repair_locked_counters", tables.parts, locked_sums=sums),
                 {
                     **tables.parameters,
                     "run_id": self.run.run_id,
                     "refuses_negative": self.run.refuses_negative,
                     "reads_notes": self.reads_notes,
-                    "ordinals": [row.ordinal for row in locked],
+                    "ordinals": ordinals,
                     "counter_ids": [row.counter_id for row in locked],
                     **self._settling,
                     **(self.final or {}),
@@ -236,7 +237,6 @@ class Repairer:
             if created:
                 raise InDoubtError(created)
             since = self.final["horizon"] if self.final else None
-            ordinals = [row.ordinal for row in locked]
             doubt_of_identity.require_none(self.connection, self.run.run_id, tables, ordinals, horizon=since)
         return {row.ordinal for row in locked}
 

@@ -6,6 +6,6 @@ from billing_usage_counters
 where gateway_customer_id = any(:customers)
     and (
         :every_month
-        or to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') = any(:partitions)
+        or recon.billing_month(period_start) = any(:partitions)
     )
 group by gateway_customer_id

@@ -20,7 +20,7 @@ from (
                 and until > clock_timestamp()
                 and gateway_customer_id = repair.gateway_customer_id
                 and coalesce(
-                    partition = to_char(date_trunc('month', repair.period_start, 'UTC') at time zone 'UTC', 'YYYY-MM'), true
+                    partition = recon.billing_month(repair.period_start), true
                 )
         ) as is_held
     from recon.counter_repair as repair

@@ -97,7 +97,7 @@ _BY_MONTH = labelled(
     "events_left_by_month",
     """
     select
-        to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
+        recon.billing_month(period_start) as partition,
         count(*) as keys,
         sum(events_left)::bigint as events,
         trim_scale(sum(units_left))::text as units

@@ -7,10 +7,10 @@
 -- One row for each suspect, at most :most_keys + 1, and a row without one where there is none: each says how many keys changed, how many of them have an
 -- aggregate, and how many a counter, that is not 0.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables are small.
--- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
--- Binds: customers_changed text[], end timestamptz, gateway_name text, horizon xid8, most_keys integer
--- Binds: period_ends_changed text[], period_starts_changed text[], run_id text, settle_seconds integer
--- Binds: start timestamptz, usage_type text, verified_below xid8
+-- Uses: countable_events = countable_events | countable_events_deduplicated, in_months
+-- Binds: customers_changed text[], gateway_name text, horizon xid8, most_keys integer, period_ends_changed text[]
+-- Binds: period_starts_changed text[], run_id text, settle_seconds integer, settled_below xid8, usage_type text
+-- Binds: verified_below xid8
 with changed as materialized (
     select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted
     from (
@@ -23,29 +23,20 @@ with changed as materialized (
         where ingest_xid >= cast(:verified_below as xid8)
             -- A case, so that the planner reads them by ingest_xid alone.
             and case
-                when gateway_name = :gateway_name
-                    and usage_type = :usage_type
-                    and period_start >= :start
-                    and period_start < :end
-                    and octet_length(gateway_customer_id) <= 1000
+                when {in_months}
+                    and recon.fits_index(gateway_customer_id)
                     and period_end is not null
                     then true
             end
         union all
         select gateway_customer_id, period_start, period_end, true
         from recon.invalidated_key
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-            and octet_length(gateway_customer_id) <= 1000
+        where {in_months}
+            and recon.fits_index(gateway_customer_id)
         union all
         select gateway_customer_id, period_start, period_end, false
         from recon.open_key
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
+        where {in_months}
         union all
         -- What a run has touched is asked of the log again, as a noted key is, whatever was added up.
         select gateway_customer_id, period_start, period_end, true
@@ -57,10 +48,7 @@ with changed as materialized (
         -- And so is what a backfill inserted and no repair has counted yet: what is in flight may hide it.
         select gateway_customer_id, period_start, period_end, true
         from recon.uncounted_backfill
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
+        where {in_months}
     ) as key
     group by gateway_customer_id, period_start, period_end
 ),
@@ -108,15 +96,12 @@ looked_at as materialized (
         select
             countable.gateway_customer_id, countable.period_start, countable.period_end, false, false,
             null, null,
-            case when :settle_seconds = 0 or {is_settled} or countable.quantity < 0 then countable.quantity end,
-            case when :settle_seconds = 0 or {is_settled} or countable.quantity > 0 then countable.quantity end
+            case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity < 0 then countable.quantity end,
+            case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity > 0 then countable.quantity end
         from ({countable_events}) as countable
         where countable.ingest_xid >= cast(:horizon as xid8)
             and case
-                when countable.gateway_name = :gateway_name
-                    and countable.usage_type = :usage_type
-                    and countable.period_start >= :start
-                    and countable.period_start < :end
+                when {in_months}
                     then true
             end
     ) as side

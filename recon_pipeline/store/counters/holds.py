@@ -19,7 +19,7 @@ from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Lets repairs leave a customer alone.
-# Invariant: runs in the transaction that holds the lock of lock_control, after the one that it replaces was released.
+# Invariant: runs in the transaction that has run lock_control, after the one that it replaces was released.
 # Binds: gateway_customer_id text, held_by text, partition text, reason text, until timestamptz
 _APPEND_HOLD = labelled(
     "append_hold",

@@ -41,7 +41,7 @@ of_requests as materialized (
             when event.quantity > -1e1000
                 and event.quantity < 1e1000
                 and event.period_end > event.period_start
-                and octet_length(event.gateway_customer_id) <= 1000
+                and recon.fits_index(event.gateway_customer_id)
                 and (event.gateway_name, event.request_id) in (select gateway_name, request_id from of_keys)
                 then true
         end
@@ -53,12 +53,12 @@ sharing as materialized (
     full join of_requests as twin on twin.gateway_name = event.gateway_name and twin.request_id = event.request_id
     -- A case, since a condition that is not true of half a row would make it another join.
     where case
-        when ('usage_type' <> all(:event_identity) or twin.usage_type = event.usage_type)
-            and ('gateway_customer_id' <> all(:event_identity) or twin.gateway_customer_id = event.gateway_customer_id)
-            and ('period_start' <> all(:event_identity) or twin.period_start = event.period_start)
-            and ('period_end' <> all(:event_identity) or twin.period_end = event.period_end)
-            and ('event_timestamp' <> all(:event_identity) or twin.event_timestamp = event.event_timestamp)
-            and ('created_at' <> all(:event_identity) or twin.created_at = event.created_at)
+        when recon.are_one_event(
+            :event_identity,
+            twin.usage_type = event.usage_type, twin.gateway_customer_id = event.gateway_customer_id,
+            twin.period_start = event.period_start, twin.period_end = event.period_end,
+            twin.event_timestamp = event.event_timestamp, twin.created_at = event.created_at
+        )
             and twin.id is not null
             then (twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)
                 is distinct from (event.usage_type, event.gateway_customer_id, event.period_start, event.period_end)

@@ -1,5 +1,5 @@
 -- The drifted keys among some, each with very many events, one of which has a twin as in keys_sharing_events, and it or its twin came since a horizon. The others
--- were looked at before the counter was locked.
+-- were checked before the counter was locked.
 -- Invariant: as of keys_sharing_events.
 -- Index: ingest_xid, and billing_usage_events by request_id for each event that is as new.
 -- Binds: declares_wider_key boolean, event_identity text[], horizon xid8, ordinals bigint[], run_id text
@@ -14,21 +14,21 @@ where drifted.run_id = :run_id
         join billing_usage_events as twin
             on twin.gateway_name = recent.gateway_name
             and twin.request_id = recent.request_id
-            and ('usage_type' <> all(:event_identity) or twin.usage_type = recent.usage_type)
-            and ('gateway_customer_id' <> all(:event_identity) or twin.gateway_customer_id = recent.gateway_customer_id)
-            and ('period_start' <> all(:event_identity) or twin.period_start = recent.period_start)
-            and ('period_end' <> all(:event_identity) or twin.period_end = recent.period_end)
-            and ('event_timestamp' <> all(:event_identity) or twin.event_timestamp = recent.event_timestamp)
-            and ('created_at' <> all(:event_identity) or twin.created_at = recent.created_at)
+            and recon.are_one_event(
+                :event_identity,
+                twin.usage_type = recent.usage_type, twin.gateway_customer_id = recent.gateway_customer_id,
+                twin.period_start = recent.period_start, twin.period_end = recent.period_end,
+                twin.event_timestamp = recent.event_timestamp, twin.created_at = recent.created_at
+            )
         where recent.ingest_xid >= cast(:horizon as xid8)
             and recent.quantity > -1e1000
             and recent.quantity < 1e1000
             and recent.period_end > recent.period_start
-            and octet_length(recent.gateway_customer_id) <= 1000
+            and recon.fits_index(recent.gateway_customer_id)
             and twin.quantity > -1e1000
             and twin.quantity < 1e1000
             and twin.period_end > twin.period_start
-            and octet_length(twin.gateway_customer_id) <= 1000
+            and recon.fits_index(twin.gateway_customer_id)
             and (drifted.gateway_name, drifted.usage_type, drifted.gateway_customer_id, drifted.period_start, drifted.period_end) in (
                 (recent.gateway_name, recent.usage_type, recent.gateway_customer_id, recent.period_start, recent.period_end),
                 (twin.gateway_name, twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)

@@ -1,5 +1,5 @@
--- Locks the counter of one key, waiting for the session that holds it no longer than lock_timeout.
--- Invariant: the transaction holds no other lock of the application's while it waits.
+-- Locks the counter of one key, waiting at most lock_timeout for the session that has locked it.
+-- Invariant: the transaction has locked nothing else of the application's while it waits.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
 -- Binds: ordinals bigint[], run_id text
 select drift.ordinal, counter.id as counter_id

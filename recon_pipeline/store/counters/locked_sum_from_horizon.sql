@@ -2,8 +2,9 @@
 -- others from the log's own rows; and the sums of new events of keys that begin at nearly the same time, as in locked_sums.
 -- Invariant: the caller takes all of it back if events of the key were deleted or updated since the first sum.
 -- Index: ingest_xid.
--- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
+-- Uses: countable_events = countable_events | countable_events_deduplicated
 -- Binds: final_negatives bigint, final_settled numeric, final_visible numeric, horizon xid8, settle_seconds integer
+-- Binds: settled_below xid8
 select
     gateway_name, usage_type, gateway_customer_id, period_start, period_end,
     sum(visible) as visible,
@@ -19,8 +20,8 @@ from (
     union all
     select
         countable.gateway_name, countable.usage_type, countable.gateway_customer_id, countable.period_start, countable.period_end,
-        case when :settle_seconds = 0 or {is_settled} or countable.quantity > 0 then countable.quantity else 0 end::numeric,
-        case when :settle_seconds = 0 or {is_settled} or countable.quantity < 0 then countable.quantity else 0 end::numeric,
+        case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity > 0 then countable.quantity else 0 end::numeric,
+        case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity < 0 then countable.quantity else 0 end::numeric,
         case when countable.quantity < 0 then 1 else 0 end
     from ({countable_events}) as countable
     where countable.ingest_xid >= cast(:horizon as xid8)

@@ -2,19 +2,19 @@
 -- The sums of keys that begin at nearly the same time are there too, since one of them may be a locked key that is written in another way.
 -- Index: billing_usage_events by gateway_customer_id, read once per chunk; the keys are asked for inside a case, so that each event is looked up in a
 -- hash of them.
--- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
--- Binds: settle_seconds integer
+-- Uses: countable_events = countable_events | countable_events_deduplicated
+-- Binds: settle_seconds integer, settled_below xid8
 select
     countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
     countable.period_start, countable.period_end,
     case
         when :settle_seconds > 0
-            then coalesce((sum(countable.quantity) filter (where {is_settled} or countable.quantity > 0))::numeric, 0)
+            then coalesce((sum(countable.quantity) filter (where recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity > 0))::numeric, 0)
         else sum(countable.quantity)::numeric
     end as visible,
     case
         when :settle_seconds > 0
-            then coalesce((sum(countable.quantity) filter (where {is_settled} or countable.quantity < 0))::numeric, 0)
+            then coalesce((sum(countable.quantity) filter (where recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity < 0))::numeric, 0)
         else sum(countable.quantity)::numeric
     end as settled,
     count(*) filter (where countable.quantity < 0) as negative_count

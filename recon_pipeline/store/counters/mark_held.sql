@@ -16,6 +16,6 @@ where drift.run_id = :run_id
     and coalesce(drift.outcome, 'deferred') = 'deferred'
     and drift.gateway_customer_id = hold.gateway_customer_id
     and coalesce(
-        hold.partition = to_char(date_trunc('month', drift.period_start, 'UTC') at time zone 'UTC', 'YYYY-MM'), true
+        hold.partition = recon.billing_month(drift.period_start), true
     )
     and not exists (select from recon.counter_repair as repair where repair.drift_id = drift.id)

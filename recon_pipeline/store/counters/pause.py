@@ -22,7 +22,7 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 # Invariant: ends with the transaction, so that rows are numbered in the order in which they commit; the number is ours.
 LOCK_CONTROL = labelled("lock_control", "select pg_advisory_xact_lock(720271130)")
 # Writes down that repairs are paused, or that they go on.
-# Invariant: runs in the transaction that holds the lock of lock_control; nothing is ever changed or deleted.
+# Invariant: runs in the transaction that has run lock_control; nothing is ever changed or deleted.
 # Binds: acted_by text, action text, reason text, until timestamptz
 _APPEND_CONTROL = labelled(
     "append_control",
@@ -167,8 +167,8 @@ def enter_chunk(
     Raises:
         RepairsPausedError: A person has paused repairs.
     """
-    # Whoever pauses or holds commits that first and then waits for this lock (await_chunks). So either he waits until
-    # this transaction has ended, or its next statement sees what he wrote. Nothing else is locked while this waits.
+    # Whoever pauses or places a hold commits that first and then waits for this lock (await_chunks). So either he waits
+    # until this transaction has ended, or its next statement sees what he wrote. Nothing else is locked meanwhile.
     connection.execute(ENTER_CHUNK)
     look_up_by_index(connection)
     limit_waits(connection, lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms)

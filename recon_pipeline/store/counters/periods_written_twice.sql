@@ -1,6 +1,6 @@
 -- Part of other statements: which keys of `near` have their period written in another way by another key of it, and a sentence that says so.
 -- Invariant: one period is written in two ways where both bounds lie at most a second apart, as where a driver or a column cuts microseconds; or the
--- start alone, where counters are unique without the end, which may have moved. An ordinal is null where a key is only there to be looked at.
+-- start alone, where counters are unique without the end, which may have moved. The ordinal is null for a key that is only there for comparison.
 -- Index: none; a sort, never a loop over a loop.
 -- Binds: end_is_in_key boolean
 select

@@ -191,8 +191,7 @@ updated as (
         and (counter.gateway_name, counter.usage_type, counter.gateway_customer_id, counter.period_start, counter.period_end)
         = (target.gateway_name, target.usage_type, target.gateway_customer_id, target.period_start, target.period_end)
         and target.right_count <> target.usage_count
-        and target.right_count = trunc(target.right_count)
-        and target.right_count between -9223372036854775808 and 9223372036854775807
+        and recon.fits_bigint(target.right_count)
         and target.doubt is null
     returning target.ordinal, counter.usage_count
 ),
@@ -236,10 +235,9 @@ verdict as (
                 then target.doubt
             when target.right_count <> trunc(target.right_count)
                 then 'the event sum ' || target.right_count || ' is not a whole number'
-            when target.right_count > 9223372036854775807
-                then 'the event sum ' || left(target.right_count::text, 40) || ' is more than a bigint holds'
-            when target.right_count < -9223372036854775808
-                then 'the event sum ' || left(target.right_count::text, 40) || ' is less than a bigint holds'
+            when not recon.fits_bigint(target.right_count)
+                then 'the event sum ' || left(target.right_count::text, 40)
+                    || case when target.right_count > 0 then ' is more' else ' is less' end || ' than a bigint holds'
             when updated.usage_count is null and target.right_count <> target.usage_count
                 then 'the table suppressed the update of this counter (a trigger or a rule)'
             when updated.usage_count <> target.right_count

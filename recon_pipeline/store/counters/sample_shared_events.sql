@@ -1,6 +1,6 @@
 -- Events of a run's drifted keys, each beside another event of its identity (RECON_EVENT_IDENTITY): of another key, of the same key where the log declares a wider one than
 -- the identity, or of the same key with another quantity: of the opposite sign, or else the first to arrive counts.
--- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. At most :most keys are looked at, the doubtful ones first.
+-- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. At most :most keys are read, the doubtful ones first.
 -- Index: as keys_sharing_events.
 -- Binds: declares_wider_key boolean, event_identity text[], most bigint, reason text, run_id text, sample_rows bigint
 with drifted as materialized (
@@ -28,12 +28,12 @@ pair as materialized (
     join billing_usage_events as twin
         on twin.gateway_name = event.gateway_name
         and twin.request_id = event.request_id
-        and ('usage_type' <> all(:event_identity) or twin.usage_type = event.usage_type)
-        and ('gateway_customer_id' <> all(:event_identity) or twin.gateway_customer_id = event.gateway_customer_id)
-        and ('period_start' <> all(:event_identity) or twin.period_start = event.period_start)
-        and ('period_end' <> all(:event_identity) or twin.period_end = event.period_end)
-        and ('event_timestamp' <> all(:event_identity) or twin.event_timestamp = event.event_timestamp)
-        and ('created_at' <> all(:event_identity) or twin.created_at = event.created_at)
+        and recon.are_one_event(
+            :event_identity,
+            twin.usage_type = event.usage_type, twin.gateway_customer_id = event.gateway_customer_id,
+            twin.period_start = event.period_start, twin.period_end = event.period_end,
+            twin.event_timestamp = event.event_timestamp, twin.created_at = event.created_at
+        )
     where event.gateway_customer_id = any(array(select distinct gateway_customer_id from drifted))
         and case
             when event.quantity > -1e1000
@@ -46,7 +46,7 @@ pair as materialized (
         and twin.quantity > -1e1000
         and twin.quantity < 1e1000
         and twin.period_end > twin.period_start
-        and octet_length(twin.gateway_customer_id) <= 1000
+        and recon.fits_index(twin.gateway_customer_id)
         and (twin.tableoid, twin.ctid) <> (event.tableoid, event.ctid)
 )
 select

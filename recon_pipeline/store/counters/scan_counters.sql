@@ -1,6 +1,6 @@
 -- One pass over every counter of an extent: how many are not 0, and which have a row that is too young to be known from the last verification.
 -- Invariant: a row version that the verifying snapshot did not see was written by a transaction at or above the lowest one that ran then. Ages
--- are compared within 2^31 transactions, which the caller makes sure of; a row that was frozen long ago may be looked at in vain. Where more are
+-- are compared within 2^31 transactions, which the caller ensures; a row that was frozen long ago may be compared without need. Where more are
 -- young than :most_keys, none is named, and every key has to be compared.
 -- One pass, and one aggregate of what is young: two passes that do less for each row take half as long again.
 -- Index: of the counters period_start, so that those of closed months are left alone; else they are read whole.
@@ -19,6 +19,6 @@ from (
         and period_start < :end
         and gateway_name = :gateway_name
         and usage_type = :usage_type
-        and octet_length(gateway_customer_id) <= 1000
+        and recon.fits_index(gateway_customer_id)
         and period_end is not null
 ) as counted

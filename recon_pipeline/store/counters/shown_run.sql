@@ -1,10 +1,10 @@
 -- The run whose figures a person has seen who approves this one: the latest over the same metered usages, months and customers, or the one that
 -- was named by the beginning of its id. Of the runs that were blocked, or of all that compared.
 -- Invariant: of a blocked run no run has repaired the same since, or anything under an approval of it, however that run ended; what was shown before that is no
--- longer what is. The ledger says who repaired: a run that was killed has said nothing of it.
+-- longer true. The ledger shows which run repaired: a run that was killed has not recorded it in its own row.
 -- Index: recon.reconciliation_run by start, recon.counter_repair by run.
 -- Binds: is_blocked boolean, named text, run_id text
-select shown.*, shown.horizon::text as horizon_text,
+select shown.*,
     extract(epoch from shown.finished_at - shown.started_at)::float8 * 1000 as duration_ms
 from recon.reconciliation_run as shown
 join recon.reconciliation_run as this

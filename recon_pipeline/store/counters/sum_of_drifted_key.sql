@@ -1,8 +1,8 @@
 -- The event sum of one drifted key below a horizon: of transactions that have all ended, so that it is final. It is given as the most and the
 -- least that the counter may be; and how many of the events are of negative quantity, and how many carry its period written in another way.
 -- Index: billing_usage_events by gateway_customer_id.
--- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled
--- Binds: end_is_in_key boolean, horizon xid8, ordinal bigint, run_id text, settle_seconds integer
+-- Uses: countable_events = countable_events | countable_events_deduplicated
+-- Binds: end_is_in_key boolean, horizon xid8, ordinal bigint, run_id text, settle_seconds integer, settled_below xid8
 select
     coalesce(sum(quantity) filter (where is_own and (is_settled or quantity > 0)), 0)::numeric::text as final_visible,
     coalesce(sum(quantity) filter (where is_own and (is_settled or quantity < 0)), 0)::numeric::text as final_settled,
@@ -12,7 +12,7 @@ from (
     select
         countable.quantity,
         (countable.period_start, countable.period_end) = (drift.period_start, drift.period_end) as is_own,
-        :settle_seconds = 0 or {is_settled} as is_settled
+        :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) as is_settled
     from recon.counter_drift as drift
     join ({countable_events}) as countable using (gateway_name, usage_type, gateway_customer_id)
     where drift.run_id = :run_id

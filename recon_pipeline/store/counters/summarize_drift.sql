@@ -3,7 +3,7 @@
 -- Index: the primary key of recon.counter_drift, by run.
 -- Binds: run_id text
 select
-    to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
+    recon.billing_month(period_start) as partition,
     kind,
     count(*) as keys,
     count(*) filter (where outcome = 'held') as held,

@@ -1,11 +1,11 @@
--- What became of a run's drifted keys, and what its ledger rows did to quotas, by billing month.
--- Invariant: every drifted key of the run is counted under exactly one outcome. A key with a row in the ledger was repaired, unless it is
--- said why that failed; the ledger may hold more: what an attempt repaired whose comparison was made again since.
+-- The outcomes of a run's drifted keys, and the quota transitions of its ledger rows, by billing month.
+-- Invariant: every drifted key of the run is counted under exactly one outcome. A key with a row in the ledger was repaired, unless its
+-- outcome says otherwise; the ledger may contain more: the repairs of an earlier attempt, before the comparison was made again.
 -- Index: the primary key of recon.counter_drift, by run; recon.counter_repair by run. A full join never loops through all of the one for each
 -- of the other, whatever old statistics make the planner expect.
 -- Binds: run_id text
 select
-    to_char(date_trunc('month', coalesce(drift.period_start, repair.period_start), 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
+    recon.billing_month(coalesce(drift.period_start, repair.period_start)) as partition,
     count(*) filter (where outcome = 'repaired' or outcome is null and drift.id = repair.drift_id) as repaired,
     count(*) filter (where outcome = 'in_sync') as in_sync,
     count(*) filter (where outcome = 'deferred') as deferred,

@@ -19,11 +19,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from recon_pipeline.core.quotas import LARGEST_BIGINT
 from recon_pipeline.store.counters.chunk_limits import (
     CHUNK_IDLE_TIMEOUT_MS,
     CHUNK_LOCK_TIMEOUT_MS,
     CHUNK_STATEMENT_TIMEOUT_MS,
-    LOCK_TIMEOUT_MS,
+    COUNTER_LOCK_TIMEOUT_MS,
 )
 from recon_pipeline.store.counters.undo_request import UndoRequest, find_undoable, require_lasting
 from recon_pipeline.store.log.row_security import see_every_row
@@ -61,8 +62,6 @@ _START_UNDO = labelled(
 
 CHUNK_ROWS = 500
 """Most counters that are locked at once: some 0.1 s."""
-
-_BEYOND_EVERY_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class _Undoer:
 
     def run(self) -> None:
         """Every repair once; those that were locked are tried one by one at the end."""
-        before, later = _BEYOND_EVERY_ID, list[int]()
+        before, later = LARGEST_BIGINT, list[int]()
         while True:
             with begin(self.connection):
                 rows = self.connection.execute(
@@ -189,7 +188,7 @@ class _Undoer:
     def _one(self, repair_id: int) -> None:
         """Take one repair back, waiting for its counter while holding none."""
         try:
-            with self._begin(LOCK_TIMEOUT_MS):
+            with self._begin(COUNTER_LOCK_TIMEOUT_MS):
                 see_every_row(self.connection, COUNTERS)
                 rows = self._lock_and_undo([repair_id], waits=True)
         except DBAPIError as error:

@@ -10,9 +10,9 @@ select
     event.quantity is not null
     and (not :quantity_is_numeric or (event.quantity > -1e1000 and event.quantity < 1e1000)) -- which NaN and infinities are not
     and event.period_end > event.period_start
-    and octet_length(event.gateway_customer_id) <= 1000 as is_valid,
+    and recon.fits_index(event.gateway_customer_id) as is_valid,
     case
-        when octet_length(event.gateway_customer_id) <= 1000 and event.period_end is not null then event.gateway_customer_id
+        when recon.fits_index(event.gateway_customer_id) and event.period_end is not null then event.gateway_customer_id
         else ''
     end as kept_name,
     event.xmin as event_xid,

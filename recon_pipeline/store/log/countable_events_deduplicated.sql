@@ -14,12 +14,12 @@ where event.is_valid
             and earlier.request_id = event.request_id
             -- A case, so that an earlier event is looked up by its request id alone, whatever the statistics of the other columns.
             and case
-                when ('usage_type' <> all(:event_identity) or earlier.usage_type = event.usage_type)
-                    and ('gateway_customer_id' <> all(:event_identity) or earlier.gateway_customer_id = event.gateway_customer_id)
-                    and ('period_start' <> all(:event_identity) or earlier.period_start = event.period_start)
-                    and ('period_end' <> all(:event_identity) or earlier.period_end = event.period_end)
-                    and ('event_timestamp' <> all(:event_identity) or earlier.event_timestamp = event.event_timestamp)
-                    and ('created_at' <> all(:event_identity) or earlier.created_at = event.created_at)
+                when recon.are_one_event(
+                    :event_identity,
+                    earlier.usage_type = event.usage_type, earlier.gateway_customer_id = event.gateway_customer_id,
+                    earlier.period_start = event.period_start, earlier.period_end = event.period_end,
+                    earlier.event_timestamp = event.event_timestamp, earlier.created_at = event.created_at
+                )
                     then true
             end
             and earlier.is_valid

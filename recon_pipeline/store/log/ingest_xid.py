@@ -28,10 +28,10 @@ _LIFT_TIME_LIMITS = labelled("lift_time_limits", "set lock_timeout = 0; set stat
 # The limits of time that the session began with.
 _RESET_TIME_LIMITS = labelled("reset_time_limits", "reset lock_timeout; reset statement_timeout")
 
-LOCK_TIMEOUT_MS = 500
+LOG_LOCK_TIMEOUT_MS = 500
 """How long a step may wait for its lock: every later session waits behind it."""
 
-LONG_LOCK_TIMEOUT_MS = 1_500
+LONG_LOG_LOCK_TIMEOUT_MS = 1_500
 """Every fifth attempt waits longer than `deadlock_timeout` (1 s), when Postgres cancels an autovacuum in the way."""
 
 IDLE_TIMEOUT_MS = 1_750
@@ -157,7 +157,7 @@ class _Installation:
             for attempt in attempts:
                 with attempt:
                     number = attempt.retry_state.attempt_number
-                    left, step = self._next(LONG_LOCK_TIMEOUT_MS if number % 5 == 0 else LOCK_TIMEOUT_MS)
+                    left, step = self._next(LONG_LOG_LOCK_TIMEOUT_MS if number % 5 == 0 else LOG_LOCK_TIMEOUT_MS)
                     if step is None:
                         return left
                     if step.is_concurrent:

@@ -36,7 +36,7 @@ Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 WORK_MEM = "128MB"
 """Enough for the hash aggregate of about a million keys: a tick that spills to disk takes four times as long."""
 
-LOCK_TIMEOUT_MS = 2_000
+DEFAULT_LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 30 * 60 * 1_000
 """A comparison of a very large log may take minutes; nothing of ours may run on for ever."""
 
@@ -119,7 +119,7 @@ class BillingDatabase:
         self,
         isolation: Isolation = "READ COMMITTED",
         *,
-        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
         any_schema_version: bool = False,
     ) -> Generator[Connection]:
         """One transaction on a connection of its own, committed at the end unless the block raises.
@@ -152,7 +152,7 @@ def begin(
     isolation: Isolation = "READ COMMITTED",
     *,
     lock_tables: Sequence[str] = (),
-    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
     idle_timeout_ms: int = IDLE_TIMEOUT_MS,
 ) -> Generator[None]:
@@ -185,9 +185,9 @@ def begin(
         yield
 
 
-def identity(connection: Connection) -> str:
+def database_id(connection: Connection) -> str:
     """Which database it is, whatever host name or pooler it is reached through."""
-    return connection.execute(statement("database_identity")).scalar_one()
+    return connection.execute(statement("database_id")).scalar_one()
 
 
 def limit_waits(connection: Connection, *, lock_timeout_ms: int, statement_timeout_ms: int) -> None:
@@ -244,7 +244,7 @@ def _lock(connection: Connection, tables: Sequence[str]) -> None:
         if sqlstate(error) != LOCK_TIMED_OUT:
             raise
         raise PutOffError(
-            f"The run was put off: somebody holds {' or '.join(tables)} locked, for example a migration.",
+            f"The run was put off: another session has locked {' or '.join(tables)}, for example a migration.",
             fix="Nothing, the next run tries again. If it stays: look in pg_locks for an AccessExclusiveLock on these "
             "tables and in pg_stat_activity for its transaction; let migrations set a lock_timeout.",
         ) from error

@@ -15,7 +15,7 @@ from recon_pipeline.core.errors import (
     StatementFailedError,
     in_one_line,
 )
-from recon_pipeline.store.postgres.catalog import inline_statements
+from recon_pipeline.store.postgres.registry import inline_statements
 from recon_pipeline.store.postgres.statements import files, name_of
 
 LOCK_TIMED_OUT = "55P03"
@@ -24,7 +24,7 @@ SESSION_WAS_IDLE = "25P03"
 """idle_in_transaction_session_timeout: the server ended a session whose process did not go on in time."""
 
 LOCK_CONFLICTS = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
-"""lock_not_available, deadlock_detected, serialization_failure: another session holds the row, or just changed it."""
+"""lock_not_available, deadlock_detected, serialization_failure: another session has locked or just changed the row."""
 
 _CONNECTION_STATES = ("08", "57P0", "53300")
 AT_THE_PRIMARY = "Point DATABASE_URL at the primary. It may name several hosts: postgresql://host1:5432,host2:5432/app."

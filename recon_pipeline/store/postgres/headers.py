@@ -1,6 +1,6 @@
 """Reads what the comments at the beginning of a statement's file declare.
 
-`-- Uses: countable_events = countable_events | countable_events_deduplicated, is_settled` says which files may fill a
+`-- Uses: countable_events = countable_events | countable_events_deduplicated, in_extent` says which files may fill a
 hole: one that has its own file alone stands by itself, and `hole = *` leaves the choice to the statement around a part,
 which declares it. `-- Binds: start timestamptz` names the values of the file itself, not those of its parts.
 `-- After: create_staged_events` names what the same transaction has to have run before. Knows nothing of SQL.

@@ -44,7 +44,7 @@ _REPAIRS_BY_USAGE = labelled(
         (array_agg(
             format(
                 '%s in %s from %s to %s',
-                left(gateway_customer_id, 60), to_char(period_start at time zone 'UTC', 'YYYY-MM'),
+                left(gateway_customer_id, 60), recon.billing_month(period_start),
                 coalesce(usage_count::text, 'no counter'), settled_sum
             )
             order by abs(settled_sum - coalesce(usage_count, 0)) desc, ordinal

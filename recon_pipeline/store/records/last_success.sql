@@ -5,6 +5,6 @@ from recon.reconciliation_run
 where outcome in ('clean', 'not_clean')
     and customers is null
     -- A tick that was decided on just before midnight knows of no new month yet.
-    and last_partition >= to_char((started_at - interval '10 minutes') at time zone 'UTC', 'YYYY-MM')
+    and last_partition >= recon.billing_month(started_at - interval '10 minutes')
 order by started_at desc
 limit 1

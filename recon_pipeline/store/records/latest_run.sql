@@ -1,4 +1,4 @@
--- The latest run that ended, looked at every customer and reached the month that was current when it began; one that was put off has no figures.
+-- The latest run that ended, covered every customer and reached the month that was current when it began; one that was put off has no figures.
 -- Index: recon.reconciliation_run by start, backwards.
 select
     run_id,
@@ -10,6 +10,6 @@ select
 from recon.reconciliation_run
 where outcome not in ('running', 'put_off')
     and customers is null
-    and last_partition >= to_char((started_at - interval '10 minutes') at time zone 'UTC', 'YYYY-MM')
+    and last_partition >= recon.billing_month(started_at - interval '10 minutes')
 order by started_at desc
 limit 1

@@ -8,7 +8,7 @@ select touched.partition
 from (
     select
         gateway_name, usage_type,
-        to_char(month at time zone 'UTC', 'YYYY-MM') as partition,
+        recon.billing_month(month) as partition,
         max(last_end) as last_end,
         max(last_touch) as last_touch
     from (
@@ -36,7 +36,7 @@ where (touched.gateway_name, touched.usage_type)
         or verified.verified_at is null
         or touched.last_touch >= verified.verified_at - make_interval(mins => :overlap_minutes)
         -- What a run left open.
-        or touched.partition in (select to_char(period_start at time zone 'UTC', 'YYYY-MM') from recon.open_key)
+        or touched.partition in (select recon.billing_month(period_start) from recon.open_key)
     )
 group by touched.partition
 order by touched.partition

@@ -20,7 +20,7 @@ where month.verified_below is null
         (to_date(known.partition, 'YYYY-MM') + interval '1 month') at time zone 'UTC'
     ) > now() - make_interval(days => :recent_days)
 union
-select to_char(period_start at time zone 'UTC', 'YYYY-MM')
+select recon.billing_month(period_start)
 from (
     select gateway_name, usage_type, period_start from billing_usage_events where ingest_xid >= cast(:horizon as xid8)
     union all

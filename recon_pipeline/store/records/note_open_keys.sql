@@ -1,7 +1,7 @@
 -- Remembers which keys of a run's months do not count as verified, and why; forgets those that it saw and that match, with their uncounted units.
--- Invariant: the caller holds the row of recon.event_log, and notes in the same transaction what counts as verified. A key that was opened at or above the run's oldest
+-- Invariant: the caller has locked the row of recon.event_log, and notes in the same transaction what counts as verified. A key that was opened at or above the run's oldest
 -- transaction was perhaps not seen, and stays. So does one of which something left the log, while events of it are in flight: its counter lies in a band then, which
--- hides what left, and matches only once they have settled, or once this run was let through to change it.
+-- hides what left, and matches only once they have settled, or once this run was approved to change it.
 -- Index: the primary key of recon.open_key and of recon.uncounted_backfill; open keys are few. recon.counter_drift and
 -- recon.counter_repair, of the run. billing_usage_events by gateway_customer_id, only with settle_seconds.
 -- Binds: end timestamptz, gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
@@ -30,8 +30,7 @@ in_flight as materialized (
                 and period_start >= :start
                 and period_start < :end
                 and period_end is not null
-                -- The opposite of is_settled.
-                and (age(event.xmin) < 0 or age(event.xmin) > age(cast(cast(:settled_below as xid8) as xid))) is not true
+                and recon.is_settled(event.xmin, cast(:settled_below as xid8)) is not true
                 then true
         end
 ),

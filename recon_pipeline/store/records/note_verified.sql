@@ -1,5 +1,5 @@
 -- Remembers of the months of a run that every counter matched but those of open keys, and below which transactions.
--- Invariant: the caller holds the row of recon.event_log. Both marks of a month move together, and never back. A run that did not look at counters by their rows' age leaves
+-- Invariant: the caller has locked the row of recon.event_log. Both marks of a month move together, and never back. A run that did not look at counters by their rows' age leaves
 -- their mark as it is.
 -- A month that has a row counts as built, so none is made where there are aggregates of others; without a horizon all of them are rebuilt.
 -- Index: the primary key of recon.usage_month.

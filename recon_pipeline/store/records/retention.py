@@ -37,8 +37,8 @@ _DECLARE_RETENTION = labelled(
 # Invariant: ends with the transaction.
 _AWAIT_EVENT_LOG = labelled("await_event_log", "select from recon.event_log for update")
 # Forgets what was verified of the months before one; notes of changed events of such months are forgotten from then on.
-# Invariant: the caller holds the row of recon.event_log. Aggregates and open keys stay, as the memory of what had been
-# counted and what left, for a month that is declared complete again.
+# Invariant: the caller has locked the row of recon.event_log. Aggregates and open keys stay, as the memory of what had
+# been counted and what left, for a month that is declared complete again.
 # Binds: before_partition text
 _FORGET_MONTHS = labelled(
     "forget_months_before",

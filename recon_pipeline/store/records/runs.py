@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.guards import Today
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
@@ -31,7 +30,7 @@ _NOTE_APPROVAL = labelled(
 _READ_RUN = labelled(
     "read_run",
     """
-    select *, horizon::text as horizon_text,
+    select *,
         extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
     from recon.reconciliation_run
     where run_id = :run_id
@@ -42,7 +41,7 @@ _READ_RUN = labelled(
 _RECENT_RUNS = labelled(
     "recent_runs",
     """
-    select *, horizon::text as horizon_text,
+    select *,
         extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms,
         -- Its latest step began long ago and has no session any more. Of another role's sessions no start is shown.
         outcome = 'running' and step_started_at < clock_timestamp() - interval '2 minutes' and not exists (
@@ -175,24 +174,6 @@ def note_approval(
     """Record who approved what is not repaired without it, why, and the figures of which blocked run he had seen."""
     approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
     connection.execute(_NOTE_APPROVAL, {"run_id": run_id, **approval})
-
-
-def repaired_today(connection: Connection, run: Reconciliation) -> Today:
-    """What other runs repaired in the last 24 hours without an approval; in a transaction."""
-    extent = run.extent
-    row = connection.execute(
-        statement("repaired_today"),
-        {
-            "run_id": run.run_id,
-            "gateway_names": [usage.gateway_name for usage in extent.scope],
-            "usage_types": [usage.usage_type for usage in extent.scope],
-            "start": extent.start,
-            "end": extent.end,
-            "every_customer": extent.customers is None,
-            "customers": list(extent.customers or ()),
-        },
-    )
-    return Today(**row.mappings().one())
 
 
 def left_open(connection: Connection, run_ids: Sequence[str]) -> frozenset[str]:

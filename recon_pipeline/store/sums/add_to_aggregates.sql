@@ -1,5 +1,5 @@
 -- Adds what some events add up to, to recon.usage_aggregate and to the totals of their months.
--- Invariant: the caller holds the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
+-- Invariant: the caller has locked the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
 -- else writes aggregates meanwhile, so that a key which is not there can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
 -- Uses: key_sums = key_sums | key_sums_deduplicated, which_events = since_horizon
@@ -10,7 +10,7 @@ with key_sum as materialized (
 of_built_month as materialized (
     select *
     from (
-        select key_sum.*, to_char(key_sum.period_start at time zone 'UTC', 'YYYY-MM') as partition
+        select key_sum.*, recon.billing_month(key_sum.period_start) as partition
         from key_sum
     ) as of_month
     where partition = any(:partitions)
@@ -50,7 +50,7 @@ created as (
     where (added.period_start, added.gateway_customer_id, added.period_end)
         not in (select period_start, gateway_customer_id, period_end from changed)
     order by added.period_start, added.gateway_customer_id, added.period_end
-    returning to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, true as is_new, usage_count
+    returning recon.billing_month(period_start) as partition, true as is_new, usage_count
 ),
 written as (
     select partition, is_new, usage_count, usage_count_before from changed
@@ -74,7 +74,7 @@ of_keys as (
         partition,
         count(*) filter (where is_new) as key_count,
         count(*) filter (where usage_count <> 0) - count(*) filter (where usage_count_before <> 0) as nonzero_count,
-        bool_or(usage_count not between -9223372036854775808 and 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
+        bool_or(not recon.fits_bigint(usage_count)) as has_oversized
     from written
     group by partition
 )

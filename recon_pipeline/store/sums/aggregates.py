@@ -48,7 +48,7 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
         and period_start >= :start
         and period_start < :end
         and usage_count > 0
-        and octet_length(gateway_customer_id) <= 1000
+        and recon.fits_index(gateway_customer_id)
         and period_end is not null
         and not exists (
             select
@@ -63,7 +63,7 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     """,
 )
 # Aggregates that were summed from the whole log have no horizon.
-# Invariant: the caller holds the row.
+# Invariant: the caller has locked the row.
 _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
 
 
@@ -155,7 +155,7 @@ def audit(connection: Connection, run: Reconciliation, tables: BillingTables) ->
 
 
 def is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
-    """Lock the record of the log, which the first run of all makes; whether no other run holds it.
+    """Lock the record of the log, which the first run of all makes; whether no other run has locked it.
 
     Whoever changes aggregates, months or open keys holds it, to the end of its transaction.
     """

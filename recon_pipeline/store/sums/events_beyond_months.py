@@ -40,7 +40,7 @@ class BeyondMonths:
         return self.earlier_count + self.later_count + self.never_count
 
 
-def beyond_months(
+def find_events_beyond(
     connection: Connection,
     run: Reconciliation,
     tables: BillingTables,

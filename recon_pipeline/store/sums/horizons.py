@@ -26,8 +26,8 @@ class Position:
     """Which log this is, how far its aggregates have come, and where transactions stand, at one snapshot.
 
     Attributes:
-        identity: Of server, database, tables and partitions.
-        known_identity: Of the log that the aggregates are of; None where there are none.
+        log_identity: Of server, database, tables and partitions.
+        known_log_identity: Of the log that the aggregates are of; None where there are none.
         known_since: When that log was first seen, as Postgres prints it: another one where everything is rebuilt.
         was_truncated: The log was truncated since.
         aggregated_below: Events of transactions below it are in the aggregates; None: none are.
@@ -37,8 +37,8 @@ class Position:
             set, or no run took a horizon so long ago.
     """
 
-    identity: str
-    known_identity: str | None
+    log_identity: str
+    known_log_identity: str | None
     known_since: str | None
     was_truncated: bool
     aggregated_below: int | None
@@ -50,7 +50,7 @@ class Position:
     def is_known(self) -> bool:
         """Whether the aggregates are of this log."""
         return (
-            self.identity == self.known_identity
+            self.log_identity == self.known_log_identity
             and not self.was_truncated
             and self.aggregated_below is not None
             and self.aggregated_below <= self.oldest_transaction
@@ -121,8 +121,8 @@ def position(connection: Connection, tables: BillingTables, *, settle_seconds: i
     """Where the log stands, at the snapshot of the transaction or of this statement."""
     row = connection.execute(statement("log_position"), {"settle_seconds": settle_seconds}).one()
     return Position(
-        identity=tables.log_identity,
-        known_identity=row.known_identity,
+        log_identity=tables.log_identity,
+        known_log_identity=row.known_log_identity,
         known_since=row.known_since,
         was_truncated=row.was_truncated,
         aggregated_below=_number(row.aggregated_below),

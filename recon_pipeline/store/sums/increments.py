@@ -73,7 +73,7 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     rebuilt_because = _reason_to_rebuild(position)
     if rebuilt_because is not None or position.aggregated_below is None:
-        forgotten = {"identity": position.identity, "is_another_log": rebuilt_because is not None}
+        forgotten = {"identity": position.log_identity, "is_another_log": rebuilt_because is not None}
         connection.execute(statement("forget_aggregates"), forgotten)
     if rebuilt_because is not None and position.aggregated_below is not None and not _is_renamed(position):
         note_counters_without_sums(connection, run, tables)
@@ -198,8 +198,8 @@ def _note_prepared(connection: Connection, tables: BillingTables) -> None:
 
 def _is_renamed(position: horizons.Position) -> bool:
     """Whether it is the same log, and its events are named by other columns."""
-    log, _, named_by = position.identity.partition(NAMED_BY)
-    known_log, _, known_named_by = (position.known_identity or "").partition(NAMED_BY)
+    log, _, named_by = position.log_identity.partition(NAMED_BY)
+    known_log, _, known_named_by = (position.known_log_identity or "").partition(NAMED_BY)
     return log == known_log and named_by != known_named_by
 
 
@@ -207,11 +207,13 @@ def _reason_to_rebuild(position: horizons.Position) -> str | None:
     if position.was_truncated:
         return "the log was truncated"
     if _is_renamed(position):
-        was, now = ((named or "").partition(NAMED_BY)[2] for named in (position.known_identity, position.identity))
+        was, now = (
+            (named or "").partition(NAMED_BY)[2] for named in (position.known_log_identity, position.log_identity)
+        )
         default = str(EventIdentity())
         return f"RECON_EVENT_IDENTITY was changed from {was or default} to {now or default}"
-    if position.identity != position.known_identity:
-        return difference(position.known_identity or "", position.identity)
+    if position.log_identity != position.known_log_identity:
+        return difference(position.known_log_identity or "", position.log_identity)
     if position.aggregated_below is not None and position.aggregated_below > position.oldest_transaction:
         return "the database was restored: the stored sums hold transactions that this server has not reached"
     return None

@@ -2,7 +2,7 @@
 -- Index: recon.event_log has one row; recon.invalidated_key is small.
 -- Binds: settle_seconds integer
 select
-    log.identity as known_identity,
+    log.identity as known_log_identity,
     log.first_seen_at::text as known_since,
     log.horizon::text as aggregated_below,
     exists (select from recon.invalidated_key where gateway_name is null) as was_truncated,

@@ -34,7 +34,7 @@ _SAMPLE_OVERSIZED = labelled(
         and period_start >= :start
         and period_start < :end
         and (:every_customer or gateway_customer_id = any(:customers))
-        and (usage_count not between -9223372036854775808 and 9223372036854775807 or usage_count <> trunc(usage_count))
+        and not recon.fits_bigint(usage_count)
     order by gateway_customer_id, period_start
     limit :sample_rows
     """,

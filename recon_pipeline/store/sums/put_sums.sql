@@ -1,14 +1,14 @@
 -- Puts what the log says of some keys into recon.usage_aggregate: of an extent, or of the keys that this transaction has opened. The one way in which aggregates are
 -- made, audited and rebuilt.
--- Invariant: the caller holds the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
--- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are put right, and not counted as found wrong.
+-- Invariant: the caller has locked the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
+-- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are corrected, and not counted as found wrong.
 -- What a key has less than was stored has left the log, since nothing else makes a sum of final events fall: its open key says how much, until its counter matches.
 -- Usage and credits are looked at apart, so that neither hides what left of the other.
 -- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
--- Uses: key_sums = key_sums | key_sums_deduplicated
+-- Uses: key_sums = key_sums | key_sums_deduplicated, in_extent
 -- Uses: which_events = in_extent | below_horizon | below_horizon_of_opened | below_horizon_of_nameless
--- Binds: customers text[], end timestamptz, every_customer boolean, every_key boolean, gateway_name text
--- Binds: notes_left boolean, opens_differing boolean, sample_rows bigint, start timestamptz, usage_type text
+-- Binds: every_key boolean, gateway_name text, notes_left boolean, opens_differing boolean, sample_rows bigint
+-- Binds: usage_type text
 with opened as materialized (
     select gateway_customer_id, period_start, period_end
     from recon.open_key
@@ -26,11 +26,7 @@ stored as materialized (
         event_count, usage_count, invalid_count, dedupe_count, outside_period_count, negative_count, credit_units
     from recon.usage_aggregate
     where :every_key
-        and gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
-        and (:every_customer or gateway_customer_id = any(:customers))
+        and {in_extent}
     union all
     select
         opened.gateway_customer_id, opened.period_start, opened.period_end,

@@ -2,9 +2,9 @@
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. Of the events below the horizon those of a few keys are looked at that
 -- have not very many: an audit samples from all.
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
--- Uses: classified_events
--- Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, horizon xid8, invalid boolean
--- Binds: most_events_sampled bigint, sample_rows bigint, start timestamptz, usage_type text
+-- Uses: classified_events, in_extent
+-- Binds: gateway_name text, horizon xid8, invalid boolean, most_events_sampled bigint, sample_rows bigint
+-- Binds: usage_type text
 select
     event.id::text as event_id,
     left(event.gateway_customer_id::text, 200) as gateway_customer_id,
@@ -18,11 +18,7 @@ from (
     from (
         select gateway_customer_id, period_start, period_end
         from recon.usage_aggregate
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-            and (:every_customer or gateway_customer_id = any(:customers))
+        where {in_extent}
             and (invalid_count > 0 or outside_period_count > 0)
             and case when :invalid then invalid_count else outside_period_count end > 0
             and event_count + invalid_count + dedupe_count <= :most_events_sampled
@@ -42,7 +38,7 @@ from (
             (select * from ({classified_events}) as event where ingest_xid is null limit :most_events_sampled)
         ) as newest
         where key.gateway_customer_id = ''
-            and (octet_length(gateway_customer_id) <= 1000 and period_end is not null) is not true
+            and (recon.fits_index(gateway_customer_id) and period_end is not null) is not true
     ) as event
     where event.gateway_name = :gateway_name
         and event.usage_type = :usage_type
@@ -55,11 +51,7 @@ from (
     where ingest_xid >= cast(:horizon as xid8)
         -- A case, so that the planner reads them by ingest_xid alone, whatever the statistics say of a log that just grew.
         and case
-            when gateway_name = :gateway_name
-                and usage_type = :usage_type
-                and period_start >= :start
-                and period_start < :end
-                and (:every_customer or gateway_customer_id = any(:customers))
+            when {in_extent}
                 then true
         end
 ) as event

@@ -22,8 +22,8 @@ select
     gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed',
     sum(events_left), sum(units_left), sum(credits_left)
 from taken
-where octet_length(gateway_customer_id) <= 1000
-    and (gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM'))
+where recon.fits_index(gateway_customer_id)
+    and (gateway_name, usage_type, recon.billing_month(period_start))
     in (select gateway_name, usage_type, partition from recon.usage_month)
 group by gateway_name, usage_type, gateway_customer_id, period_start, period_end
 order by gateway_name, usage_type, gateway_customer_id, period_start, period_end
@@ -33,4 +33,4 @@ do update set
     events_left = open.events_left + excluded.events_left,
     units_left = open.units_left + excluded.units_left,
     credits_left = open.credits_left + excluded.credits_left
-returning gateway_name, usage_type, to_char(period_start at time zone 'UTC', 'YYYY-MM') as partition, gateway_customer_id = '' as is_nameless
+returning gateway_name, usage_type, recon.billing_month(period_start) as partition, gateway_customer_id = '' as is_nameless

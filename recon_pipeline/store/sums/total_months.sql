@@ -1,5 +1,5 @@
 -- Totals the aggregates of some months, after they were corrected from the log; makes the row of a month that was not built.
--- Invariant: the caller holds the row of recon.event_log; a month without events has a row too, since it is built.
+-- Invariant: the caller has locked the row of recon.event_log; a month without events has a row too, since it is built.
 -- Index: the primary key of recon.usage_aggregate, by period.
 -- Binds: end timestamptz, gateway_name text, partitions text[], start timestamptz, usage_type text
 insert into recon.usage_month as month (
@@ -14,7 +14,7 @@ select
 from unnest(cast(:partitions as text[])) as built (partition)
 full join (
     select
-        to_char(date_trunc('month', period_start, 'UTC') at time zone 'UTC', 'YYYY-MM') as partition,
+        recon.billing_month(date_trunc('month', period_start, 'UTC')) as partition,
         max(period_end) as last_period_end,
         count(*) as key_count,
         count(*) filter (where usage_count <> 0) as nonzero_count,
@@ -23,7 +23,7 @@ full join (
         sum(dedupe_count) as dedupe_count,
         sum(outside_period_count) as outside_period_count,
         sum(negative_count) as negative_count,
-        bool_or(usage_count not between -9223372036854775808 and 9223372036854775807 or usage_count <> trunc(usage_count)) as has_oversized
+        bool_or(not recon.fits_bigint(usage_count)) as has_oversized
     from recon.usage_aggregate
     where gateway_name = :gateway_name
         and usage_type = :usage_type

@@ -5,7 +5,7 @@ import dagster as dg
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.settings import known_months, start_period_is_declared
-from recon_pipeline.store.counters import beyond_months
+from recon_pipeline.store.counters import counters_beyond_months
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.records import runs
 
@@ -36,12 +36,14 @@ def counters_are_in_known_months(step: Step, tables: BillingTables) -> dg.AssetC
                 "with period_start. The nightly audit looks, and so does recon reconcile --full.",
                 {},
             )
-        beyond = beyond_months.beyond_months(connection, step.run.extent.scope, first=first, last=last, every=reads_all)
+        beyond = counters_beyond_months.find_counters_beyond(
+            connection, step.run.extent.scope, first=first, last=last, every=reads_all
+        )
     is_declared = start_period_is_declared()
     return _result(
         beyond.later_count == 0 and (beyond.earlier_count == 0 or is_declared),
-        beyond_months.described(beyond, first=first, last=last, is_declared=is_declared),
-        {"count": beyond.counter_count, **sample("sample", beyond.sample, beyond_months.CounterBeyond)},
+        counters_beyond_months.described(beyond, first=first, last=last, is_declared=is_declared),
+        {"count": beyond.counter_count, **sample("sample", beyond.sample, counters_beyond_months.CounterBeyond)},
     )
 
 

@@ -120,7 +120,7 @@ class CountersBeyond:
         return self.earlier_count + self.later_count
 
 
-def beyond_months(
+def find_counters_beyond(
     connection: Connection, scope: Sequence[MeteredUsage], *, first: BillingMonth, last: BillingMonth, every: bool
 ) -> CountersBeyond:
     """The counters of a scope that lie in no known month; in a transaction.

@@ -11,6 +11,6 @@ select
         end,
         datname,
         oid
-    ) as identity
+    ) as database_id
 from pg_database
 where datname = current_database()

@@ -18,8 +18,8 @@ from recon_pipeline.core.backfill.columns import Row, Unreadable
 from recon_pipeline.core.backfill.mapping import parse_mapping
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import read_rows
+from recon_pipeline.core.backfill.round_trip import guarded, row_as_text, unguarded
 from recon_pipeline.core.backfill.rows import Reading
-from recon_pipeline.core.backfill.way_back import guarded, row_as_text, unguarded
 from recon_pipeline.core.scope import parse_scope
 from recon_pipeline.faces.rejected_file import write_rejected
 from recon_pipeline.sources.rows import read_files
@@ -65,7 +65,7 @@ def values(row: Row | Unreadable) -> Any:
     return {name: value for name, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
 
 
-def require_way_back(source: Path, mapping: Mapping[str, Any], ending: str) -> None:
+def require_round_trip(source: Path, mapping: Mapping[str, Any], ending: str) -> None:
     """Every rejected row is rejected again; and each row that is wanted nowhere else is read as the source's."""
     back = source.with_name(f"back.{ending}")
     rejected = [(row, one) for row, one in said(source, mapping) if one.reasons]
@@ -118,7 +118,7 @@ def test_rejected_rows_of_csv_come_back_as_they_were(
         writer.writerows([_CSV_NAMES, *(one.values() for one in rows)])
         if not bare:
             file.write("just one cell\r\n")
-    require_way_back(source, SPEC | options, ending)
+    require_round_trip(source, SPEC | options, ending)
 
 
 _NESTED = st.recursive(
@@ -152,7 +152,7 @@ def test_rejected_rows_of_json_come_back_as_they_were(tmp_path: Path, rows: list
     whole = {"customer": "c", "request": "r", "data": {"units": 1}, "at": AT, "price": Decimal("0.10")}
     texts = [json.dumps(one, default=float) for one in (whole, *rows)]
     source.write_text("\n".join((*texts, '{"broken": ', "no JSON", '{"a": 1, "a": 2}', "[1]", "")))
-    require_way_back(source, SPEC | {"quantity": "data.units"}, ending)
+    require_round_trip(source, SPEC | {"quantity": "data.units"}, ending)
 
 
 _INSTANTS = st.datetimes(datetime(1999, 1, 1), datetime(2040, 1, 1))  # noqa: DTZ001 - columns without a zone, too
@@ -204,7 +204,7 @@ def test_rejected_rows_of_every_type_of_parquet_come_back_as_they_were(
         },
         "nulls": data.draw(st.sampled_from([["-"], ["NULL", "nan"]])),
     }
-    require_way_back(source, mapping, ending)
+    require_round_trip(source, mapping, ending)
 
 
 @given(text=_TEXTS | st.text(alphabet="'=+-@\t1x.", max_size=6))
