@@ -3,7 +3,6 @@
 Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same error.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +16,17 @@ from recon_pipeline.assets import events_left, left_out
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import months_of_run_in_the_log
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
+from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.core.approving import ShownRun
 from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, ReconError
 from recon_pipeline.core.periods import BillingMonth, range_in_words
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, known_months
-from recon_pipeline.store.counters import compare, repair
+from recon_pipeline.store.counters import compare
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, begin, open_database
+from recon_pipeline.store.postgres.database import BillingDatabase, Isolation, open_database
 from recon_pipeline.store.records import run_metrics, runs
 from recon_pipeline.store.records.runs import RunStart
 from recon_pipeline.store.sums import modes
@@ -34,7 +34,6 @@ from recon_pipeline.store.sums.modes import Mode, ModeChoice
 from recon_pipeline.store.sums.run import Reconciliation
 
 _OUTCOMES: dict[type[ReconError], str] = {BlockedError: "blocked", PutOffError: "put_off"}
-_METRICS = ("drift_count", "dedupe_count", "reconcile_failures", "over_quota_transitions")
 
 
 StepContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
@@ -188,35 +187,6 @@ class Reconciler(dg.ConfigurableResource[Any]):
         )
 
 
-def close_record(
-    database: BillingDatabase,
-    run_id: str,
-    outcome: str,
-    log: Callable[[str], None],
-    *,
-    mismatch_count: int | None = None,
-    error: str | None = None,
-) -> None:
-    """Close the record of a run if it is open, and log its metrics as one structured line."""
-    with database.transaction() as connection:
-        if not runs.finish(connection, run_id, outcome, mismatch_count=mismatch_count, error=error):
-            return
-        record = runs.read(connection, run_id)
-    if record is not None:
-        figures = {name: getattr(record, name) for name in _METRICS}
-        line = {
-            "event": "reconcile_metrics",
-            "run_id": run_id,
-            "outcome": record.outcome,
-            "mode": record.mode,
-            "partitions": [record.first_partition, record.last_partition],
-            **figures,
-            "rows_repaired": record.rows_repaired,
-            "duration_ms": round(record.duration_ms),
-        }
-        log(json.dumps(line))
-
-
 def _record_failure(step: Step, error: ReconError, warn: Callable[[str], None]) -> None:
     """Close the record with the error; where the database is out of reach, Dagster's own record is what remains."""
     try:
@@ -228,19 +198,10 @@ def _record_failure(step: Step, error: ReconError, warn: Callable[[str], None]) 
 
 
 def _record_put_off(step: Step, error: PutOffError) -> None:
-    """Open the record of a run that could not begin; in the record of one that had repaired, note its repairs."""
-    run_id = step.run.run_id
-    with step.database.connection() as connection:
-        with begin(connection):
-            record = runs.read(connection, run_id)
-            if record is None:
-                # What the log lacks for another mode cannot be found out while another session has it locked.
-                runs.start(connection, step.run, mode=Mode.FULL, reason="it was put off before it could begin")
-            has_repaired = record is not None and runs.has_repaired(connection, run_id)
-        if not has_repaired:
-            return
-        error.changed = REPAIRS_STAY
-        if record is not None and not record.rows_repaired:
-            outcome = repair.summarize(connection, run_id)
-            with begin(connection):
-                run_metrics.note_repairs(connection, run_id, outcome)
+    """Open the record of a run that could not begin; of one that had repaired, say that this stays."""
+    with step.database.transaction() as connection:
+        if runs.read(connection, step.run.run_id) is None:
+            # What the log lacks for another mode cannot be found out while another session has it locked.
+            runs.start(connection, step.run, mode=Mode.FULL, reason="it was put off before it could begin")
+        elif runs.has_repaired(connection, step.run.run_id):
+            error.changed = REPAIRS_STAY

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from recon_pipeline.assets.reconciler import close_record
+from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.core.ended_runs import EndedRun, Ending
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.postgres.database import BillingDatabase

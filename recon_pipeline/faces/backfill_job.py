@@ -8,7 +8,8 @@ import dagster as dg
 from recon_pipeline.assets.backfilled_events import Backfill, on_progress
 from recon_pipeline.assets.handover import read_preview, read_unread
 from recon_pipeline.assets.names import Names
-from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.assets.reconciler import Reconciler
+from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs

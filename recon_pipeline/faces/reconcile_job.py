@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import dagster as dg
 
 from recon_pipeline.assets.names import Names
-from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.assets.reconciler import Reconciler
+from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth

@@ -222,6 +222,28 @@ def test_a_server_that_is_stopped_fails_the_job_in_the_words_of_the_error(
     assert "What to do: Check that the server runs" in result.errors
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_the_record_of_a_run_that_failed_says_how_much_it_had_repaired(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_drift(billing)
+    monkeypatch.setenv("DATABASE_URL", billing.url)
+    original = chunks.Repairer.free_keys
+
+    def cut_off(repairer: chunks.Repairer, chunk: range) -> list[int]:
+        if chunk[0] > 1:
+            billing.query(_END_OUR_SESSIONS, PRODUCT)
+        return original(repairer, chunk)
+
+    monkeypatch.setattr(chunks.Repairer, "free_keys", cut_off)
+    run = run_assets()
+
+    assert not run.success
+    repaired = len(billing.ledger())
+    assert 0 < repaired < len(CUSTOMERS)
+    assert (run.record.outcome, run.record.rows_repaired) == ("failed", repaired)
+
+
 def test_a_ledger_row_that_cannot_be_written_leaves_its_counter_as_it_was(billing: Billing) -> None:
     let_drift(billing)
     billing.query(

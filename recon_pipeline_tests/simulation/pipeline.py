@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
-from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.assets.reconciler import Reconciler
+from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.guards import Budgets

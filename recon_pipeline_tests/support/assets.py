@@ -14,7 +14,8 @@ import dagster as dg
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
-from recon_pipeline.assets.reconciler import Reconciler, close_record
+from recon_pipeline.assets.reconciler import Reconciler
+from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
