@@ -11,9 +11,12 @@ from rich.console import Console
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.benchmark import BenchmarkReport, late_events, run_benchmark
+from recon_pipeline.faces.benchmark import BenchmarkReport, idle, late_events, run_benchmark
 from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
+from recon_pipeline.faces.benchmark.scratch import fill
+from recon_pipeline.faces.benchmark.watched_dev import Watch
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.reading import readings
 
 SIZES, COUNTERS = (3_000, 6_000), 300
@@ -78,6 +81,32 @@ def test_a_backfill_is_measured_as_the_command_that_a_person_runs_beside_one_by_
         assert row.name in shown
     assert shown.count("met") == 1
     assert_nothing_is_left(empty_database_url)
+
+
+def test_short_commands_are_measured_as_processes_beside_the_imports_that_each_needs(
+    empty_database_url: str, dagster_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "SHORT_COMMANDS", {name: idle.SHORT_COMMANDS[name] for name in ("hold", "status")})
+    fill(BillingDatabase(empty_database_url), events=600, counters=60, seed=1)
+    environment = idle._environment(tmp_path, empty_database_url, dagster_database_url)
+    times = idle._time_commands(environment, rounds=1)
+    assert set(times) == {idle.IMPORTS, "hold", "status"}
+    assert all(took > 0 for took in times.values())
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("select count(*) from recon.hold").fetchone() == (1,)
+
+
+def test_what_an_idle_installation_costs_is_held_to_its_promises() -> None:
+    watched = Watch({"daemon": 10.0, "webserver": 4.0}, tick_seconds=0.5)
+    rows = {"job_ticks": 20, "event_logs": 26, "asset_check_executions": 2, "runs": 0}
+    bars = {bar.name: bar for bar in idle._bars({"pause": 3.1}, 1.0, watched, rows, idle_ticks=2, seconds=600)}
+    assert [(bar.value, bar.limit, bar.is_met) for bar in bars.values()] == [
+        (3.1, 3, False),
+        (0.5, 0.5, True),
+        (13.0, 12, False),
+        (7.0, 7, True),
+        (2.0, 2, True),
+    ]
 
 
 def assert_nothing_is_left(url: str) -> None:

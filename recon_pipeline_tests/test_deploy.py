@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from dagster._config import process_config, resolve_to_config_type
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
@@ -209,6 +210,22 @@ def test_kubernetes_knows_every_field_of_the_pods() -> None:
     parsed(client.V1Deployment, deployment)
     parsed(client.V1Service, service)
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_no_container_of_ours_starts_in_kubernetes_without_the_url_of_the_billing_database() -> None:
+    """Else a tick, a run or `recon serve` would make a database of its own in the pod, and find it in order."""
+    (code_server,) = HELM["dagster-user-deployments"]["deployments"]
+    (serve,) = HELM["extraManifests"][0]["spec"]["template"]["spec"]["containers"]
+    for container in (code_server, serve):
+        (url,) = [variable for variable in container["env"] if variable["name"] == "DATABASE_URL"]
+        # Not optional: Kubernetes does not start a container whose key is not there, and names it.
+        assert url["valueFrom"] == {"secretKeyRef": {"name": "recon-pipeline", "key": "DATABASE_URL"}}
+    assert code_server["includeConfigInLaunchedRuns"] == {"enabled": True}  # so the pods of runs require it too
+    # The init container takes the direct URL where there is one, and says what is missing where there is neither.
+    (init,) = code_server["initContainers"]
+    assert init["env"][0]["valueFrom"]["secretKeyRef"]["optional"]
+    result = CliRunner().invoke(main, init["command"][1:], env={"DATABASE_URL": None})
+    assert (result.exit_code, "DATABASE_URL is not set" in result.stderr) == (2, True)
 
 
 def parsed(model: type, content: Mapping[str, Any]) -> object:

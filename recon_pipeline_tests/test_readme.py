@@ -56,10 +56,11 @@ def test_the_commands_for_a_database_of_ones_own_run_as_they_stand_in_the_readme
         for command in commands[:-1]
     }
 
-    assert [result.returncode for result in said.values()] == [0, 1, 0], said
-    # Nothing runs the schedule yet: that is what `recon dev`, the next line, is for.
-    failures = re.findall(r"^fail\s+(.*?)\s{2,}", said["uv run recon doctor"].stdout, flags=re.MULTILINE)
-    assert failures == ["schedule"]
+    assert [result.returncode for result in said.values()] == [0, 0, 0], said
+    doctor = " ".join(said["uv run recon doctor"].stdout.split())
+    assert "Everything a run relies on is there." in doctor
+    # Nothing runs the schedule yet: that is what `recon dev`, the last line, is for.
+    assert "no Dagster daemon was started here yet, so nothing runs it → recon dev starts one" in doctor
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))

@@ -1,13 +1,13 @@
 """The sensor `alerts`: closes records that runs left open, detects changes, records each with its message, and sends.
 
 Invariant: schema `recon` records up to which run changes were detected, in the transaction that writes the messages.
-So the next evaluation does the work of a missed or failed one. While that database cannot be used, Dagster's cursor
-records since when, and targets are notified without an outbox.
+So the next evaluation does the work of a missed or failed one. Dagster's cursor records up to when people's actions
+were shown, and, while that database cannot be used, since when: targets are then notified without an outbox.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -19,6 +19,7 @@ from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.open_records import close_left_open
 from recon_pipeline.automation.own_runs import OwnRuns
+from recon_pipeline.automation.shown_actions import show_actions
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity, incident
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import Alerting, read_alerting
@@ -29,16 +30,18 @@ EVERY_SECONDS = 45
 
 
 @dataclass(frozen=True)
-class Outage:
-    """Since when the database of the outbox cannot be used, kept in Dagster's cursor.
+class Cursor:
+    """What is kept in Dagster, each a time in ISO 8601 or None.
 
     Attributes:
-        since: When the outage was first seen, ISO 8601.
-        told_at: When the targets were last notified, or None.
+        since: When it was first seen that the database of the outbox cannot be used, while that is so.
+        told_at: When the targets were last notified of that.
+        shown_until: Up to when people's actions are shown in this Dagster, by the database's clock.
     """
 
-    since: str
+    since: str | None = None
     told_at: str | None = None
+    shown_until: str | None = None
 
 
 def alerts(ours: Installation) -> dg.SensorDefinition:
@@ -49,7 +52,7 @@ def alerts(ours: Installation) -> dg.SensorDefinition:
         minimum_interval_seconds=EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies RECON_ALERT_URLS when a check or a run fails or passes again, and when no run succeeds. "
-        "Closes the record of a run that a crash or a person ended.",
+        "Closes the record of a run that a crash or a person ended. Shows on the counters what people did by command.",
     )
     def evaluated(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return _evaluated(context, ours)
@@ -61,23 +64,26 @@ def _evaluated(context: dg.SensorEvaluationContext, ours: Installation) -> dg.Se
     """Close records, detect changes and deliver messages; Dagster's page of the sensor shows the result."""
     alerting = read_alerting()
     database = ours.database.open()
-    outage = Outage(**json.loads(context.cursor)) if context.cursor else None
+    cursor = Cursor(**json.loads(context.cursor)) if context.cursor else Cursor()
     try:
         written = _notice(context, ours.names, database, alerting)
         attempts = deliver(database, alerting.targets)
+        shown_before = datetime.fromisoformat(cursor.shown_until) if cursor.shown_until else None
+        shown_until, shown = show_actions(context.instance, ours.names, database, since=shown_before)
     except ReconError as error:
-        outage = _report_outage(outage or Outage(_now().isoformat()), database, alerting, error, context)
-        return _result(f"No change was detected: {error.what}", json.dumps(asdict(outage)))
+        cursor = _report_outage(cursor, database, alerting, error, context)
+        return _result(f"No change was detected: {error.what}", cursor)
     for message in written:
         context.log.info(f"{message.title}\n{message.body}")
     _log_failures(context, attempts)
-    if outage is not None and outage.told_at is not None:
-        _log_failures(context, _send_to_all(alerting, _back_again(database, outage)))
+    if cursor.told_at is not None:
+        _log_failures(context, _send_to_all(alerting, _back_again(database, cursor)))
     failed = [attempt for attempt in attempts if attempt.error is not None]
     return _result(
         f"{len(written)} messages written, {len(attempts) - len(failed)} delivered, {len(failed)} attempts failed"
+        + (f", {shown} actions of people shown" if shown else "")
         + ("." if alerting.targets else "; RECON_ALERT_URLS is not set, so no alert is sent."),
-        "",
+        Cursor(shown_until=shown_until.isoformat()),
     )
 
 
@@ -101,43 +107,45 @@ def _notice(
 
 
 def _report_outage(
-    outage: Outage,
+    cursor: Cursor,
     database: BillingDatabase,
     alerting: Alerting,
     error: ReconError,
     context: dg.SensorEvaluationContext,
-) -> Outage:
+) -> Cursor:
     """Notify all targets of the outage after `DEAD_MANS_SWITCH_MINUTES`, and again every `REMINDER_HOURS`."""
     context.log.error(str(error))
     now = _now()
+    since = cursor.since or now.isoformat()
+    cursor = replace(cursor, since=since)
     due = (
-        datetime.fromisoformat(outage.told_at) + timedelta(hours=REMINDER_HOURS[Severity.ERROR])
-        if outage.told_at
-        else datetime.fromisoformat(outage.since) + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
+        datetime.fromisoformat(cursor.told_at) + timedelta(hours=REMINDER_HOURS[Severity.ERROR])
+        if cursor.told_at
+        else datetime.fromisoformat(since) + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
     )
     if now < due:
-        return outage
+        return cursor
     message = Message(
         Severity.ERROR,
         is_resolved=False,
         title="[recon error] FAILING: billing database cannot be used",
-        body=f"Since {outage.since[:16]} UTC neither counters nor alerts can be read.\n{error}\n\n"
-        f"Database: {database.name}",
+        body=f"Since {since[:16]} UTC neither counters nor alerts can be read.\n{error}\n\nDatabase: {database.name}",
         failing=(incident("billing database cannot be used", database.name),),
         resolved=(),
     )
     attempts = _send_to_all(alerting, message)
     _log_failures(context, attempts)
     is_delivered = any(attempt.error is None for attempt in attempts)
-    return Outage(outage.since, now.isoformat()) if is_delivered else outage
+    return replace(cursor, told_at=now.isoformat()) if is_delivered else cursor
 
 
-def _back_again(database: BillingDatabase, outage: Outage) -> Message:
+def _back_again(database: BillingDatabase, cursor: Cursor) -> Message:
+    since = (cursor.since or "")[:16]
     return Message(
         Severity.ERROR,
         is_resolved=True,
         title="[recon error] RESOLVED: billing database cannot be used",
-        body=f"It can be used again; the outage began at {outage.since[:16]} UTC.\n\nDatabase: {database.name}",
+        body=f"It can be used again; the outage began at {since} UTC.\n\nDatabase: {database.name}",
         failing=(),
         resolved=(incident("billing database cannot be used", database.name),),
     )
@@ -157,8 +165,8 @@ def _log_failures(context: dg.SensorEvaluationContext, attempts: Sequence[Attemp
             context.log.error(f"Alert target {attempt.target} did not get {attempt.title!r}: {attempt.error}")
 
 
-def _result(summary: str, cursor: str) -> dg.SensorResult:
-    return dg.SensorResult(skip_reason=summary, cursor=cursor)
+def _result(summary: str, cursor: Cursor) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason=summary, cursor=json.dumps(asdict(cursor)))
 
 
 def _now() -> datetime:

@@ -16,7 +16,7 @@ from recon_pipeline.definitions import defs
 from recon_pipeline.faces.backfilled import Backfilled
 from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, open_instance, quietly, run_tags
 from recon_pipeline.faces.reconciled import Reconciled
-from recon_pipeline.faces.trace import user_name
+from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.sources.finding import Unread
 from recon_pipeline.store.backfill import batches

@@ -181,7 +181,13 @@ def _schedule(instance: DagsterInstance) -> Finding:
     if _is_switched_off(instance, schedule):
         return failed("schedule", f"{schedule} was switched off", "Switch it on in the UI under Automation.")
     scheduler = instance.get_daemon_statuses().get("SCHEDULER")
-    if scheduler is None or not scheduler.healthy:
+    if scheduler is None or scheduler.last_heartbeat is None:
+        return noted(
+            "schedule",
+            f"{schedule} is on; no Dagster daemon was started here yet, so nothing runs it",
+            "recon dev starts one; in production, dagster-daemon run beside your webserver.",
+        )
+    if not scheduler.healthy:
         return failed(
             "schedule",
             f"{schedule} is on, but no Dagster daemon is alive to run it",

@@ -9,7 +9,7 @@ from recon_pipeline.core.instants import parse_until
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import err, out
-from recon_pipeline.faces.trace import leave_trace, user_name
+from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import holds as store
 from recon_pipeline.store.counters.holds import Hold
@@ -58,7 +58,6 @@ def hold(
         with begin(connection):
             in_force = tuple(one for one in store.open_holds(connection) if one.gateway_customer_id in customers)
             counters = store.count_counters(connection, customers, months)
-    leave_trace(f"Held by {user_name()} until {ends:%Y-%m-%d %H:%M} UTC: {', '.join(customers)}", reason=reason)
     return Held(in_force, counters, tuple(months), ends)
 
 
@@ -70,8 +69,6 @@ def release(
         with begin(connection):
             require_known_customers(connection, customers)
         ended = store.release(connection, customers, months, reason=reason, released_by=user_name())
-    if ended:
-        leave_trace(f"Released by {user_name()}: {', '.join(customers)}", reason=reason or "")
     return tuple(ended)
 
 

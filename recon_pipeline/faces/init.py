@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log.billing_tables import require_there
 from recon_pipeline.store.log.declared_key import refuses_repetitions, wider_key
 from recon_pipeline.store.log.ingest_xid import Need
 from recon_pipeline.store.log.publications import publications
@@ -50,8 +51,8 @@ def prepare(
         What was done, a sentence for each part.
 
     Raises:
-        ReconError: A privilege is missing, the database is a standby or a pooler in transaction mode, a lock was not
-            granted, or the log is published.
+        ReconError: The application's tables or a privilege are missing, the database is a standby or a pooler in
+            transaction mode, a lock was not granted, or the log is published.
     """
     require_own_session(database)
     with database.connection(any_schema_version=True) as connection:
@@ -71,6 +72,8 @@ def prepare(
                     "Or give a person the output of recon init --print.",
                 )
             before = migrate.installed_version(connection) if server.has_schema else None
+            if not with_billing_tables:
+                require_there(connection, server)
         try:
             changed = migrate.upgrade(connection, with_billing_tables=with_billing_tables)
         except DBAPIError as error:

@@ -5,7 +5,7 @@ Invariant: such a run is recorded in the instance like every other one.
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from recon_pipeline.assets.handover import read_error
 from recon_pipeline.assets.months import range_tags
-from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.errors import (
     NOTHING_CHANGED,
@@ -27,7 +26,6 @@ from recon_pipeline.core.errors import (
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.dagster_home import check_storage, use_dagster_home
 from recon_pipeline.faces.reconciled import FailedCheck
-from recon_pipeline.settings import read_name
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 SILENT: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -55,17 +53,6 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
             changed=changed,
             fix=check_storage(),
         ) from error
-
-
-def report_observation(description: str, metadata: Mapping[str, str]) -> None:
-    """Show on the asset `repaired_counters` what happened outside of a run.
-
-    Raises:
-        ReconError: Dagster's home or storage cannot be used.
-    """
-    counters = Names(read_name()).key("repaired_counters")
-    with open_instance() as instance:
-        instance.report_runless_asset_event(dg.AssetObservation(counters, description=description, metadata=metadata))
 
 
 def run_tags(database: BillingDatabase, first: BillingMonth, last: BillingMonth, user: str) -> dict[str, str]:

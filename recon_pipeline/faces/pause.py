@@ -6,7 +6,7 @@ from typing import Any
 from recon_pipeline.core.instants import parse_until
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
-from recon_pipeline.faces.trace import leave_trace, user_name
+from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters.pause import Pause, now, pause_repairs, read_pause, resume_repairs
 from recon_pipeline.store.postgres.database import begin
@@ -43,17 +43,13 @@ def pause(settings: Settings, *, reason: str, until: str | None) -> Paused:
         before = pause_repairs(connection, reason=reason, paused_by=user_name(), until=ends)
         with begin(connection):
             paused = read_pause(connection)
-    leave_trace(f"Repairs were paused {paused}", reason=reason)
     return Paused(paused, before)
 
 
 def resume(settings: Settings, *, reason: str | None) -> Pause | None:
     """Let repairs go on; returns the pause that this ended, or None if there was none."""
     with billing_database(settings).connection() as connection:
-        ended = resume_repairs(connection, reason=reason, resumed_by=user_name())
-    if ended is not None:
-        leave_trace(f"Repairs were resumed by {user_name()}", reason=reason or "")
-    return ended
+        return resume_repairs(connection, reason=reason, resumed_by=user_name())
 
 
 def paused_as_json(paused: Paused) -> dict[str, Any]:

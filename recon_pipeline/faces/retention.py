@@ -7,7 +7,7 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
-from recon_pipeline.faces.trace import leave_trace, user_name
+from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.records import retention as store
 from recon_pipeline.store.records.retention import Retention
@@ -31,9 +31,7 @@ def declare(settings: Settings, before: BillingMonth, *, reason: str) -> Retenti
         )
     with billing_database(settings).transaction(lock_timeout_ms=_WAITS_MS) as connection:
         store.declare(connection, before, reason=reason, declared_by=user_name())
-        declared = store.read_retention(connection)
-    leave_trace(f"Declared by {user_name()}: the months before {before.key} are no longer in the log", reason=reason)
-    return declared
+        return store.read_retention(connection)
 
 
 def read(settings: Settings) -> Retention | None:

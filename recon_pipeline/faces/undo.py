@@ -15,7 +15,7 @@ from recon_pipeline.definitions import defs
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.orchestrator import SILENT, error_of, open_instance, quietly
-from recon_pipeline.faces.trace import user_name
+from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.store.counters import undo as store
 from recon_pipeline.store.counters.undo import UndoRecord

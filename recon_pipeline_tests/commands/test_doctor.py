@@ -131,6 +131,18 @@ def switch_off(instance: DagsterInstance) -> None:
     beating_daemon(instance)
 
 
+def test_before_a_daemon_was_ever_started_the_schedule_is_noted_and_everything_passes(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance
+) -> None:
+    make_billing()
+    output = recon("doctor", "--json")
+    assert output.exit_code == 0
+    schedule = findings(output)["schedule"]
+    assert schedule["verdict"] == Verdict.NOTE
+    assert "no Dagster daemon was started here yet" in schedule["detail"]
+    assert "recon dev" in schedule["mend"]
+
+
 def stop_beating(instance: DagsterInstance) -> None:
     beating_daemon(instance, at=datetime.now(UTC) - timedelta(hours=1))
 
@@ -138,7 +150,6 @@ def stop_beating(instance: DagsterInstance) -> None:
 @pytest.mark.parametrize(
     ("breakage", "said", "fix"),
     [
-        (lambda _: None, "no Dagster daemon is alive", "recon dev"),
         (stop_beating, "no Dagster daemon is alive", "recon dev"),
         (switch_off, f"{SCHEDULE} was switched off", "Automation"),
     ],

@@ -22,6 +22,7 @@ WITHOUT_DAGSTER = (
     "holds",
     "init",
     "pause",
+    "retention",
     "sql",
     "status",
     # These load Dagster once what was asked for is known to be possible.
@@ -79,7 +80,11 @@ def test_what_needs_no_dagster_loads_none() -> None:
         ("sql", "compare_counters", "--explain"),
         ("backfills",),
         ("init",),
-        ("resume",),  # of nothing that leaves a trace
+        ("pause", "--reason", "INC-1"),
+        ("resume",),
+        ("hold", "--customer", "a", "--reason", "INC-1", "--until", "1h"),
+        ("release", "--customer", "a"),
+        ("retention", "--before", "2025-02", "--reason", "INC-1"),
         ("reconcile", "--period", "2999-01"),
         ("backfill-events", "audit.csv", "--period", "2999-01"),
     ],

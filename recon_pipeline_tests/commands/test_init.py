@@ -109,6 +109,20 @@ def test_init_without_ingest_xid_takes_no_lock_of_the_applications_tables(
     assert output.exit_code == 0, output.said
 
 
+@pytest.mark.parametrize("missing", [(EVENTS, COUNTERS), (COUNTERS,)])
+def test_init_on_a_database_that_is_not_the_applications_says_so_and_creates_nothing(
+    make_billing: MakeBilling, missing: tuple[str, ...]
+) -> None:
+    billing = make_billing(f"drop table {', '.join(missing)}", template="billing")
+    output = recon("init")
+    assert output.exit_code == 1
+    assert f"There is no table {missing[0]} in " in output.said
+    assert "Nothing was changed." in output.said
+    assert "Point DATABASE_URL at the application's database" in output.said
+    assert "For a new project: recon init --with-billing-tables." in output.said
+    assert billing.value("select to_regnamespace('recon')") is None
+
+
 def test_init_with_billing_tables_prepares_an_empty_database_for_the_whole_pipeline(make_billing: MakeBilling) -> None:
     billing = make_billing(template=None)
 

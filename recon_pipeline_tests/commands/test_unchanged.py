@@ -3,11 +3,13 @@
 Whatever may have changed is looked at by a run, as before.
 """
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster import DagsterInstance, build_schedule_context
 
@@ -73,6 +75,18 @@ def test_a_quiet_tick_starts_no_run_and_says_which_run_it_confirms(
     (evaluation,) = evaluations(dagster_instance)
     assert evaluation.passed
     assert evaluation.metadata["confirmed_run"].value == run_id
+
+
+def test_a_quiet_tick_leaves_few_rows_in_dagsters_tables(quiet: Billing, dagster_instance: DagsterInstance) -> None:
+    def rows() -> list[int]:
+        with psycopg.connect(os.environ["DAGSTER_PG_URL"]) as connection:
+            tables = ("event_logs", "asset_check_executions", "runs")
+            counts = [connection.execute(f"select count(*) from {table}".encode()).fetchone() for table in tables]
+        return [count[0] for count in counts if count]
+
+    before = rows()
+    assert not tick(dagster_instance).run_requests
+    assert [now - then for now, then in zip(rows(), before, strict=True)] == [1, 1, 0]
 
 
 def test_a_quiet_tick_counts_as_a_success_in_status_and_for_the_dead_mans_switch(

@@ -157,7 +157,7 @@ def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
         times.add_row(row.name, _time(row.least), _time(row.median), f"{row.least / reference:.3g}")
     times.caption = f"Ratio: of the best times, to “{beside}”."
     console.print(times)
-    _show_bars(console, report.bars)
+    show_bars(console, report.bars)
     console.print(
         f"{report.repaired_count:,} counters repaired, none locked longer than {report.longest_lock_seconds:.2f} s; "
         f"memory of the process at most {report.peak_memory_mb:.0f} MB; "
@@ -184,7 +184,7 @@ def show_backfill(console: Console, report: BackfillReport, *, beside: Mapping[s
         table.add_row(row.name, _time(row.least), _time(row.median), rows_per_second, ratio)
     table.caption = "By hand: COPY, INSERT … ON CONFLICT DO NOTHING. Ratio: of rows per second, to those by hand."
     console.print(table)
-    _show_bars(console, report.bars)
+    show_bars(console, report.bars)
 
 
 def show_whole(console: Console, report: BenchmarkReport) -> None:
@@ -196,10 +196,11 @@ def show_whole(console: Console, report: BenchmarkReport) -> None:
     for row in report.rates:
         rates.add_row(row.name, f"{row.most:,.0f}", f"{row.median:,.0f}")
     console.print(rates)
-    _show_bars(console, report.bars)
+    show_bars(console, report.bars)
 
 
-def _show_bars(console: Console, bars: Sequence[Bar]) -> None:
+def show_bars(console: Console, bars: Sequence[Bar]) -> None:
+    """Print the promises."""
     table = Table("Promise")
     for heading in ("Measured", "Held to"):
         table.add_column(heading, justify="right")

@@ -31,6 +31,13 @@ from recon_pipeline.settings import read_settings
     metavar="ROWS",
     help="Instead: backfills of so many rows from files of several forms, beside COPY and INSERT … ON CONFLICT.",
 )
+@click.option(
+    "--idle",
+    "idle_seconds",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="Instead: short commands, then what an idle recon dev costs in so many seconds, once it has settled.",
+)
 @json_option
 @reporting_errors
 def command(
@@ -41,6 +48,7 @@ def command(
     rounds: int,
     chart: Path | None,
     backfilled_rows: int | None,
+    idle_seconds: int | None,
     as_json: bool,
 ) -> int:
     """Measure the product against hand-written SQL, as ratios, on made-up usage.
@@ -48,7 +56,11 @@ def command(
     In databases of its own on the server of DATABASE_URL, or on embedded ones; dropped at the end.
     """
     url, console = read_settings().database_url, err if as_json else out
-    if backfilled_rows is None:
+    if idle_seconds is not None:
+        from recon_pipeline.faces.benchmark.idle import measure_idle
+
+        report = measure_idle(url, seconds=idle_seconds, console=console)
+    elif backfilled_rows is None:
         from recon_pipeline.faces.benchmark import run_benchmark
 
         report = run_benchmark(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.errors import UntrustworthyLogError
+from recon_pipeline.core.errors import NOTHING_CHANGED, UntrustworthyLogError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.store.log.declared_key import WiderKey, refuses_repetitions, wider_key
 from recon_pipeline.store.log.row_security import lockable, require_every_row
@@ -166,14 +166,31 @@ def _as_suffix(identity: EventIdentity) -> str:
     return "" if identity.is_default else f"{NAMED_BY}{identity}"
 
 
+def require_there(connection: Connection, server: Server) -> None:
+    """Refuse to prepare a database that is not the application's.
+
+    Raises:
+        UntrustworthyLogError: The log or the counters are not there.
+    """
+    found = describe_tables(connection, EVENTS, COUNTERS)
+    for name in (EVENTS, COUNTERS):
+        if name not in found:
+            raise _missing(name, server, changed="Nothing was changed.")
+
+
+def _missing(name: str, server: Server, *, changed: str = NOTHING_CHANGED) -> UntrustworthyLogError:
+    return UntrustworthyLogError(
+        f"There is no table {name} in {server.database} on the search_path ({server.search_path}).",
+        changed=changed,
+        fix="Point DATABASE_URL at the application's database, or add its schema: "
+        f"alter role {server.role} set search_path = <schema>; "
+        "For a new project: recon init --with-billing-tables.",
+    )
+
+
 def _require_table(table: Table | None, name: str, server: Server) -> Table:
     if table is None:
-        raise UntrustworthyLogError(
-            f"There is no table {name} in {server.database} on the search_path ({server.search_path}).",
-            fix="Point DATABASE_URL at the application's database, or add its schema: "
-            f"alter role {server.role} set search_path = <schema>; "
-            "For a new project: recon init --with-billing-tables.",
-        )
+        raise _missing(name, server)
     _require_visible(table, name, server)
     return table
 
