@@ -7,7 +7,6 @@ a blocking check stops in Dagster is stopped here.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
@@ -16,7 +15,6 @@ from pydantic import PrivateAttr
 from sqlalchemy import Connection, ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError
 
-from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.run_record import close_record
@@ -28,7 +26,7 @@ from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres import statements
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.product import PAID_STATUSES, QUOTAS, SCOPE
-from recon_pipeline_tests.support.assets import COMPARING, REPAIRING, body_of, checks_of
+from recon_pipeline_tests.support.assets import COMPARING, REPAIRING, body_of, checks_of, context_of
 
 COMMIT = "commit"
 
@@ -182,15 +180,7 @@ def run(
         refuses_negative=asked.refuses_negative,
         budgets=asked.budgets,
     )
-    context = SimpleNamespace(
-        run=SimpleNamespace(
-            run_id=ended.run_id, tags=range_tags(BillingMonth.parse(asked.first), BillingMonth.parse(asked.last))
-        ),
-        log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
-        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
-        asset_key=None,
-        resources=SimpleNamespace(reconciler=reconciler, reconciled_database=reconciled),
-    )
+    context = context_of(ended.run_id, asked.first, asked.last, reconciler, reconciled, {})
     try:
         for asset in COMPARING + (() if asked.is_dry else REPAIRING):
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}

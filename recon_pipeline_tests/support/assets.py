@@ -86,16 +86,7 @@ def compare_assets(*, first: str = "2025-05", last: str = "2025-05", **config: A
 def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any]) -> AssetsRun:
     run = AssetsRun(str(uuid4()))
     reconciler = Reconciler(**config)
-    months = BillingMonth.parse(first), BillingMonth.parse(last)
-    context: Any = SimpleNamespace(
-        run=SimpleNamespace(run_id=run.run_id, tags=range_tags(*months)),
-        partition_keys=[month.key for month in months_between(*months)],
-        add_asset_metadata=lambda figures, partition_key: run.figures.setdefault(partition_key, {}).update(figures),
-        log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
-        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
-        asset_key=None,
-        resources=SimpleNamespace(reconciler=reconciler, reconciled_database=ReconciledDatabase()),
-    )
+    context = context_of(run.run_id, first, last, reconciler, ReconciledDatabase(), run.figures)
     try:
         for asset in assets:
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
@@ -115,6 +106,30 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
             context
         )  # which it does not read: one of Dagster's costs as much as the run
     return run
+
+
+def context_of(
+    run_id: str,
+    first: str,
+    last: str,
+    reconciler: Reconciler,
+    database: ReconciledDatabase,
+    figures: dict[str, dict[str, Any]],
+) -> Any:
+    """What a step of a run from the first of these months to the last is given.
+
+    What it says of single months is put into `figures`.
+    """
+    months = BillingMonth.parse(first), BillingMonth.parse(last)
+    return SimpleNamespace(
+        run=SimpleNamespace(run_id=run_id, tags=range_tags(*months)),
+        partition_keys=[month.key for month in months_between(*months)],
+        add_asset_metadata=lambda said, partition_key: figures.setdefault(partition_key, {}).update(said),
+        log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
+        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
+        asset_key=None,
+        resources=SimpleNamespace(reconciler=reconciler, reconciled_database=database),
+    )
 
 
 def body_of(asset: Any) -> Any:
