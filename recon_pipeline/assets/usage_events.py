@@ -133,8 +133,12 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
             _warning(
                 "request_ids_are_unique",
                 measured.dedupe_count,
-                "events repeat another one and were not summed. A unique index on "
-                f"({tables.event_identity}) keeps them out.",
+                "events repeat another one and were not summed. "
+                + (
+                    f"{tables.wider_key}: see the check event_identity_is_known."
+                    if tables.wider_key is not None
+                    else f"A unique index on ({tables.event_identity}) keeps them out."
+                ),
                 (),
             ),
             _warning(

@@ -236,6 +236,23 @@ def test_a_repeated_event_of_one_key_counts_once_also_if_its_quantity_differs_wh
     assert row["other_is_of"] == "the same key, with another quantity"
 
 
+@IN_EITHER_MODE
+def test_a_placeholder_of_no_units_does_not_stand_for_the_usage_that_follows_it(meter: Meter, full: bool) -> None:
+    billing = meter(
+        NO_UNIQUE + INDEXED + ";alter table billing_usage_events drop constraint billing_usage_events_quantity_check"
+    )
+    billing.add_event("a", 0, request_id="r")
+    billing.add_event("a", 500, request_id="r")
+    billing.add_counter("a", 500)
+
+    result = run_assets(full=full)
+
+    assert billing.counters() == {"a": 500}
+    passed, severity, said = identity_check(result)
+    assert (passed, severity) == (False, "ERROR"), said
+    assert sampled(result)[0]["other_is_of"] == "the same key, one of the two of no units"
+
+
 def test_another_identity_sums_everything_anew_and_says_so(make_incremental_billing: MakeBilling) -> None:
     billing = make_incremental_billing(NO_UNIQUE + INDEXED)
     meter_twice(billing, "usage_type")

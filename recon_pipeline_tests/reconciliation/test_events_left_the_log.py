@@ -249,6 +249,24 @@ def test_as_many_events_a_day_as_are_allowed_are_followed_at_once_and_not_one_mo
 
 
 @EVERY_MODE
+def test_lowering_many_events_of_one_counter_is_more_than_a_few_events_a_day(
+    filled: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_MAX_EVENTS_LEFT", "4")
+    filled.query(
+        "update billing_usage_events set quantity = 1 where quantity <> 7 and gateway_customer_id = %s", CUSTOMERS[0]
+    )
+
+    ended = run()
+
+    assert left(ended) == [("2025-05", 1, 0, "8")], ended.error
+    assert filled.counter(CUSTOMERS[0]) == 10
+    monkeypatch.setenv("RECON_MAX_EVENTS_LEFT", "8")
+    assert run().outcome == "clean"
+    assert filled.counter(CUSTOMERS[0]) == 2
+
+
+@EVERY_MODE
 def test_a_truncated_log_with_a_single_new_event_lowers_nothing(filled: Billing) -> None:
     filled.query("truncate billing_usage_events")
     filled.record("newcomer", 3, period=JUNE)

@@ -135,7 +135,7 @@ def sums_of(log: Log) -> dict[Key, int]:
 
 
 def doubtful_keys(log: Log) -> set[Key]:
-    """The keys with an event whose request id one of another key, or of the opposite sign, has: nothing is decided."""
+    """The keys with an event whose request id one of another key, or of another sign, has: nothing is decided."""
     events_of: dict[str, list[Event]] = {}
     for event in filter(lambda event: event.is_valid, log.values()):
         events_of.setdefault(event.request_id, []).append(event)
@@ -144,7 +144,7 @@ def doubtful_keys(log: Log) -> set[Key]:
     return {
         key
         for keys, quantities in zip(keys_of, quantities_of, strict=True)
-        if len(keys) > 1 or min(quantities) < 0 < max(quantities)
+        if len(keys) > 1 or len({(quantity > 0) - (quantity < 0) for quantity in quantities}) > 1
         for key in keys
     }
 

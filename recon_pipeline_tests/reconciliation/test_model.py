@@ -78,7 +78,7 @@ def counted_events(log: list[Event]) -> dict[Key, list[int]]:
 
 
 def model_doubtful(log: list[Event]) -> set[Key]:
-    """The keys with an event whose request id one of another key, or of the opposite sign, has: nothing is decided."""
+    """The keys with an event whose request id one of another key, or of another sign, has: nothing is decided."""
     events_of: dict[str, list[Event]] = {}
     for event in filter(lambda event: event.is_valid, log):
         events_of.setdefault(event.request_id, []).append(event)
@@ -86,7 +86,7 @@ def model_doubtful(log: list[Event]) -> set[Key]:
     for events in events_of.values():
         keys = {(event.customer, event.period) for event in events}
         quantities = [event.quantity or 0 for event in events]
-        if len(keys) > 1 or min(quantities) < 0 < max(quantities):
+        if len(keys) > 1 or len({(quantity > 0) - (quantity < 0) for quantity in quantities}) > 1:
             doubtful |= keys
     return doubtful
 

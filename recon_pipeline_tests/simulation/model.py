@@ -314,13 +314,10 @@ class Model:
         return not any(other.is_valid and other.arrived < event.arrived for other in others)
 
     def _is_doubtful(self, key: Key) -> bool:
-        """Whether an event of the key shares its request id with one of another key or of the opposite sign."""
+        """Whether an event of the key shares its request id with one of another key or of another sign."""
         valid = [self.events[id] for id in self._of_key.get(key, ()) if self.events[id].is_valid]
         pairs = ((event, self.events[id]) for event in valid for id in self._of_request[event.request_id])
-        return any(
-            other.is_valid and (other.key != key or (event.quantity or 0) * (other.quantity or 0) < 0)
-            for event, other in pairs
-        )
+        return any(other.is_valid and (other.key != key or _sign(event) != _sign(other)) for event, other in pairs)
 
     def _remember(self, touched: Iterable[Key], added: Mapping[Key, int]) -> None:
         for key in touched:
@@ -348,3 +345,8 @@ def _difference(expected: Mapping[Key, int], found: Mapping[Key, int]) -> str:
     return "; ".join(
         sorted(f"{key[0]} {key[1]:%Y-%m-%d}: {found.get(key)} instead of {expected.get(key)}" for key in differing)
     )
+
+
+def _sign(event: Event) -> int:
+    quantity = event.quantity or 0
+    return (quantity > 0) - (quantity < 0)

@@ -10,6 +10,7 @@ counted it.
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,14 +19,14 @@ from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
 
-# What runs let through in the last 24 hours without an approval, and what this run found, in events; one that was
-# lowered counts as one.
+# What runs let through in the last 24 hours without an approval, and what this run found, in events. How many events
+# were lowered is not known of a key, so each unit counts as an event of its own: no event is lowered by less.
 # Index: recon.reconciliation_run by start, recon.counter_repair by run, recon.counter_drift by run.
 # Binds: run_id text
 _EVENTS_LEFT_TODAY = labelled(
     "events_left_today",
     """
-    select coalesce(sum(greatest(drift.events_left, 1)), 0)::bigint
+    select coalesce(sum(case when drift.events_left > 0 then drift.events_left else ceil(drift.units_left) end), 0)
     from recon.counter_drift as drift
     where drift.units_left is not null
         and (
@@ -183,7 +184,7 @@ def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> N
     look_up_by_index(connection)
     marked = connection.execute(statement("doubt_events_left"), {"run_id": run.run_id, "reads_notes": reads_notes})
     if marked.rowcount and run.max_events_left:
-        today: int = connection.execute(_EVENTS_LEFT_TODAY, {"run_id": run.run_id}).scalar_one()
+        today: Decimal = connection.execute(_EVENTS_LEFT_TODAY, {"run_id": run.run_id}).scalar_one()
         if today <= run.max_events_left:
             let_all_through(connection, run)
 

@@ -80,8 +80,8 @@ def reason(tables: BillingTables) -> str:
             "unique key that they are two (see the check event_identity_is_known)"
         )
     return (
-        f"an event of another key, or one of the opposite sign, has the same {tables.event_identity} as one of its "
-        "events, so that the log does not say what counts (see the check event_identity_is_known)"
+        f"an event of another key, of the opposite sign or of no units has the same {tables.event_identity} as one of "
+        "its events, so that the log does not say what counts (see the check event_identity_is_known)"
     )
 
 

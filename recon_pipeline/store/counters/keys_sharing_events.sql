@@ -1,6 +1,6 @@
 -- The drifted keys of a run, all or some of them, of which the log does not say what their events are: one of these has a twin, an event that agrees with it in
--- the columns of the identity (RECON_EVENT_IDENTITY), and that belongs to another key, so that the usage may be counted for the wrong one, or is a credit where
--- the other is usage, which is no repetition. Where the log declares a wider key than that, it says that they are two: then a twin of the same
+-- the columns of the identity (RECON_EVENT_IDENTITY), and that belongs to another key, so that the usage may be counted for the wrong one, or is a credit, or
+-- nothing, where the other is usage, which is no repetition. Where the log declares a wider key than that, it says that they are two: then a twin of the same
 -- key is one, too.
 -- Invariant: whatever else decides whether an event counts, one without a finite quantity never does, and is no twin. What a chunk has written is asked for after it was
 -- written, so that whatever twin it was summed with is seen.
@@ -62,7 +62,7 @@ sharing as materialized (
             and twin.id is not null
             then (twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)
                 is distinct from (event.usage_type, event.gateway_customer_id, event.period_start, event.period_end)
-                or sign(twin.quantity) * sign(event.quantity) < 0
+                or sign(twin.quantity) <> sign(event.quantity)
                 or (:declares_wider_key and (twin.event_table, twin.event_place) <> (event.event_table, event.event_place))
     end
 )

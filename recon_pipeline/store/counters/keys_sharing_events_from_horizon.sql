@@ -36,7 +36,7 @@ where drifted.run_id = :run_id
             and (
                 (twin.usage_type, twin.gateway_customer_id, twin.period_start, twin.period_end)
                 is distinct from (recent.usage_type, recent.gateway_customer_id, recent.period_start, recent.period_end)
-                or sign(twin.quantity) * sign(recent.quantity) < 0
+                or sign(twin.quantity) <> sign(recent.quantity)
                 or (:declares_wider_key and (twin.tableoid, twin.ctid) <> (recent.tableoid, recent.ctid))
             )
     )

@@ -22,6 +22,7 @@ pair as materialized (
                 then 'another key'
             when :declares_wider_key then 'the same key'
             when sign(twin.quantity) * sign(event.quantity) < 0 then 'the same key, with the opposite sign'
+            when sign(twin.quantity) <> sign(event.quantity) then 'the same key, one of the two of no units'
             else 'the same key, with another quantity'
         end as other_is_of
     from billing_usage_events as event
