@@ -212,7 +212,9 @@ def test_kubernetes_knows_every_field_of_the_pods() -> None:
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
-def test_no_container_of_ours_starts_in_kubernetes_without_the_url_of_the_billing_database() -> None:
+def test_no_container_of_ours_starts_in_kubernetes_without_the_url_of_the_billing_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a tick, a run or `recon serve` would make a database of its own in the pod, and find it in order."""
     (code_server,) = HELM["dagster-user-deployments"]["deployments"]
     (serve,) = HELM["extraManifests"][0]["spec"]["template"]["spec"]["containers"]
@@ -224,6 +226,7 @@ def test_no_container_of_ours_starts_in_kubernetes_without_the_url_of_the_billin
     # The init container takes the direct URL where there is one, and says what is missing where there is neither.
     (init,) = code_server["initContainers"]
     assert init["env"][0]["valueFrom"]["secretKeyRef"]["optional"]
+    monkeypatch.chdir(tmp_path)  # in which no `recon demo` has made a database
     result = CliRunner().invoke(main, init["command"][1:], env={"DATABASE_URL": None})
     assert (result.exit_code, "DATABASE_URL is not set" in result.stderr) == (2, True)
 

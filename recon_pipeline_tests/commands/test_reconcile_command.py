@@ -305,7 +305,7 @@ def test_without_subscriptions_quota_figures_are_said_to_be_unknown_and_the_rest
             "do $$ begin execute format('alter database %I set default_transaction_read_only = on', "
             "current_database()); end $$",
             "read-only transaction",
-            "recon doctor",
+            "reset default_transaction_read_only",
         ),
     ],
 )

@@ -59,7 +59,10 @@ def connections_kept() -> Generator[None]:
         if url not in engines:
             if len(engines) == _KEPT_ENGINES:
                 engines.pop(next(iter(engines))).dispose()
-            engines[url] = create_engine(url, isolation_level=options["isolation_level"], max_overflow=20)
+            # Pinged, since a test may stop the server, or fail over to another one.
+            engines[url] = create_engine(
+                url, isolation_level=options["isolation_level"], max_overflow=20, pool_pre_ping=True
+            )
         return engines[url]
 
     def has_table(storage: PostgresEventLogStorage, name: str) -> bool:
