@@ -126,7 +126,7 @@ def _backfilled(context: dg.AssetExecutionContext, config: Backfill, step: Step)
         return
     batch = load.run(step.database, request, shape, pieces, on_progress.get())
     checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
-    counts = figures.by_month(context, step.run.extent, _counts(batch), lambda _: {})
+    counts = figures.by_month(context, step.run.extent, _counts(batch))
     yield dg.MaterializeResult(metadata={**_texts(batch, unread), **counts}, check_results=checks)
 
 

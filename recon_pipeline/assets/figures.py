@@ -10,7 +10,10 @@ Figures = Mapping[str, int]
 
 
 def by_month(
-    context: dg.AssetExecutionContext, extent: Extent, totals: Figures, of_month: Callable[[str], Figures]
+    context: dg.AssetExecutionContext,
+    extent: Extent,
+    totals: Figures,
+    of_month: Callable[[str], Figures] | None = None,
 ) -> dict[str, int | dg.JsonMetadataValue]:
     """Give each month of the run its own figures.
 
@@ -18,7 +21,7 @@ def by_month(
         context: Of the step that materializes the months.
         extent: What was looked at: months that are declared to be no longer in the log get no figures.
         totals: Over all months.
-        of_month: Those figures that are known of a month, `YYYY-MM`.
+        of_month: Those figures that are known of a month, `YYYY-MM`; None if they are known only of all.
 
     Returns:
         What is said of all months: the totals, under one name where there are several months, so that none shows them
@@ -26,6 +29,7 @@ def by_month(
     """
     if len(context.partition_keys) == 1:
         return dict(totals)
-    for month in extent.months:
-        context.add_asset_metadata(of_month(month.key), partition_key=month.key)
+    if of_month is not None:
+        for month in extent.months:
+            context.add_asset_metadata(of_month(month.key), partition_key=month.key)
     return {"all_months": dg.MetadataValue.json(dict(totals))}

@@ -77,7 +77,6 @@ def _repaired(context: dg.AssetExecutionContext, step: Step) -> dg.MaterializeRe
         outcome = repair.repair(
             connection, step.run, drift_count=found.summary.drift_count, while_paused=step.while_paused
         )
-        months = repair.by_month(connection, step.run.run_id)
     with step.database.transaction() as connection:
         run_metrics.note_repairs(connection, step.run.run_id, outcome)
         left = compare.sample(connection, step.run.run_id, outcomes=("failed", "deferred", "held", "doubtful"))
@@ -90,7 +89,7 @@ def _repaired(context: dg.AssetExecutionContext, step: Step) -> dg.MaterializeRe
                 context,
                 step.run.extent,
                 _figures(outcome),
-                lambda month: _figures(months.get(month, RepairOutcome())),
+                lambda month: _figures(outcome.of_month(month)),
             ),
             **sample("repaired", done, compare.DriftedKey),
             **sample("not_repaired", left, compare.DriftedKey),

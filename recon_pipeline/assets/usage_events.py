@@ -114,7 +114,6 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
                     "outside_period_events": measured.outside_period_count,
                 },
                 # Of each month usage_aggregates says it, which has added what is new to its sums.
-                lambda _: {},
             ),
         },
         check_results=[

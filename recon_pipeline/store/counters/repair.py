@@ -6,8 +6,8 @@ tried once more by itself and then deferred.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import Connection
@@ -42,6 +42,7 @@ class RepairOutcome:
         over_quota_transitions: Repairs that reached or passed the limit from below.
         under_quota_transitions: Repairs that fell below the limit.
         pause: What kept the run from touching the rest, if it was that.
+        months: The same of each month, `YYYY-MM`, that has any such key.
     """
 
     repaired: int = 0
@@ -54,19 +55,16 @@ class RepairOutcome:
     over_quota_transitions: int = 0
     under_quota_transitions: int = 0
     pause: Pause | None = None
+    months: Mapping[str, "RepairOutcome"] = field(default_factory=lambda: dict[str, "RepairOutcome"]())
+
+    def of_month(self, month: str) -> "RepairOutcome":
+        """What became of the keys of a month."""
+        return self.months.get(month, RepairOutcome())
 
     @property
     def paused_reason(self) -> str | None:
         """Who paused and why, for the record of the run."""
         return None if self.pause is None else str(self.pause)
-
-    @classmethod
-    def all_of(cls, months: Iterable["RepairOutcome"]) -> "RepairOutcome":
-        """What became of the keys of all these months together."""
-        totals: Counter[str] = Counter()
-        for month in months:
-            totals.update({field.name: getattr(month, field.name) for field in fields(cls) if field.name != "pause"})
-        return replace(cls(), **totals)
 
 
 def repair(
@@ -124,14 +122,11 @@ def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], N
 
 def summarize(connection: Connection, run_id: str) -> RepairOutcome:
     """Read back what became of a run's drifted keys."""
-    return RepairOutcome.all_of(by_month(connection, run_id).values())
-
-
-def by_month(connection: Connection, run_id: str) -> dict[str, RepairOutcome]:
-    """The same for each month, `YYYY-MM`, that has any."""
     with begin(connection):
         rows = connection.execute(statement("summarize_repairs"), {"run_id": run_id}).mappings().all()
-    return {
-        row["partition"]: RepairOutcome(**{name: count for name, count in row.items() if name != "partition"})
-        for row in rows
-    }
+    totals, months = Counter[str](), dict[str, RepairOutcome]()
+    for row in rows:
+        counts = {name: count for name, count in row.items() if name != "partition"}
+        totals.update(counts)
+        months[row["partition"]] = RepairOutcome(**counts)
+    return replace(RepairOutcome(months=months), **totals)
