@@ -1,7 +1,7 @@
 """Pages as HTML: one environment for all templates, one style, no script.
 
 Invariant: whatever a template inserts is escaped, and a page loads nothing, neither from elsewhere nor from here. Its
-style stands in it, so that it opens offline too; `POLICY` lets a browser use that style and nothing else.
+style stands in it, so that it opens offline too; `policy` lets a browser use that style and nothing else.
 """
 
 import base64

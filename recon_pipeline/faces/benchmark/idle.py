@@ -23,6 +23,7 @@ from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.faces.benchmark.report import Bar, show_bars
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
 from recon_pipeline.faces.benchmark.watched_dev import (
+    COMMAND,
     Watch,
     await_confirmed,
     count_confirmed,
@@ -44,8 +45,6 @@ SHORT_COMMANDS: Mapping[str, Sequence[str]] = {
 }
 IMPORTS = "import sqlalchemy, psycopg"
 """What the time of a command is compared with: less than this no command needs that asks Postgres."""
-
-_COMMAND = "from recon_pipeline.faces.cli import main; main()"
 
 _COUNT_ROWS = {
     "job_ticks": labelled("count_job_ticks", "select coalesce(max(id), 0) from job_ticks"),
@@ -173,7 +172,7 @@ def _environment(folder: Path, billing_url: str, dagster_url: str) -> dict[str, 
 
 def _time_commands(environment: Mapping[str, str], rounds: int) -> dict[str, float]:
     """The median of each in seconds, taken in turns."""
-    asked = {IMPORTS: [IMPORTS]} | {name: [_COMMAND, name, *rest] for name, rest in SHORT_COMMANDS.items()}
+    asked = {IMPORTS: [IMPORTS]} | {name: [COMMAND, name, *rest] for name, rest in SHORT_COMMANDS.items()}
     took: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, code in asked.items():

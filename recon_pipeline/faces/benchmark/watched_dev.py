@@ -14,7 +14,9 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import labelled
 
-_COMMAND = "from recon_pipeline.faces.cli import main; main()"
+COMMAND = "from recon_pipeline.faces.cli import main; main()"
+"""What an interpreter runs as the command `recon`."""
+
 _SETTLES_WITHIN_SECONDS = 1_200
 _TICK_SECONDS = 10
 """Around each tick: its evaluation takes one or two."""
@@ -44,7 +46,7 @@ class Watch:
 def running_dev(environment: Mapping[str, str]) -> Iterator[psutil.Process]:
     """`recon dev` as a person starts it, ended at the end."""
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-        [sys.executable, "-c", _COMMAND, "dev"],
+        [sys.executable, "-c", COMMAND, "dev"],
         env=dict(environment),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH, DEAD_MANS_SWITCH_MINUTES, Alarm, Severity
 from recon_pipeline.core.approving import SEE_ALL
-from recon_pipeline.core.periods import contiguous_ranges, range_in_words
+from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, range_in_words
 from recon_pipeline.faces.status import Status
 from recon_pipeline.store.records.runs import RunRecord
 
@@ -73,14 +73,13 @@ def verdict(status: Status, found: list[Notice], *, now: datetime) -> Verdict:
     if status.last_clean is None:
         return Verdict(Tone.NONE, "No run has ended yet that compared every counter", "")
     clean = status.last_clean
-    months = range_in_words_of(clean)
+    months = months_of_run(clean)
     return Verdict(Tone.GOOD, "Every counter matches", f"{months}, in the run {ago(clean.started_at, now)}.")
 
 
-def range_in_words_of(run: RunRecord) -> str:
+def months_of_run(run: RunRecord) -> str:
     """The months of a run."""
-    first, last = run.first_partition, run.last_partition
-    return first if first == last else f"{first} to {last}"
+    return range_in_words(BillingMonth.parse(run.first_partition), BillingMonth.parse(run.last_partition))
 
 
 def ago(moment: datetime, now: datetime) -> str:

@@ -99,7 +99,7 @@ def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard
                 chart=drift_chart(history, since=until - CHART, until=until) if status.runs else None,
                 at=at,
                 ago=lambda moment: overview.ago(moment, at),
-                months=overview.range_in_words_of,
+                months=overview.months_of_run,
                 tones=overview.TONES,
                 ui_url=ui_url,
                 scope=settings.scope,
