@@ -43,6 +43,9 @@ select record_billing_usage_event(
 DRIFTED = 300
 """Counters made wrong before each repair of everything."""
 
+MOST_ROUNDS = 20
+"""Of a load that goes on until it has done enough."""
+
 REPAIR_EVERY_SECONDS = 1.0
 """How often such a repair begins, unless they follow one another without a pause."""
 
@@ -107,6 +110,8 @@ def run_load(
     compares: bool = True,
     drifted: int = DRIFTED,
     clients: int = 4,
+    least_runs: int = 0,
+    least_repairs: int = 0,
 ) -> Load:
     """Let the application record at full speed, in turns without and beside the product.
 
@@ -120,6 +125,8 @@ def run_load(
         compares: Also without the product; else only half as long is recorded before all rounds.
         drifted: Counters made wrong before each repair of everything.
         clients: Sessions of the application.
+        least_runs: Rounds beside the product go on until so many runs have ended, however slow the machine is.
+        least_repairs: And until so many counters were repaired.
     """
     alone: list[Round] = []
     beside: list[Round] = []
@@ -136,6 +143,8 @@ def run_load(
             alone.append(_record(billing.url, seconds, clients))
         with _product(billing.url, full, 0 if without_pause else REPAIR_EVERY_SECONDS, drifted):
             beside.append(_record(billing.url, seconds, clients))
+            while len(beside) < MOST_ROUNDS and not _have_ended(billing, least_runs, least_repairs):
+                beside.append(_record(billing.url, seconds, clients))
         if with_reader:
             with _reader(billing.url):
                 beside_reader.append(_record(billing.url, seconds, clients))
@@ -145,6 +154,13 @@ def run_load(
     repairs = billing.value("select count(*) from recon.counter_repair")
     wrong = billing.value(_WRONG)
     return Load(tuple(alone), tuple(beside), tuple(beside_reader), runs, repairs, wrong)
+
+
+def _have_ended(billing: Billing, runs: int, repairs: int) -> bool:
+    return (
+        billing.value("select count(*) from recon.reconciliation_run where outcome <> 'running'") >= runs
+        and billing.value("select count(*) from recon.counter_repair") >= repairs
+    )
 
 
 def _median(rounds: tuple[Round, ...], what: str) -> float:
