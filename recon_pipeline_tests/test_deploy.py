@@ -22,6 +22,7 @@ from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 from packaging.requirements import Requirement
 
+from recon_pipeline import embedded_postgres
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.faces.cli import main
 
@@ -226,7 +227,7 @@ def test_no_container_of_ours_starts_in_kubernetes_without_the_url_of_the_billin
     # The init container takes the direct URL where there is one, and says what is missing where there is neither.
     (init,) = code_server["initContainers"]
     assert init["env"][0]["valueFrom"]["secretKeyRef"]["optional"]
-    monkeypatch.chdir(tmp_path)  # in which no `recon demo` has made a database
+    monkeypatch.setattr(embedded_postgres, "default_data_folder", lambda: tmp_path / "none")  # as in an image
     result = CliRunner().invoke(main, init["command"][1:], env={"DATABASE_URL": None})
     assert (result.exit_code, "DATABASE_URL is not set" in result.stderr) == (2, True)
 
