@@ -67,7 +67,7 @@ def lost_log_refusal(step: Step) -> tuple[BlockedError | None, str | None]:
         return None, None
     if not step.approve_reason:
         return lost, None
-    shown = _shown(step)
+    shown = _shown(step) or _answered_before(step)
     if shown is None:
         return _nothing_shown(step, lost.what), None
     _record(step, shown)
@@ -83,7 +83,8 @@ def _lost_log(step: Step) -> BlockedError | None:
     return BlockedError(
         f"Not one event of {', '.join(map(str, invisible))} is visible, but counters are not 0.",
         fix="Look for the lost log (wrong database, wrong schema, wrong RECON_SCOPE, a truncated table). "
-        f"If the usage is truly gone:{step.how_to_approve}",
+        "If the usage is truly gone, approve it; that run shows each counter that would change, for an approval of its "
+        f"own:{step.how_to_approve}",
     )
 
 
@@ -106,7 +107,19 @@ def _nothing_shown(step: Step, reasons: str) -> BlockedError:
 
 def _shown(step: Step) -> RunRecord | None:
     with step.database.transaction() as connection:
-        return runs.shown_blocked_run(connection, step.run.run_id, named=step.approve_run)
+        return runs.shown_run(connection, step.run.run_id, named=step.approve_run, is_blocked=True)
+
+
+def _answered_before(step: Step) -> RunRecord | None:
+    """The run that was blocked by the lost log, if the one that is approved went on under an approval of it.
+
+    That run showed each counter that it left alone for its events, so who approves it knows of the log.
+    """
+    with step.database.transaction() as connection:
+        shown = runs.shown_run(connection, step.run.run_id, named=step.approve_run, is_blocked=False)
+        asked = runs.read(connection, shown.approved_run_id) if shown is not None and shown.approved_run_id else None
+    # Only a lost log blocks a run before it compares.
+    return asked if asked is not None and asked.drift_count is None else None
 
 
 def _record(step: Step, shown: RunRecord) -> None:

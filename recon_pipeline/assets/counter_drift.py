@@ -111,6 +111,7 @@ def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
             events_left.check(
                 left,
                 approved=approval.approved_by(step) if found.summary.approved else None,
+                is_blocked=blocked is not None,
                 how_to_approve=step.how_to_approve,
             ),
             _identity_is_known(tables, shared),

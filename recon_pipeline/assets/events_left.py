@@ -52,15 +52,16 @@ def check_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
 def let_through(connection: Connection, run: Reconciliation, tables: BillingTables, by: Approving) -> None:
     """Let counters be changed for what was approved, and record it: in the transaction of the comparison, after it.
 
-    Approved is what an earlier run over the same months and customers has shown, key by key; and of a metered usage of
-    which not one event is visible everything, since that is what the person was told.
+    Approved is what an earlier run over the same months and customers has shown, key by key. A run that was blocked has
+    asked another question: what left the log waits until that is answered, and is asked about by the next run. So does
+    every counter of a metered usage of which not one event is visible: that the log is empty was all that was shown.
     """
     if not by.approve_reason:
         return
-    invisible = tuple(map(str, quality.invisible_usages(connection, run, tables)))
-    keys = doubt_of_events_left.let_all_through(connection, run, invisible) if invisible else 0
-    keys += doubt_of_events_left.let_shown_through(connection, run, named=by.approve_run)
-    if keys:
+    invisible = quality.invisible_usages(connection, run, tables)
+    if invisible:
+        doubt_of_events_left.mark_invisible(connection, run, invisible)
+    if doubt_of_events_left.let_shown_through(connection, run, named=by.approve_run):
         runs.note_approval(connection, run.run_id, approved_by=by.approved_by, reason=by.approve_reason)
 
 
@@ -72,19 +73,20 @@ def note(connection: Connection, run: Reconciliation) -> EventsLeft:
     return left
 
 
-def check(left: EventsLeft, *, approved: str | None, how_to_approve: str) -> dg.AssetCheckResult:
+def check(left: EventsLeft, *, approved: str | None, is_blocked: bool, how_to_approve: str) -> dg.AssetCheckResult:
     """What left the log, by month.
 
     Args:
         left: And was left alone.
         approved: Who approved that counters are changed for what left, and why, if so.
+        is_blocked: The run repairs nothing until something else is approved.
         how_to_approve: What a person types, or clicks, to approve it.
     """
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=not left.months,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=_described(left, how_to_approve) if left.months else approved,
+        description=_described(left, None if is_blocked else how_to_approve) if left.months else approved,
         metadata={
             "count": sum(month.keys for month in left.months),
             **sample("events_left_the_log", left.months, MonthLeft),
@@ -93,14 +95,22 @@ def check(left: EventsLeft, *, approved: str | None, how_to_approve: str) -> dg.
     )
 
 
-def _described(left: EventsLeft, how_to_approve: str) -> str:
+def _described(left: EventsLeft, how_to_approve: str | None) -> str:
     months = "; ".join(
         f"{month.partition}: {month.events:,} events of {month.units} units, of {month.keys:,} counters"
         for month in left.months
     )
-    return (
-        f"Events that had been counted left the log. {months}. These counters were left as they are; all others are "
-        "repaired. If it was a mistake: restore the events. "
+    found = f"Usage that counters hold left the log. {months}. "
+    causes = (
+        "If it was a mistake: restore the events. "
         "If it was retention: recon retention --before YYYY-MM keeps the counters of the months before. "
+    )
+    if how_to_approve is None:
+        return (
+            f"{found}These counters are left as they are, also if what blocks this run is approved. {causes}"
+            "If the usage is to be taken back: the next run that is not blocked says how to approve it."
+        )
+    return (
+        f"{found}These counters were left as they are; all others are repaired. {causes}"
         f"If the usage is to be taken back:{how_to_approve}"
     )

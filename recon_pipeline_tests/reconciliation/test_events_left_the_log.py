@@ -279,12 +279,58 @@ def test_a_truncated_log_with_a_single_new_event_lowers_nothing(filled: Billing)
 
 
 @EVERY_MODE
-def test_a_usage_that_is_truly_gone_is_approved_once(filled: Billing) -> None:
+def test_a_usage_that_is_truly_gone_lowers_no_counter_before_each_was_shown(filled: Billing) -> None:
+    filled.add_counter("never summed", 3)
     filled.query("truncate billing_usage_events")
-    assert run().outcome == "blocked", "the lost log"
+    assert run(approve_reason="we start anew").outcome == "blocked", "nobody was shown that the log is empty"
 
-    assert run(approve_reason="we start anew").outcome == "clean"
+    shown = run(approve_reason="we start anew")
+
+    assert (shown.outcome, left(shown)) == ("not_clean", [("2025-05", 7, 12, "63"), ("2025-06", 6, 6, "42")])
+    assert filled.counters() == dict.fromkeys(CUSTOMERS, 10) | {"never summed": 3}
+    assert run().outcome == "blocked", "an approval is for one run"
+    assert run(approve_reason="we start anew", approve_run=shown.run_id).outcome == "clean"
     assert set(filled.counters().values()) == {0}
+    filled.add_counter("an application that writes elsewhere", 3, period=JUNE)
+    assert run(approve_reason="we start anew", approve_run=shown.run_id).outcome == "not_clean"
+    assert filled.counter("an application that writes elsewhere", period=JUNE) == 3, "nobody was shown this"
+
+
+@EVERY_MODE
+def test_an_older_approval_says_nothing_of_a_log_that_is_lost_later(filled: Billing) -> None:
+    filled.query("delete from billing_usage_events where quantity = 4")
+    run()
+    assert run(approve_reason="TICKET-1: a test account").outcome == "clean"
+    filled.query("truncate billing_usage_events")
+
+    assert run(approve_reason="TICKET-1: a test account").outcome == "blocked"
+    assert filled.counters() == dict.fromkeys(CUSTOMERS, 6)
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("question", ["a budget", "a first run"])
+def test_the_approval_of_a_blocked_run_takes_nothing_back_that_left_the_log(
+    filled: Billing, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    filled.query("delete from billing_usage_events where quantity = 4")
+    filled.query("update billing_usage_counters set usage_count = 1 where usage_count = 7")
+    if question == "a budget":
+        monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
+    else:
+        filled.query("delete from recon.accepted_usage")
+    blocked = run_assets(first="2025-05", last="2025-06")
+    assert blocked.record.outcome == "blocked"
+    said = blocked.check("events_stay_in_the_log").description or ""
+    assert "also if what blocks this run is approved" in said
+    assert "--approve" not in said, "it would approve the other question"
+
+    approved = run(approve_reason="INC-1: increments lost")
+
+    assert (approved.outcome, left(approved)) == ("not_clean", [("2025-05", 6, 6, "24")]), approved.error
+    assert filled.counters() == dict.fromkeys(CUSTOMERS, 10)
+    assert filled.counters(period=JUNE) == dict.fromkeys(CUSTOMERS, 7)
+    assert run(approve_reason="TICKET-1: a test account", approve_run=approved.run_id).outcome == "clean"
+    assert filled.counters() == dict.fromkeys(CUSTOMERS, 6)
 
 
 @EVERY_MODE

@@ -332,8 +332,12 @@ def test_an_empty_log_beside_counters_blocks_the_job_until_a_person_approves(job
     assert job_billing.ledger() == []
     assert job_billing.value("select outcome from recon.reconciliation_run") == "blocked"
 
-    approved = run_assets(approve_reason="the customer was erased", approved_by="ada")
+    shown = run_assets(approve_reason="the customer was erased", approved_by="ada")
 
+    assert shown.success
+    assert shown.check("events_stay_in_the_log").metadata["count"].value == 1
+    assert job_billing.counters() == {"a": 4}, "that the log is empty was all that anybody was shown"
+    approved = run_assets(approve_reason="the customer was erased", approved_by="ada")
     assert approved.success
     assert job_billing.counters() == {"a": 0}
     assert job_billing.ledger() == [("a", "orphan", 4, 0)]

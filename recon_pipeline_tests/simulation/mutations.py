@@ -633,6 +633,33 @@ MUTATIONS = (
         f"{_LEFT}_an_approval_lowers_no_key_of_which_more_has_left_than_was_shown",
     ),
     Mutation(
+        "the approval of a blocked run takes back what left the log",
+        (
+            Patch(
+                "shown_run",
+                "shown.drift_count is not null and shown.outcome <> 'blocked'",
+                "shown.drift_count is not null",
+            ),
+        ),
+        f"{_LEFT}_the_approval_of_a_blocked_run_takes_nothing_back_that_left_the_log",
+    ),
+    Mutation(
+        "the approval of a lost log lowers counters that nobody was shown",
+        (Patch("recon_pipeline.assets.events_left:let_through", "if invisible:", "if False:"),),
+        f"{_LEFT}_a_usage_that_is_truly_gone_lowers_no_counter_before_each_was_shown",
+    ),
+    Mutation(
+        "an approval from before the log was lost is one for its loss",
+        (
+            Patch(
+                "recon_pipeline.assets.approval:_answered_before",
+                "return asked if asked is not None and asked.drift_count is None else None",
+                "return shown",
+            ),
+        ),
+        f"{_LEFT}_an_older_approval_says_nothing_of_a_log_that_is_lost_later",
+    ),
+    Mutation(
         "events that left are let through beyond the budget of a day",
         (
             Patch(

@@ -9,12 +9,14 @@ key by key, and is shown by no run once it was repaired: so it is used up. Not k
 counted it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
@@ -77,9 +79,9 @@ _LET_SHOWN_THROUGH = labelled(
         and drift.ordinal = approved.ordinal
     """,
 )
-# Lets all through that left the log, of some metered usages.
+# Lets all through that left the log.
 # Index: the primary key of recon.counter_drift, by run.
-# Binds: run_id text, scope text[]
+# Binds: run_id text
 _LET_ALL_THROUGH = labelled(
     "let_all_events_left_through",
     """
@@ -88,7 +90,22 @@ _LET_ALL_THROUGH = labelled(
     where run_id = :run_id
         and outcome = 'doubtful'
         and units_left is not null
-        and gateway_name || ':' || usage_type = any(:scope)
+    """,
+)
+# Leaves counters alone of which the log has nothing, where it has nothing of the metered usage at all.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text, usages text[]
+_MARK_INVISIBLE = labelled(
+    "doubt_invisible_usages",
+    """
+    update recon.counter_drift
+    set
+        outcome = 'doubtful', events_left = 0, units_left = abs(usage_count),
+        error = 'not one event of its metered usage is visible'
+    where run_id = :run_id
+        and outcome is null
+        and kind = 'orphan'
+        and gateway_name || ':' || usage_type = any(:usages)
     """,
 )
 # What is left alone because it left the log, by billing month.
@@ -189,10 +206,14 @@ def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> N
             let_all_through(connection, run)
 
 
-def let_all_through(connection: Connection, run: Reconciliation, scope: tuple[str, ...] | None = None) -> int:
-    """Let counters change for what left the log, of these metered usages or of all; returns how many."""
-    usages = list(map(str, run.extent.scope)) if scope is None else list(scope)
-    return connection.execute(_LET_ALL_THROUGH, {"run_id": run.run_id, "scope": usages}).rowcount
+def mark_invisible(connection: Connection, run: Reconciliation, usages: Sequence[MeteredUsage]) -> None:
+    """Leave the counters alone that have no events, of metered usages of which not one event is visible."""
+    connection.execute(_MARK_INVISIBLE, {"run_id": run.run_id, "usages": list(map(str, usages))})
+
+
+def let_all_through(connection: Connection, run: Reconciliation) -> None:
+    """Let counters change for all that left the log."""
+    connection.execute(_LET_ALL_THROUGH, {"run_id": run.run_id})
 
 
 def let_shown_through(connection: Connection, run: Reconciliation, *, named: str) -> int:

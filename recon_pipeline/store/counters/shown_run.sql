@@ -1,5 +1,6 @@
 -- The run whose figures a person has seen who approves this one: the latest over the same metered usages, months and customers, or the one that
--- was named by the beginning of its id. Of the runs that were blocked, or of all that compared.
+-- was named by the beginning of its id. Of the runs that were blocked, or of those that compared and were not: an approval answers one question, and a
+-- blocked run asked another.
 -- Invariant: of a blocked run no run has repaired the same since, or anything under an approval of it, however that run ended; what was shown before that is no
 -- longer true. The ledger shows which run repaired: a run that was killed has not recorded it in its own row.
 -- Index: recon.reconciliation_run by start, recon.counter_repair by run.
@@ -16,7 +17,7 @@ join recon.reconciliation_run as this
     and (shown.first_partition, shown.last_partition) = (this.first_partition, this.last_partition)
     and (shown.customers is null) = (this.customers is null)
     and (this.customers is null or (shown.customers @> this.customers and shown.customers <@ this.customers))
-where case when :is_blocked then shown.outcome = 'blocked' else shown.drift_count is not null end
+where case when :is_blocked then shown.outcome = 'blocked' else shown.drift_count is not null and shown.outcome <> 'blocked' end
     and starts_with(shown.run_id, coalesce(case when :is_blocked then this.approved_run_id end, cast(:named as text)))
     and not exists (
         select

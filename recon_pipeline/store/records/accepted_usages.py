@@ -29,7 +29,8 @@ _WAITING_USAGES = labelled(
     """,
 )
 # What a run's comparison would have changed of each metered usage, with the three largest differences.
-# Invariant: held and doubtful keys are left alone, and so are not part of it.
+# Invariant: held and doubtful keys are left alone, and so are not part of it; nor are those that were shown one by one
+# since events of theirs left the log, and approved.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text
 _REPAIRS_BY_USAGE = labelled(
@@ -50,7 +51,12 @@ _REPAIRS_BY_USAGE = labelled(
             order by abs(settled_sum - coalesce(usage_count, 0)) desc, ordinal
         ))[1:3] as largest
     from recon.counter_drift
-    where run_id = :run_id and coalesce(outcome not in ('held', 'doubtful'), true)
+    where run_id = :run_id
+        and coalesce(outcome not in ('held', 'doubtful'), true)
+        and (
+            units_left is null
+            or not exists (select from recon.reconciliation_run where run_id = :run_id and approved_reason is not null)
+        )
     group by gateway_name, usage_type
     """,
 )

@@ -192,16 +192,17 @@ def reads_all(connection: Connection, run_id: str) -> bool:
     return record is not None and record.mode == Mode.FULL
 
 
-def shown_blocked_run(connection: Connection, run_id: str, *, named: str) -> RunRecord | None:
-    """The blocked run over the same extent whose figures may be approved, or None.
+def shown_run(connection: Connection, run_id: str, *, named: str, is_blocked: bool) -> RunRecord | None:
+    """The run over the same extent that showed what may be approved, or None.
 
     Args:
         connection: In a transaction.
         run_id: Of the run that is approved; its record is open.
-        named: The beginning of the blocked run's id, or '' for the latest.
+        named: The beginning of its id, or '' for the latest.
+        is_blocked: One that was blocked, whose figures are current; or one that compared and was not.
     """
-    row = connection.execute(statement("shown_run"), {"run_id": run_id, "named": named, "is_blocked": True}).mappings()
-    found = row.one_or_none()
+    asked = {"run_id": run_id, "named": named, "is_blocked": is_blocked}
+    found = connection.execute(statement("shown_run"), asked).mappings().one_or_none()
     return None if found is None else _record(found)
 
 
