@@ -21,8 +21,9 @@ from recon_pipeline.sources.arrow import columnar_rows
 from recon_pipeline.sources.delimited import MOST_CHARACTERS, Dialect, Numbered, delimited_rows
 from recon_pipeline.sources.failures import WHAT_IS_DONE
 from recon_pipeline.sources.files import BUFFER_BYTES, Opened, Position, opened
-from recon_pipeline.sources.finding import SourceFile, Unread, find_files, total_size
+from recon_pipeline.sources.finding import SourceFile, find_files, total_size
 from recon_pipeline.sources.json_rows import document_rows, is_document, line_rows
+from recon_pipeline.sources.names import Unread
 from recon_pipeline.sources.returned import cells_as_they_were, dialect_of, is_returned, json_as_it_was
 
 CHUNK_ROWS = 10_000
