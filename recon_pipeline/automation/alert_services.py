@@ -25,7 +25,7 @@ _SERVICES: dict[str, tuple[str, Markup]] = {
     "NotifyTelegram": ("html", alert_markup.telegram_html),
     "NotifyWorkflows": ("markdown", alert_markup.teams),
 }
-"""Apprise's class of a service; the format that Apprise is told, whatever the address says, and what makes it."""
+"""Apprise's class of a service; the format that Apprise gets, whatever the address says, and what makes it."""
 
 _OTHERS: dict[str, Markup] = {
     "text": alert_markup.plain,
@@ -78,8 +78,8 @@ def _notify(service: Any, message: Message, *, may_split: bool) -> bool:
 def _prepare(service: Any, name: str) -> Markup:
     if name not in _SERVICES:
         return _OTHERS[NotifyFormat(service.notify_format).value]
-    told, markup = _SERVICES[name]
-    service.notify_format = NotifyFormat(told)
+    chosen, markup = _SERVICES[name]
+    service.notify_format = NotifyFormat(chosen)
     if name == "NotifySlack" and not service.template:
         service.use_blocks = False  # whose plain text has no links
     elif name == "NotifyDiscord":

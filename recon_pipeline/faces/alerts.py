@@ -1,4 +1,4 @@
-"""What `recon alerts` does: sends each target a message, and reports which took it."""
+"""What `recon alerts` does: sends each target a message, and reports which accepted it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -36,7 +36,7 @@ class Examined:
 
     Attributes:
         findings: A verdict on each requirement.
-        assumptions: What this installation takes for granted.
+        assumptions: Of this installation.
     """
 
     findings: tuple[Finding, ...]
@@ -208,12 +208,12 @@ def _schedule(instance: DagsterInstance) -> Finding:
         return noted(
             "schedule",
             f"{schedule} is on; no Dagster daemon was started here yet, so nothing runs it",
-            "recon dev starts one; in production, dagster-daemon run beside your webserver.",
+            "recon dev starts one; in production, dagster-daemon run next to your webserver.",
         )
     if not scheduler.healthy:
         return failed(
             "schedule",
             f"{schedule} is on, but no Dagster daemon is alive to run it",
-            "Start recon dev, or dagster-daemon run beside your webserver.",
+            "Start recon dev, or dagster-daemon run next to your webserver.",
         )
     return passed("schedule", f"{schedule} is on and the daemon is alive")

@@ -21,7 +21,7 @@ _BATCH_ROWS = 1_000
 _INEXACT_INSIDE = frozenset({"float", "time64[ns]", "pairs"})
 """Types that Arrow gives in another way than they were written, where a list or an object contains them."""
 _BATCH_BYTES = 2**22
-"""Of a batch of Parquet, as its metadata tell it."""
+"""Of a batch of Parquet, according to its metadata."""
 
 
 def columnar_rows(

@@ -223,7 +223,7 @@ def _seekable(raw: Any, counted: io.BufferedReader, stack: ExitStack) -> Any:
 
 
 def _version(file: SourceFile) -> tuple[Any, ...] | None:
-    """What changes if the file does; None if nothing tells that."""
+    """What changes if the file does; None if nothing shows that."""
     if file.path == STDIN or file.is_piped:
         return None
     if file.is_local:

@@ -40,7 +40,7 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _EXCEL_DELIMITER = re.compile(r"sep=(?P<delimiter>[^\r\n])[\r\n]*", re.IGNORECASE)
-"""The line that tells Excel the delimiter of what follows."""
+"""The line that declares the delimiter of what follows, for Excel."""
 _Pieces = Iterator[tuple[Sequence[int], Sequence[Row | Unreadable]]]
 """Lines and rows."""
 
@@ -165,9 +165,9 @@ def _text_rows(
     if returned:
         whole = delimited_rows(file, chain((first,), lines), dialect_of(first), skipped)
         return cells_as_they_were(*whole)
-    told = _EXCEL_DELIMITER.fullmatch(first)
-    if told:
-        delimiter, skipped, first = told["delimiter"], skipped + 1, next(lines, "\n")
+    declared = _EXCEL_DELIMITER.fullmatch(first)
+    if declared:
+        delimiter, skipped, first = declared["delimiter"], skipped + 1, next(lines, "\n")
     is_tsv = name.endswith((".tsv", ".tab"))
     quoted = quote == "double" if quote else not is_tsv
     dialect = Dialect(delimiter or ("\t" if is_tsv else ","), quoted, quote is not None)

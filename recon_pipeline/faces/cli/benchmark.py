@@ -17,9 +17,9 @@ from recon_pipeline.settings import read_settings
     type=click.IntRange(min=1),
     help="Size of the log; may be repeated.",
 )
-@click.option("--counters", default=300_000, show_default=True, type=click.IntRange(min=6), help="Beside it.")
+@click.option("--counters", default=300_000, show_default=True, type=click.IntRange(min=6), help="Number of counters.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same data.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="Turns of each contestant.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often each is measured.")
 @click.option(
     "--chart", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw times over sizes (SVG, PNG)."
 )
@@ -50,9 +50,9 @@ def command(
     idle_seconds: int | None,
     as_json: bool,
 ) -> int:
-    """Measure the product against hand-written SQL, as ratios, on made-up usage.
+    """Measure the product against hand-written SQL, as ratios, on simulated usage.
 
-    In databases of its own on the server of DATABASE_URL, or on embedded ones; dropped at the end.
+    It creates its own databases on the server of DATABASE_URL, or on an embedded one, and drops them at the end.
     """
     from recon_pipeline.faces.benchmark import measurements as face
 
