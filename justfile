@@ -16,7 +16,7 @@ check:
 check-sql *files="recon_pipeline":
     uv run sqlfluff lint --processes 0 --disable-progress-bar --nocolor "$@"
 
-# Put right what needs no person: format, and the lint rules that have a fix.
+# Fix what needs no person: format, and the lint rules that have a fix.
 fix:
     uv run ruff check --fix
     uv run ruff format
@@ -25,6 +25,6 @@ fix:
 test *arguments:
     uv run pytest "$@"
 
-# A month that goes wrong, on a Postgres of its own, and its repair.
+# Simulate a month in which counters drift, on an embedded Postgres, and repair them.
 demo *arguments:
     uv run recon demo "$@"

@@ -27,8 +27,7 @@ from recon_pipeline.core.backfill.reading import Readings, read_rows
 from recon_pipeline.core.backfill.rows import SourceRows
 from recon_pipeline.core.periods import BillingMonth, require_known
 from recon_pipeline.settings import known_months
-from recon_pipeline.sources.finding import Unread, shown_source
-from recon_pipeline.sources.rows import CHUNK_ROWS, read_files
+from recon_pipeline.sources.names import Unread, shown_source
 from recon_pipeline.store.backfill import batches, load
 from recon_pipeline.store.backfill.batches import Batch, NotTaken
 from recon_pipeline.store.backfill.dry_run import PreviewOptions
@@ -164,6 +163,9 @@ def _prepared(
 
 def _opened(step: Step, sources: list[str], spec: MappingSpec | None, unread: list[Unread]) -> Iterator[SourceRows]:
     """Tables and queries first, then files, so that the progress of the files is one."""
+    # Only now: pyarrow takes half a second, and most runs have no source.
+    from recon_pipeline.sources.rows import CHUNK_ROWS, read_files  # noqa: PLC0415
+
     exports = [
         read_export(step.database, source, chunk_rows=CHUNK_ROWS) for source in sources if is_in_database(source)
     ]

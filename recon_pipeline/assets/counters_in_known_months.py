@@ -1,4 +1,4 @@
-"""The check that tells of counters in no known month, which no run compares."""
+"""The check that reports counters in no known month, which no run compares."""
 
 import dagster as dg
 
@@ -32,7 +32,7 @@ def counters_are_in_known_months(step: Step, tables: BillingTables) -> dg.AssetC
         if not reads_all and not tables.finds_counter_periods:
             return _result(
                 True,
-                "Not looked at by this run, which would have to read every counter: no index begins "
+                "Not checked by this run, which would have to read every counter: no index begins "
                 "with period_start. The nightly audit looks, and so does recon reconcile --full.",
                 {},
             )

@@ -1,30 +1,45 @@
-"""What a step hands over through Dagster's event log: its error, the preview of a dry run, and the files it left out.
+"""What is handed over through Dagster's event log: a step's error, the preview of a dry run, files that were not read.
 
-Invariant: both sides have the same types, in whichever process the step ran. Dagster keeps JSON, which is written and
-read here and nowhere else.
+Invariant: both sides have the same types, in whichever process each of them runs. Dagster keeps JSON, which is written
+and read here and nowhere else.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 from pydantic import TypeAdapter
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.sources.finding import Unread
+from recon_pipeline.sources.names import Unread
 from recon_pipeline.store.backfill.dry_run import Preview
 
-_ERROR, _PREVIEW, _UNREAD = "error", "plan", "files_not_read"
+_ERROR, _PREVIEW, _UNREAD, _ACTIONS = "error", "plan", "files_not_read", "actions"
+
+
+@dataclass(frozen=True)
+class _ErrorParts:
+    """The three parts of a `ReconError`."""
+
+    what: str
+    changed: str
+    fix: str
+
+
+_errors = TypeAdapter(_ErrorParts)
 _previews = TypeAdapter(Preview)
 _unread = TypeAdapter(tuple[Unread, ...])
+_action_names = TypeAdapter(tuple[str, ...])
 
 Metadata = Mapping[str, dg.MetadataValue[Any]]
 
 
 def failure(error: ReconError) -> dg.Failure:
     """The failure of a step, to be raised from the error; a retry would not help."""
-    parts = {"what": error.what, "changed": error.changed, "fix": error.fix}
-    return dg.Failure(str(error), metadata={_ERROR: dg.MetadataValue.json(parts)}, allow_retries=False)
+    parts = _ErrorParts(error.what, error.changed, error.fix)
+    kept = {_ERROR: dg.MetadataValue.json(_errors.dump_python(parts, mode="json"))}
+    return dg.Failure(str(error), metadata=kept, allow_retries=False)
 
 
 def read_error(metadata: Metadata) -> ReconError | None:
@@ -33,9 +48,10 @@ def read_error(metadata: Metadata) -> ReconError | None:
     A plain `ReconError`, whatever it was: for a command, all failed runs are alike.
     """
     kept = metadata.get(_ERROR)
-    if not isinstance(kept, dg.JsonMetadataValue) or not isinstance(kept.value, dict):
+    if not isinstance(kept, dg.JsonMetadataValue):
         return None
-    return ReconError(kept.value["what"], changed=kept.value["changed"], fix=kept.value["fix"])
+    parts = _errors.validate_python(kept.value)
+    return ReconError(parts.what, changed=parts.changed, fix=parts.fix)
 
 
 def preview_metadata(preview: Preview) -> dict[str, dg.JsonMetadataValue]:
@@ -58,3 +74,14 @@ def read_unread(metadata: Metadata) -> tuple[Unread, ...]:
     """The files that were found and not read, from metadata."""
     kept = metadata.get(_UNREAD)
     return _unread.validate_python(kept.value) if isinstance(kept, dg.JsonMetadataValue) else ()
+
+
+def actions_metadata(names: Sequence[str]) -> dict[str, dg.JsonMetadataValue]:
+    """The names of the actions that an observation shows, as metadata."""
+    return {_ACTIONS: dg.MetadataValue.json(_action_names.dump_python(tuple(names), mode="json"))}
+
+
+def read_actions_shown(metadata: Metadata) -> tuple[str, ...]:
+    """The names of the actions that an observation shows, from its metadata."""
+    kept = metadata.get(_ACTIONS)
+    return _action_names.validate_python(kept.value) if isinstance(kept, dg.JsonMetadataValue) else ()

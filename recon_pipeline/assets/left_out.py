@@ -6,8 +6,7 @@ recorded instead: that it was not evaluated, and why. Such an evaluation sends n
 
 import dagster as dg
 
-METADATA = "not_evaluated"
-"""In the metadata of an evaluation that is none."""
+_METADATA = "not_evaluated"
 
 _PLANNED, _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION
 
@@ -27,7 +26,12 @@ def report(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, wh
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
             description=f"Not evaluated by this run: {why}.",
-            metadata={METADATA: True},
+            metadata={_METADATA: True},
         )
         event = dg.DagsterEvent(_EVALUATED.value, context.run.job_name, event_specific_data=evaluation)
         context.instance.report_dagster_event(event, context.run.run_id)
+
+
+def is_left_out(evaluation: dg.AssetCheckEvaluation) -> bool:
+    """Whether it records that its check was not evaluated."""
+    return _METADATA in evaluation.metadata

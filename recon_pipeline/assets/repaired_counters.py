@@ -166,7 +166,7 @@ def _described(answer: verify.Verification, months: str, paused: str | None) -> 
     if untouched:
         parts.append(
             f"{untouched:,} counters of {months} differ from their event sums and were left alone: repairs are paused "
-            f"{paused}. To let repairs go on: recon resume."
+            f"{paused}. To end the pause: recon resume."
         )
     if answer.held_count:
         customers = sorted({one.gateway_customer_id for one in answer.sample if one.outcome == "held"})

@@ -62,7 +62,7 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             "aggregates_match_events",
             asset=key,
-            description="Every stored sum is what the log adds up to when it is read anew. Asked in the nightly audit "
+            description="Every stored sum equals the sum of the log. Checked in the nightly audit "
             "and with --full; a run that reads in increments does not evaluate it.",
         ),
     ]
@@ -161,7 +161,7 @@ def _audited(audit: Audit, months: str) -> str:
     if audit.differing_count:
         return (
             f"{audit.differing_count:,} stored sums of {months} were not what the log adds up to; they were "
-            "computed anew. Nothing was repaired by them, but a tick may have overlooked a drifted counter, which this "
+            "computed again. No counter was repaired by them, but a tick may have missed a drifted one, which this "
             "run repairs. Look for events that were written with an "
             "ingest_xid of their own (a restore, a copy, replication) or changed while triggers were off."
         )

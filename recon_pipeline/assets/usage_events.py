@@ -24,13 +24,13 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             asset=key,
             blocking=True,
             description="At least one event is visible in each metered usage that has counters. "
-            "An empty log beside counters is a lost log, and repairing from it would give all usage away.",
+            "An empty log beside counters is a lost log, and a repair from it would set all counters to 0.",
         ),
         dg.AssetCheckSpec(
             "events_are_valid",
             asset=key,
-            description="Every event has a finite quantity and a period that ends after it begins. "
-            "Others are never summed.",
+            description="Every event has a finite quantity, a period that ends after it begins, and a customer whose "
+            "name is not too long for an index. Others are never summed.",
         ),
         dg.AssetCheckSpec(
             "request_ids_are_unique",

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recon_pipeline.automation.alert_services import send
 from recon_pipeline.core.alert_targets import AlertTarget
+from recon_pipeline.core.alerts import Message
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import outbox
@@ -35,6 +35,14 @@ class Attempt:
     target: str
     title: str
     error: str | None
+
+
+def send_once(target: AlertTarget, message: Message) -> Attempt:
+    """Send one message to one target now."""
+    # Only now: Apprise takes half a second, and most evaluations send nothing.
+    from recon_pipeline.automation.alert_services import send  # noqa: PLC0415
+
+    return Attempt(target.name, message.title, send(target, message))
 
 
 def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[Attempt, ...]:
@@ -72,13 +80,13 @@ def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float,
             if claimed is None:
                 return
             last_tried = claimed.alert_id
-            error = send(target, claimed.message)
+            made = send_once(target, claimed.message)
             with database.transaction() as connection:
-                if error is None:
+                if made.error is None:
                     outbox.note_delivered(connection, claimed, target)
                 else:
-                    outbox.note_undelivered(connection, claimed, target, error)
-            attempts.append(Attempt(target.name, claimed.message.title, error))
-            failures += error is not None
+                    outbox.note_undelivered(connection, claimed, target, made.error)
+            attempts.append(made)
+            failures += made.error is not None
     except ReconError as error:
         attempts.append(Attempt(target.name, "", f"the outbox could not be used: {error.what}"))

@@ -13,8 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from recon_pipeline.assets.names import Names
-from recon_pipeline.automation.alert_delivery import Attempt, deliver
-from recon_pipeline.automation.alert_services import send
+from recon_pipeline.automation.alert_delivery import Attempt, deliver, send_once
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.open_records import close_left_open
@@ -152,11 +151,7 @@ def _back_again(database: BillingDatabase, cursor: Cursor) -> Message:
 
 
 def _send_to_all(alerting: Alerting, message: Message) -> list[Attempt]:
-    return [
-        Attempt(target.name, message.title, send(target, message))
-        for target in alerting.targets
-        if message.severity in target.severities
-    ]
+    return [send_once(target, message) for target in alerting.targets if message.severity in target.severities]
 
 
 def _log_failures(context: dg.SensorEvaluationContext, attempts: Sequence[Attempt]) -> None:

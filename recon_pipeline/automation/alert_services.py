@@ -9,7 +9,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType, OverflowMode
 
 from recon_pipeline.automation import pagerduty
 from recon_pipeline.core import alert_markup
@@ -17,16 +19,13 @@ from recon_pipeline.core.alert_markup import Markup
 from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 
-if TYPE_CHECKING:
-    from apprise import NotifyBase
-
 _SERVICES: dict[str, tuple[str, Markup]] = {
     "NotifySlack": ("text", alert_markup.slack),
     "NotifyDiscord": ("markdown", alert_markup.markdown),
     "NotifyTelegram": ("html", alert_markup.telegram_html),
     "NotifyWorkflows": ("markdown", alert_markup.teams),
 }
-"""Apprise's class of a service; the format that Apprise is told, whatever the address says, and what makes it."""
+"""Apprise's class of a service; the format that Apprise gets, whatever the address says, and what makes it."""
 
 _OTHERS: dict[str, Markup] = {
     "text": alert_markup.plain,
@@ -56,17 +55,13 @@ def send(target: AlertTarget, message: Message) -> str | None:
     return None if is_sent else ("; ".join(warnings) or f"{target.kind} gave no reason")[:_LONGEST_ERROR]
 
 
-def _service(target: AlertTarget) -> "NotifyBase | None":
-    from apprise import Apprise, AppriseAsset
-
+def _service(target: AlertTarget) -> NotifyBase | None:
     # The name of the sender in a mail, and below a message.
     asset = AppriseAsset(app_id="recon_pipeline", app_desc="recon_pipeline")
     return Apprise.instantiate(target.url, asset=asset, suppress_exceptions=True)
 
 
 def _notify(service: Any, message: Message, *, may_split: bool) -> bool:
-    from apprise import NotifyFormat, NotifyType, OverflowMode
-
     tone = {Severity.ERROR: NotifyType.FAILURE, Severity.WARN: NotifyType.WARNING}[message.severity]
     markup = _prepare(service, type(service).__name__)
     room = service.body_maxlen - max(service.title_maxlen, len(message.title) + 10)
@@ -81,12 +76,10 @@ def _notify(service: Any, message: Message, *, may_split: bool) -> bool:
 
 
 def _prepare(service: Any, name: str) -> Markup:
-    from apprise import NotifyFormat
-
     if name not in _SERVICES:
         return _OTHERS[NotifyFormat(service.notify_format).value]
-    told, markup = _SERVICES[name]
-    service.notify_format = NotifyFormat(told)
+    chosen, markup = _SERVICES[name]
+    service.notify_format = NotifyFormat(chosen)
     if name == "NotifySlack" and not service.template:
         service.use_blocks = False  # whose plain text has no links
     elif name == "NotifyDiscord":

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from recon_pipeline.assets import left_out
+from recon_pipeline.assets.left_out import is_left_out
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
@@ -68,7 +68,7 @@ def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
 def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[CheckOutcome]:
     for event in _events(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         evaluation = event.asset_check_evaluation_data
-        if left_out.METADATA in evaluation.metadata:
+        if is_left_out(evaluation):
             continue
         severity = Severity.ERROR if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARN
         yield CheckOutcome(

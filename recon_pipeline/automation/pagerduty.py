@@ -11,6 +11,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
+
 from recon_pipeline.core.alert_markup import links
 from recon_pipeline.core.alerts import Message, Severity
 
@@ -26,8 +28,6 @@ def send(service: Any, message: Message) -> str | None:
         service: Apprise's `NotifyPagerDuty`, for the address's integration key, region and severity.
         message: With its incidents.
     """
-    from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
-
     url = PAGERDUTY_API_LOOKUP[service.region_name]
     events = [("trigger", one) for one in message.failing] + [("resolve", one) for one in message.resolved]
     for action, incident in events:

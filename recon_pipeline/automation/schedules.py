@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.repaired_counters import still_match
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.own_runs import own_tag
@@ -53,7 +54,7 @@ def schedules(ours: Installation) -> list[dg.ScheduleDefinition]:
         """One run over all months, with sums from the log itself."""
         return dg.RunRequest(
             tags={**range_tags(*known_months()), **ours.lane("audit")},
-            run_config={"resources": {names.reconciler: {"config": {"full": True}}}},
+            run_config=dg.RunConfig(resources={names.reconciler: Reconciler(full=True)}),
         )
 
     @dg.schedule(

@@ -9,13 +9,11 @@ from datetime import datetime
 
 import dagster as dg
 
+from recon_pipeline.assets.handover import actions_metadata, read_actions_shown
 from recon_pipeline.assets.names import Names
 from recon_pipeline.store.counters.pause import now
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.actions import Action, read_actions
-
-NAMES_METADATA = "actions"
-"""The names of the actions that an observation shows."""
 
 SHOWN_AT_ONCE = 200
 """In one evaluation of the sensor, which Dagster cancels after 60 seconds; the next one continues from there."""
@@ -57,8 +55,7 @@ def _shown(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[str]:
     names: set[str] = set()
     for record in instance.fetch_observations(asset, limit=OBSERVATIONS_READ).records:
         observation = record.asset_observation
-        value = observation.metadata.get(NAMES_METADATA) if observation else None
-        names.update(value.value if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, list) else ())
+        names.update(read_actions_shown(observation.metadata) if observation else ())
     return names
 
 
@@ -80,7 +77,7 @@ def _observation(asset: dg.AssetKey, command: Sequence[Action]) -> dg.AssetObser
         metadata={
             "reason": first.reason or "",
             "done_at": dg.MetadataValue.timestamp(first.acted_at),
-            NAMES_METADATA: dg.MetadataValue.json([action.name for action in command]),
+            **actions_metadata([action.name for action in command]),
         },
     )
 

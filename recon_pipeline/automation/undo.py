@@ -71,7 +71,7 @@ def _taken_back(
         raise failure(error) from error
     yield dg.AssetObservation(
         names.key("repaired_counters"),
-        description=f"Repairs of run {undone_run_id} were taken back by {request.requested_by}: {request.reason}",
+        description=f"Repairs of run {undone_run_id} were undone by {request.requested_by}: {request.reason}",
         metadata={"undone": record.undone or 0, "not_undone": record.left, "undone_run": undone_run_id},
     )
     if record.left:
@@ -89,7 +89,7 @@ def not_all_undone(record: UndoRecord) -> ReconError:
     )
     causes = ", ".join(f"{count:,} {why}" for count, why in reasons if count)
     return ReconError(
-        f"{record.left:,} repairs were not taken back: {causes}.",
-        changed=f"{record.undone or 0:,} repairs were taken back, each with a row in recon.counter_repair.",
-        fix="Look at the sample (recon.undo, not_undone). Running it again takes back what is left, and nothing twice.",
+        f"{record.left:,} repairs were not undone: {causes}.",
+        changed=f"{record.undone or 0:,} repairs were undone, each with a row in recon.counter_repair.",
+        fix="Look at the sample (recon.undo, not_undone). Run it again: it undoes what is left, and nothing twice.",
     )

@@ -1,10 +1,9 @@
-"""What `recon alerts` does: sends each target a message, and reports which took it."""
+"""What `recon alerts` does: sends each target a message, and reports which accepted it."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from recon_pipeline.automation.alert_delivery import Attempt
-from recon_pipeline.automation.alert_services import send
+from recon_pipeline.automation.alert_delivery import Attempt, send_once
 from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.faces.console import out
@@ -22,24 +21,22 @@ _TEST = Message(
 
 def send_test(targets: Sequence[AlertTarget]) -> tuple[Attempt, ...]:
     """Send a message to each target."""
-    return tuple(Attempt(target.name, _TEST.title, send(target, _TEST)) for target in targets)
+    return tuple(send_once(target, _TEST) for target in targets)
 
 
 def all_delivered(attempts: Sequence[Attempt]) -> bool:
     """Whether every target took it."""
-    return all(attempt.error is None for attempt in attempts)
+    return all(one.error is None for one in attempts)
 
 
 def as_json(attempts: Sequence[Attempt]) -> dict[str, Any]:
     """The one object of `--json`."""
-    targets = [
-        {"target": attempt.target, "delivered": attempt.error is None, "error": attempt.error} for attempt in attempts
-    ]
+    targets = [{"target": one.target, "delivered": one.error is None, "error": one.error} for one in attempts]
     return {"success": all_delivered(attempts), "targets": targets}
 
 
 def show(attempts: Sequence[Attempt]) -> None:
     """The same for a person."""
-    for attempt in attempts:
-        result = "took the message" if attempt.error is None else f"did not take it: {attempt.error}"
-        out.print(f"Target {attempt.target} {result}", markup=False, soft_wrap=True)
+    for one in attempts:
+        result = "took the message" if one.error is None else f"did not take it: {one.error}"
+        out.print(f"Target {one.target} {result}", markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""What this installation takes for granted about log and counters, in plain words, and where each was learnt.
+"""What this installation assumes about log and counters, in plain words, and the source of each assumption.
 
-Nothing of it can be proven from the tables: an arithmetic that is right under a wrong one repairs counters to wrong
-values. So that a person can object, it is said; each rule is one function here.
+The tables cannot prove any of them, and a wrong one lets runs repair counters to wrong values. So they are shown, and a
+person can object. Each is one function here.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from recon_pipeline.store.records.retention import Retention, read_retention
 
 @dataclass(frozen=True)
 class Assumption:
-    """One thing that is taken for granted.
+    """One assumption.
 
     Attributes:
         about: `identity`, `completeness`, `periods`, `limits`, `quantities` or `settling`.
@@ -62,9 +62,7 @@ def read_assumptions(settings: Settings, url: str) -> tuple[Assumption, ...]:
 
 def in_words(assumptions: tuple[Assumption, ...]) -> str:
     """The paragraph for a person."""
-    return "What this installation takes for granted: " + " ".join(
-        f"{one.assumed} ({one.learnt_from})." for one in assumptions
-    )
+    return "What this installation assumes: " + " ".join(f"{one.assumed} ({one.learnt_from})." for one in assumptions)
 
 
 def _identity(known: _Known) -> Assumption:

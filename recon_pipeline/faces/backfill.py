@@ -14,7 +14,7 @@ from recon_pipeline.core.periods import BillingMonth, require_known
 from recon_pipeline.faces.backfilled import Backfilled
 from recon_pipeline.faces.console import err
 from recon_pipeline.settings import Settings, known_months
-from recon_pipeline.sources.finding import STDIN
+from recon_pipeline.sources.names import STDIN
 from recon_pipeline.store.backfill.exports import is_in_database
 from recon_pipeline.store.backfill.load import OnProgress
 
@@ -52,7 +52,7 @@ def run_backfill(settings: Settings, options: BackfillOptions) -> Backfilled:
     months = sorted(BillingMonth.parse(key) for key in options.periods) or [first, current]
     require_known(months, first=first, current=current)
     # Only now: wrong usage is reported before Dagster, which takes seconds to load.
-    from recon_pipeline.faces.backfill_job import BackfillRequest, backfill
+    from recon_pipeline.faces.backfill_job import BackfillRequest, backfill  # noqa: PLC0415
 
     request = BackfillRequest(
         source=tuple(map(_absolute, options.sources)),

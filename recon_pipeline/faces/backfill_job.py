@@ -18,7 +18,7 @@ from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, o
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, read_name
-from recon_pipeline.sources.finding import Unread
+from recon_pipeline.sources.names import Unread
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.dry_run import Preview
 from recon_pipeline.store.backfill.load import OnProgress

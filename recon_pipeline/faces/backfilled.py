@@ -12,7 +12,7 @@ from recon_pipeline.faces import reconciled as reconciliations
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, out
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.settings import known_months
-from recon_pipeline.sources.finding import Unread
+from recon_pipeline.sources.names import Unread
 from recon_pipeline.store.backfill.batches import Batch
 from recon_pipeline.store.backfill.dry_run import Preview
 

@@ -1,7 +1,7 @@
 """Dagster's UI, daemon and schedule on this machine, in the foreground: what `recon dev` does.
 
 Three processes: one code server, which the other two share (each would start one of its own, and loading the
-definitions is the dearest part of a start), the webserver and the daemon. They live and die together: when
+definitions is the most expensive part of a start), the webserver and the daemon. They live and die together: when
 one ends, all are ended, and whichever way this process ends, none of them stays behind.
 """
 

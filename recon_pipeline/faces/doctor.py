@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dagster import DagsterInstance
@@ -16,7 +16,7 @@ from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
-from recon_pipeline.faces.assumptions import Assumption, in_words
+from recon_pipeline.faces.assumptions import Assumption, in_words, read_assumptions
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
 from recon_pipeline.faces.orchestrator import open_instance
@@ -30,13 +30,71 @@ from recon_pipeline.store.records.requirements import check_database
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
 
-def examine(settings: Settings, url: str) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Examined:
+    """What was found.
+
+    Attributes:
+        findings: A verdict on each requirement.
+        assumptions: Of this installation.
+    """
+
+    findings: tuple[Finding, ...]
+    assumptions: tuple[Assumption, ...]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing stands in the way of a run."""
+        return _is_healthy(self.findings)
+
+
+def examine(settings: Settings, url: str) -> Examined:
     """Look at variables, database and orchestrator, one after the other.
 
     Args:
         settings: What the variables say.
         url: Of the billing database.
     """
+    return Examined(tuple(_findings(settings, url)), read_assumptions(settings, url))
+
+
+def as_json(examined: Examined) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {
+        "success": examined.is_healthy,
+        "findings": [
+            {
+                "requirement": finding.requirement,
+                "verdict": str(finding.verdict),
+                "detail": finding.detail,
+                "mend": finding.fix,
+            }
+            for finding in examined.findings
+        ],
+        "assumptions": [asdict(one) for one in examined.assumptions],
+    }
+
+
+def show(examined: Examined) -> None:
+    """The same for a person."""
+    table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
+    for finding in examined.findings:
+        colour = _COLOURS[finding.verdict]
+        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.requirement, escape(finding.detail))
+        if finding.fix:
+            table.add_row("", "", f"[bold]→ {escape(finding.fix)}[/]")
+    out.print(table)
+    failures = sum(finding.verdict is Verdict.FAIL for finding in examined.findings)
+    out.print(
+        f"{failures} of {len(examined.findings)} requirements fail."
+        if failures
+        else "Everything a run relies on is there."
+    )
+    out.print()
+    out.print(in_words(examined.assumptions), markup=False)
+
+
+def _findings(settings: Settings, url: str) -> Iterator[Finding]:
     scope = ", ".join(map(str, settings.scope))
     yield passed("variables", f"scope {scope} from {settings.start_period.key}, settle {settings.settle_seconds} s")
     yield from _database(settings, url)
@@ -46,43 +104,8 @@ def examine(settings: Settings, url: str) -> Iterator[Finding]:
     yield passed("limits", f"{limited}; a subscription is paid if its status is {' or '.join(settings.paid_statuses)}")
 
 
-def is_healthy(findings: Sequence[Finding]) -> bool:
-    """Whether nothing stands in the way of a run."""
+def _is_healthy(findings: Sequence[Finding]) -> bool:
     return all(finding.verdict is not Verdict.FAIL for finding in findings)
-
-
-def as_json(findings: Sequence[Finding], assumed: tuple[Assumption, ...]) -> dict[str, Any]:
-    """The one object of `--json`."""
-    return {
-        "success": is_healthy(findings),
-        "findings": [
-            {
-                "requirement": finding.requirement,
-                "verdict": str(finding.verdict),
-                "detail": finding.detail,
-                "mend": finding.fix,
-            }
-            for finding in findings
-        ],
-        "assumptions": [asdict(one) for one in assumed],
-    }
-
-
-def show(findings: Sequence[Finding], assumed: tuple[Assumption, ...]) -> None:
-    """The same for a person."""
-    table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
-    for finding in findings:
-        colour = _COLOURS[finding.verdict]
-        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.requirement, escape(finding.detail))
-        if finding.fix:
-            table.add_row("", "", f"[bold]→ {escape(finding.fix)}[/]")
-    out.print(table)
-    failures = sum(finding.verdict is Verdict.FAIL for finding in findings)
-    out.print(
-        f"{failures} of {len(findings)} requirements fail." if failures else "Everything a run relies on is there."
-    )
-    out.print()
-    out.print(in_words(assumed), markup=False)
 
 
 def _database(settings: Settings, url: str) -> Iterator[Finding]:
@@ -92,7 +115,7 @@ def _database(settings: Settings, url: str) -> Iterator[Finding]:
             yield passed("connection", database.name)
             findings = tuple(check_database(connection))
             yield from findings
-            if is_healthy(findings):
+            if _is_healthy(findings):
                 yield from _scope(settings, connection)
     except ReconError as error:
         yield failed("connection", error.what, error.fix)
@@ -185,12 +208,12 @@ def _schedule(instance: DagsterInstance) -> Finding:
         return noted(
             "schedule",
             f"{schedule} is on; no Dagster daemon was started here yet, so nothing runs it",
-            "recon dev starts one; in production, dagster-daemon run beside your webserver.",
+            "recon dev starts one; in production, dagster-daemon run next to your webserver.",
         )
     if not scheduler.healthy:
         return failed(
             "schedule",
             f"{schedule} is on, but no Dagster daemon is alive to run it",
-            "Start recon dev, or dagster-daemon run beside your webserver.",
+            "Start recon dev, or dagster-daemon run next to your webserver.",
         )
     return passed("schedule", f"{schedule} is on and the daemon is alive")

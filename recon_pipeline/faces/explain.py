@@ -1,71 +1,43 @@
-"""What `recon explain` shows: for a quota denial or a suspect counter, all that is known of it. Changes nothing."""
+"""What `recon explain` does: for a quota denial or a suspect counter, find all that is known. Changes nothing."""
 
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
-
-from rich.bar import Bar
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
+from dataclasses import replace
+from pathlib import Path
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.faces.billing import billing_database
-from recon_pipeline.faces.console import out
-from recon_pipeline.faces.explain_facts import (
-    bursts_table,
-    crossed_on,
-    facts,
-    period_name,
-    producers_table,
-    repairs_table,
-)
+from recon_pipeline.faces.explain_report import require_writable, write_report
+from recon_pipeline.faces.explained import Explained
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import holds
-from recon_pipeline.store.counters.holds import Hold
-from recon_pipeline.store.counters.pause import Pause, now, read_pause
+from recon_pipeline.store.counters.pause import now, read_pause
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS, BillingDatabase
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.customers import require_known_customers
-from recon_pipeline.store.records.explain import Explanation, Key
-from recon_pipeline.store.records.retention import Retention, read_retention
+from recon_pipeline.store.records.retention import read_retention
 
 
-@dataclass(frozen=True)
-class Explained:
-    """The answer of the command.
-
-    Attributes:
-        customer: By gateway_customer_id.
-        asked_at: By the database's clock.
-        database: Without its password.
-        keys: The customer's keys, the latest first.
-        explanations: Of the latest ones.
-        holds: On this customer.
-        pause: Of repairs, if they are paused.
-        retention: What somebody has declared, if no run compares a key that is explained.
-    """
-
-    customer: str
-    asked_at: datetime
-    database: str
-    keys: tuple[Key, ...]
-    explanations: tuple[Explanation, ...]
-    holds: tuple[Hold, ...]
-    pause: Pause | None
-    retention: Retention | None
-
-
-def explain(settings: Settings, customer: str, month: BillingMonth | None) -> Explained:
+def explain(settings: Settings, customer: str, month: BillingMonth | None, html: Path | None = None) -> Explained:
     """Look at a customer's keys, in one snapshot.
 
+    Args:
+        settings: Name the database, the scope and the limits.
+        customer: By gateway_customer_id.
+        month: None for the latest period of the customer.
+        html: A file for the report, or None.
+
     Raises:
+        ConfigurationError: The file cannot be written.
         ReconError: There is nothing of this customer.
     """
-    return explain_in(billing_database(settings), settings, customer, month)
+    if html is None:
+        return explain_in(billing_database(settings), settings, customer, month)
+    require_writable(html)
+    explained = replace(explain_in(billing_database(settings), settings, customer, month), report=html)
+    write_report(html, explained)
+    return explained
 
 
 def explain_in(
@@ -111,80 +83,3 @@ def explain_in(
             pause=read_pause(connection),
             retention=None if is_compared else retention,
         )
-
-
-def as_json(explained: Explained) -> dict[str, Any]:
-    """The one object of `--json`."""
-    return {
-        **asdict(explained),
-        "explanations": [asdict(one) | {"difference": one.difference} for one in explained.explanations],
-    }
-
-
-def show(explained: Explained) -> None:
-    """The same for a person."""
-    out.print(f"{explained.customer} in {explained.database}", style="bold", markup=False)
-    if explained.pause is not None:
-        out.print(f"Repairs are paused {explained.pause}", style="yellow", markup=False)
-    for hold in explained.holds:
-        out.print(
-            f"Held by {hold.held_by} until {hold.until:%Y-%m-%d %H:%M} UTC, {hold.partition or 'every month'}: "
-            f"{hold.reason}",
-            style="yellow",
-            markup=False,
-        )
-    if explained.retention is not None:
-        out.print(f"No run compares its counter: {explained.retention}", style="yellow", markup=False)
-    for one in explained.explanations:
-        _show_key(one)
-    others = explained.keys[len(explained.explanations) :]
-    if others:
-        _table(
-            "Other periods",
-            ("period", "counter"),
-            [(period_name(key), "no row" if key.usage_count is None else f"{key.usage_count:,}") for key in others],
-        )
-
-
-def _show_key(one: Explanation) -> None:
-    out.rule(escape(period_name(one.key)))
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, sentence in facts(one):
-        table.add_row(name, escape(sentence))
-    out.print(table)
-    if one.repairs:
-        _table("Repairs, the latest first", *repairs_table(one))
-    if one.days:
-        largest = max(day.usage_count for day in one.days)
-        _table(
-            "Usage by day (UTC)",
-            ("day", "events", "usage", "", "total", ""),
-            [
-                (
-                    f"{day.day:%m-%d}",
-                    f"{day.event_count:,}",
-                    f"{day.usage_count:,}",
-                    Bar(float(largest), 0, float(day.usage_count), width=30, color="cyan"),
-                    f"{day.running_total:,}",
-                    crossed_on(one, day.day),
-                )
-                for day in one.days
-            ],
-        )
-    if one.producers:
-        _table("Usage by producer, the largest first", *producers_table(one))
-    if one.bursts:
-        _table("Busiest minutes (UTC)", *bursts_table(one))
-
-
-_NUMBERS = ("events", "usage", "total", "before", "after", "added", "counter")
-
-
-def _table(title: str, headings: tuple[str, ...], rows: list[Any]) -> None:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
-    for row in rows:
-        cells: list[RenderableType] = [escape(cell) if isinstance(cell, str) else cell for cell in row]
-        table.add_row(*cells)
-    out.print(table)

@@ -7,7 +7,6 @@ from typing import Any
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.charts import usage_charts
-from recon_pipeline.faces.explain import Explained
 from recon_pipeline.faces.explain_facts import (
     Rows,
     bursts_table,
@@ -17,6 +16,7 @@ from recon_pipeline.faces.explain_facts import (
     producers_table,
     repairs_table,
 )
+from recon_pipeline.faces.explained import Explained
 from recon_pipeline.faces.html import render
 from recon_pipeline.store.records.explain import Explanation
 

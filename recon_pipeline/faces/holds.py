@@ -38,7 +38,7 @@ class Held:
 def hold(
     settings: Settings, customers: Sequence[str], months: Sequence[BillingMonth], *, reason: str, until: str
 ) -> Held:
-    """Hold the customers; returns when no repair is at work on them any more.
+    """Hold the customers; returns when no repair of them is in progress any more.
 
     Args:
         settings: Name the database.

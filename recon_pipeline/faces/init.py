@@ -127,7 +127,7 @@ def _prepare_log(
                 f"A lock on {events.name} was held by another session in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",
                 changed="Schema recon is ready, and runs will read the whole log until this is done.",
                 fix="Look in pg_stat_activity for a transaction that is open for long, and run recon init again: "
-                "it goes on where it was.",
+                "it continues where it stopped.",
             ) from error
     required = [lack for lack in left if lack.rules_out_increments]
     if not required:

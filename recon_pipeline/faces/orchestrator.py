@@ -91,7 +91,7 @@ def error_of(result: dg.ExecuteInProcessResult) -> ReconError | None:
             return ReconError(
                 f"Run {result.run_id} was interrupted, by Ctrl-C or SIGTERM.",
                 changed=REPAIRS_STAY,
-                fix="Start it again when you like: it goes on with what is left.",
+                fix="Start it again when you like: it continues with what is left.",
             )
         reason = (reported and reported.description) or (error and error.message) or "no reason was given"
         return (read_error(reported.metadata) if reported else None) or ReconError(

@@ -26,7 +26,7 @@ class Paused:
 
 
 def pause(settings: Settings, *, reason: str, until: str | None) -> Paused:
-    """Pause repairs; returns when none is at work any more.
+    """Pause repairs; returns when none is in progress any more.
 
     Args:
         settings: Name the database.
@@ -60,7 +60,7 @@ def paused_as_json(paused: Paused) -> dict[str, Any]:
 def show_paused(paused: Paused) -> None:
     """The same for a person."""
     out.print(f"Repairs are paused {paused.pause}", markup=False, soft_wrap=True)
-    out.print("No repair is at work. Runs go on to compare and to check. To let repairs go on: recon resume")
+    out.print("No repair is in progress. Runs still compare and check. To end the pause: recon resume")
 
 
 def resumed_as_json(ended: Pause | None) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def show_resumed(ended: Pause | None) -> None:
     if ended is None:
         out.print("Repairs were not paused.")
         return
-    out.print(f"Repairs go on. They were paused {ended}", markup=False, soft_wrap=True)
+    out.print(f"Repairs continue. They were paused {ended}", markup=False, soft_wrap=True)
     out.print("The next tick of the schedule repairs what it finds; to do so now: recon reconcile")
 
 

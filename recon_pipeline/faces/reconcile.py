@@ -54,7 +54,7 @@ def run_reconcile(settings: Settings, options: ReconcileOptions) -> tuple[Reconc
         with open_database(settings).transaction() as connection:
             require_known_customers(connection, options.customers)
     # Only now: wrong usage is reported before Dagster, which takes seconds to load.
-    from recon_pipeline.faces.reconcile_job import Request, reconcile_each
+    from recon_pipeline.faces.reconcile_job import Request, reconcile_each  # noqa: PLC0415
 
     requests = [
         Request(

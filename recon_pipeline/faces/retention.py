@@ -16,13 +16,26 @@ _WAITS_MS = 30_000
 """For a run that is writing what is known of the log; with a large log to be summed it may take longer."""
 
 
-def declare(settings: Settings, before: BillingMonth, *, reason: str) -> Retention | None:
-    """Declare the months before this one to be no longer in the log; returns what is in force then.
+def declare_or_read(settings: Settings, before: BillingMonth | None, *, reason: str | None) -> Retention | None:
+    """Declare the months before this one to be no longer in the log, if one is given; return what is in force.
+
+    Args:
+        settings: Name the database.
+        before: The first billing month of which the log has all events, or None to declare nothing.
+        reason: Why; given if `before` is.
 
     Raises:
-        ConfigurationError: The month lies in the future.
+        ConfigurationError: Only one of both is given, or the month lies in the future.
         ReconError: The database cannot be used.
     """
+    if (before is None) != (reason is None):
+        raise ConfigurationError(
+            "--before and --reason belong together, and only one of them was given.",
+            fix='Give both, for example recon retention --before 2026-01 --reason "events are kept for 12 months".',
+        )
+    if before is None or reason is None:
+        with billing_database(settings).transaction() as connection:
+            return store.read_retention(connection)
     current = known_months()[1]
     if before > current:
         raise ConfigurationError(
@@ -31,12 +44,6 @@ def declare(settings: Settings, before: BillingMonth, *, reason: str) -> Retenti
         )
     with billing_database(settings).transaction(lock_timeout_ms=_WAITS_MS) as connection:
         store.declare(connection, before, reason=reason, declared_by=user_name())
-        return store.read_retention(connection)
-
-
-def read(settings: Settings) -> Retention | None:
-    """What is declared, or None."""
-    with billing_database(settings).transaction() as connection:
         return store.read_retention(connection)
 
 

@@ -1,59 +1,64 @@
 """What `recon sql` does: the statements that runs send, to be read, run in psql, or shown with their query plan.
 
-Invariant: a statement is printed as it is sent, with psql's variables for its values; EXPLAIN does not run it.
+Invariant: EXPLAIN does not run a statement.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any
 
-import click
-from rich.table import Table
 from sqlalchemy import Connection, text
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.billing import billing_database
-from recon_pipeline.faces.console import out
-from recon_pipeline.faces.sql_values import SqlOptions, argument, literal, values_of
-from recon_pipeline.settings import Settings
+from recon_pipeline.faces.sql_printed import Listed, Printed, alternatives
+from recon_pipeline.faces.sql_values import SqlOptions, values_of
+from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.registry import combinations, comment, declared_binds, header, names, room, statement
-from recon_pipeline.store.postgres.statements import as_written, files
+from recon_pipeline.store.postgres.registry import combinations, declared_binds, header, names, statement
+from recon_pipeline.store.postgres.statements import files
 
 _HAS_PLAN = re.compile(r"(?:/\*.*?\*/)?\s*(?:with|select|insert|update|delete|create temporary table \w+ [\w ]*as)\s")
 
 
-@dataclass(frozen=True)
-class Printed:
-    """A statement as it is sent.
+def list_or_print(
+    name: str | None,
+    strategies: tuple[str, ...],
+    customers: tuple[str, ...],
+    month: BillingMonth | None,
+    *,
+    explains: bool,
+) -> Printed | Listed:
+    """All statements, or the one that is named.
 
-    Attributes:
-        name: Of the statement.
-        parts: What fills each hole that several parts can fill.
-        values: Of each of its binds, and of those of the statements that have to run before it.
-        text: With its name at the beginning.
-        plan: The lines of EXPLAIN, where it was asked for.
+    Args:
+        name: Of a statement, or None for the list.
+        strategies: Parts that fill holes where several can.
+        customers: By gateway_customer_id; none for every customer.
+        month: Whose start and end are taken; None for the current one.
+        explains: Also plan it, on the billing database.
+
+    Raises:
+        ConfigurationError: Options without a name, or a name or a part that is not known.
+        ReconError: As `explain` does.
     """
-
-    name: str
-    parts: Mapping[str, str]
-    values: Mapping[str, Any]
-    text: str
-    plan: tuple[str, ...] | None = None
-
-
-def alternatives(name: str) -> dict[str, tuple[str, ...]]:
-    """The holes of a statement that several parts can fill, with these parts."""
-    found: dict[str, dict[str, None]] = {}
-    for choices in combinations(name):
-        for hole, part in choices.items():
-            found.setdefault(hole, {})[part] = None
-    return {hole: tuple(parts) for hole, parts in found.items()}
+    if name is None:
+        if strategies or customers or month is not None or explains:
+            raise ConfigurationError(
+                "No statement is named: the options of recon sql are of one of them.",
+                fix="recon sql lists them; then for example recon sql compare_counters --explain.",
+            )
+        return Listed(names())
+    settings, options = read_settings(), SqlOptions(name, strategies, customers, month)
+    if not explains:
+        return compose(settings, options)
+    require_plan(options)
+    return explain(settings, options)
 
 
 def require_plan(options: SqlOptions) -> None:
@@ -122,60 +127,6 @@ def plan(connection: Connection, printed: Printed) -> tuple[str, ...]:
         lines = connection.execute(text(f"explain {printed.text}"), dict(printed.values)).scalars().all()
         connection.rollback()
     return tuple(lines)
-
-
-def listed_as_json() -> dict[str, Any]:
-    """The one object of `--json`, of all statements."""
-    listed = [
-        {"name": name, "room": room(name), "summary": header(name).summary, "strategies": alternatives(name)}
-        for name in names()
-    ]
-    return {"success": True, "statements": listed}
-
-
-def show_list() -> None:
-    """The same for a person."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("name", "room"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("what it does", overflow="fold")
-    for name in names():
-        table.add_row(name, room(name), header(name).summary)
-    out.print(table)
-
-
-def as_json(printed: Printed) -> dict[str, Any]:
-    """The one object of `--json`, of one statement."""
-    plan = {} if printed.plan is None else {"plan": list(printed.plan)}
-    return {
-        "success": True,
-        "name": printed.name,
-        "room": room(printed.name),
-        "strategies": dict(printed.parts),
-        "values": dict(printed.values),
-        "text": printed.text,
-        **plan,
-    }
-
-
-def show(printed: Printed) -> None:
-    """The plan if there is one, else the statement, for a person and for psql."""
-    click.echo(for_psql(printed) if printed.plan is None else "\n".join(printed.plan))
-
-
-def for_psql(printed: Printed) -> str:
-    """Header, values as psql's variables, and text, as psql takes it; a script as it stands.
-
-    Invariant: what is run keeps nothing, until a person writes commit.
-    """
-    if printed.text.rstrip().endswith(";"):
-        return as_written(printed.name).rstrip()
-    lines = comment(printed.name)
-    lines += [f"-- Here {hole} is {part}." for hole, part in printed.parts.items()]
-    lines += [f"\\set {name} {argument(literal(value))}" for name, value in printed.values.items()]
-    texts = [*(statement(before, {}).text for before in header(printed.name).after), printed.text]
-    lines += ["begin;", *(f"{one.rstrip()}\n;" for one in texts), "rollback; -- commit, to keep what it writes"]
-    return "\n".join(lines)
 
 
 def _require_known(name: str) -> None:

@@ -26,7 +26,7 @@ from recon_pipeline.store.records.customers import require_known_customers
 
 @dataclass(frozen=True)
 class UndoOptions:
-    """What a person asks to be taken back.
+    """What a person asks to undo.
 
     Attributes:
         run: Whose repairs: the id of a run, or the beginning of it.
@@ -47,7 +47,7 @@ class Undone:
 
     Attributes:
         request: What was asked for, with the whole id of the run.
-        found: What there was to take back.
+        found: What there was to undo.
         record: How taking back ended, or None in a dry run.
     """
 
@@ -57,7 +57,7 @@ class Undone:
 
 
 def undo(settings: Settings, options: UndoOptions) -> Undone:
-    """Take back what was asked for, in one run.
+    """Undo what was asked for, in one run.
 
     Raises:
         ReconError: There is no such run, its repairs would be made again, or the database or Dagster failed.
@@ -82,7 +82,7 @@ def undo(settings: Settings, options: UndoOptions) -> Undone:
 
 
 def exit_code(undone: Undone) -> int:
-    """0 if nothing is left to be taken back."""
+    """0 if nothing is left to undo."""
     return EXIT_NOT_CLEAN if undone.record is not None and undone.record.left else EXIT_CLEAN
 
 
@@ -131,8 +131,8 @@ def _run_job(request: UndoRequest, tags: dict[str, str]) -> tuple[str, ReconErro
 
 def _show_undoable(request: UndoRequest, found: Undoable) -> None:
     out.print(
-        f"Run {request.undone_run_id}: {found.undoable:,} repairs to take back, which added {found.usage_delta:+,} "
-        f"units; {found.already_undone:,} were taken back before. Nothing was changed.",
+        f"Run {request.undone_run_id}: {found.undoable:,} repairs to undo, which added {found.usage_delta:+,} "
+        f"units; {found.already_undone:,} were undone before. Nothing was changed.",
         soft_wrap=True,
     )
     if found.not_held and not found.pause:
@@ -144,7 +144,7 @@ def _show_undoable(request: UndoRequest, found: Undoable) -> None:
 
 
 def _show_record(record: UndoRecord) -> None:
-    table = Table(title="Taken back", show_header=False)
+    table = Table(title="Undone", show_header=False)
     table.add_row("repairs of run", record.undone_run_id)
     for name in ("undone", "already_undone", "below_zero", "without_counter", "deferred", "failed"):
         count = getattr(record, name)

@@ -5,6 +5,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.orc as orc
+import pyarrow.parquet as pq
+
 from recon_pipeline.core.backfill.columns import Columns
 from recon_pipeline.core.backfill.exact_json import Doubled
 from recon_pipeline.core.backfill.instants import FineInstant
@@ -17,7 +21,7 @@ _BATCH_ROWS = 1_000
 _INEXACT_INSIDE = frozenset({"float", "time64[ns]", "pairs"})
 """Types that Arrow gives in another way than they were written, where a list or an object contains them."""
 _BATCH_BYTES = 2**22
-"""Of a batch of Parquet, as its metadata tell it."""
+"""Of a batch of Parquet, according to its metadata."""
 
 
 def columnar_rows(
@@ -40,8 +44,6 @@ def columnar_rows(
 
 
 def _parquet(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
-    import pyarrow.parquet as pq
-
     parquet = pq.ParquetFile(stream, buffer_size=2**20)
 
     def batches() -> Iterator[Any]:
@@ -56,16 +58,12 @@ def _parquet(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any
 
 
 def _orc(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
-    import pyarrow.orc as orc
-
     file = orc.ORCFile(stream)
     stripes = (file.read_stripe(number) for number in range(file.nstripes))
     return file.schema.names, file.nrows, (one for stripe in stripes for one in _sliced(stripe, batch_rows))
 
 
 def _arrow(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
-    import pyarrow as pa
-
     file = pa.ipc.open_file(stream)
     total = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
     batches = map(file.get_batch, range(file.num_record_batches))
@@ -98,15 +96,11 @@ def _pieces(columns: tuple[str, ...], batches: Iterator[Any], rows: int, most_by
 
 
 def _columns(names: tuple[str, ...], batches: list[Any]) -> Columns:
-    import pyarrow as pa
-
     table = pa.Table.from_batches(batches).combine_chunks()
     return Columns({name: _python_values(_one(table.column(at))) for at, name in enumerate(names)})
 
 
 def _one(column: Any) -> Any:
-    import pyarrow as pa
-
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
@@ -115,8 +109,6 @@ def _python_values(column: Any) -> list[Any]:
 
     Each instant is created once, because the bounds of periods repeat.
     """
-    import pyarrow as pa
-
     kind = column.type
     if kind == pa.float32():
         # As 0.1 was written, and not as the 0.10000000149011612 that its four bytes are among those of eight.
@@ -154,8 +146,6 @@ def _plain_values(column: Any) -> list[Any]:
 
 def _types_in(kind: Any) -> set[str]:
     """The names of a type and of those that it contains; `pairs` is a map whose keys are no texts."""
-    import pyarrow as pa
-
     name = str(kind).partition("<")[0]
     found = {"pairs" if name == "map" and not pa.types.is_string(kind.key_type) else name}
     return found.union(*(_types_in(kind.field(at).type) for at in range(kind.num_fields)))
@@ -163,8 +153,6 @@ def _types_in(kind: Any) -> set[str]:
 
 def _python_value(scalar: Any) -> Any:
     """A value, or its text if Python has none for it."""
-    import pyarrow as pa
-
     kind = scalar.type
     if not scalar.is_valid:
         return None

@@ -40,7 +40,7 @@ class Dialect(NamedTuple):
 
 
 class _Lines(Iterator[str]):
-    """Lines that were read for one row, with what is needed to tell whether the last one is whole."""
+    """Lines that were read for one row, with what shows whether the last one is whole."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -105,7 +105,7 @@ def require_names(file: SourceFile, columns: tuple[str, ...]) -> None:
 
 
 def unusable_header(file: SourceFile, reason: str) -> ConfigurationError:
-    """The error about a file whose columns cannot be told."""
+    """The error about a file whose columns cannot be recognised."""
     return ConfigurationError(
         f"{file.name} cannot be used: {reason}.",
         changed=NOTHING_INSERTED,
@@ -156,11 +156,11 @@ def _perhaps_cut(lines: _Lines, dialect: Dialect, columns: tuple[str, ...], valu
 
 
 def _quoted(values: list[str]) -> str | None:
-    """Why a row of a file that is bare by its name cannot be told, if a cell stands in quotation marks."""
+    """Why a row of a file that is bare by its name is ambiguous, if a cell is in quotation marks."""
     for value in values:
         if len(value) > 1 and value[0] == value[-1] == '"':
             return (
-                f"{value[:80]} stands in quotation marks: say in the mapping whether they belong to it (quote: none) "
+                f"{value[:80]} is in quotation marks: say in the mapping whether they belong to it (quote: none) "
                 "or not (quote: double)"
             )
     return None

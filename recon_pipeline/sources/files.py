@@ -13,11 +13,14 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, cast
 
+import pyarrow as pa
+
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.sources.failures import WHAT_IS_DONE, reading
-from recon_pipeline.sources.finding import STDIN, SourceFile
+from recon_pipeline.sources.finding import SourceFile
 from recon_pipeline.sources.kinds import HEAD_BYTES, Kind, archived_kind, kind_of
+from recon_pipeline.sources.names import STDIN
 
 BUFFER_BYTES = 2**18
 _VERSION_KEYS = ("size", "mtime", "LastModified", "ETag", "etag", "last_modified", "updated", "ino")
@@ -98,16 +101,14 @@ def opened(file: SourceFile) -> Generator[Opened]:
 def _unpacked(
     file: SourceFile, kind: Kind, counted: io.BufferedReader, raw: Any, stack: ExitStack
 ) -> tuple[io.BufferedReader, Kind, str]:
-    import lzma
-
-    import pyarrow as pa
-
     name = file.name
     if not kind.packing:
         return counted, _require_readable(file, kind), name
     if kind.packing == "zip":
         stream, name = _member(file, _seekable(raw, counted, stack), stack)
     elif kind.packing == "xz":
+        import lzma  # noqa: PLC0415 - a Python that was built without it reads all other files
+
         stream = _buffered(_Counted(_Xz(counted, lzma.LZMADecompressor), Position()))
     else:
         packed = pa.CompressedInputStream(pa.PythonFile(counted, "r"), kind.packing)
@@ -222,7 +223,7 @@ def _seekable(raw: Any, counted: io.BufferedReader, stack: ExitStack) -> Any:
 
 
 def _version(file: SourceFile) -> tuple[Any, ...] | None:
-    """What changes if the file does; None if nothing tells that."""
+    """What changes if the file does; None if nothing shows that."""
     if file.path == STDIN or file.is_piped:
         return None
     if file.is_local:

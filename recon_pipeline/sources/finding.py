@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
+
+import fsspec
 
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
-from recon_pipeline.core.errors import ConfigurationError, printable
+from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.sources.failures import reading
+from recon_pipeline.sources.names import STDIN, Unread, shown_source
 
-STDIN = "-"
 _GLOB = frozenset("*?[")
 _PARTITION = re.compile(r"[A-Za-z_][\w.-]*=")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -56,14 +58,6 @@ class SourceFile:
         return self.path == STDIN or (self.is_local and not stat.S_ISREG(os.stat(self.path).st_mode))
 
 
-@dataclass(frozen=True)
-class Unread:
-    """A file that was found and is not read."""
-
-    name: str
-    reason: str
-
-
 def find_files(
     source: str, *, skip: Sequence[str] = (), on_unread: Callable[[Unread], object] = lambda _: None
 ) -> tuple[SourceFile, ...]:
@@ -77,8 +71,6 @@ def find_files(
     Raises:
         ReconError: There is none, or it cannot be reached, or it is a table with a log of its own.
     """
-    import fsspec
-
     shown = shown_source(source)
     if source == STDIN:
         return (SourceFile("standard input", None, None, STDIN),)
@@ -108,18 +100,6 @@ def find_files(
     if not found:
         raise ConfigurationError(f"{shown} holds no file that is read.", changed=NOTHING_INSERTED, fix=_FIX_PATH)
     return found
-
-
-def shown_source(source: str) -> str:
-    """A source's name without possible secrets: user, password, query (signatures) and fragment of a URL.
-
-    Control characters and bytes that are no UTF-8 are escaped, so that it can be shown and stored.
-    """
-    if "://" in source:
-        parts = urlsplit(source)
-        source = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    whole = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return printable(whole).replace("\n", "\\n")
 
 
 def total_size(files: Sequence[SourceFile]) -> int | None:

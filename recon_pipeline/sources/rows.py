@@ -21,8 +21,9 @@ from recon_pipeline.sources.arrow import columnar_rows
 from recon_pipeline.sources.delimited import MOST_CHARACTERS, Dialect, Numbered, delimited_rows
 from recon_pipeline.sources.failures import WHAT_IS_DONE
 from recon_pipeline.sources.files import BUFFER_BYTES, Opened, Position, opened
-from recon_pipeline.sources.finding import SourceFile, Unread, find_files, total_size
+from recon_pipeline.sources.finding import SourceFile, find_files, total_size
 from recon_pipeline.sources.json_rows import document_rows, is_document, line_rows
+from recon_pipeline.sources.names import Unread
 from recon_pipeline.sources.returned import cells_as_they_were, dialect_of, is_returned, json_as_it_was
 
 CHUNK_ROWS = 10_000
@@ -39,7 +40,7 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _EXCEL_DELIMITER = re.compile(r"sep=(?P<delimiter>[^\r\n])[\r\n]*", re.IGNORECASE)
-"""The line that tells Excel the delimiter of what follows."""
+"""The line that declares the delimiter of what follows, for Excel."""
 _Pieces = Iterator[tuple[Sequence[int], Sequence[Row | Unreadable]]]
 """Lines and rows."""
 
@@ -164,9 +165,9 @@ def _text_rows(
     if returned:
         whole = delimited_rows(file, chain((first,), lines), dialect_of(first), skipped)
         return cells_as_they_were(*whole)
-    told = _EXCEL_DELIMITER.fullmatch(first)
-    if told:
-        delimiter, skipped, first = told["delimiter"], skipped + 1, next(lines, "\n")
+    declared = _EXCEL_DELIMITER.fullmatch(first)
+    if declared:
+        delimiter, skipped, first = declared["delimiter"], skipped + 1, next(lines, "\n")
     is_tsv = name.endswith((".tsv", ".tab"))
     quoted = quote == "double" if quote else not is_tsv
     dialect = Dialect(delimiter or ("\t" if is_tsv else ","), quoted, quote is not None)

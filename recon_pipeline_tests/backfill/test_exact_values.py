@@ -133,8 +133,8 @@ def test_a_time_that_does_not_exist_is_refused(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("form", "lacks"),
     [
-        ("%m/%d/%Y %H:%M:%S %p", "morning from afternoon"),
-        ("%m/%d/%Y %I:%M:%S", "morning from afternoon"),
+        ("%m/%d/%Y %H:%M:%S %p", "a.m. or p.m."),
+        ("%m/%d/%Y %I:%M:%S", "a.m. or p.m."),
         ("%Y %H:%M", "no day"),
         ("%Y-%m %H:%M", "no day"),
         ("%Y-W%W %H:%M", "no day"),

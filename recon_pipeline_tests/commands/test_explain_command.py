@@ -156,7 +156,7 @@ def test_odd_events_are_counted_and_never_summed(make_billing: MakeBilling, orch
     assert (one["key"]["usage_count"], one["limit"]["units"]) == (None, None)
     said = recon("explain", "--customer", "odd").said
     assert "no row: 7.5 below the event sum" in said
-    assert "free and paid customers cannot be told apart" in said
+    assert "free and paid customers cannot be distinguished" in said
 
 
 def test_what_is_shown_is_bounded_however_much_there_is(billing: Billing, orchestrated: None) -> None:
@@ -193,7 +193,7 @@ def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billin
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "said"),
     [
-        (("--customer", "nobody"), 2, "--customer nobody: nobody of that id has"),
+        (("--customer", "nobody"), 2, "--customer nobody: no counter, event or subscription has that id"),
         (("--customer", "a"), 1, "a has neither a counter nor an event in stripe:remote_commands, in any month"),
         (("--customer", ""), 2, "--customer is ''"),
         (("--customer", "a", "--period", "May"), 2, "'May' is not a billing month"),

@@ -67,7 +67,7 @@ def test_doctor_ends_with_what_is_taken_for_granted_and_where_it_was_learnt(bill
     assert "Nobody has said that events of negative quantity are credits" in assumed["quantities"]["assumed"]
     declared = recon("doctor", "--json", RECON_NEGATIVE_QUANTITIES="sum").json["assumptions"]
     assert "Events of negative quantity are credits" in str(declared)
-    paragraph = recon("doctor", RECON_START_PERIOD="2025-03").out.split("What this installation takes for granted: ")[1]
+    paragraph = recon("doctor", RECON_START_PERIOD="2025-03").out.split("What this installation assumes: ")[1]
     words = " ".join(paragraph.split())
     assert "The log holds all events from 2025-03 on" in words
     assert "(RECON_START_PERIOD)" in words

@@ -19,11 +19,14 @@ WITHOUT_DAGSTER = (
     "dev",
     "explain",
     "explain_report",
+    "explained",
     "holds",
     "init",
+    "initialised",
     "pause",
     "retention",
     "sql",
+    "sql_printed",
     "status",
     # These load Dagster once what was asked for is known to be possible.
     "backfill",
@@ -70,6 +73,12 @@ def test_what_needs_no_dagster_loads_none() -> None:
         for name in WITHOUT_DAGSTER
     )
     assert "dagster" not in loaded(f"import sys\n{imports}{SHOW.removeprefix('; ')}")
+
+
+def test_the_definitions_load_nothing_that_few_runs_need() -> None:
+    """Each of the 288 runs of a day is a process of its own, which loads them."""
+    modules = loaded(f"import recon_pipeline.definitions{SHOW}")
+    assert modules.isdisjoint(("pandas", "pyarrow", "fsspec", "apprise", "matplotlib"))
 
 
 @pytest.mark.parametrize(

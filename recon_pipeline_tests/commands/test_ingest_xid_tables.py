@@ -219,7 +219,7 @@ def test_a_log_that_cannot_be_prepared_is_left_as_it_is_and_every_command_says_w
     [
         (
             f"alter table {LOG} rename to log; create view {LOG} as select * from log",
-            f"{LOG} is a view, in which two events with one request id cannot be told apart",
+            f"{LOG} is a view, in which two events with one request id cannot be distinguished",
         ),
         (f"alter table {LOG} drop column quantity", f"{LOG} has no column quantity"),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import sql as face
+from recon_pipeline.faces.sql_printed import for_psql
 from recon_pipeline.faces.sql_values import SqlOptions
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -71,7 +72,7 @@ def test_every_statement_runs_in_psql_as_it_is_printed_and_keeps_nothing(own_ser
         if name not in SCRIPTS | {"create_schema"}:
             options = SqlOptions(name, tuple(choices.values()), ("o'\\\"1",))
             # In a session of its own, which no other statement has prepared.
-            own_server.psql(url, face.for_psql(face.compose(read_settings(), options)))
+            own_server.psql(url, for_psql(face.compose(read_settings(), options)))
     with BillingDatabase(url).connection() as connection:
         (left,) = connection.exec_driver_sql("select count(*) from recon.reconciliation_run").scalars()
     own_server.forget(databases=["printed"], roles=[])

@@ -15,7 +15,7 @@ COMMANDS = (
     ("release",),
     ("undo", "4f1c9a02", *WHY, "--dry-run"),
 )
-SAID = "--customer cus_122: nobody of that id has a counter, an event or a subscription."
+SAID = "--customer cus_122: no counter, event or subscription has that id."
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -124,5 +124,5 @@ def test_without_an_index_on_periods_of_counters_a_tick_does_not_look_and_says_s
     tick = check(run_assets())
 
     assert tick.passed
-    assert "Not looked at by this run" in (tick.description or "")
+    assert "Not checked by this run" in (tick.description or "")
     assert not check(run_assets(full=True)).passed

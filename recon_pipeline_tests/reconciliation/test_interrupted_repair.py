@@ -141,7 +141,7 @@ def test_a_process_that_does_not_get_on_reports_that_its_session_was_ended_becau
     with pytest.raises(DatabaseUnreachableError) as caught:
         begun.repair()
 
-    assert "ended our session, since this process did not go on in the middle of a transaction" in str(caught.value)
+    assert "ended our session, because this process paused in the middle of a transaction" in str(caught.value)
     assert "Run again, which finishes the work" in caught.value.fix
     assert len(stood_still) == 1 + chunks.NEW_SESSIONS
     monkeypatch.undo()

@@ -136,9 +136,9 @@ def _require_whole(form: str) -> None:
         or (parts & set("Yy") and parts & set("mbB") and "d" in parts)
     )
     if not has_day:
-        raise ValueError(f"{form!r} tells no day: write year, month and day, as in %d/%m/%Y %H:%M:%S")
+        raise ValueError(f"{form!r} names no day: write year, month and day, as in %d/%m/%Y %H:%M:%S")
     if ("I" in parts) != ("p" in parts):
-        raise ValueError(f"{form!r} does not tell morning from afternoon: %I needs %p, and beside %H nothing reads %p")
+        raise ValueError(f"{form!r} does not say a.m. or p.m.: %I needs %p, and beside %H nothing reads %p")
 
 
 def _required_zone(zone: str) -> str:

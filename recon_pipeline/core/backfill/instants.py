@@ -69,7 +69,7 @@ def instant_reader(field: InstantField, *, of_event: bool = True) -> InstantRead
 
     Args:
         field: Of the mapping.
-        of_event: Whether it tells when something happened; a bound of a period may be far away.
+        of_event: Whether it is the time when something happened; a bound of a period may be far away.
 
     The reader raises:
         UnreadableValueError: The value is not an instant, or could be more than one.

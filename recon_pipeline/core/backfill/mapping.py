@@ -33,7 +33,7 @@ class MappingSpec(BaseModel):
         primary_key: Columns that identify a row of the source for ever; request ids are made from them.
         quantity: Without a default: a row without one is rejected unless the mapping says how many units it is.
         period_start: With `period_end`; without both, also in a single row, the period is found (`periods.py`).
-        period: Which calendar months, where nothing else tells the period.
+        period: Which calendar months, where nothing else determines the period.
         allow: Which odd times are no reason to reject a row.
         metadata: A column with a JSON object, copied unchanged.
         nulls: Words for null, in every column that is named here.

@@ -1,7 +1,7 @@
 """Rows that were not taken, written so that the same mapping reads them again, value for value.
 
 Invariant: `value_of` undoes `kinds_in`, and `unguarded` undoes `guarded`. JSON and CSV have fewer types than Parquet
-and Postgres: what they cannot tell apart is named beside the row, in its column `recon_types`.
+and Postgres: what they cannot distinguish is named beside the row, in its column `recon_types`.
 """
 
 import json
@@ -55,7 +55,7 @@ def row_as_text(row: Row | Unreadable) -> str:
 
 
 def kinds_in(value: Any) -> Any:
-    """The kinds of what JSON cannot tell: of a value, or by name or position of those in it; None if there is none."""
+    """The kinds of values that JSON cannot distinguish: of one, or by name or position of those in it; else None."""
     if isinstance(value, _TOLD):
         return None
     if isinstance(value, Mapping):

@@ -19,7 +19,7 @@ def draw_chart(path: Path, sizes: Sequence[SizeReport], lines: Mapping[str, str]
         ConfigurationError: matplotlib is not installed, or knows no such kind of file.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra of the package
     except ModuleNotFoundError:
         raise ConfigurationError(
             "--chart needs matplotlib, which is not installed.", fix="pip install 'recon-pipeline[charts]'"

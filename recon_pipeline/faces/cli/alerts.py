@@ -16,14 +16,14 @@ from recon_pipeline.settings import read_alerting
 
 @click.group("alerts", cls=WholeSentences, epilog="Example: recon alerts test")
 def command() -> None:
-    """Try out the alerts (the sensor alerts sends them)."""
+    """Test the delivery of alerts (the sensor alerts sends them)."""
 
 
 @command.command(epilog="Example: recon alerts test --json")
 @json_option
 @reporting_errors
 def test(*, as_json: bool) -> int:
-    """Send a message to each target of RECON_ALERT_URLS, and show which took it."""
+    """Send a message to each target of RECON_ALERT_URLS, and show which accepted it."""
     targets = read_alerting().targets
     if not targets:
         raise ConfigurationError(

@@ -1,6 +1,5 @@
 """`recon benchmark`: how fast the product is on this machine."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -18,9 +17,9 @@ from recon_pipeline.settings import read_settings
     type=click.IntRange(min=1),
     help="Size of the log; may be repeated.",
 )
-@click.option("--counters", default=300_000, show_default=True, type=click.IntRange(min=6), help="Beside it.")
+@click.option("--counters", default=300_000, show_default=True, type=click.IntRange(min=6), help="Number of counters.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same data.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="Turns of each contestant.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often each is measured.")
 @click.option(
     "--chart", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw times over sizes (SVG, PNG)."
 )
@@ -51,27 +50,14 @@ def command(
     idle_seconds: int | None,
     as_json: bool,
 ) -> int:
-    """Measure the product against hand-written SQL, as ratios, on made-up usage.
+    """Measure the product against hand-written SQL, as ratios, on simulated usage.
 
-    In databases of its own on the server of DATABASE_URL, or on embedded ones; dropped at the end.
+    It creates its own databases on the server of DATABASE_URL, or on an embedded one, and drops them at the end.
     """
-    url, console = read_settings().database_url, err if as_json else out
-    if idle_seconds is not None:
-        from recon_pipeline.faces.benchmark.idle import measure_idle
+    from recon_pipeline.faces.benchmark import measurements as face
 
-        report = measure_idle(url, seconds=idle_seconds, console=console)
-    elif backfilled_rows is None:
-        from recon_pipeline.faces.benchmark import run_benchmark
-
-        report = run_benchmark(
-            url, events=events, counters=counters, seed=seed, rounds=rounds, console=console, chart=chart
-        )
-    else:
-        from recon_pipeline.faces.benchmark.late_events import measure_backfill
-
-        report = measure_backfill(
-            url, rows=backfilled_rows, events=events[0], counters=counters, seed=seed, rounds=rounds, console=console
-        )
+    options = face.BenchmarkOptions(events, counters, seed, rounds, chart, backfilled_rows, idle_seconds)
+    report = face.measure(read_settings(), options, err if as_json else out)
     if as_json:
-        show_json({"success": report.is_kept, **asdict(report)})
+        show_json(face.as_json(report))
     return EXIT_CLEAN if report.is_kept else EXIT_NOT_CLEAN

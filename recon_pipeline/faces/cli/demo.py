@@ -12,7 +12,7 @@ from recon_pipeline.faces.console import json_option, reporting_errors, show_jso
 @json_option
 @reporting_errors
 def command(*, events: int, customers: int, seed: int, as_json: bool) -> int:
-    """Play a month that goes wrong on an embedded Postgres, and repair it."""
+    """Simulate a month in which counters drift, on an embedded Postgres, and repair them."""
     from recon_pipeline.faces import demonstration as face
 
     played = face.demonstrate(events=events, customers=customers, seed=seed)

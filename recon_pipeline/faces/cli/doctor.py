@@ -2,9 +2,8 @@
 
 import click
 
-from recon_pipeline.faces.cli.options import require_url
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, json_option, reporting_errors, show_json
-from recon_pipeline.settings import read_settings
+from recon_pipeline.settings import read_settings, require_url
 
 
 @click.command("doctor", epilog="Example: recon doctor --json")
@@ -15,12 +14,10 @@ def command(*, as_json: bool) -> int:
     settings = read_settings()
     url = require_url(settings)
     from recon_pipeline.faces import doctor as face
-    from recon_pipeline.faces.assumptions import read_assumptions
 
-    findings = tuple(face.examine(settings, url))
-    assumed = read_assumptions(settings, url)
+    examined = face.examine(settings, url)
     if as_json:
-        show_json(face.as_json(findings, assumed))
+        show_json(face.as_json(examined))
     else:
-        face.show(findings, assumed)
-    return EXIT_CLEAN if face.is_healthy(findings) else EXIT_NOT_CLEAN
+        face.show(examined)
+    return EXIT_CLEAN if examined.is_healthy else EXIT_NOT_CLEAN

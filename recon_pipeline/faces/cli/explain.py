@@ -6,7 +6,7 @@ import click
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.cli.options import require_text
-from recon_pipeline.faces.console import EXIT_CLEAN, json_option, out, reporting_errors, show_json
+from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_errors, show_json
 from recon_pipeline.settings import read_settings
 
 
@@ -22,22 +22,15 @@ from recon_pipeline.settings import read_settings
 @json_option
 @reporting_errors
 def command(*, customer: str, period: str | None, html: Path | None, as_json: bool) -> int:
-    """Show why a customer's counter is what it is: repairs, event sum, limit, days, producers, what is odd."""
+    """Show why a customer's counter is what it is: repairs, event sum, limit, days, producers."""
     from recon_pipeline.faces import explain as face
-    from recon_pipeline.faces import explain_report
+    from recon_pipeline.faces import explained
 
     require_text("--customer", [customer], example="cus_123")
     month = BillingMonth.parse(period) if period is not None else None
-    settings = read_settings()
-    if html is not None:
-        explain_report.require_writable(html)
-    explained = face.explain(settings, customer, month)
-    if html is not None:
-        explain_report.write_report(html, explained)
+    found = face.explain(read_settings(), customer, month, html)
     if as_json:
-        show_json({"success": True, "report": str(html) if html else None, **face.as_json(explained)})
+        show_json(explained.as_json(found))
     else:
-        face.show(explained)
-        if html is not None:
-            out.print(f"Report: {html}", markup=False, soft_wrap=True)
+        explained.show(found)
     return EXIT_CLEAN

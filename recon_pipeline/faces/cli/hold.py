@@ -18,7 +18,7 @@ from recon_pipeline.settings import read_settings
 def command(*, customers: tuple[str, ...], periods: tuple[str, ...], reason: str, until: str, as_json: bool) -> int:
     """Leave the counters of some customers alone, whatever the log says; they are reported as held.
 
-    Without --period: of every billing month. Returns when no repair is at work on them any more.
+    Without --period: of every billing month. Returns when no repair of them is in progress any more.
     """
     from recon_pipeline.faces import holds as face
 

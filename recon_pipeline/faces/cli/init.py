@@ -2,9 +2,7 @@
 
 import click
 
-from recon_pipeline.faces.cli.options import require_url
-from recon_pipeline.faces.console import EXIT_CLEAN, err, json_option, out, reporting_errors, show_json
-from recon_pipeline.settings import read_settings
+from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_errors, show_json
 
 
 @click.command("init", epilog="Example: recon init --print > recon.sql")
@@ -30,30 +28,12 @@ def command(
 
     Without DATABASE_URL, the embedded database of recon demo and recon dev, if there is one.
     """
-    from recon_pipeline.faces import init as face
-    from recon_pipeline.faces.billing import billing_database, has_embedded_database
+    from recon_pipeline.faces import initialised as face
 
-    with_ingest_xid = not without_ingest_xid
-    if print_only:
-        sql = face.printed(with_billing_tables=with_billing_tables, with_ingest_xid=with_ingest_xid)
-        if as_json:
-            show_json({"success": True, "sql": sql})
-        else:
-            click.echo(sql)
-        return EXIT_CLEAN
-    settings = read_settings()
-    if not has_embedded_database(settings):
-        require_url(settings)
-    database = billing_database(settings)
-    report = face.prepare(
-        database,
-        with_billing_tables=with_billing_tables,
-        with_ingest_xid=with_ingest_xid,
-        subscribers_have_it=subscribers_have_ingest_xid,
-        on_step=lambda step: err.print(f"{step};", style="dim", markup=False, soft_wrap=True),
-    )
+    options = face.InitOptions(with_billing_tables, not without_ingest_xid, subscribers_have_ingest_xid, print_only)
+    done = face.initialise(options)
     if as_json:
-        show_json({"success": True, "database": database.name, "report": report})
+        show_json(face.as_json(done))
     else:
-        out.print(report, markup=False, soft_wrap=True)  # statements in it are to be copied as they stand
+        face.show(done)
     return EXIT_CLEAN

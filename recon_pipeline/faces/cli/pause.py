@@ -15,7 +15,7 @@ from recon_pipeline.settings import read_settings
 def command(*, reason: str, until: str | None, as_json: bool) -> int:
     """Stop repairs: no counter is changed from now on; detection, checks and alerts go on.
 
-    The schedule, the HTTP endpoint and backfills obey. Returns when no repair is at work any more.
+    This includes the schedule, the HTTP endpoint and backfills. Returns when no repair is in progress any more.
     """
     from recon_pipeline.faces import pause as face
 

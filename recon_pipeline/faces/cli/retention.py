@@ -2,7 +2,6 @@
 
 import click
 
-from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.cli.options import require_text
 from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_errors, show_json
@@ -23,17 +22,9 @@ def command(*, before: str | None, reason: str | None, as_json: bool) -> int:
     """
     from recon_pipeline.faces import retention as face
 
-    if (before is None) != (reason is None):
-        raise ConfigurationError(
-            "--before and --reason belong together, and only one of them was given.",
-            fix='Give both, for example recon retention --before 2026-01 --reason "events are kept for 12 months".',
-        )
     require_text("--reason", [reason], example='"TICKET-9: events are kept for 12 months"')
-    settings = read_settings()
-    if before is None or reason is None:
-        known = face.read(settings)
-    else:
-        known = face.declare(settings, BillingMonth.parse(before), reason=reason)
+    month = BillingMonth.parse(before) if before is not None else None
+    known = face.declare_or_read(read_settings(), month, reason=reason)
     if as_json:
         show_json(face.as_json(known))
     else:

@@ -2,11 +2,9 @@
 
 import click
 
-from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.cli.options import require_text
 from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_errors, show_json
-from recon_pipeline.settings import read_settings
 
 
 @click.command("sql", epilog="Example: recon sql find_mismatches --period 2026-05 | psql $DATABASE_URL")
@@ -38,29 +36,13 @@ def command(
     tables decide from them.
     """
     from recon_pipeline.faces import sql as face
+    from recon_pipeline.faces import sql_printed
 
     require_text("--customer", customers, example="cus_123")
-    if name is None:
-        if strategies or customers or period is not None or explains:
-            raise ConfigurationError(
-                "No statement is named: the options of recon sql are of one of them.",
-                fix="recon sql lists them; then for example recon sql compare_counters --explain.",
-            )
-        if as_json:
-            show_json(face.listed_as_json())
-        else:
-            face.show_list()
-        return EXIT_CLEAN
-    settings = read_settings()
     month = BillingMonth.parse(period) if period is not None else None
-    options = face.SqlOptions(name, strategies, customers, month)
-    if explains:
-        face.require_plan(options)
-        printed = face.explain(settings, options)
-    else:
-        printed = face.compose(settings, options)
+    found = face.list_or_print(name, strategies, customers, month, explains=explains)
     if as_json:
-        show_json(face.as_json(printed))
+        show_json(sql_printed.as_json(found))
     else:
-        face.show(printed)
+        sql_printed.show(found)
     return EXIT_CLEAN

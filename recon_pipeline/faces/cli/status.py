@@ -10,7 +10,7 @@ from recon_pipeline.settings import read_settings
 @json_option
 @reporting_errors
 def command(*, as_json: bool) -> int:
-    """Show when counters were last known to match, and what happened lately."""
+    """Show when counters last matched, what fails now, and the latest runs."""
     from recon_pipeline.faces import status as face
 
     known = face.read_status(read_settings())

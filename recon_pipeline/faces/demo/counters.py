@@ -148,6 +148,6 @@ def _sorted_in_utc(rows: Iterable[KeyT], at_least: int, name: str) -> tuple[KeyT
         raise MonthTooSmallError(
             f"A mishap needs {at_least} keys and found {len(picked)} ({name.replace('_', ' ')}).",
             changed="The events are recorded and every counter is right; no mishap happened.",
-            fix="Play a month with more events per customer in an empty database.",
+            fix="Simulate a month with more events per customer in an empty database.",
         )
     return tuple(picked)

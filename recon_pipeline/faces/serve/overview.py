@@ -111,9 +111,7 @@ def _notices(status: Status, last_success: datetime | None, now: datetime) -> It
             f"{last} Drift is not detected. Whether schedule and daemon are alive:\nrecon doctor",
         )
     if status.pause is not None:
-        text = (
-            f"Paused {status.pause}.\nCounters are compared, and none is repaired. To let repairs go on:\nrecon resume"
-        )
+        text = f"Paused {status.pause}.\nCounters are compared, and none is repaired. To end the pause:\nrecon resume"
         yield Notice(Tone.WARN, "Repairs are paused", text)
     for usage in status.waiting:
         yield Notice(

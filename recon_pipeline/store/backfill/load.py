@@ -105,7 +105,7 @@ def require_insertable(connection: Connection, *, dry_run: bool, refuses_negativ
         unindexed = [lack for lack in lacks if lack.kind is Need.ADVISED]
         if unindexed:
             raise ReconError(
-                f"{unindexed[0].lacks}: to tell whether a row is there already, the whole log would have to be read.",
+                f"{unindexed[0].lacks}: to look up a row, the whole log would have to be read.",
                 changed=NOTHING_INSERTED,
                 fix=" ".join(f"{lack.statement};" for lack in unindexed),
             )

@@ -1,4 +1,4 @@
-"""Two things at once: the next piece of a source is parsed while Postgres inserts the one before."""
+"""Reads ahead: the next piece of a source is parsed while Postgres inserts the one before."""
 
 import sys
 from collections.abc import Generator, Iterable

@@ -1,4 +1,4 @@
-"""Periods that only the log knows, of customers who have a counter at that time: which of the two is right, none tells.
+"""Periods that only the log knows, of customers who have a counter at that time: none shows which of the two is right.
 
 Invariant: all of the log counts. Where its increments are read, aggregates and newer events name such periods, month by
 month and once in a backfill, and the log confirms each; so no customer's events are all read. Of months without
@@ -23,7 +23,7 @@ UsageOfCustomer = tuple[str, str, str]
 
 
 class UncountedPeriods:
-    """What the aggregates tell of periods without a counter, read as months are asked for.
+    """What the aggregates show of periods without a counter, read as months are asked for.
 
     Args:
         tables: How the tables are shaped.
@@ -43,14 +43,14 @@ class UncountedPeriods:
     def not_in_aggregates(
         self, connection: Connection, times: Mapping[UsageOfCustomer, Sequence[datetime]]
     ) -> Collection[UsageOfCustomer]:
-        """Read what the aggregates tell of some times.
+        """Read what the aggregates show of some times.
 
         Args:
             connection: In a transaction; afterwards each row is looked up by index.
             times: Of events, by customer and usage type.
 
         Returns:
-            Those of whom only the log itself can tell.
+            Those of whom only the log itself shows it.
         """
         if not self._tables.has_ingest_xid:
             return times.keys()

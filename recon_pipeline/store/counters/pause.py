@@ -138,7 +138,7 @@ def await_chunks(connection: Connection, *, done: str) -> None:
         if not is_lock_conflict(error):
             raise
         raise ReconError(
-            f"A repair that was at work before has not ended within {CHUNKS_END_MS // 1000} s.",
+            f"A repair that was in progress before has not ended within {CHUNKS_END_MS // 1000} s.",
             changed=f"{done}; that one repair may still write what it has begun.",
             fix="Look in pg_stat_activity for application_name = 'recon_pipeline', "
             "and end it with pg_terminate_backend.",

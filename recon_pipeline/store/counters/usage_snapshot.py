@@ -36,7 +36,7 @@ class Suspects:
 
     @classmethod
     def of(cls, rows: Sequence[Row[Any]]) -> "Suspects":
-        """The keys among these rows; one without a key tells only totals."""
+        """The keys among these rows; one without a key has only totals."""
         found = [row for row in rows if row.gateway_customer_id is not None]
         return cls(*(tuple(getattr(row, field.name) for row in found) for field in fields(cls)))
 
@@ -105,7 +105,7 @@ class UsageSnapshot:
         return self._exactly("compare_counters", suspects, parts, ordinal_offset=ordinal_offset).rowcount
 
     def find_mismatches(self, suspects: Suspects | None) -> Sequence[Any]:
-        """Ask exactly which counters differ; each row tells how many do in all."""
+        """Ask exactly which counters differ; each row has the number of all that do."""
         if suspects is not None and not len(suspects):
             return ()
         return self._exactly("find_mismatches", suspects, {}).mappings().all()

@@ -66,7 +66,7 @@ class Verification:
         untouched_count: Those that it had found drifted and did not come to.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
         verified: Up to where months were looked at; not those in which more than `MOST_KEYS` differ.
-        known_since: When the log was first seen whose aggregates tell up to where; None where none do.
+        known_since: When the log was first seen whose aggregates show up to where; None where none do.
         settled_below: What transactions below it wrote counted as settled; None where nothing did.
     """
 

@@ -1,4 +1,4 @@
-"""What log, counters and subscriptions have to look like, and a sentence for each way in which a table does not."""
+"""The shape that log, counters and subscriptions must have, and a sentence for each way in which a table differs."""
 
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, Table
 
@@ -37,7 +37,7 @@ def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
     """What is missing or of a type that we cannot work with, a sentence each."""
     sentences: list[str] = []
     if name == EVENTS and table.kind == "v":
-        sentences.append(f"{name} is a view, in which two events with one request id cannot be told apart")
+        sentences.append(f"{name} is a view, in which two events with one request id cannot be distinguished")
     for column, types in REQUIRED_COLUMNS[name].items():
         found = table.types.get(column)
         if found is None:

@@ -21,7 +21,7 @@ from recon_pipeline.store.postgres.statements import files, name_of
 LOCK_TIMED_OUT = "55P03"
 QUERY_CANCELED = "57014"
 SESSION_WAS_IDLE = "25P03"
-"""idle_in_transaction_session_timeout: the server ended a session whose process did not go on in time."""
+"""idle_in_transaction_session_timeout: the server ended a session whose process did not continue in time."""
 
 LOCK_CONFLICTS = frozenset({LOCK_TIMED_OUT, "40P01", "40001"})
 """lock_not_available, deadlock_detected, serialization_failure: another session has locked or just changed the row."""
@@ -77,7 +77,7 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         )
     if state == SESSION_WAS_IDLE:
         return DatabaseUnreachableError(
-            f"{database} ended our session, since this process did not go on in the middle of a transaction: it was "
+            f"{database} ended our session, because this process paused in the middle of a transaction: it was "
             f"stopped, starved of processor time or cut off from the network ({said}).",
             changed=_WORKED_SO_FAR,
             fix="Run again, which finishes the work. If it happens again: look at the machine's load and memory.",

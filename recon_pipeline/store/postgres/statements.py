@@ -3,7 +3,7 @@
 Values are bound parameters; what is put into a text is another file. A file declares its holes, the parts that may fill
 each, and its values (see `headers`): a hole that nothing fills, and a part that no hole takes or that is not declared,
 are errors. The text that is sent begins with the statement's name, so that `pg_stat_activity`, the server's log and our
-own errors tell which one it is.
+own errors show which one it is.
 """
 
 import re

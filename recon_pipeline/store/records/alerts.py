@@ -1,6 +1,6 @@
 """Alerts in schema `recon`: what fails, and what is noticed of runs that ended.
 
-Invariant: what is noticed and the message that tells of it commit together.
+Invariant: what is noticed and the message about it commit together.
 """
 
 from collections.abc import Sequence

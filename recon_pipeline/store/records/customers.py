@@ -86,7 +86,7 @@ def require_known_customers(connection: Connection, customers: Sequence[str]) ->
         unknown = list(connection.execute(without, {"customers": unknown}).scalars())
     if unknown:
         raise ConfigurationError(
-            f"--customer {', --customer '.join(unknown)}: nobody of that id has a counter, an event or a subscription.",
+            f"--customer {', --customer '.join(unknown)}: no counter, event or subscription has that id.",
             changed="Nothing was changed.",
             fix="Check the id (gateway_customer_id, in upper and lower case as it is stored) and DATABASE_URL.",
         )

@@ -40,7 +40,7 @@ def limit_of(
     if quota is None:
         return Limit(None, f"RECON_QUOTAS has no limit for {parameters['usage_type']}")
     if not tables.has_subscriptions:
-        source = "there is no table billing_subscriptions: free and paid customers cannot be told apart"
+        source = "there is no table billing_subscriptions: free and paid customers cannot be distinguished"
         return Limit(None, source, is_known=False)
     found = connection.execute(statement("explain_subscriptions"), parameters).all()
     if not found:

@@ -86,7 +86,7 @@ _ABANDONED = "its process ended before it closed the record: it was killed, or i
 
 @dataclass(frozen=True)
 class RunStart:
-    """What opening a run's record tells.
+    """What opening a run's record returns.
 
     Attributes:
         horizon: The transaction id below which every transaction had ended.

@@ -17,7 +17,7 @@ from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import Month
 from recon_pipeline.store.sums.run import Reconciliation
 
-# The quality of the log below the horizon, of some customers: the months tell only of all of them.
+# The quality of the log below the horizon, of some customers: the months have only the total of all.
 # Index: the primary key of recon.usage_aggregate, by period.
 # Binds: customers text[], end timestamptz, gateway_name text, start timestamptz, usage_type text
 _MEASURE_SUMS = labelled(
@@ -107,7 +107,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Known:
-    """What the aggregates tell of a run's months.
+    """What the aggregates show of a run's months.
 
     Attributes:
         horizon: Events of transactions below it are in the aggregates.
@@ -128,7 +128,7 @@ class Known:
 
 
 def known(connection: Connection, run: Reconciliation, tables: BillingTables) -> Known | None:
-    """What the aggregates tell of a run's months at this snapshot; None if one is not built or of another log."""
+    """What the aggregates show of a run's months at this snapshot; None if one is not built or of another log."""
     here = horizons.position(connection, tables)
     months = horizons.aggregated_months(connection, run.extent, here)
     return None if months is None or here.aggregated_below is None else Known(here.aggregated_below, months)

@@ -1,0 +1,85 @@
+"""What `recon init` does with its options: prepare the database of the settings, or print the SQL for a person."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from recon_pipeline.faces.billing import billing_database, has_embedded_database
+from recon_pipeline.faces.console import err, out
+from recon_pipeline.faces.init import prepare, printed
+from recon_pipeline.settings import read_settings, require_url
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The options of the command as given.
+
+    Attributes:
+        with_billing_tables: Also create the application's tables and recorder.
+        with_ingest_xid: Add the column `ingest_xid` to the log.
+        subscribers_have_ingest_xid: Also where the log is published by logical replication.
+        print_only: Print the SQL, and connect to no database.
+    """
+
+    with_billing_tables: bool
+    with_ingest_xid: bool
+    subscribers_have_ingest_xid: bool
+    print_only: bool
+
+
+@dataclass(frozen=True)
+class Script:
+    """The SQL that a person runs instead."""
+
+    sql: str
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What was done.
+
+    Attributes:
+        database: Without its password.
+        report: A sentence for each part.
+    """
+
+    database: str
+    report: str
+
+
+def initialise(options: InitOptions) -> Script | Initialised:
+    """Prepare the database of DATABASE_URL, or the embedded one if there is one; or only return the SQL.
+
+    Raises:
+        ConfigurationError: A variable cannot be used, or DATABASE_URL is not set and there is no embedded database.
+        ReconError: As `prepare` does.
+    """
+    if options.print_only:
+        sql = printed(with_billing_tables=options.with_billing_tables, with_ingest_xid=options.with_ingest_xid)
+        return Script(sql)
+    settings = read_settings()
+    if not has_embedded_database(settings):
+        require_url(settings)
+    database = billing_database(settings)
+    report = prepare(
+        database,
+        with_billing_tables=options.with_billing_tables,
+        with_ingest_xid=options.with_ingest_xid,
+        subscribers_have_it=options.subscribers_have_ingest_xid,
+        on_step=lambda step: err.print(f"{step};", style="dim", markup=False, soft_wrap=True),
+    )
+    return Initialised(database.name, report)
+
+
+def as_json(done: Script | Initialised) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {"success": True, **asdict(done)}
+
+
+def show(done: Script | Initialised) -> None:
+    """The same for a person."""
+    if isinstance(done, Script):
+        click.echo(done.sql)
+    else:
+        out.print(done.report, markup=False, soft_wrap=True)  # statements in it are to be copied as they stand
