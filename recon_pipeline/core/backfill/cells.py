@@ -43,15 +43,21 @@ class Cells:
                 return rows.values[name]
             head, path = _parted(name, rows.values)
             return [self._at(value, path) for value in values_of(rows, head)]
-        return [row[name] if name in row else self._by_path(row, name) for row in rows]
+        partings = [(name, ()), *_partings(name)]
+        return [self._by_path(row, partings) for row in rows]
 
-    def _by_path(self, row: Row, name: str) -> Any:
-        head, path = _parted(name, row)
-        return self._at(row.get(head), path)
+    def _by_path(self, row: Row, partings: Sequence[tuple[str, Sequence[str]]]) -> Any:
+        for head, path in partings:
+            if head in row:
+                return self._at(row[head], path)
+        return None
 
     def _at(self, value: Any, path: Sequence[str]) -> Any:
         """What is found at a path; None where there is nothing, and no None where something cannot be taken apart."""
         for name in path:
+            if value.__class__ is dict:  # as nearly all are, of millions
+                value = value.get(name)
+                continue
             if value is None or value in ("", []) or (type(value) is str and value in self._nulls):
                 return None
             if type(value) is float and value != value:
@@ -68,12 +74,14 @@ def is_there(name: str, columns: Iterable[str]) -> bool:
 
 def _parted(name: str, columns: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
     """The longest beginning of a path that is a column, and the names that follow it."""
+    partings = _partings(name)
+    return next((parting for parting in partings if parting[0] in columns), partings[-1])
+
+
+def _partings(name: str) -> list[tuple[str, Sequence[str]]]:
+    """All ways to take a path for a column and the names that follow it, the longest column first."""
     names = name.split(".")
-    for length in range(len(names) - 1, 0, -1):
-        head = ".".join(names[:length])
-        if head in columns:
-            return head, names[length:]
-    return names[0], names[1:]
+    return [(".".join(names[:length]), names[length:]) for length in range(len(names) - 1, 0, -1)]
 
 
 def _step(value: Any, name: str) -> Any:

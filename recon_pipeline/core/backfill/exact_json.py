@@ -74,6 +74,8 @@ def encode(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
+    if type(value) is str:
+        return encode_basestring_ascii(value)
     if isinstance(value, Decimal):
         return _number(value)
     try:
