@@ -538,10 +538,13 @@ create table recon.accepted_usage (
     accepted_by text,
     reason text,
     run_id text,
+    first_partition text,
     primary key (gateway_name, usage_type)
 );
 comment on table recon.accepted_usage is
     'Metered usages whose first comparison a person has approved, or that had no drift; no other is repaired.';
+comment on column recon.accepted_usage.first_partition is
+    'The first billing month that is accepted: repairs in months before it wait for an approval. Null: every month is.';
 
 create table recon.retention (
     id bigint generated always as identity primary key,

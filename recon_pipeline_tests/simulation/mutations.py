@@ -398,6 +398,24 @@ MUTATIONS = (
         f"{_TESTS}/test_first_run.py::test_a_first_run_changes_nothing_and_shows_what_it_would_change",
     ),
     Mutation(
+        "months before those that were accepted are repaired unasked",
+        (
+            Patch(
+                "repairs_to_accept",
+                "or recon.billing_month(period_start) < accepted.first_partition",
+                "",
+            ),
+        ),
+        f"{_TESTS}/test_first_run.py::"
+        "test_months_that_enter_the_comparison_later_are_asked_about_like_a_first_run[incremental]",
+    ),
+    Mutation(
+        "months that were declared to be gone stay accepted",
+        (Patch("accept_from", "greatest(first_partition, :before_partition)", "first_partition"),),
+        "recon_pipeline_tests/commands/test_retention_command.py::"
+        "test_months_that_are_declared_complete_again_are_asked_about_before_they_are_repaired[incremental]",
+    ),
+    Mutation(
         "a month that matches accepts all that was not looked at",
         (
             Patch(
