@@ -1,4 +1,4 @@
-"""From which billing month on a metered usage is accepted: months that enter the comparison later are asked about."""
+"""What is remembered so that it is asked about: from which month on a usage is accepted, and why a key was doubtful."""
 
 from alembic import op
 
@@ -25,10 +25,25 @@ set first_partition = greatest(
 );
 """
 
+_DOUBTS = """
+alter table recon.open_key add doubt text;
+comment on column recon.open_key.doubt is
+    'What about the log, and under which declaration, made the key doubtful since its counter last matched.';
+-- By the reasons that runs have recorded.
+update recon.open_key
+set doubt = case
+    when starts_with(error, 'one period written in two ways') then 'periods'
+    when error ~ 'events of negative quantity: set RECON_NEGATIVE' then 'negative quantities'
+    else 'identity ' || substring(error from 'has the same (.*) as one of its events')
+end
+where reason = 'doubtful';
+"""
+
 
 def upgrade() -> None:
-    """Add the column."""
+    """Add the columns."""
     op.execute(_ACCEPTED_MONTHS)
+    op.execute(_DOUBTS)
 
 
 def downgrade() -> None:
