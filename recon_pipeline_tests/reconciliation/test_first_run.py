@@ -288,6 +288,7 @@ def test_an_upgrade_accepts_the_months_that_were_reconciled_and_asks_about_earli
             "insert into recon.retention (before_partition, reason, declared_by) values (%s, 'kept', 'ada')", declared
         )
     job_billing.query("alter table recon.accepted_usage drop column first_partition")
+    job_billing.query("alter table recon.open_key drop column doubt")
     job_billing.query("update recon.schema_version set version_num = '0014'")
 
     with BillingDatabase(job_billing.url).connection(any_schema_version=True) as connection:

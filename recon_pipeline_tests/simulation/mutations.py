@@ -401,7 +401,7 @@ MUTATIONS = (
         "a doubt ends when the events that made it have left",
         (Patch("doubt_events_left", "open.doubt = any(", "false and open.doubt = any("),),
         f"{_TESTS}/test_doubt_that_left.py::"
-        "test_no_counter_follows_because_what_made_it_doubtful_left_the_log[incremental-a twin]",
+        "test_no_counter_follows_because_what_made_it_doubtful_left_the_log[a twin-incremental]",
     ),
     Mutation(
         "another reason to leave a key alone makes its doubt forgotten",
