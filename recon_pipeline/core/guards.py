@@ -162,18 +162,22 @@ def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TOD
     )
 
 
-def first_run_breach(usage: str, by_kind: Mapping[str, int], largest: Sequence[str] = ()) -> Breach:
+def first_run_breach(
+    usage: str, by_kind: Mapping[str, int], largest: Sequence[str] = (), *, before: str | None = None
+) -> Breach:
     """The breach of a metered usage of which no repair was ever accepted: it may change nothing unasked.
 
     Args:
         usage: As it is written in `RECON_SCOPE`.
         by_kind: The keys that would be repaired, by kind.
         largest: The largest differences, a few words each.
+        before: Only of the months before this one no repair was ever accepted.
     """
     found = sum(by_kind.values())
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in by_kind.items())
     counters = "counter" if found == 1 else "counters"
-    sentence = f"this is the first run that may repair {usage}: {found:,} {counters} would be changed ({kinds})"
+    months = f" in months before {before}" if before else ""
+    sentence = f"this is the first run that may repair {usage}{months}: {found:,} {counters} would be changed ({kinds})"
     if largest:
         sentence += f", the largest: {', '.join(largest)}"
     return Breach(f"first run of {usage}", found, 0, 0, sentence)

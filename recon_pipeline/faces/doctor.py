@@ -26,6 +26,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.negative_counters import check_negative_counters
 from recon_pipeline.store.records.requirements import check_database
+from recon_pipeline.store.records.retention import months_in_the_log, read_retention
 
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
@@ -123,7 +124,9 @@ def _database(settings: Settings, url: str) -> Iterator[Finding]:
 
 def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     """What holds for the metered usages of the scope: their first run, and counters that no run compares."""
-    waiting = accepted_usages.waiting(connection, settings.scope)
+    first, current = known_months()
+    in_log, _ = months_in_the_log(read_retention(connection), first, current)
+    waiting = accepted_usages.waiting(connection, settings.scope, in_log)
     yield (
         noted(
             "first run",
@@ -136,7 +139,6 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     )
     if not settings.refuses_negative:
         yield check_negative_counters(connection)
-    first, current = known_months()
     beyond = find_counters_beyond(connection, settings.scope, first=first, last=current.next(), every=True)
     said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())
     few = "; ".join(f"{one.gateway_customer_id} {one.period_start} to {one.period_end}" for one in beyond.sample[:3])

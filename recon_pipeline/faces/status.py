@@ -81,12 +81,13 @@ def status_of(connection: Connection, database: str, settings: Settings) -> Stat
         ReconError: Like `read_status`.
     """
     mode_choice = modes.choose(connection, require_trustworthy(connection))
+    waiting = accepted_usages.waiting(connection, settings.scope, settings.start_period)
     latest = runs.recent(connection, rows=RUNS_SHOWN)
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
     return Status(
         database=database,
         mode_choice=mode_choice,
-        waiting=accepted_usages.waiting(connection, settings.scope),
+        waiting=tuple(one.usage for one in waiting if one.before is None),
         pause=read_pause(connection),
         holds=holds.open_holds(connection),
         retention=read_retention(connection),

@@ -165,6 +165,7 @@ create table recon.open_key (
     events_left bigint not null default 0,
     units_left numeric not null default 0,
     credits_left numeric not null default 0,
+    doubt text,
     constraint open_key_reason_check
         check (reason in ('changed', 'drifted', 'untouched', 'deferred', 'failed', 'held', 'doubtful')),
     primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
@@ -175,6 +176,8 @@ comment on column recon.open_key.events_left is
     'Events that runs had counted and that are no longer in the log, since the counter last matched.';
 comment on column recon.open_key.units_left is 'What these events added up to, those of positive quantity.';
 comment on column recon.open_key.credits_left is 'What those of negative quantity added up to, as a positive number.';
+comment on column recon.open_key.doubt is
+    'What about the log, and under which declaration, made the key doubtful since its counter last matched.';
 
 -- What the triggers call that recon init puts on the log. With an argument: the log, where a request id can occur twice.
 create function recon.note_changed_events() returns trigger
@@ -538,10 +541,13 @@ create table recon.accepted_usage (
     accepted_by text,
     reason text,
     run_id text,
+    first_partition text,
     primary key (gateway_name, usage_type)
 );
 comment on table recon.accepted_usage is
     'Metered usages whose first comparison a person has approved, or that had no drift; no other is repaired.';
+comment on column recon.accepted_usage.first_partition is
+    'The first billing month that is accepted: repairs in months before it wait for an approval. Null: every month is.';
 
 create table recon.retention (
     id bigint generated always as identity primary key,

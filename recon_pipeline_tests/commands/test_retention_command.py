@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from dagster import DagsterInstance
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
@@ -122,6 +123,33 @@ def test_a_month_that_is_declared_complete_again_is_compared_with_what_was_count
     for customer in CUSTOMERS:
         billing.add_event(customer, 10)
     assert reconcile().outcome == "clean"
+
+
+@EVERY_MODE
+def test_months_that_are_declared_complete_again_are_asked_about_before_they_are_repaired(
+    mode: str, make_billing: MakeBilling, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of these months was ever summed, so nothing tells that events of theirs left."""
+    monkeypatch.setenv("RECON_START_PERIOD", "2025-05")
+    billing = make_billing(template="prepared" if mode == "incremental" else "prepared_full")
+    billing.add_counter(CUSTOMERS[0], 10)
+    billing.record(CUSTOMERS[0], 7, period=JUNE)
+    declare()
+    assert reconcile().outcome == "clean"
+    declare("2025-05", "a month too late")
+    billing.add_counter(CUSTOMERS[1], 4, period=JUNE)
+
+    blocked = recon("reconcile", "--all")
+
+    assert blocked.exit_code == 3
+    assert "in months before 2025-06: 1 counter would be changed" in blocked.said
+    assert billing.counters() == {CUSTOMERS[0]: 10}
+    assert recon("reconcile", "--period", "2025-06").exit_code == 0, "what was accepted is repaired"
+    assert "stripe:remote_commands before 2025-06 is repaired before its first run was approved" in recon("doctor").said
+    assert recon("status", "--json").json["waiting_for_approval"] == []
+    declare()
+    assert recon("reconcile", "--all").exit_code == 0, "as the message advises"
+    assert billing.counters() == {CUSTOMERS[0]: 10}
 
 
 @EVERY_MODE

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.records import migrate
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, USAGE, Billing
 from recon_pipeline_tests.reconciliation.product import run_job
 from recon_pipeline_tests.support.assets import AssetsRun, run_assets
@@ -13,6 +15,7 @@ from recon_pipeline_tests.support.assets import AssetsRun, run_assets
 EVERYTHING = {"first": "2025-01", "last": BillingMonth.containing(datetime.now(UTC)).key}
 ACCEPTED = "select usage_type, accepted_by, reason, run_id from recon.accepted_usage order by usage_type"
 APPROVED = {"approve_reason": "checked against the invoices", "approved_by": "ada"}
+APRIL = (datetime(2025, 4, 1, tzinfo=UTC), datetime(2025, 5, 1, tzinfo=UTC))
 TYPES = "remote_commands,sms_messages"
 
 
@@ -200,3 +203,96 @@ def test_what_was_shown_of_one_usage_approves_nothing_of_another(
     assert "stripe:sms_messages: 1 counter would be changed" in said(result)
     assert "and 0 were shown" in said(result)
     assert accepted(fresh) == []
+
+
+@pytest.fixture
+def accepted_from_may(fresh: Billing, monkeypatch: pytest.MonkeyPatch) -> Billing:
+    """What is accepted begins with May; then April enters the comparison, in which b was counted elsewhere."""
+    monkeypatch.setenv("RECON_START_PERIOD", "2025-05")
+    fresh.record("a", 5)
+    assert run_assets(**EVERYTHING | {"first": "2025-05"}).success
+    assert fresh.value("select first_partition from recon.accepted_usage") == "2025-05"
+    monkeypatch.setenv("RECON_START_PERIOD", "2025-01")
+    fresh.add_counter("b", 1_000, period=APRIL)
+    return fresh
+
+
+def test_months_that_enter_the_comparison_later_are_asked_about_like_a_first_run(accepted_from_may: Billing) -> None:
+    billing = accepted_from_may
+    billing.set_counter("a", 4)
+
+    blocked = run_assets(**EVERYTHING)
+
+    assert (
+        "the first run that may repair stripe:remote_commands in months before 2025-05: 1 counter would be changed "
+        "(missing 0, under 0, over 0, orphan 1), the largest: b in 2025-04 from 1000 to 0."
+    ) in said(blocked)
+    assert (
+        "If the log does not have all events from before 2025-05: set RECON_START_PERIOD=2025-05, or type "
+        'recon retention --before 2025-05 --reason "your reason", and the other months go on.'
+    ) in said(blocked)
+    assert (billing.counter("a"), billing.counter("b", period=APRIL)) == (4, 1_000)
+    assert run_assets().success, "of May alone"
+    assert billing.counter("a") == 5
+
+
+def test_an_approval_of_earlier_months_accepts_them(accepted_from_may: Billing) -> None:
+    billing = accepted_from_may
+    run_assets(**EVERYTHING)
+
+    assert run_assets(**EVERYTHING, **APPROVED).success
+
+    assert billing.counter("b", period=APRIL) == 0
+    assert billing.value("select first_partition from recon.accepted_usage") == "2025-01"
+    billing.add_counter("a", 7, period=APRIL)
+    assert run_assets(**EVERYTHING).success, "without an approval"
+
+
+def test_earlier_months_in_which_every_counter_matches_are_accepted_and_empty_ones_are_not(
+    accepted_from_may: Billing,
+) -> None:
+    billing = accepted_from_may
+    billing.query("delete from billing_usage_counters where gateway_customer_id = 'b'")
+    assert run_assets(**EVERYTHING).success
+    assert billing.value("select first_partition from recon.accepted_usage") == "2025-05"
+
+    billing.record("b", 3, period=APRIL)
+    assert run_assets(**EVERYTHING).success
+
+    assert billing.value("select first_partition from recon.accepted_usage") == "2025-01"
+
+
+def test_a_start_that_is_set_back_lets_the_other_months_go_on(
+    accepted_from_may: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = accepted_from_may
+    billing.set_counter("a", 4)
+    assert not run_assets(**EVERYTHING).success
+    monkeypatch.setenv("RECON_START_PERIOD", "2025-05")
+
+    assert run_assets(**EVERYTHING | {"first": "2025-05"}).success
+
+    assert (billing.counter("a"), billing.counter("b", period=APRIL)) == (5, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("declared", "accepted_from"), [(None, "2025-05"), ("2025-04", "2025-05"), ("2025-06", "2025-06")]
+)
+def test_an_upgrade_accepts_the_months_that_were_reconciled_and_asks_about_earlier_ones(
+    job_billing: Billing, declared: str | None, accepted_from: str
+) -> None:
+    job_billing.record("a", 5)
+    assert run_assets(first="2025-05", last="2025-06").success
+    if declared is not None:
+        job_billing.query(
+            "insert into recon.retention (before_partition, reason, declared_by) values (%s, 'kept', 'ada')", declared
+        )
+    job_billing.query("alter table recon.accepted_usage drop column first_partition")
+    job_billing.query("alter table recon.open_key drop column doubt")
+    job_billing.query("update recon.schema_version set version_num = '0014'")
+
+    with BillingDatabase(job_billing.url).connection(any_schema_version=True) as connection:
+        assert migrate.upgrade(connection)
+
+    found = dict(job_billing.query("select usage_type, first_partition from recon.accepted_usage"))
+    assert found == {USAGE: accepted_from} | dict.fromkeys(("sms_messages", "llm_tokens"), declared)

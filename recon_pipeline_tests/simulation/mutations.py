@@ -398,6 +398,36 @@ MUTATIONS = (
         f"{_TESTS}/test_first_run.py::test_a_first_run_changes_nothing_and_shows_what_it_would_change",
     ),
     Mutation(
+        "a doubt ends when the events that made it have left",
+        (Patch("doubt_events_left", "open.doubt = any(", "false and open.doubt = any("),),
+        f"{_TESTS}/test_doubt_that_left.py::"
+        "test_no_counter_follows_because_what_made_it_doubtful_left_the_log[a twin-incremental]",
+    ),
+    Mutation(
+        "another reason to leave a key alone makes its doubt forgotten",
+        (Patch("note_open_keys", "coalesce(excluded.doubt, open.doubt)", "excluded.doubt"),),
+        f"{_TESTS}/test_doubt_that_left.py::test_what_left_is_remembered_over_several_runs_however_they_end[incremental]",
+    ),
+    Mutation(
+        "months before those that were accepted are repaired unasked",
+        (
+            Patch(
+                "recon_pipeline.assets.first_run:_found",
+                "return accepted_usages.repairs_to_accept(connection, run_id)",
+                "found = accepted_usages.repairs_to_accept(connection, run_id)\n"
+                "        return tuple(one for one in found if one.waiting.before is None)",
+            ),
+        ),
+        f"{_TESTS}/test_first_run.py::"
+        "test_months_that_enter_the_comparison_later_are_asked_about_like_a_first_run[incremental]",
+    ),
+    Mutation(
+        "months that were declared to be gone stay accepted",
+        (Patch("recon_pipeline.store.records.retention:declare", "connection.execute(_ACCEPT_FROM, ", "dict("),),
+        "recon_pipeline_tests/commands/test_retention_command.py::"
+        "test_months_that_are_declared_complete_again_are_asked_about_before_they_are_repaired[incremental]",
+    ),
+    Mutation(
         "a month that matches accepts all that was not looked at",
         (
             Patch(

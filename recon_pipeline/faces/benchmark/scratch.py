@@ -58,7 +58,12 @@ def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, wi
             connection.execute(statement("fill_counters"))
             connection.execute(statement("fill_subscriptions"))
             accepted_usages.accept(
-                connection, parse_scope(DEFAULT_SCOPE), accepted_by=None, reason="made up", run_id=None
+                connection,
+                parse_scope(DEFAULT_SCOPE),
+                first=FIRST_MONTH,
+                accepted_by=None,
+                reason="made up",
+                run_id=None,
             )
         if with_ingest_xid:
             ingest_xid.install(connection, refuses_repetitions=True)

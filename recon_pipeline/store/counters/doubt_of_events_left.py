@@ -4,7 +4,8 @@ Usage that left lowers no counter, and credits that left raise none.
 
 A retention job, a compaction, a detached or truncated partition, an update that lowers: the log says less than it did,
 and the customer has used what he has used. Invariant: what left is known from the stored sums (`put_sums` notes it in
-`recon.open_key`), and forgotten once the counter matches. What an approval lets through was shown by an earlier run,
+`recon.open_key`), or from a doubt that ended without a word of the owner (`remembered_doubt`), and forgotten once the
+counter matches. What an approval lets through was shown by an earlier run,
 key by key, and is shown by no run once it was repaired: so it is used up. Not known is what left before any run had
 counted it.
 """
@@ -17,6 +18,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.counters import remembered_doubt
+from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
@@ -189,17 +192,23 @@ class EventsLeft:
     sample: tuple[KeyLeft, ...] = ()
 
 
-def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> None:
+def mark(connection: Connection, run: Reconciliation, tables: BillingTables, *, reads_notes: bool) -> None:
     """Leave counters alone that would change because events left the log, but for what is let through in a day.
 
     Args:
         connection: In the transaction of the comparison, after every other rule that finds doubt: a key that is let
             through here is repaired.
         run: Whose drift it is.
+        tables: How the tables are shaped.
         reads_notes: Whether notes of changed events are taken by runs, so that one that is there is new.
     """
     look_up_by_index(connection)
-    marked = connection.execute(statement("doubt_events_left"), {"run_id": run.run_id, "reads_notes": reads_notes})
+    doubts = {
+        "doubts": remembered_doubt.standing(run, tables),
+        "doubts_of_credits": remembered_doubt.standing_of_credits(tables),
+    }
+    asked = {"run_id": run.run_id, "reads_notes": reads_notes} | doubts
+    marked = connection.execute(statement("doubt_events_left"), asked)
     if marked.rowcount and run.max_events_left:
         today: Decimal = connection.execute(_EVENTS_LEFT_TODAY, {"run_id": run.run_id}).scalar_one()
         if today <= run.max_events_left:

@@ -23,6 +23,9 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
+OF_CREDITS = "; one of the two is of negative quantity"
+"""Ends the reason where it is so."""
+
 _KEYS_SAMPLED = 100
 
 # How many drifted keys of a run are doubtful for one reason.
@@ -31,7 +34,9 @@ _KEYS_SAMPLED = 100
 _COUNT_DOUBTFUL = labelled(
     "count_doubtful",
     """
-    select count(*) from recon.counter_drift where run_id = :run_id and outcome = 'doubtful' and error = :reason
+    select count(*)
+    from recon.counter_drift
+    where run_id = :run_id and outcome = 'doubtful' and starts_with(error, :reason)
     """,
 )
 
@@ -101,8 +106,10 @@ def mark(connection: Connection, run_id: str, tables: BillingTables, ordinals: S
     _plan(connection, by_index=by_index)
     asked = {"ordinals": [] if every_key else list(ordinals), "every_key": every_key, "by_index": by_index}
     found = _sharing(connection, run_id, tables, "keys_sharing_events", asked)
-    if found:
-        outcomes.mark(connection, run_id, found, "doubtful", reason(tables))
+    for is_of_credits, more in ((False, ""), (True, OF_CREDITS)):
+        marked = [row.ordinal for row in found if row.is_of_credits == is_of_credits]
+        if marked:
+            outcomes.mark(connection, run_id, marked, "doubtful", reason(tables) + more)
 
 
 def require_none(
@@ -129,7 +136,7 @@ def require_none(
         asked |= {"every_key": False, "by_index": _finds_requests(connection, tables)}
         found = _sharing(connection, run_id, tables, "keys_sharing_events", asked)
     if found:
-        raise InDoubtError(dict.fromkeys(found, reason(tables)))
+        raise InDoubtError(dict.fromkeys((row.ordinal for row in found), reason(tables)))
 
 
 def look_at(connection: Connection, run_id: str, tables: BillingTables) -> SharedEvents:
@@ -158,9 +165,8 @@ def _finds_requests(connection: Connection, tables: BillingTables) -> bool:
     return all(lack.kind is not Need.ADVISED for lack in left)
 
 
-def _sharing(connection: Connection, run_id: str, tables: BillingTables, name: str, asked: dict[str, Any]) -> list[int]:
-    rows = connection.execute(statement(name), {**_parameters(tables), "run_id": run_id, **asked})
-    return list(rows.scalars())
+def _sharing(connection: Connection, run_id: str, tables: BillingTables, name: str, asked: dict[str, Any]) -> list[Any]:
+    return list(connection.execute(statement(name), {**_parameters(tables), "run_id": run_id, **asked}))
 
 
 def _parameters(tables: BillingTables) -> dict[str, Any]:

@@ -47,7 +47,9 @@ of_requests as materialized (
         end
 ),
 sharing as materialized (
-    select distinct event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end
+    select
+        event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end,
+        bool_or(least(event.quantity, twin.quantity) < 0) as is_of_credits
     from of_keys as event
     -- A full join never loops through all of the one for each of the other, whatever the planner expects.
     full join of_requests as twin on twin.gateway_name = event.gateway_name and twin.request_id = event.request_id
@@ -65,9 +67,9 @@ sharing as materialized (
                 or sign(twin.quantity) <> sign(event.quantity)
                 or (:declares_wider_key and (twin.event_table, twin.event_place) <> (event.event_table, event.event_place))
     end
+    group by event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end
 )
-select drifted.ordinal
+select drifted.ordinal, sharing.is_of_credits
 from drifted
-full join (select *, true as is_shared from sharing) as sharing
-    using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-where sharing.is_shared
+full join sharing using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+where sharing.is_of_credits is not null

@@ -7,7 +7,7 @@ with drifted as materialized (
     select gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from recon.counter_drift
     where run_id = :run_id
-    order by coalesce(outcome = 'doubtful' and error = :reason, false) desc, ordinal
+    order by coalesce(outcome = 'doubtful' and starts_with(error, :reason), false) desc, ordinal
     limit :most
 ),
 pair as materialized (

@@ -1,11 +1,12 @@
 """Metered usages that may be repaired, since a person has seen their first comparison, or it found nothing to repair.
 
 Counters may hold opening balances of an older system, or be counted by rules that we do not know: only a person can
-tell, once for each metered usage.
+tell, once for each metered usage, and once more for earlier months that enter the comparison later.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -16,28 +17,29 @@ from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
 
-# The metered usages that nobody has accepted.
-# Binds: gateway_names text[], usage_types text[]
+# The metered usages that nobody has accepted, or of which not these months, and those before which month.
+# Binds: first_partition text, gateway_names text[], usage_types text[]
 _WAITING_USAGES = labelled(
     "waiting_usages",
     """
-    select usage.gateway_name, usage.usage_type
+    select usage.gateway_name, usage.usage_type, accepted.first_partition
     from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])) as usage (gateway_name, usage_type)
     left join recon.accepted_usage as accepted using (gateway_name, usage_type)
-    where accepted.accepted_at is null
+    where accepted.accepted_at is null or accepted.first_partition > :first_partition
     order by usage.gateway_name, usage.usage_type
     """,
 )
-# What a run's comparison would have changed of each metered usage, with the three largest differences.
+# What a run's comparison would have changed of each metered usage in months that nobody has accepted, with the three
+# largest differences.
 # Invariant: held and doubtful keys are left alone, and so are not part of it; nor are those that were shown one by one
 # since events of theirs left the log, and approved.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text
-_REPAIRS_BY_USAGE = labelled(
-    "repairs_by_usage",
+_REPAIRS_TO_ACCEPT = labelled(
+    "repairs_to_accept",
     """
     select
-        gateway_name, usage_type,
+        gateway_name, usage_type, min(first_partition) as first_partition,
         count(*) filter (where kind = 'missing') as missing,
         count(*) filter (where kind = 'under') as under,
         count(*) filter (where kind = 'over') as over,
@@ -51,16 +53,18 @@ _REPAIRS_BY_USAGE = labelled(
             order by abs(settled_sum - coalesce(usage_count, 0)) desc, ordinal
         ))[1:3] as largest
     from recon.counter_drift
-    where run_id = :run_id
+    left join recon.accepted_usage as accepted using (gateway_name, usage_type)
+    where counter_drift.run_id = :run_id
         and coalesce(outcome not in ('held', 'doubtful'), true)
         and (
             units_left is null
             or not exists (select from recon.reconciliation_run where run_id = :run_id and approved_reason is not null)
         )
+        and (accepted.accepted_at is null or recon.billing_month(period_start) < accepted.first_partition)
     group by gateway_name, usage_type
     """,
 )
-# Whether a metered usage has a counter in the known months.
+# Whether a metered usage has a counter in some months.
 # Index: of the counters period_start, or their unique key.
 # Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
 _HAS_COUNTERS = labelled(
@@ -74,15 +78,19 @@ _HAS_COUNTERS = labelled(
     )
     """,
 )
-# Lets runs repair a metered usage.
+# Lets runs repair a metered usage from a month on.
 # Invariant: whoever was first to accept it stays on record.
-# Binds: accepted_by text, gateway_name text, reason text, run_id text, usage_type text
+# Binds: accepted_by text, first_partition text, gateway_name text, reason text, run_id text, usage_type text
 _ACCEPT_USAGE = labelled(
     "accept_usage",
     """
-    insert into recon.accepted_usage (gateway_name, usage_type, accepted_by, reason, run_id)
-    values (:gateway_name, :usage_type, :accepted_by, :reason, :run_id)
-    on conflict (gateway_name, usage_type) do nothing
+    insert into recon.accepted_usage as accepted (
+        gateway_name, usage_type, accepted_by, reason, run_id, first_partition
+    )
+    values (:gateway_name, :usage_type, :accepted_by, :reason, :run_id, :first_partition)
+    on conflict (gateway_name, usage_type)
+    do update set first_partition = excluded.first_partition
+    where accepted.first_partition > excluded.first_partition
     """,
 )
 # Whether any metered usage was ever accepted.
@@ -90,16 +98,40 @@ _IS_ANY_ACCEPTED = labelled("is_any_accepted", "select exists (select from recon
 
 
 @dataclass(frozen=True)
-class RepairsOfUsage:
-    """What a comparison would have changed of one metered usage.
+class Waiting:
+    """A metered usage that runs may not repair, or not in all months, before somebody has accepted it.
 
     Attributes:
         usage: Which.
+        before: Of it only the months before this one; None: all of it.
+    """
+
+    usage: MeteredUsage
+    before: BillingMonth | None
+
+    def __str__(self) -> str:
+        """For a person."""
+        return str(self.usage) if self.before is None else f"{self.usage} before {self.before.key}"
+
+    def part_of(self, extent: Extent) -> Extent | None:
+        """The part of an extent that waits, or None."""
+        if self.before is None:
+            return extent
+        months = [month for month in extent.months if month < self.before]
+        return replace(extent, last=months[-1]) if months else None
+
+
+@dataclass(frozen=True)
+class RepairsToAccept:
+    """What a comparison would have changed of one metered usage, or of months of it, that nobody has accepted.
+
+    Attributes:
+        waiting: Which.
         by_kind: Keys by kind; all four kinds, also those that are 0.
         largest: The three largest differences, a few words each.
     """
 
-    usage: MeteredUsage
+    waiting: Waiting
     by_kind: dict[str, int]
     largest: tuple[str, ...]
 
@@ -109,23 +141,33 @@ class RepairsOfUsage:
         return sum(self.by_kind.values())
 
 
-def waiting(connection: Connection, scope: Sequence[MeteredUsage]) -> tuple[MeteredUsage, ...]:
-    """The metered usages of a scope that nobody has accepted; in a transaction."""
+def waiting(connection: Connection, scope: Sequence[MeteredUsage], first: BillingMonth) -> tuple[Waiting, ...]:
+    """The metered usages of a scope of which nobody has accepted all months from the first on; in a transaction."""
     asked = {
+        "first_partition": first.key,
         "gateway_names": [usage.gateway_name for usage in scope],
         "usage_types": [usage.usage_type for usage in scope],
     }
-    return tuple(MeteredUsage(*row) for row in connection.execute(_WAITING_USAGES, asked))
+    return tuple(_waiting(row) for row in connection.execute(_WAITING_USAGES, asked))
 
 
-def repairs_by_usage(connection: Connection, run_id: str) -> dict[MeteredUsage, RepairsOfUsage]:
-    """What a run's comparison would have changed, of each metered usage with any; in a transaction."""
-    found: dict[MeteredUsage, RepairsOfUsage] = {}
-    for row in connection.execute(_REPAIRS_BY_USAGE, {"run_id": run_id}):
-        usage = MeteredUsage(row.gateway_name, row.usage_type)
+def _waiting(row: Any) -> Waiting:
+    before = None if row.first_partition is None else BillingMonth.parse(row.first_partition)
+    return Waiting(MeteredUsage(row.gateway_name, row.usage_type), before)
+
+
+def repairs_to_accept(connection: Connection, run_id: str) -> tuple[RepairsToAccept, ...]:
+    """What a run's comparison would have changed of metered usages and months that nobody has accepted.
+
+    Args:
+        connection: In a transaction.
+        run_id: Of the run.
+    """
+    found: list[RepairsToAccept] = []
+    for row in connection.execute(_REPAIRS_TO_ACCEPT, {"run_id": run_id}):
         by_kind = {"missing": row.missing, "under": row.under, "over": row.over, "orphan": row.orphan}
-        found[usage] = RepairsOfUsage(usage, by_kind, tuple(row.largest))
-    return found
+        found.append(RepairsToAccept(_waiting(row), by_kind, tuple(row.largest)))
+    return tuple(found)
 
 
 def covers_all(
@@ -174,22 +216,25 @@ def accept(
     connection: Connection,
     usages: Sequence[MeteredUsage],
     *,
+    first: BillingMonth,
     accepted_by: str | None,
     reason: str,
     run_id: str | None,
 ) -> None:
-    """Let runs repair these metered usages; in a transaction, which the caller commits.
+    """Let runs repair these metered usages from a month on; in a transaction, which the caller commits.
 
     Args:
         connection: In a transaction.
         usages: Which.
+        first: The first known month.
         accepted_by: The person, or None where nothing was to be repaired.
         reason: Why.
         run_id: The run in which it was decided, if any.
     """
     for usage in usages:
-        accepted = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "accepted_by": accepted_by}
-        connection.execute(_ACCEPT_USAGE, {**accepted, "reason": reason, "run_id": run_id})
+        accepted = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "first_partition": first.key}
+        by = {"accepted_by": accepted_by, "reason": reason, "run_id": run_id}
+        connection.execute(_ACCEPT_USAGE, accepted | by)
 
 
 def is_any_accepted(connection: Connection) -> bool:

@@ -44,6 +44,12 @@ _FORGET_MONTHS = labelled(
     "forget_months_before",
     "delete from recon.usage_month where partition < :before_partition",
 )
+# Months before one are no longer accepted: should they be declared complete again, they are asked about.
+# Binds: before_partition text
+_ACCEPT_FROM = labelled(
+    "accept_from",
+    "update recon.accepted_usage set first_partition = greatest(first_partition, :before_partition)",
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ def declare(connection: Connection, before: BillingMonth, *, reason: str, declar
     connection.execute(_DECLARE_RETENTION, row)
     connection.execute(_AWAIT_EVENT_LOG)
     connection.execute(_FORGET_MONTHS, {"before_partition": before.key})
+    connection.execute(_ACCEPT_FROM, {"before_partition": before.key})
 
 
 def months_in_the_log(

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.store.counters import remembered_doubt
 from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.row_security import see_every_row
@@ -92,6 +93,7 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
                 "open_period_ends": [key.period_end for key in mismatches],
                 "open_reasons": [_REASONS.get(key.outcome, "drifted") for key in mismatches],
                 "open_errors": [key.error or None for key in mismatches],
+                "open_doubts": [remembered_doubt.of(key.error, tables) for key in mismatches],
             },
         )
         connection.execute(
