@@ -434,6 +434,17 @@ MUTATIONS = (
         f"{_PERIODS_TESTS}_the_same_file_again_after_a_renewal_is_all_duplicates",
     ),
     Mutation(
+        "a late event gets the period of another event where the period tells the two apart",
+        (
+            Patch(
+                "logged_periods",
+                "can_be.holds_it or can_be.its_time, can_be.holds_it or can_be.its_time",
+                "true, true",
+            ),
+        ),
+        f"{_PERIODS_TESTS}_a_request_id_of_each_period_is_an_event_of_each_where_the_period_names_it[period_start-False]",
+    ),
+    Mutation(
         "a late event gets the period of a counter beside another that only the log knows",
         (
             Patch(
