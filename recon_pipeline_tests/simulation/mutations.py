@@ -302,6 +302,26 @@ MUTATIONS = (
         f"{_TWICE}_a_counter_whose_events_carry_its_period_cut_otherwise_is_not_emptied_and_no_other_is_made",
     ),
     Mutation(
+        "a counter that was moved to another period without its events is emptied",
+        (Patch("mark_periods_written_twice", "and other_start is not null", "and false"),),
+        f"{_TWICE}_a_counter_that_moved_to_another_period_without_its_events_is_not_emptied_and_no_other_is_made",
+    ),
+    Mutation(
+        "a counter that was moved is emptied once it counts again",
+        (Patch("mark_periods_written_twice", "period_end from moved)", "period_end from moved where false)"),),
+        f"{_TWICE}_it_stays_so_while_the_application_counts_on",
+    ),
+    Mutation(
+        "a run of one month empties a counter that a run of more months left alone",
+        (Patch("mark_periods_written_twice", "where period_start < :start or period_start >= :end", "where false"),),
+        f"{_TWICE}_a_run_of_one_of_the_two_months_leaves_alone_what_a_run_of_both_has_found",
+    ),
+    Mutation(
+        "a period that begins as another ends is taken for the same",
+        (Patch("mark_periods_written_twice", "after[1] < period_end", "after[1] <= period_end"),),
+        f"{_TWICE}_periods_that_only_touch_or_belong_to_others_are_repaired",
+    ),
+    Mutation(
         "a period that turns out to be written in two ways is repaired",
         (Patch("repair_locked_counters", "else written_twice.doubt", "else null"),),
         f"{_DOUBT}_what_arrives_between_comparison_and_lock_changes_nothing_of_its_key_and_others_are_repaired",
