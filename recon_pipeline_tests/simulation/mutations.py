@@ -600,7 +600,11 @@ MUTATIONS = (
     ),
     Mutation(
         "what leaves before it was summed is not missed",
-        (Patch("take_notes", "sum(events_left), sum(units_left), sum(credits_left)", "0, 0, 0"),),
+        (
+            Patch(
+                "take_notes", "sum(events_left), sum(units_left), coalesce(sum(credits_left)", "0, 0, coalesce(sum(0)"
+            ),
+        ),
         "recon_pipeline_tests/adversary/test_left_before_it_was_summed.py::"
         "test_an_event_that_leaves_within_the_settle_seconds_lowers_no_counter",
     ),
@@ -643,6 +647,26 @@ MUTATIONS = (
             ),
         ),
         f"{_CREDITS_LEFT}_a_credit_whose_decrement_was_lost_lowers_its_counter_while_a_transaction_is_open",
+    ),
+    Mutation(
+        "an update that raises a sum waits for an approval",
+        (Patch("put_sums", "when not :every_key and key_sum.event_count = stored.event_count", "when false"),),
+        f"{_CREDITS_LEFT}_an_update_that_makes_a_credit_smaller_or_usage_is_followed_at_once",
+    ),
+    Mutation(
+        "an update of an event that no sum has counted waits for an approval",
+        (Patch("take_notes", "filter (where events_left > 0)", ""),),
+        f"{_CREDITS_LEFT}_so_is_one_of_a_credit_that_no_sum_has_counted_yet",
+    ),
+    Mutation(
+        "an update hides a credit that left the log",
+        (Patch("put_sums", "key_sum.event_count = stored.event_count", "key_sum.event_count > 0"),),
+        f"{_CREDITS_LEFT}_an_update_hides_no_credit_that_was_deleted_beside_it",
+    ),
+    Mutation(
+        "new usage hides a credit that left the log",
+        (Patch("put_sums", "when not :every_key and key_sum", "when key_sum"),),
+        f"{_CREDITS_LEFT}_in_full_mode_new_usage_hides_no_credit_that_was_deleted",
     ),
     Mutation(
         "events that left without units keep a counter from being repaired",
