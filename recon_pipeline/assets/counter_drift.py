@@ -67,7 +67,8 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             asset=key,
             description="No drifted key has a period that another key of the same customer and usage type writes "
             "otherwise: cut to other fractions of a second, or, where counters are unique without it, with another "
-            "end. Of two such keys none is touched. The nightly audit looks at all counters, drifted or not.",
+            "end; and none has a counter whose events are under another, overlapping period. Of two such keys none is "
+            "touched. The nightly audit looks at all counters, drifted or not.",
         ),
     ]
 
@@ -149,7 +150,10 @@ def _written_in_one_way(
     pairs: tuple[int, tuple[doubt_of_periods.WrittenTwice, ...]],
 ) -> dg.AssetCheckResult:
     sentences = [
-        f"{count:,} drifted keys have a period that is written in two ways, and were left alone." if count else "",
+        f"{count:,} drifted keys were left alone: their period is written in two ways, or their usage is under two "
+        "periods, a counter under one and its events under the other."
+        if count
+        else "",
         f"{pairs[0]:,} pairs of counters count one period that is written in two ways: usage is split in two, and so "
         "is the quota."
         if pairs[0]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from recon_pipeline_tests.adversary.world import BARE_LOG, NONE_LEFT, TICK, World
+from recon_pipeline_tests.adversary.world import AUDIT, BARE_LOG, NONE_LEFT, TICK, World
 from recon_pipeline_tests.reconciliation.billing import customers
 from recon_pipeline_tests.simulation.pipeline import Ended
 
@@ -125,6 +125,58 @@ def test_credits_that_left_the_log_raise_no_counter_until_a_person_approves_it(c
 
     assert run(credited, approve="TICKET-1").outcome == "clean"
     assert credited.repaired() == [(OTHER, 3, 12), (CREDITED, -8, 12)]
+
+
+@pytest.mark.parametrize("mode", [TICK, AUDIT])
+@pytest.mark.parametrize("quantity", [-3, 0, 5])
+def test_an_update_that_makes_a_credit_smaller_or_usage_is_followed_at_once(
+    worlds: Callable[[str], World], mode: str, quantity: int
+) -> None:
+    """It waited for an approval, as a credit that left the log: the event is there, and its sum has risen."""
+    world = filled_world(worlds(mode))
+    give_credit(world, 20)
+    assert ended(world) == ("clean", [])
+    world.billing.query("update billing_usage_events set quantity = %s where quantity = -20", quantity)
+
+    assert ended(world) == ("clean", [])
+    assert world.repaired() == [(CREDITED, -8, 12 + quantity)]
+    assert world.billing.value("select count(*) from recon.open_key") == 0
+
+
+@pytest.mark.parametrize("mode", [TICK, AUDIT])
+def test_so_is_one_of_a_credit_that_no_sum_has_counted_yet(worlds: Callable[[str], World], mode: str) -> None:
+    world = filled_world(worlds(mode))
+    with world.billing.session() as stuck:
+        stuck.query("create table stuck (n integer)")
+        give_credit(world, 20)
+        assert ended(world) == ("clean", [])
+        world.billing.query("update billing_usage_events set quantity = 5 where quantity = -20")
+
+        assert ended(world) == ("clean", [])
+    assert world.repaired() == [(CREDITED, -8, 17)]
+
+
+def test_an_update_hides_no_credit_that_was_deleted_beside_it(credited: World) -> None:
+    give_credit(credited, 7)
+    assert ended(credited) == ("clean", [])
+    credited.billing.query("update billing_usage_events set quantity = 5 where quantity = -7")
+    credited.billing.query("delete from billing_usage_events where quantity = -20")
+
+    for _ in range(2):
+        assert ended(credited) == FAILED
+        assert credited.billing.counter(CREDITED) == -15
+
+
+def test_in_full_mode_new_usage_hides_no_credit_that_was_deleted(worlds: Callable[[str], World]) -> None:
+    """Sums of two moments do not tell an update from a deletion beside a new event, so both wait for an approval."""
+    world = filled_world(worlds(BARE_LOG))
+    give_credit(world, 20)
+    assert ended(world) == ("clean", [])
+    take_credit(world)
+    world.billing.record(CREDITED, 5)
+
+    assert ended(world) == FAILED
+    assert world.billing.counter(CREDITED) == -3
 
 
 def test_credits_that_left_the_log_bring_no_counter_back(credited: World) -> None:

@@ -1,4 +1,7 @@
-"""One period written in two ways, by drivers that cut microseconds or an end that moved: none of the two is touched."""
+"""One period written in two ways, by drivers that cut microseconds or an end that moved: none of the two is touched.
+
+So it is with a counter that an application moves to another period, as at a change of plan, while its events stay.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +21,16 @@ WITHOUT_END = """
     alter table billing_usage_counters add unique (gateway_name, gateway_customer_id, usage_type, period_start)
 """
 SENTENCE = "one period written in two ways"
+UPGRADED: Period = (datetime(2025, 5, 17, 9, 30, tzinfo=UTC), datetime(2025, 6, 17, 9, 30, tzinfo=UTC))
+TWO_PERIODS = (
+    "one usage under two periods: a counter of 2025-05-17 09:30:00+00 to 2025-06-17 09:30:00+00, and events of "
+    "2025-05-01 00:00:00+00 to 2025-06-01 00:00:00+00; move the counter or the events, or set the counter to 0"
+)
+MOVE_COUNTER = """
+    update billing_usage_counters set period_start = %s, period_end = %s
+    where gateway_customer_id = %s and period_start = %s
+"""
+MOVE_EVENTS = MOVE_COUNTER.replace("counters", "events")
 
 
 @pytest.fixture
@@ -27,9 +40,9 @@ def seen(world: World) -> World:
     return world
 
 
-def doubtful(world: World, run: str = "") -> set[tuple[str, str]]:
+def doubtful(world: World) -> set[tuple[str, str]]:
     rows = world.billing.query("select gateway_customer_id, kind, outcome, error from recon.counter_drift")
-    assert all(SENTENCE in row.error for row in rows if row.outcome == "doubtful")
+    assert all(row.error.startswith((SENTENCE, TWO_PERIODS)) for row in rows if row.outcome == "doubtful")
     return {(row.gateway_customer_id, row.kind) for row in rows if row.outcome == "doubtful"}
 
 
@@ -124,3 +137,106 @@ def test_two_counters_of_one_period_are_reported_although_neither_has_drifted(se
     assert ("periods_are_written_in_one_way" in ended.failed_checks) is reads_everything
     assert counted(seen) == before
     assert seen.repaired() == []
+
+
+@pytest.fixture
+def upgraded(seen: World) -> World:
+    """A change of plan began the period of TWICE anew: its counter was moved, and its 12 units of events were not."""
+    seen.billing.query("set time zone 'UTC'")
+    seen.billing.query(MOVE_COUNTER, *UPGRADED, TWICE, MAY[0])
+    seen.billing.set_counter(OTHER, 3)
+    return seen
+
+
+def left_alone(world: World) -> set[tuple[str, str]]:
+    """What a run leaves alone; it says so, and that it is not done."""
+    world.billing.query("delete from recon.counter_drift")
+    ended = world.run()
+    assert ended.outcome == "not_clean"
+    assert "periods_are_written_in_one_way" in ended.failed_checks
+    return doubtful(world)
+
+
+def test_a_counter_that_moved_to_another_period_without_its_events_is_not_emptied_and_no_other_is_made(
+    upgraded: World,
+) -> None:
+    """The counter that the application enforces was set to 0, and one was made that nobody reads."""
+    for _ in range(2):
+        assert left_alone(upgraded) == {(TWICE, "orphan"), (TWICE, "missing")}
+        assert counted(upgraded) == [(UPGRADED[1], 12)]
+    assert upgraded.repaired() == [(OTHER, 3, 12)]
+
+
+def test_it_stays_so_while_the_application_counts_on(upgraded: World) -> None:
+    left_alone(upgraded)
+    upgraded.billing.record(TWICE, 5, period=UPGRADED)
+    assert left_alone(upgraded) == {(TWICE, "over"), (TWICE, "missing")}
+    # What came late was counted by its own period, so that each of the two has events and a counter now.
+    upgraded.billing.record(TWICE, 2)
+    for _ in range(2):
+        assert left_alone(upgraded) == {(TWICE, "over"), (TWICE, "under")}
+    assert counted(upgraded) == [(MAY[1], 2), (UPGRADED[1], 17)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "right"),
+    [
+        (MOVE_EVENTS, (*UPGRADED, TWICE, MAY[0]), [(UPGRADED[1], 12)]),
+        (MOVE_COUNTER, (*MAY, TWICE, UPGRADED[0]), [(MAY[1], 12)]),
+        (
+            "update billing_usage_counters set usage_count = 0 where gateway_customer_id = %s",
+            (TWICE,),
+            [(MAY[1], 12), (UPGRADED[1], 0)],
+        ),
+    ],
+    ids=["the events follow", "the counter goes back", "the counter begins anew"],
+)
+def test_what_the_message_says_ends_it(
+    upgraded: World, statement: str, values: tuple[object, ...], right: list[tuple[datetime, int]]
+) -> None:
+    left_alone(upgraded)
+    upgraded.billing.query(statement, *values)
+    assert upgraded.run().outcome == "clean"
+    assert counted(upgraded) == right
+
+
+def test_a_run_of_one_of_the_two_months_leaves_alone_what_a_run_of_both_has_found(incremental: World) -> None:
+    """The whole counter of May was carried into a period that begins in June, before May's end in the next zone."""
+    incremental.begin_settled(CUSTOMERS)
+    june = (datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 7, 1, tzinfo=UTC))
+    late = (MAY[0] + timedelta(days=1), june[0] + timedelta(hours=9))
+    incremental.billing.query(MOVE_EVENTS, *late, TWICE, MAY[0])
+    incremental.billing.query(MOVE_COUNTER, *june, TWICE, MAY[0])
+    assert incremental.run().mismatch_count == 2
+
+    for month in ("2025-05", "2025-06"):
+        assert incremental.run(months=(month, month)).mismatch_count == 1
+    assert counted(incremental) == [(june[1], 12)]
+
+
+def test_periods_that_only_touch_or_belong_to_others_are_repaired(seen: World) -> None:
+    """Whose counters were deleted and whose events were, each by a mistake of its own."""
+    june = (MAY[1], MAY[1] + timedelta(days=30))
+    seen.billing.query("delete from billing_usage_counters where gateway_customer_id = %s", TWICE)
+    seen.billing.add_counter(TWICE, 7, period=june)
+    seen.billing.add_counter(OTHER, 9, period=UPGRADED)
+    seen.billing.add_counter(TWICE, 8, period=(MAY[0] - timedelta(days=30), MAY[0]))
+
+    assert seen.run().outcome == "clean"
+
+    assert [count for _, count in counted(seen)] == [0, 12, 0]
+    assert counted(seen, OTHER) == [(MAY[1], 12), (UPGRADED[1], 0)]
+
+
+def test_a_counter_that_is_too_high_beside_one_that_is_too_low_is_no_moved_one(seen: World) -> None:
+    """Two periods may overlap where a change of plan began another: both have their events and their counters."""
+    seen.billing.record(TWICE, 5, period=UPGRADED)
+    seen.run()
+    seen.billing.query(
+        "update billing_usage_counters set usage_count = usage_count + 4 where period_start = %s", UPGRADED[0]
+    )
+    seen.billing.set_counter(TWICE, 1)
+
+    assert seen.run().outcome == "clean"
+
+    assert counted(seen) == [(MAY[1], 12), (UPGRADED[1], 5)]

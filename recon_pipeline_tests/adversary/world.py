@@ -149,10 +149,11 @@ class World:
         refuses_negative: bool = True,
         approve: str = "",
         is_dry: bool = False,
+        months: tuple[str, str] = (RunOptions.first, RunOptions.last),
         url: str | None = None,
         database: BillingDatabase | None = None,
     ) -> Ended:
-        """One run of the product over all months.
+        """One run of the product, over all months unless it is said otherwise.
 
         Args:
             between: Called before every statement of the run with its number, from 1.
@@ -162,6 +163,7 @@ class World:
             refuses_negative: As the environment would say.
             approve: Lets it repair beyond the budgets.
             is_dry: Compare only.
+            months: The first and the last.
             url: Another way to the same database.
             database: To run in, if it is not to be closed at the end.
         """
@@ -172,6 +174,7 @@ class World:
         if before_commit is not None:
             before_commits(own, before_commit)
         asked = RunOptions(
+            *months,
             full=self.mode == AUDIT,
             approve_reason=approve,
             is_dry=is_dry,

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from recon_pipeline.core.event_identity import parse_event_identity
+from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
 from recon_pipeline.store.backfill.batches import Batch
 from recon_pipeline.store.backfill.classification import Classifier
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SPEC, insert_file
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period
 from recon_pipeline_tests.reconciliation.product import new_run
@@ -23,8 +26,13 @@ def day(month: int, day: int, year: int = 2025) -> datetime:
     return datetime(year, month, day, tzinfo=UTC)
 
 
+WITHOUT_UNIQUE_KEY = """
+    alter table billing_usage_events drop constraint billing_usage_events_gateway_name_request_id_key;
+    create index on billing_usage_events (request_id)
+"""
 LAST: Period = (day(4, 10), day(5, 10))
 CURRENT: Period = (day(5, 10), day(6, 10))
+NEXT: Period = (day(6, 10), day(7, 10))
 YEAR: Period = (day(1, 15), day(1, 15, 2026))
 
 
@@ -41,9 +49,18 @@ class Backfill:
         header: str = HEADER,
         mapping: Mapping[str, Any] = SPEC,
         months: tuple[str, str] = ("2025-01", "2025-12"),
+        identity: str = "gateway_name,request_id",
+        dry_run: bool = False,
     ) -> Batch:
         self._path.write_text("\n".join((header, *lines)) + "\n")
-        return insert_file(self._billing.url, str(self._path), mapping=mapping, months=months)
+        return insert_file(
+            self._billing.url,
+            str(self._path),
+            mapping=mapping,
+            months=months,
+            event_identity=parse_event_identity(identity),
+            dry_run=dry_run,
+        )
 
     def reasons(self, batch: Batch) -> Sequence[str]:
         return [reason for (reason,) in self._billing.query(REASONS, batch.batch_id)]
@@ -100,6 +117,36 @@ def test_the_same_file_again_after_a_renewal_is_all_duplicates(billing: Billing,
     assert billing.log_checksum()[0] == before[0] + 1
 
 
+@pytest.mark.parametrize(("named_by", "reads_whole_log"), [("period_start", False), ("period_end", True)])
+def test_a_request_id_of_each_period_is_an_event_of_each_where_the_period_names_it(
+    billing: Billing, backfill: Backfill, named_by: str, reads_whole_log: bool
+) -> None:
+    """A device numbers anew: the event of May was called a conflict with that of April, and never inserted."""
+    identity = f"gateway_name,request_id,{named_by}"
+    billing.query(WITHOUT_UNIQUE_KEY)
+    prepare(BillingDatabase(billing.url, event_identity=parse_event_identity(identity)), with_billing_tables=False)
+    for period in (LAST, CURRENT):
+        billing.record("a", 5, period=period)
+    billing.subscribe("b", period=CURRENT)
+    # The application handed over at the renewal what the last period has: its time says which event it is.
+    billing.add_event("a", 3, period=CURRENT, request_id="seq-9", event_timestamp="2025-05-09T23:59:58Z")
+    sum_the_log(billing, identity=identity)
+    if reads_whole_log:
+        billing.query("alter table billing_usage_events drop column ingest_xid")
+    april, may = "a,seq-1,5,2025-04-12T00:00:00Z", "a,seq-1,5,2025-05-12T00:00:00Z"
+    late, subscribed = "a,seq-9,3,2025-05-09T23:59:58Z", "b,seq-2,5,2025-05-20T00:00:00Z"
+
+    assert outcome(backfill(april, identity=identity)) == (1, 0, 0, 0)
+    for dry_run in (True, False):
+        again = backfill(april, may, late, subscribed, identity=identity, dry_run=dry_run)
+        assert outcome(again) == (2, 2, 0, 0)
+    billing.query("update billing_subscriptions set current_period_start = %s, current_period_end = %s", *NEXT)
+    assert outcome(backfill(april, may, late, subscribed, identity=identity)) == (0, 4, 0, 0)
+
+    sequence = "select period_start from billing_usage_events where request_id = 'seq-1' order by 1"
+    assert [start for (start,) in billing.query(sequence)] == [LAST[0], CURRENT[0]]
+
+
 def test_an_event_that_the_application_recorded_a_moment_later_is_a_duplicate(
     billing: Billing, backfill: Backfill
 ) -> None:
@@ -154,9 +201,10 @@ def test_of_two_known_periods_none_is_taken(billing: Billing, backfill: Backfill
     assert "know more than one period" in backfill.reasons(batch)[0]
 
 
-def sum_the_log(billing: Billing, *, last: str = "2025-12") -> None:
+def sum_the_log(billing: Billing, *, last: str = "2025-12", identity: str = "gateway_name,request_id") -> None:
     """Let a run store the sums of the log from January to a month."""
-    assert new_run(billing.url, first="2025-01", last=last).aggregate() is not None
+    run = new_run(billing.url, first="2025-01", last=last, event_identity=parse_event_identity(identity))
+    assert run.aggregate() is not None
 
 
 def record_months_beside_a_counter_of_a_year(billing: Billing) -> None:

@@ -27,7 +27,11 @@ STAGE = """
         true
     from generate_series(1, 10000) as n
 """
-IDENTITIES = ("gateway_name,request_id", "gateway_name,request_id,event_timestamp")
+IDENTITIES = (
+    "gateway_name,request_id",
+    "gateway_name,request_id,period_start",
+    "gateway_name,request_id,event_timestamp",
+)
 BELIEFS = {
     "never analyzed": FILL,
     "analyzed while it was empty": f"analyze billing_usage_events; {FILL}",

@@ -302,6 +302,26 @@ MUTATIONS = (
         f"{_TWICE}_a_counter_whose_events_carry_its_period_cut_otherwise_is_not_emptied_and_no_other_is_made",
     ),
     Mutation(
+        "a counter that was moved to another period without its events is emptied",
+        (Patch("mark_periods_written_twice", "and other_start is not null", "and false"),),
+        f"{_TWICE}_a_counter_that_moved_to_another_period_without_its_events_is_not_emptied_and_no_other_is_made",
+    ),
+    Mutation(
+        "a counter that was moved is emptied once it counts again",
+        (Patch("mark_periods_written_twice", "period_end from moved)", "period_end from moved where false)"),),
+        f"{_TWICE}_it_stays_so_while_the_application_counts_on",
+    ),
+    Mutation(
+        "a run of one month empties a counter that a run of more months left alone",
+        (Patch("mark_periods_written_twice", "where period_start < :start or period_start >= :end", "where false"),),
+        f"{_TWICE}_a_run_of_one_of_the_two_months_leaves_alone_what_a_run_of_both_has_found",
+    ),
+    Mutation(
+        "a period that begins as another ends is taken for the same",
+        (Patch("mark_periods_written_twice", "after[1] < period_end", "after[1] <= period_end"),),
+        f"{_TWICE}_periods_that_only_touch_or_belong_to_others_are_repaired",
+    ),
+    Mutation(
         "a period that turns out to be written in two ways is repaired",
         (Patch("repair_locked_counters", "else written_twice.doubt", "else null"),),
         f"{_DOUBT}_what_arrives_between_comparison_and_lock_changes_nothing_of_its_key_and_others_are_repaired",
@@ -394,7 +414,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a first run repairs what nobody has seen",
-        (Patch("recon_pipeline.assets.first_run:breaches", "if usage in found", "if False"),),
+        (Patch("recon_pipeline.assets.first_run:breaches", "_found(step, step.run.run_id)", "()"),),
         f"{_TESTS}/test_first_run.py::test_a_first_run_changes_nothing_and_shows_what_it_would_change",
     ),
     Mutation(
@@ -462,6 +482,17 @@ MUTATIONS = (
         "a late event that is in the log gets its period anew",
         (Patch("logged_periods", "where event.gateway_customer_id =", "where false and event.gateway_customer_id ="),),
         f"{_PERIODS_TESTS}_the_same_file_again_after_a_renewal_is_all_duplicates",
+    ),
+    Mutation(
+        "a late event gets the period of another event where the period tells the two apart",
+        (
+            Patch(
+                "logged_periods",
+                "can_be.holds_it or can_be.its_time, can_be.holds_it or can_be.its_time",
+                "true, true",
+            ),
+        ),
+        f"{_PERIODS_TESTS}_a_request_id_of_each_period_is_an_event_of_each_where_the_period_names_it[period_start-False]",
     ),
     Mutation(
         "a late event gets the period of a counter beside another that only the log knows",
@@ -599,7 +630,11 @@ MUTATIONS = (
     ),
     Mutation(
         "what leaves before it was summed is not missed",
-        (Patch("take_notes", "sum(events_left), sum(units_left), sum(credits_left)", "0, 0, 0"),),
+        (
+            Patch(
+                "take_notes", "sum(events_left), sum(units_left), coalesce(sum(credits_left)", "0, 0, coalesce(sum(0)"
+            ),
+        ),
         "recon_pipeline_tests/adversary/test_left_before_it_was_summed.py::"
         "test_an_event_that_leaves_within_the_settle_seconds_lowers_no_counter",
     ),
@@ -642,6 +677,26 @@ MUTATIONS = (
             ),
         ),
         f"{_CREDITS_LEFT}_a_credit_whose_decrement_was_lost_lowers_its_counter_while_a_transaction_is_open",
+    ),
+    Mutation(
+        "an update that raises a sum waits for an approval",
+        (Patch("put_sums", "when not :every_key and key_sum.event_count = stored.event_count", "when false"),),
+        f"{_CREDITS_LEFT}_an_update_that_makes_a_credit_smaller_or_usage_is_followed_at_once",
+    ),
+    Mutation(
+        "an update of an event that no sum has counted waits for an approval",
+        (Patch("take_notes", "filter (where events_left > 0)", ""),),
+        f"{_CREDITS_LEFT}_so_is_one_of_a_credit_that_no_sum_has_counted_yet",
+    ),
+    Mutation(
+        "an update hides a credit that left the log",
+        (Patch("put_sums", "key_sum.event_count = stored.event_count", "key_sum.event_count > 0"),),
+        f"{_CREDITS_LEFT}_an_update_hides_no_credit_that_was_deleted_beside_it",
+    ),
+    Mutation(
+        "new usage hides a credit that left the log",
+        (Patch("put_sums", "when not :every_key and key_sum", "when key_sum"),),
+        f"{_CREDITS_LEFT}_in_full_mode_new_usage_hides_no_credit_that_was_deleted",
     ),
     Mutation(
         "events that left without units keep a counter from being repaired",

@@ -1,5 +1,6 @@
 -- The periods that the log gave to events which it has already, of those that are asked for by their request ids.
 -- Invariant: of several events of one identity, whatever their periods, the first to arrive decides, as in insert_staged_events; one of another customer or usage type is another event.
+-- Where the period names an event, too, an event of another period is another one: only that of a period which contains the row's time, or of this very time, tells.
 -- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
 -- Binds: customers text[], event_identity text[], gateway_names text[], request_ids text[], timestamps timestamptz[]
 -- Binds: usage_types text[]
@@ -11,11 +12,16 @@ from unnest(
 cross join lateral (
     select gateway_customer_id, usage_type, period_start, period_end
     from billing_usage_events as event
+    cross join lateral (
+        select
+            recon.are_one_instant(event.event_timestamp, asked.event_timestamp) as its_time,
+            event.period_start <= asked.event_timestamp and event.period_end > asked.event_timestamp as holds_it
+    ) as can_be
     where event.gateway_name = asked.gateway_name and event.request_id = asked.request_id
         and recon.are_one_event(
             :event_identity,
-            event.usage_type = asked.usage_type, event.gateway_customer_id = asked.gateway_customer_id, true, true,
-            recon.are_one_instant(event.event_timestamp, asked.event_timestamp), true
+            event.usage_type = asked.usage_type, event.gateway_customer_id = asked.gateway_customer_id,
+            can_be.holds_it or can_be.its_time, can_be.holds_it or can_be.its_time, can_be.its_time, true
         )
     order by
         'event_timestamp' = any(:event_identity) and event.event_timestamp <> asked.event_timestamp,

@@ -2,7 +2,8 @@
 
 Invariant: neither of the two keys is touched, since both are one key to the customer. A driver or a column that cuts
 microseconds writes a period so, and an end that moved, where counters are unique without it. A repair looks once more
-under the lock of the counter: `repair_locked_counters`.
+under the lock of the counter: `repair_locked_counters`. So does an application that moves a counter to a new period,
+as at a change of plan, and leaves its events: then the two drifted, and their periods overlap.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ _SAMPLE = labelled(
     from recon.counter_drift
     where run_id = :run_id
         and outcome = 'doubtful'
-        and (starts_with(error, 'one period written in two ways') or starts_with(error, 'the counters cannot keep'))
+        and (
+            starts_with(error, 'one period written in two ways')
+            or starts_with(error, 'one usage under two periods')
+            or starts_with(error, 'the counters cannot keep')
+        )
     order by ordinal
     limit :sample_rows
     """,
@@ -97,7 +102,8 @@ def mark_written_twice(connection: Connection, run: Reconciliation, tables: Bill
         run: Whose drift is looked at.
         tables: How the tables are shaped.
     """
-    connection.execute(statement("mark_periods_written_twice"), tables.parameters | {"run_id": run.run_id})
+    months = {"start": run.extent.start, "end": run.extent.end}
+    connection.execute(statement("mark_periods_written_twice"), {**tables.parameters, **months, "run_id": run.run_id})
 
 
 def mark_found_later(connection: Connection, run_id: str, ordinal: int) -> None:

@@ -58,7 +58,11 @@ changed as materialized (
             when :every_key and key_sum.negative_count > stored.negative_count then 0
             else greatest(stored.credit_units - coalesce(key_sum.credit_units, 0), 0)
         end as units_left,
-        greatest(coalesce(key_sum.credit_units, 0) - stored.credit_units, 0) as credits_left
+        -- Of the same events, none fewer and none more, those that are smaller were updated. All of the log has newer events, which may stand for those that left.
+        case
+            when not :every_key and key_sum.event_count = stored.event_count then 0
+            else greatest(coalesce(key_sum.credit_units, 0) - stored.credit_units, 0)
+        end as credits_left
     from key_sum
     full join stored using (gateway_customer_id, period_start, period_end)
     where (

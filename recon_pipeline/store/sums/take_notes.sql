@@ -1,5 +1,6 @@
 -- Takes the notes of keys whose events were deleted or updated, and opens these keys: they are summed again in the next statement of this transaction, and every run
--- looks at them until they match. What the notes say left the log before a sum counted it is remembered there. Notes of months that are not built are taken and forgotten.
+-- looks at them until they match. What the notes say left the log before a sum counted it is remembered there; of credits
+-- that are smaller, only where an event left: an update that raises a sum is followed at once. Notes of months that are not built are taken and forgotten.
 -- Invariant: each note is locked before it is taken. Who changes events of a key that is noted already relies on that note and locks it too (recon.note_changed_events), so
 -- his transaction has ended when the note is ours, and the next statement sees what he did. A note that another transaction relies on stays for the next run: no session waits.
 -- Index: the primary key of recon.invalidated_key.
@@ -20,7 +21,7 @@ insert into recon.open_key as open (
 )
 select
     gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed',
-    sum(events_left), sum(units_left), sum(credits_left)
+    sum(events_left), sum(units_left), coalesce(sum(credits_left) filter (where events_left > 0), 0)
 from taken
 where recon.fits_index(gateway_customer_id)
     and (gateway_name, usage_type, recon.billing_month(period_start))
