@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from recon_pipeline_tests.adversary.world import TICK, World
+from recon_pipeline_tests.adversary.world import NONE_LEFT, TICK, World
 from recon_pipeline_tests.reconciliation.billing import MAY, Period, customers
 
 CUSTOMERS = customers(4)
@@ -176,6 +176,15 @@ def test_it_stays_so_while_the_application_counts_on(upgraded: World) -> None:
     for _ in range(2):
         assert left_alone(upgraded) == {(TWICE, "over"), (TWICE, "under")}
     assert counted(upgraded) == [(MAY[1], 2), (UPGRADED[1], 17)]
+
+
+def test_it_is_not_emptied_because_its_events_leave_the_log(upgraded: World) -> None:
+    left_alone(upgraded)
+    upgraded.billing.query("delete from billing_usage_events where gateway_customer_id = %s", TWICE)
+
+    for _ in range(2):
+        assert "events_stay_in_the_log" in upgraded.run(budgets=NONE_LEFT).failed_checks
+        assert counted(upgraded) == [(UPGRADED[1], 12)]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 
 SENTENCE = "one period written in two ways"
 """Begins the reason of a repair that finds it before the lock; `periods_written_twice` says the same."""
+OF_TWO_PERIODS = "one usage under two periods"
+"""Begins the reason of a counter that was moved without its events, as `mark_periods_written_twice` says it."""
 
 # The drifted keys of a run whose period is written in two ways, how many there are, and a few of them.
 # Binds: run_id text, sample_rows bigint

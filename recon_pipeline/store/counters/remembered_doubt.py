@@ -23,7 +23,7 @@ def _identity_of_credits(tables: BillingTables) -> str:
 
 def of(error: str, tables: BillingTables) -> str | None:
     """The doubt that a run gave as its reason to leave a key alone, or None if it was another one."""
-    if error.startswith(doubt_of_periods.SENTENCE):
+    if error.startswith((doubt_of_periods.SENTENCE, doubt_of_periods.OF_TWO_PERIODS)):
         return _PERIODS
     if _OF_NEGATIVE in error:
         return _NEGATIVE
