@@ -8,7 +8,7 @@ _RUN = """
     insert into recon.reconciliation_run (run_id, started_at, finished_at, outcome, mode, scope, first_partition,
         last_partition, events_scanned, counters_scanned, drift_count, rows_repaired, deferred_count, dedupe_count,
         reconcile_failures, mismatch_count, error)
-    select gen_random_uuid()::text, at, at + interval '1.4 seconds', %(outcome)s, 'incremental',
+    select coalesce(%(run_id)s, gen_random_uuid()::text), at, at + interval '1.4 seconds', %(outcome)s, 'incremental',
         array['stripe:remote_commands'], to_char(at at time zone 'UTC' - interval '1 month', 'YYYY-MM'),
         to_char(at at time zone 'UTC', 'YYYY-MM'), 2103, 370, %(drift)s, %(repaired)s, 0, 0, 0, %(left)s, %(error)s
     from (select clock_timestamp() - %(ago)s::interval as at) as moment
@@ -24,6 +24,8 @@ _HOLDS = """
     from generate_series(1, %s) as n
 """
 _TABLES = "reconciliation_run, alert_state, alert_outbox, alert_delivery, hold"
+SHOWN = "0c1d7a52-5be0-4c4e-9d0e-3f5a8e1b2c44"
+"""The run that an alarm of the next text names."""
 BLOCKED = (
     "Blocked: 779 counters would be repaired (share 0.1 of 779 keys, at least 50); RECON_MAX_REPAIR_SHARE allows 77.\n"
     "No counter was changed.\nWhat to do: Look at the sample of what would be repaired. If it is right:\n"
@@ -49,11 +51,20 @@ class History:
         self._connection.execute("insert into recon.control (action, acted_by) values ('resume', 'maria')")
 
     def run(
-        self, outcome: str, *, ago: timedelta = timedelta(), drift: int = 0, left: int = 0, error: str | None = None
+        self,
+        outcome: str,
+        *,
+        ago: timedelta = timedelta(),
+        drift: int = 0,
+        left: int = 0,
+        error: str | None = None,
+        run_id: str | None = None,
     ) -> None:
         """One run over every customer."""
         figures = {"drift": drift, "repaired": drift - left if outcome in ("clean", "not_clean") else 0, "left": left}
-        self._connection.execute(_RUN.encode(), {"outcome": outcome, "ago": ago, "error": error, **figures})
+        self._connection.execute(
+            _RUN.encode(), {"run_id": run_id, "outcome": outcome, "ago": ago, "error": error, **figures}
+        )
 
     def week(self) -> None:
         """A run in most spans of a week, as it may go."""

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 
 from recon_pipeline_tests.browser.application import Application
-from recon_pipeline_tests.browser.history import BLOCKED, History
+from recon_pipeline_tests.browser.history import BLOCKED, SHOWN, History
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML
 from recon_pipeline_tests.support.serving import Server, serving
 
@@ -115,7 +115,7 @@ def test_a_block_is_the_first_thing_to_be_seen_with_the_command_that_approves_it
 ) -> None:
     history.week()
     history.run("clean", ago=timedelta(minutes=3), drift=2)
-    history.run("blocked", ago=timedelta(minutes=1), drift=779, error=BLOCKED)
+    history.run("blocked", ago=timedelta(minutes=1), drift=779, error=BLOCKED, run_id=SHOWN)
     history.alarm("drift_is_within_budgets", "error", BLOCKED, ago=timedelta(minutes=1))
     page = look(context, server)
     expect(page).to_have_title("FAILING: " + page.get_by_role("heading", level=1).inner_text())
