@@ -140,6 +140,15 @@ def test_a_run_without_a_privilege_is_refused_with_the_grant_and_changes_nothing
     assert as_reader.counters() == {}, "no repair without its ledger row"
 
 
+def test_only_the_owner_of_the_schema_decides_whether_the_log_is_left_as_it_is(as_reader: Billing) -> None:
+    refused = recon("init", "--without-ingest-xid")
+
+    assert refused.exit_code == 1
+    assert "role reader does not own that schema" in refused.err
+    assert "Run the same command as the owner of schema recon, once." in " ".join(refused.err.split())
+    assert recon("init").exit_code == 0
+
+
 @pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters", "billing_subscriptions"])
 def test_row_level_security_is_refused_with_the_reason(as_reader: Billing, table: str) -> None:
     as_reader.add_counter("a", 60)
