@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import psycopg
@@ -132,6 +133,12 @@ def test_the_words_of_the_glossary_are_in_the_order_of_the_alphabet() -> None:
     words = [word.lower() for word in re.findall(r"^\*\*(.+?)\*\*", DOCS["glossary.md"], flags=re.MULTILINE)]
     assert words
     assert words == sorted(words)
+
+
+def test_the_page_on_an_existing_dagster_shows_what_the_wheel_asks_of_its_neighbours() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shown = DOCS["existing-dagster.md"].partition("```text\n")[2].partition("```")[0]
+    assert shown.split() == project["dependencies"]
 
 
 def test_the_page_on_privileges_grants_what_init_prints() -> None:

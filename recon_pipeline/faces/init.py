@@ -28,13 +28,16 @@ _FIRST_RUN = (
     f"an approval. To see it: {SEE_ALL}"
 )
 _FULL = "Runs will be in full mode, reading the whole log:"
+_LEFT_ALONE = (
+    " The log is left as it is, as recon init --without-ingest-xid asked. To change that: recon init --with-ingest-xid"
+)
 
 
 def prepare(
     database: BillingDatabase,
     *,
     with_billing_tables: bool,
-    with_ingest_xid: bool = True,
+    with_ingest_xid: bool | None = None,
     subscribers_have_it: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> str:
@@ -43,7 +46,8 @@ def prepare(
     Args:
         database: To prepare.
         with_billing_tables: First create the application's tables, if they are not there.
-        with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers.
+        with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers. None: unless an
+            earlier call was told not to.
         subscribers_have_it: Also where the log is published by logical replication.
         on_step: Is called with each statement that alters the log, before it runs.
 
@@ -90,9 +94,8 @@ def prepare(
             if changed
             else f"at version {SCHEMA_VERSION} already"
         )
-        if with_ingest_xid and not subscribers_have_it:
-            _require_unpublished(connection)
-        log = _prepare_log(connection, server, with_ingest_xid=with_ingest_xid, on_step=on_step)
+        is_wanted = _decide(connection, server, with_ingest_xid, subscribers_have_it=subscribers_have_it)
+        log = _prepare_log(connection, server, with_ingest_xid=is_wanted, on_step=on_step)
         log += _undecided_identity(connection)
         with begin(connection):
             first = "" if accepted_usages.is_any_accepted(connection) else f"\n{_FIRST_RUN}"
@@ -132,8 +135,33 @@ def _prepare_log(
     required = [lack for lack in left if lack.rules_out_increments]
     if not required:
         return _INCREMENTAL
+    said = f"{_FULL} {required[0].lacks}."
+    if not with_ingest_xid:
+        return said + _LEFT_ALONE
     advised = [lack.statement or "" for lack in required if lack.kind is Need.ADVISED]
-    return f"{_FULL} {required[0].lacks}." + (f" To change that:\n{_listed(advised)}" if advised else "")
+    return said + (f" To change that:\n{_listed(advised)}" if advised else "")
+
+
+def _decide(connection: Connection, server: Server, asked: bool | None, *, subscribers_have_it: bool) -> bool:
+    """Whether to add the column: as a person asks now, or asked before; the latest answer is kept."""
+    if asked is None:
+        with begin(connection):
+            asked = subscribers_have_it or not ingest_xid.is_left_alone(connection)
+    if asked and not subscribers_have_it:
+        _require_unpublished(connection)
+    try:
+        with begin(connection):
+            ingest_xid.remember(connection, left_alone=not asked)
+    except DBAPIError as error:
+        if sqlstate(error) != _MAY_NOT:
+            raise
+        raise ReconError(
+            f"Whether recon init may alter the log is kept in a comment on schema recon, and role {server.role} does "
+            "not own that schema.",
+            changed="Schema recon is ready. The log was left as it is.",
+            fix="Run the same command as the owner of schema recon, once.",
+        ) from error
+    return asked
 
 
 def _require_unpublished(connection: Connection) -> None:
@@ -149,8 +177,8 @@ def _require_unpublished(connection: Connection) -> None:
             "column ingest_xid now, its subscriptions stop until their tables have that column.",
             changed="Schema recon is ready. The log was left as it is, and runs will read all of it.",
             fix=f"First, at each subscriber: alter table {events.name} add column ingest_xid xid8; (any type that "
-            "takes its text will do). Then here: recon init --subscribers-have-ingest-xid. Or leave the log as it is: "
-            "recon init --without-ingest-xid.",
+            "takes its text will do). Then here: recon init --subscribers-have-ingest-xid. Or leave the log as it is, "
+            "now and at each later start: recon init --without-ingest-xid.",
         )
 
 

@@ -17,13 +17,13 @@ class InitOptions:
 
     Attributes:
         with_billing_tables: Also create the application's tables and recorder.
-        with_ingest_xid: Add the column `ingest_xid` to the log.
+        with_ingest_xid: Add the column `ingest_xid` to the log. None: unless it was to be left as it is before.
         subscribers_have_ingest_xid: Also where the log is published by logical replication.
         print_only: Print the SQL, and connect to no database.
     """
 
     with_billing_tables: bool
-    with_ingest_xid: bool
+    with_ingest_xid: bool | None
     subscribers_have_ingest_xid: bool
     print_only: bool
 
@@ -56,7 +56,8 @@ def initialise(options: InitOptions) -> Script | Initialised:
         ReconError: As `prepare` does.
     """
     if options.print_only:
-        sql = printed(with_billing_tables=options.with_billing_tables, with_ingest_xid=options.with_ingest_xid)
+        with_column = options.with_ingest_xid is not False
+        sql = printed(with_billing_tables=options.with_billing_tables, with_ingest_xid=with_column)
         return Script(sql)
     settings = read_settings()
     if not has_embedded_database(settings):

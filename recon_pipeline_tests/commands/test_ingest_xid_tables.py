@@ -114,7 +114,7 @@ def test_a_partition_made_later_is_covered_by_itself(make_billing: MakeBilling, 
     assert is_incremental()
     assert ("later", True) in xid_indexes(billing)
     assert "when its events are deleted, by its own name" in finding("partitions")["detail"]
-    assert finding("partitions")["mend"] == "recon init"
+    assert finding("partitions")["mend"] == "recon init --with-ingest-xid"
     recon("init")
     assert finding("partitions") == {}
 
@@ -147,7 +147,7 @@ def test_a_partition_attached_without_default_puts_runs_into_full_mode_until_ini
     billing.query(ATTACH)
 
     assert mode() == ("full", "attached.ingest_xid is not filled with pg_current_xact_id()")
-    assert finding("mode")["mend"] == "recon init"
+    assert finding("mode")["mend"] == "recon init --with-ingest-xid"
     run = run_may()
     assert (run["mode"], run["mode_reason"]) == mode()
     assert "Runs will be incremental" in recon("init").said
@@ -286,7 +286,7 @@ def test_a_unique_constraint_that_is_dropped_later_puts_runs_into_full_mode_and_
     assert run_may()["mode"] == "incremental"
     billing.query(NO_UNIQUE + f"create index on {LOG} (gateway_name, request_id)")
     assert mode() == ("full", f"trigger recon_note_delete on {LOG} is disabled or out of date")
-    assert finding("mode")["mend"] == "recon init"
+    assert finding("mode")["mend"] == "recon init --with-ingest-xid"
     billing.add_event("b", 4, request_id="twice")
 
     assert "Runs will be incremental" in recon("init").said
@@ -306,17 +306,35 @@ def test_without_ingest_xid_everything_works_in_full_mode_and_says_how_to_change
     reason = f"{LOG} has no column ingest_xid"
     assert f"Runs will be in full mode, reading the whole log: {reason}." in output.said
     assert mode() == ("full", reason)
-    assert finding("mode")["mend"] == "recon init"
     billing.add_event("a", 3)
     run = run_may()
     assert (run["mode"], run["mode_reason"], run["rows_repaired"]) == ("full", reason, 1)
 
-    assert "Runs will be incremental" in recon("init").said
+    fix = finding("mode")["mend"]
+    assert f"To change that: {fix}" in output.said
+    assert "Runs will be incremental" in recon(*fix.split()[1:]).said
     assert is_incremental()
     billing.add_event("a", 4)
     run = run_may()
     assert (run["mode"], run["rows_repaired"]) == ("incremental", 1)
     assert billing.counters() == {"a": 7}
+
+
+def test_a_log_that_was_to_be_left_as_it_is_is_left_by_every_later_init_until_somebody_asks_for_the_column(
+    make_billing: MakeBilling,
+) -> None:
+    billing = make_billing(template="billing")
+    added = "select count(*) from pg_attribute where attname = 'ingest_xid'"
+    recon("init", "--without-ingest-xid")
+
+    later = recon("init")
+
+    assert (later.exit_code, billing.value(added)) == (0, 0), later.said
+    assert "The log is left as it is, as recon init --without-ingest-xid asked." in later.out
+    assert "To change that: recon init --with-ingest-xid" in later.out
+    assert "Runs will be incremental" in recon("init", "--with-ingest-xid").said
+    billing.query(f"alter table {LOG} drop column ingest_xid")
+    assert "Runs will be incremental" in recon("init").said, "the answer before is forgotten"
 
 
 @pytest.fixture

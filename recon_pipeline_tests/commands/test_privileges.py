@@ -47,6 +47,7 @@ ROW_SECURITY = """
     alter table billing_usage_counters enable row level security;
     alter table billing_subscriptions enable row level security;
 """
+TABLES = ("billing_usage_events", "billing_usage_counters", "billing_subscriptions")
 FUNCTIONS = "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'recon'::regnamespace order by 1"
 GRANTS = """
     create role reader login;
@@ -65,7 +66,7 @@ def failures(output: CommandResult) -> dict[str, dict[str, str]]:
 @pytest.fixture
 def superuser(own_server: OwnServer) -> Iterator[Billing]:
     """A prepared database on a server whose roles are the test's own, as superuser."""
-    own_server.forget(databases=("privileges", "printed"), roles=("recon_pipeline", "reader", "tables_owner"))
+    own_server.forget(databases=("privileges", "printed", "second"), roles=("recon_pipeline", "reader", "tables_owner"))
     url = own_server.create_database("privileges", migrate)
     with connected(url, autocommit=True) as connection:
         connection.execute(GRANTS)
@@ -140,7 +141,16 @@ def test_a_run_without_a_privilege_is_refused_with_the_grant_and_changes_nothing
     assert as_reader.counters() == {}, "no repair without its ledger row"
 
 
-@pytest.mark.parametrize("table", ["billing_usage_events", "billing_usage_counters", "billing_subscriptions"])
+def test_only_the_owner_of_the_schema_decides_whether_the_log_is_left_as_it_is(as_reader: Billing) -> None:
+    refused = recon("init", "--without-ingest-xid")
+
+    assert refused.exit_code == 1
+    assert "role reader does not own that schema" in refused.err
+    assert "Run the same command as the owner of schema recon, once." in " ".join(refused.err.split())
+    assert recon("init").exit_code == 0
+
+
+@pytest.mark.parametrize("table", TABLES)
 def test_row_level_security_is_refused_with_the_reason(as_reader: Billing, table: str) -> None:
     as_reader.add_counter("a", 60)
     as_reader.query(f"alter table {table} enable row level security")
@@ -210,6 +220,50 @@ def test_what_init_prints_makes_the_same_schema_and_the_role_that_runs_it_cannot
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
+
+
+def test_what_init_prints_prepares_a_second_database_of_the_server_with_the_role_that_is_there(
+    printed: Billing, own_server: OwnServer, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating_daemon(run_history)
+    owner = own_server.url("second").replace("postgres@", "tables_owner@")
+    password = "select rolpassword from pg_authid where rolname = 'recon_pipeline'"
+    before = printed.query(password)
+    own_server.create_database("second")
+    with connected(own_server.url("second"), autocommit=True) as connection:
+        connection.execute("alter database second owner to tables_owner; grant create on schema public to tables_owner")
+    make_billing_tables(owner)
+
+    own_server.psql(owner, recon("init", "--print", DATABASE_URL=None).out)
+
+    monkeypatch.setenv("DATABASE_URL", owner.replace("tables_owner@", "recon_pipeline@"))
+    doctor = recon("doctor", "--json")
+    assert doctor.exit_code == 0, doctor.said
+    assert printed.query(password) == before
+    own_server.forget(databases=("second",), roles=())
+
+
+def test_an_owner_who_may_create_no_role_is_told_what_a_dba_runs_first(
+    own_server: OwnServer, superuser: Billing
+) -> None:
+    superuser.query("drop schema recon cascade; create role tables_owner login")
+    superuser.query("alter database privileges owner to tables_owner")
+    superuser.query("; ".join(f"alter table {table} owner to tables_owner" for table in TABLES))
+    owner = superuser.url.replace("postgres@", "tables_owner@")
+    sql = recon("init", "--print", DATABASE_URL=None).out
+
+    with pytest.raises(AssertionError, match="tables_owner may not create the role recon_pipeline") as refused:
+        own_server.psql(owner, sql)
+    advised = str(refused.value).partition("Let a DBA run: ")[2].partition("; then run this again.")[0]
+    assert "grant recon_pipeline to tables_owner" in advised
+    superuser.query(advised.replace(" (unless it is there)", ""))
+    superuser.query("grant create on schema public to tables_owner")
+
+    own_server.psql(owner, sql)
+
+    assert (
+        superuser.value("select nspowner::regrole::text from pg_namespace where nspname = 'recon'") == "recon_pipeline"
+    )
 
 
 @pytest.mark.parametrize("printed", [ROW_SECURITY], indirect=True)

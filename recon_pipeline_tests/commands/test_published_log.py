@@ -24,6 +24,7 @@ PUBLICATIONS = {
     "its schema": "create publication warehouse for tables in schema public",
     "everything": "create publication warehouse for all tables",
 }
+COLUMNS_ADDED = "select count(*) from pg_attribute where attname = 'ingest_xid'"
 WITHOUT_THE_COLUMN = """
     create publication warehouse for table billing_usage_events (
         id, gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end, created_at
@@ -106,7 +107,24 @@ def test_every_way_to_publish_the_log_is_seen(published: Billing, publication: s
 
     assert "(publication warehouse)" in recon("init").err
     assert recon("init", "--without-ingest-xid").exit_code == 0
-    assert published.value("select count(*) from pg_attribute where attname = 'ingest_xid'") == 0
+    assert published.value(COLUMNS_ADDED) == 0
+
+
+def test_a_published_log_that_is_to_be_left_as_it_is_stops_no_later_start_until_somebody_asks_for_the_column(
+    published: Billing,
+) -> None:
+    published.query(PUBLICATIONS["the table"])
+    assert recon("init", "--without-ingest-xid").exit_code == 0
+
+    started = recon("init")
+    refused = recon("init", "--with-ingest-xid")
+    started_again = recon("init")
+
+    assert (started.exit_code, refused.exit_code, started_again.exit_code) == (0, 1, 0), refused.said
+    assert "To change that: recon init --with-ingest-xid" in started.out
+    assert "recon init --subscribers-have-ingest-xid" in refused.err
+    assert published.value(COLUMNS_ADDED) == 0
+    assert "Runs will be incremental" in recon("init", "--subscribers-have-ingest-xid").out
 
 
 def test_a_publication_of_a_partition_is_seen(published: Billing) -> None:

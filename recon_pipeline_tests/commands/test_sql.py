@@ -18,6 +18,7 @@ from recon_pipeline_tests.reconciliation.billing import Billing
 EVERY_WAY = [(name, choices) for name in names() for choices in combinations(name)]
 SCRIPTS = {"billing_tables", "grants", "ingest_xid"}
 WITHOUT_PLAN = {
+    "allow_to_alter_log",
     "analyze_preview_events",
     "create_schema",
     "create_staged_events",
@@ -25,6 +26,7 @@ WITHOUT_PLAN = {
     "index_staged_events",
     "index_staged_requests",
     "insert_staged_events_singly",
+    "leave_log_alone",
     "lift_time_limits",
     "read_only",
     "reset_time_limits",

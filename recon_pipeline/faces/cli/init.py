@@ -7,7 +7,12 @@ from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_erro
 
 @click.command("init", epilog="Example: recon init --print > recon.sql")
 @click.option("--with-billing-tables", is_flag=True, help="Also create the application's tables and recorder.")
-@click.option("--without-ingest-xid", is_flag=True, help="Leave the log as it is; every run then reads all of it.")
+@click.option(
+    "--with-ingest-xid/--without-ingest-xid",
+    default=None,
+    help="Add the log's column, or leave the log as it is: every run then reads all of it. "
+    "Without either: as the last time, and at first with it.",
+)
 @click.option(
     "--subscribers-have-ingest-xid",
     is_flag=True,
@@ -19,7 +24,7 @@ from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_erro
 def command(
     *,
     with_billing_tables: bool,
-    without_ingest_xid: bool,
+    with_ingest_xid: bool | None,
     subscribers_have_ingest_xid: bool,
     print_only: bool,
     as_json: bool,
@@ -30,7 +35,7 @@ def command(
     """
     from recon_pipeline.faces import initialised as face
 
-    options = face.InitOptions(with_billing_tables, not without_ingest_xid, subscribers_have_ingest_xid, print_only)
+    options = face.InitOptions(with_billing_tables, with_ingest_xid, subscribers_have_ingest_xid, print_only)
     done = face.initialise(options)
     if as_json:
         show_json(face.as_json(done))

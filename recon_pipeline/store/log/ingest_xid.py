@@ -27,6 +27,21 @@ LOCK_MIGRATIONS = labelled("lock_migrations", "select pg_advisory_xact_lock(7202
 _LIFT_TIME_LIMITS = labelled("lift_time_limits", "set lock_timeout = 0; set statement_timeout = 0")
 # The limits of time that the session began with.
 _RESET_TIME_LIMITS = labelled("reset_time_limits", "reset lock_timeout; reset statement_timeout")
+# Whether the log is to be left as it is.
+# Invariant: nobody but recon init says so, in a comment that goes with schema recon into each dump.
+_IS_LEFT_ALONE = labelled(
+    "is_log_left_alone",
+    """
+    select coalesce(obj_description(to_regnamespace('recon')::oid, 'pg_namespace') like '%--without-ingest-xid%', false)
+    """,
+)
+# Says it for every later recon init.
+_LEAVE_ALONE = labelled(
+    "leave_log_alone",
+    "comment on schema recon is 'recon init --without-ingest-xid was run: the log is left as it is.'",
+)
+# Takes that back.
+_ALLOW_TO_ALTER = labelled("allow_to_alter_log", "comment on schema recon is null")
 
 LOG_LOCK_TIMEOUT_MS = 500
 """How long a step may wait for its lock: every later session waits behind it."""
@@ -101,6 +116,21 @@ def lacking(connection: Connection, *, refuses_repetitions: bool) -> tuple[Lack,
     asked = {"refuses_repetitions": refuses_repetitions}
     rows = connection.execute(statement("missing_for_increments"), asked).mappings()
     return tuple(Lack(Need(row["kind"]), row["lacks"], row["statement"], row["is_concurrent"]) for row in rows)
+
+
+def is_left_alone(connection: Connection) -> bool:
+    """Whether a person asked to leave the log as it is, now or in an earlier `recon init`."""
+    return connection.execute(_IS_LEFT_ALONE).scalar_one()
+
+
+def remember(connection: Connection, *, left_alone: bool) -> None:
+    """Keep the answer for later calls of `recon init` without an option.
+
+    Raises:
+        DBAPIError: It is another one than before, and our role does not own schema `recon`.
+    """
+    if left_alone != is_left_alone(connection):
+        connection.execute(_LEAVE_ALONE if left_alone else _ALLOW_TO_ALTER)
 
 
 def has_foreign_ids(connection: Connection) -> bool:

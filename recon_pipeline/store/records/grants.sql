@@ -1,7 +1,23 @@
--- The least that the product needs, as a role of its own. Choose a password; run as the owner of the billing tables.
+-- The least that the product needs, as a role of its own. Choose a password; run as the owner of the billing tables, who needs createrole
+-- for the first block, or a DBA has created the role and granted it to the owner. A role that is there keeps its password.
 -- Where these tables have row level security, policies let that role see every row, which no restrictive policy may narrow.
-create role recon_pipeline login password 'choose-one';
-grant recon_pipeline to current_user;
+do $role$
+begin
+    if to_regrole('recon_pipeline') is null then
+        create role recon_pipeline login password 'choose-one';
+    end if;
+    grant recon_pipeline to current_user;
+exception when insufficient_privilege then
+    if to_regrole('recon_pipeline') is null or not pg_has_role('recon_pipeline', 'member') then
+        raise insufficient_privilege using
+            message = format('%I may not create the role recon_pipeline, or grant it to itself. Nothing was changed.', current_user),
+            hint = format(
+                'Let a DBA run: create role recon_pipeline login password ''choose-one''; (unless it is there) '
+                'grant recon_pipeline to %I; then run this again.', current_user
+            );
+    end if;
+end
+$role$;
 create schema recon authorization recon_pipeline;
 grant select on billing_usage_events to recon_pipeline;
 grant select, insert on billing_usage_counters to recon_pipeline;

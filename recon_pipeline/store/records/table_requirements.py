@@ -139,7 +139,7 @@ def check_increments(left: Sequence[Lack], connection: Connection, events: Table
             "transaction ids",
             "events carry transaction ids that this server has not come to, as after a restore on another server: "
             "every run reads them again",
-            f"alter table {events.name} drop column ingest_xid; then recon init",
+            f"alter table {events.name} drop column ingest_xid; then recon init --with-ingest-xid",
         )
 
 
@@ -152,7 +152,7 @@ def _fix(lacks: Sequence[Lack]) -> str:
     """What recon init does and what is the operator's to decide; empty where there is no fix."""
     is_ours = any(lack.statement is not None and lack.kind is not Need.ADVISED for lack in lacks)
     advised = [f"{lack.statement};" for lack in lacks if lack.kind is Need.ADVISED]
-    return "\n".join([*(["recon init"] if is_ours else []), *advised])
+    return "\n".join([*(["recon init --with-ingest-xid"] if is_ours else []), *advised])
 
 
 def check_counters(counters: Table, server: Server) -> Iterator[Finding]:
