@@ -371,7 +371,7 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_r
     assert output.exit_code == 1
     assert "could not be reached, or the connection was lost" in output.json["error"]
     assert "committed before stays" in output.json["changed"]
-    assert "run again, which finishes the work" in output.json["what_to_do"]
+    assert "run again, finishes the work" in output.json["changed"]
     with connected(url, autocommit=True) as connection:
         billing = Billing(url, connection)
         assert billing.counters() == dict.fromkeys(names[:2], 7)
