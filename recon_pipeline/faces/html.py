@@ -40,6 +40,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["reload"] = Markup('<meta http-equiv="refresh" content="60">')
     environment.globals["style"] = Markup(_style())  # noqa: S704 - a file of ours
     return environment
 
