@@ -14,7 +14,7 @@ from recon_pipeline.faces.serve.runner import Runner
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import OwnServer, migrate
-from recon_pipeline_tests.reconciliation.billing import connected
+from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.serving import Caller, Reply, serving_here
 
 SECRET = "reading-hunter2secret"
@@ -87,3 +87,35 @@ def test_a_page_that_the_database_refused_is_503_and_the_next_one_is_whole(
     for page in refused:
         assert RELOADS in page.body
         assert f"<h1>{title}</h1>" in unescape(page.body)
+
+
+def test_pages_name_the_installation_in_title_and_heading(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+    billing.record("a", 3)
+    with pages(billing.url) as caller:
+        unnamed = [look(caller, path).body for path in (*PATHS, "/customers/nobody")]
+        monkeypatch.setenv("RECON_NAME", "eu")
+        named = [look(caller, path).body for path in (*PATHS, "/customers/nobody")]
+
+    for before, after in zip(unnamed, named, strict=True):
+        assert "<title>eu: " not in before
+        assert '<a href="/">recon</a>' in before
+        assert "<title>eu: " in after
+        assert '<a href="/">recon eu</a>' in after
+
+
+def test_the_page_of_a_customer_says_that_the_latest_run_was_blocked(billing: Billing) -> None:
+    billing.add_event("a", 5)
+    billing.add_counter("a", 3)
+    command = 'recon reconcile --period 2025-05 --approve-run 1 --approve "your reason"'
+    billing.query(
+        "insert into recon.reconciliation_run (run_id, scope, first_partition, last_partition, mode, outcome, error,"
+        " started_at, finished_at) values ('1', '{stripe:remote_commands}', '2025-05', '2025-05', 'full', 'blocked',"
+        " %s, now(), now())",
+        f"Blocked: 1 counter.\nNo counter was changed.\nWhat to do: Look. If it is right:\n{command}",
+    )
+    with pages(billing.url) as caller:
+        page = unescape(look(caller, "/customers/a?period=2025-05").body)
+
+    assert "<p>The latest run over this customer was blocked.</p>" in page
+    assert "<p>Blocked: 1 counter.</p>" in page
+    assert f'<p class="command"><code>{command}</code></p>' in page
