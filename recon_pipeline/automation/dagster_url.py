@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import yaml
 
@@ -15,10 +16,33 @@ _EXAMPLE = "DAGSTER_PG_URL=postgresql://user:password@host:5432/dagster"
 
 
 def is_used_by(home: str) -> bool:
-    """Whether the `dagster.yaml` of that folder keeps Dagster's records at `dagster_url()`, and not where it says."""
-    configured = yaml.safe_load((Path(home) / "dagster.yaml").read_text(encoding="utf-8")) or {}
-    custom = (configured.get("storage") or {}).get("custom") or {}
-    return custom.get("class") == _OUR_STORAGE
+    """Whether the `dagster.yaml` of that folder keeps Dagster's records at `dagster_url()`, and not where it says.
+
+    Raises:
+        ConfigurationError: The file cannot be read.
+    """
+    named: object = _configured(Path(home) / "dagster.yaml")
+    for name in ("storage", "custom", "class"):
+        named = cast("Mapping[str, object]", named).get(name) if isinstance(named, Mapping) else None
+    return named == _OUR_STORAGE
+
+
+def _configured(path: Path) -> object:
+    try:
+        configured = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if configured is None or isinstance(configured, Mapping):
+            return cast("object", configured)
+        why = "it is not a mapping of names to values"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    except UnicodeDecodeError:
+        why = "it is not text in UTF-8"
+    except yaml.MarkedYAMLError as error:  # what it says may quote a password
+        mark = error.problem_mark
+        why = "it is not YAML" + (f": line {mark.line + 1}, column {mark.column + 1}" if mark else "")
+    except yaml.YAMLError:
+        why = "it is not YAML"
+    raise ConfigurationError(f"{path} cannot be read: {why}.", fix="Correct the file. Then run this again.")
 
 
 def dagster_url(environ: Mapping[str, str] = os.environ) -> str:

@@ -63,6 +63,10 @@ class DatabaseUnreachableError(ReconError):
     """The billing database did not answer, or the connection to it was lost."""
 
 
+class DatabaseRefusedError(DatabaseUnreachableError):
+    """The server of the billing database answered, and did not let us in: the role, the database, a limit, or SSL."""
+
+
 class OrchestratorUnreachableError(ReconError):
     """Dagster's storage did not answer, or the connection to it was lost."""
 

@@ -13,6 +13,8 @@ from recon_pipeline.core.errors import ConfigurationError
 
 _KEY = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 
+_UTC = re.compile(r"(\+00(:?00)?|Z)$")
+
 
 @dataclass(frozen=True, order=True)
 class BillingMonth:
@@ -80,6 +82,11 @@ def months_between(first: BillingMonth, last: BillingMonth) -> tuple[BillingMont
 def range_in_words(first: BillingMonth, last: BillingMonth) -> str:
     """A contiguous range of months for a person: `2026-01`, or `2026-01 to 2026-03`."""
     return first.key if first == last else f"{first.key} to {last.key}"
+
+
+def instant_in_words(instant: datetime | str) -> str:
+    """An instant in UTC for a person, of Python or as Postgres writes it: the date alone where it is midnight."""
+    return _UTC.sub("", str(instant)).replace("T", " ").removesuffix(" 00:00:00")
 
 
 def contiguous_ranges(months: Iterable[BillingMonth]) -> tuple[tuple[BillingMonth, BillingMonth], ...]:

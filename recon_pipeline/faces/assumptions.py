@@ -7,7 +7,7 @@ person can object. Each is one function here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.errors import ReconError, SchemaVersionError
 from recon_pipeline.settings import Settings, known_months, start_period_is_declared
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -37,11 +37,16 @@ class _Known:
         settings: What the variables say.
         tables: How the tables are shaped, if they can be read.
         retention: Which months are declared to be no longer in the log.
+        unread: Why the tables are not known, if so.
     """
 
     settings: Settings
     tables: BillingTables | None = None
     retention: Retention | None = None
+    unread: str = "the log could not be read"
+
+
+_NOT_PREPARED = "the database is not prepared for this release yet; recon init compares it with the log's unique keys"
 
 
 def read_assumptions(settings: Settings, url: str) -> tuple[Assumption, ...]:
@@ -55,6 +60,8 @@ def read_assumptions(settings: Settings, url: str) -> tuple[Assumption, ...]:
     try:
         with BillingDatabase(url, event_identity=settings.event_identity).transaction() as connection:
             known = _Known(settings, require_trustworthy(connection), read_retention(connection))
+    except SchemaVersionError as error:
+        known = _Known(settings, unread="schema recon is of a newer release" if error.is_newer else _NOT_PREPARED)
     except ReconError:
         pass  # which requirement fails is shown by the findings
     return tuple(rule(known) for rule in _RULES)
@@ -68,7 +75,7 @@ def in_words(assumptions: tuple[Assumption, ...]) -> str:
 def _identity(known: _Known) -> Assumption:
     *columns, last = known.settings.event_identity.columns
     if known.tables is None:
-        learnt_from = "RECON_EVENT_IDENTITY; the log could not be read"
+        learnt_from = f"RECON_EVENT_IDENTITY; {known.unread}"
     elif known.tables.refuses_repetitions:
         learnt_from = "RECON_EVENT_IDENTITY, and a unique key of the log"
     elif known.tables.wider_key is not None:

@@ -19,7 +19,7 @@ from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.assumptions import Assumption, in_words, read_assumptions
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
-from recon_pipeline.faces.orchestrator import open_instance
+from recon_pipeline.faces.orchestrator import Part, load_part, open_records
 from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.counters_beyond_months import described, find_counters_beyond
 from recon_pipeline.store.postgres.database import BillingDatabase
@@ -153,11 +153,16 @@ def _dagster(billing_url: str) -> Iterator[Finding]:
     try:
         if is_used_by(use_dagster_home()):
             require_records_apart(billing_url, dagster_url())
-        with open_instance() as instance:
+        with open_records() as instance:
             runs = instance.get_runs_count()
             yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")
             yield from _driver(instance)
-            yield _schedule(instance)
+            yield _part(instance, "compute log manager")
+            yield _part(instance, "run launcher")
+            coordinator = _part(instance, "run coordinator")
+            yield coordinator
+            if coordinator.verdict is Verdict.PASS:  # else Dagster does not know which daemons it needs
+                yield _schedule(instance)
             yield _alerts(instance)
     except ReconError as error:
         yield failed("Dagster storage", error.what, error.fix)
@@ -175,6 +180,14 @@ def _driver(instance: DagsterInstance) -> Iterator[Finding]:
         "In the storage of dagster.yaml write postgresql+psycopg2:// as the beginning of postgres_url, or scheme: "
         "postgresql+psycopg2 below postgres_db; or install sqlalchemy<2.1.",
     )
+
+
+def _part(instance: DagsterInstance, part: Part) -> Finding:
+    """What a run loads besides the storage, of a class that `dagster.yaml` names."""
+    try:
+        return passed(f"Dagster {part}", type(load_part(instance, part)).__name__)
+    except ReconError as error:
+        return failed(f"Dagster {part}", error.what, error.fix)
 
 
 def _alerts(instance: DagsterInstance) -> Finding:

@@ -16,6 +16,7 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS, BillingDatabase
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.customers import require_known_customers
+from recon_pipeline.store.records.latest_of_key import latest_of_key
 from recon_pipeline.store.records.retention import read_retention
 
 
@@ -68,6 +69,11 @@ def explain_in(
                 fix="Check the id (gateway_customer_id), the period, RECON_SCOPE and DATABASE_URL.",
             )
         wanted = keys[: store.KEYS_EXPLAINED] if month else keys[:1]
+        latest = {
+            run.run_id: run
+            for key in wanted
+            if (run := latest_of_key(connection, customer, key.usage, BillingMonth.containing(key.period_start)))
+        }
         retention = read_retention(connection)
         is_compared = retention is None or all(retention.keeps(key.period_start) for key in wanted)
         return Explained(
@@ -80,6 +86,7 @@ def explain_in(
                 for key in wanted
             ),
             holds=tuple(one for one in holds.open_holds(connection) if one.gateway_customer_id == customer),
+            blocked=tuple(run for run in latest.values() if run.outcome == "blocked"),
             pause=read_pause(connection),
             retention=None if is_compared else retention,
         )

@@ -1,8 +1,9 @@
 """An explanation in sentences and tables, the same in the terminal and in the report."""
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date
 
+from recon_pipeline.core.periods import instant_in_words
 from recon_pipeline.store.records.explain import Explanation, Key
 
 
@@ -61,12 +62,8 @@ def _quota(counter: int, units: int) -> str:
 
 def period_name(key: Key) -> str:
     """The metered usage and the period of a key, for a person."""
-    return f"{key.gateway_name}:{key.usage_type}, {_instant(key.period_start)} to {_instant(key.period_end)}"
-
-
-def _instant(instant: datetime) -> str:
-    midnight = (instant.hour, instant.minute, instant.second) == (0, 0, 0)
-    return f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%d %H:%M:%S}"
+    bounds = f"{instant_in_words(key.period_start)} to {instant_in_words(key.period_end)}"
+    return f"{key.gateway_name}:{key.usage_type}, {bounds}"
 
 
 def crossed_on(one: Explanation, day: date) -> str:

@@ -23,6 +23,7 @@ from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause
 from recon_pipeline.store.records.explain import Explanation, Key
 from recon_pipeline.store.records.retention import Retention
+from recon_pipeline.store.records.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Explained:
         keys: The customer's keys, the latest first.
         explanations: Of the latest ones.
         holds: On this customer.
+        blocked: The latest runs over the keys that are explained, where they were blocked.
         pause: Of repairs, if they are paused.
         retention: What somebody has declared, if no run compares a key that is explained.
         report: The file with the HTML report, or None.
@@ -47,6 +49,7 @@ class Explained:
     keys: tuple[Key, ...]
     explanations: tuple[Explanation, ...]
     holds: tuple[Hold, ...]
+    blocked: tuple[RunRecord, ...]
     pause: Pause | None
     retention: Retention | None
     report: Path | None = None
@@ -64,6 +67,9 @@ def as_json(explained: Explained) -> dict[str, Any]:
 def show(explained: Explained) -> None:
     """The same for a person."""
     out.print(f"{explained.customer} in {explained.database}", style="bold", markup=False)
+    for run in explained.blocked:
+        out.print("The latest run over this customer was blocked.", style="red")
+        out.print(run.error, style="red", markup=False, soft_wrap=True)
     if explained.pause is not None:
         out.print(f"Repairs are paused {explained.pause}", style="yellow", markup=False)
     for hold in explained.holds:

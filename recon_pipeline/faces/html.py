@@ -13,12 +13,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from recon_pipeline.settings import read_name
+
 _PACKAGE = "recon_pipeline.faces"
 
 
 def render(template: str, **values: Any) -> str:
-    """The page."""
-    return _environment().get_template(template).render(values)
+    """The page; one that is served names its installation, where that has a name."""
+    return _environment().get_template(template).render(values, name=read_name())
 
 
 @cache
@@ -40,6 +42,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["reload"] = Markup('<meta http-equiv="refresh" content="60">')
     environment.globals["style"] = Markup(_style())  # noqa: S704 - a file of ours
     return environment
 

@@ -7,14 +7,15 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from recon_pipeline.assets.handover import read_error
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.automation.dagster_url import is_used_by
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.core.errors import (
     NOTHING_CHANGED,
@@ -26,25 +27,30 @@ from recon_pipeline.core.errors import (
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.dagster_home import check_storage, use_dagster_home
 from recon_pipeline.faces.reconciled import FailedCheck
+from recon_pipeline.faces.unloadable import unloadable
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 SILENT: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 """The loggers of a run that prints nothing."""
 
+Part = Literal["compute log manager", "run launcher", "run coordinator"]
+
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 
 
 @contextmanager
-def open_instance() -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance, for its run history.
+def open_records() -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance with its storage, for its run history.
 
     Raises:
+        ConfigurationError: Its `dagster.yaml` cannot be loaded.
         OrchestratorUnreachableError: Its storage cannot be reached, or was lost while the block used it.
     """
-    use_dagster_home()
+    home = use_dagster_home()
+    is_used_by(home)  # reads the file, and says where it is no YAML
     changed = NOTHING_CHANGED
     try:
-        with dg.DagsterInstance.get() as instance:
+        with _loaded(home) as instance:
             changed = REPAIRS_STAY
             yield instance
     except (DagsterPostgresException, SQLAlchemyError) as error:
@@ -53,6 +59,44 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
             changed=changed,
             fix=check_storage(),
         ) from error
+
+
+@contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The same with all that a run in this process needs.
+
+    Raises:
+        ReconError: Like `open_records`.
+    """
+    with open_records() as instance:
+        load_part(instance, "compute log manager")
+        load_part(instance, "run coordinator")
+        yield instance
+
+
+def load_part(instance: dg.DagsterInstance, part: Part) -> object:
+    """A part of the instance, loaded as a run does; Dagster loads each when it is used first.
+
+    Args:
+        instance: Of Dagster.
+        part: Which one, besides the storage.
+
+    Raises:
+        ConfigurationError: It cannot be loaded.
+    """
+    try:
+        return getattr(instance, part.replace(" ", "_"))
+    except Exception as error:  # the file names classes of anybody
+        raise unloadable(f"Dagster's {part}", f"{use_dagster_home()}/dagster.yaml", error) from error
+
+
+def _loaded(home: str) -> dg.DagsterInstance:
+    try:
+        return dg.DagsterInstance.get()
+    except (DagsterPostgresException, DBAPIError, ReconError):
+        raise
+    except Exception as error:  # the file names classes of anybody
+        raise unloadable("Dagster's instance", f"{home}/dagster.yaml", error) from error
 
 
 def run_tags(database: BillingDatabase, first: BillingMonth, last: BillingMonth, user: str) -> dict[str, str]:

@@ -62,6 +62,12 @@ class Status:
         ended = [run for run in self.runs if run.customers is None and run.outcome not in undecided]
         return bool(ended) and ended[0].outcome == "clean"
 
+    @property
+    def latest_decided(self) -> RunRecord | None:
+        """The newest run that looked at every customer and was neither asked nor made to leave all counters alone."""
+        undecided = ("running", "compared", "put_off", "paused")
+        return next((run for run in self.runs if run.customers is None and run.outcome not in undecided), None)
+
 
 def read_status(settings: Settings) -> Status:
     """Read what is known.
@@ -160,6 +166,10 @@ def show(status: Status) -> None:
             f"Every counter of {clean.first_partition} to {clean.last_partition} matched its event sum "
             f"in the run of {clean.started_at:%Y-%m-%d %H:%M:%S} UTC."
         )
+    decided = status.latest_decided
+    if decided is not None and decided.outcome == "blocked":
+        out.print("The latest run was blocked: a person has to approve it.", style="red")
+        out.print(decided.error, style="red", markup=False, soft_wrap=True)
     for alarm in status.failing:
         style = "red" if alarm.severity is Severity.ERROR else "yellow"
         out.print(f"[{style}]{alarm.subject}[/] fails since {alarm.failing_since:%Y-%m-%d %H:%M} UTC")

@@ -11,6 +11,7 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.automation.undo import UndoConfig
 from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.periods import instant_in_words
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
@@ -157,7 +158,7 @@ def _show_record(record: UndoRecord) -> None:
         for row in record.not_undone:
             cells = (
                 row["gateway_customer_id"],
-                row["period_start"][:10],
+                instant_in_words(row["period_start"]),
                 row["usage_count"] or "-",
                 row["usage_delta"],
                 row["error"] or row["outcome"].replace("_", " "),

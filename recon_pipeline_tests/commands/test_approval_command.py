@@ -146,3 +146,34 @@ def test_a_lost_log_and_then_its_counters_are_approved_by_the_commands_for_its_m
     assert (billing.counter("a"), billing.counter("a", period=JUNE)) == (5, 5)
     assert recon(*advised(shown)).exit_code == 0
     assert (billing.counter("a"), billing.counter("a", period=JUNE)) == (0, 5)
+
+
+def test_status_and_explain_say_that_the_latest_run_was_blocked_with_the_command_that_approves_it(
+    drifted: Billing,
+) -> None:
+    blocked = recon("reconcile", "--all")
+    sentence = next(line for line in blocked.out.splitlines() if line.startswith("Blocked: "))
+
+    status, explain = recon("status"), recon("explain", "--customer", "a")
+
+    for output, title in (
+        (status, "The latest run was blocked: a person has to approve it."),
+        (explain, "The latest run over this customer was blocked."),
+    ):
+        lines = output.out.splitlines()
+        assert lines[lines.index(title) + 1] == sentence
+        assert advised(output) == advised(blocked)
+
+    assert recon(*advised(blocked)).exit_code == 0
+    for output in (recon("status"), recon("explain", "--customer", "a")):
+        assert "blocked." not in output.out
+        assert "a person has to approve it" not in output.out
+
+
+def test_explain_says_nothing_of_a_block_that_was_not_over_the_customer(drifted: Billing) -> None:
+    assert recon("reconcile", "--period", "2025-05", "--customer", "b", "--customer", HOSTILE).exit_code == 3
+
+    (blocked,) = recon("explain", "--customer", "b", "--period", "2025-05", "--json").json["blocked"]
+    assert blocked["outcome"] == "blocked"
+    assert recon("explain", "--customer", "a", "--period", "2025-05", "--json").json["blocked"] == []
+    assert recon("explain", "--customer", "b", "--period", "2025-06", "--json").json["blocked"] == []

@@ -1,9 +1,12 @@
 """Databases that are not there, not open to us, or not what they should be: reported clearly, without a password."""
 
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from recon_pipeline.store.postgres.refusals import explain_refusal
 from recon_pipeline_tests.commands.conftest import MakeBilling, OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import connected
 
@@ -79,13 +82,111 @@ def test_the_right_password_is_never_printed_either(guarded_url: str) -> None:
         assert PASSWORD not in output.out + output.err
 
 
-@pytest.mark.usefixtures("orchestrated")
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_database_that_does_not_exist_is_named(own_server: OwnServer, command: tuple[str, ...]) -> None:
-    output = recon(*command, DATABASE_URL=own_server.url("no_such_database"))
+@pytest.mark.parametrize(
+    ("before", "said", "fix"),
+    [
+        (
+            "alter role guarded nologin",
+            'role "guarded" is not permitted to log in',
+            'As a superuser: alter role "guarded" login; or name another role in DATABASE_URL.',
+        ),
+        (
+            "drop role guarded",
+            'role "guarded" does not exist',
+            "Check the user in DATABASE_URL, or create the role: docs/privileges.md.",
+        ),
+        (
+            "alter role guarded nosuperuser connection limit 0",
+            'too many connections for role "guarded"',
+            "Wait until others of that role have ended (select * from pg_stat_activity where usename = 'guarded';), or "
+            'as a superuser: alter role "guarded" connection limit …;',
+        ),
+        (
+            "alter role guarded nosuperuser; alter database guarded connection limit 0",
+            'too many connections for database "guarded"',
+            "Wait until others of that database have ended (select * from pg_stat_activity where datname = 'guarded';)"
+            ', or as its owner: alter database "guarded" connection limit …;',
+        ),
+        (
+            "alter role guarded nosuperuser; revoke connect on database guarded from public",
+            'permission denied for database "guarded"',
+            'As its owner: grant connect on database "guarded" to …, the user in DATABASE_URL.',
+        ),
+        (
+            "alter database guarded allow_connections false",
+            'database "guarded" is not currently accepting connections',
+            'As its owner, if that is over: alter database "guarded" allow_connections true;',
+        ),
+        (
+            "drop database guarded",
+            'database "guarded" does not exist',
+            "Check the name of the database, the part after the last / of DATABASE_URL, and that this is the server "
+            "that has it.",
+        ),
+    ],
+)
+def test_a_server_that_lets_nobody_in_says_why_and_what_to_do_about_that(
+    own_server: OwnServer, guarded_url: str, before: str, said: str, fix: str
+) -> None:
+    if before == "drop role guarded":
+        own_server.write("pg_hba.conf", "local all all trust\n")
+    with connected(own_server.url("postgres"), autocommit=True) as connection:
+        connection.execute("select pg_reload_conf()")
+        for statement in before.split("; "):
+            connection.execute(statement.encode())
+    try:
+        output = recon("status", "--json", DATABASE_URL=guarded_url)
+    finally:
+        with connected(own_server.url("postgres"), autocommit=True) as connection:
+            connection.execute("update pg_database set datallowconn = true where datname = 'guarded'")
+
     assert output.exit_code == 1
-    assert "no_such_database" in output.said
-    assert "does not exist" in output.said
+    assert "did not let us in: " in output.json["error"]
+    assert output.json["error"].endswith(said)
+    assert output.json["changed"] == "No counter was changed."
+    assert output.json["what_to_do"] == fix
+    assert PASSWORD not in output.out + output.err
+
+
+def test_a_server_without_ssl_is_told_from_one_that_is_down() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse_ssl() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(8)  # SSLRequest
+                connection.sendall(b"N")
+
+        threading.Thread(target=refuse_ssl, daemon=True).start()
+        url = f"postgresql://app:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}/billing?sslmode=require"
+        output = recon("status", "--json", DATABASE_URL=url)
+
+    assert output.json["error"].endswith("server does not support SSL, but SSL was required")
+    assert output.json["changed"] == "No counter was changed."
+    assert output.json["what_to_do"] == (
+        "Let the server use SSL (ssl = on, with a certificate); or, where the network between is trusted, write "
+        "sslmode=prefer instead of what DATABASE_URL or PGSSLMODE asks for."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        ("FATAL:  sorry, too many clients already", "Wait until other sessions have ended"),
+        ("FATAL:  no more connections allowed (max_client_conn)", "Wait until other sessions have ended"),
+        ("FATAL:  no such database: billing", "Check the name of the database"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "a", database "b", no encryption', "The server asks"),
+        (
+            'FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "a", database "b", SSL encryption',
+            "Let the server's",
+        ),
+        ("SSL error: certificate verify failed", "Name in DATABASE_URL the certificate"),
+    ],
+)
+def test_what_servers_and_poolers_say_that_are_full_or_closed_has_its_own_fix(said: str, begins: str) -> None:
+    refused = explain_refusal(f"connection failed: {said}", state="", database="billing")
+    assert refused is not None
+    assert refused.fix.startswith(begins)
 
 
 def test_a_billing_database_is_never_taken_for_dagsters_records(make_billing: MakeBilling) -> None:

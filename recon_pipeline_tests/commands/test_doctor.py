@@ -184,6 +184,21 @@ def test_dagsters_storage_that_is_not_named_fails_and_the_rest_is_looked_at_all_
     assert "hunter2secret" not in output.out + output.err
 
 
+def test_before_recon_init_doctor_says_that_the_database_is_not_prepared(
+    make_billing: MakeBilling,
+) -> None:
+    make_billing(template="billing")
+
+    output = recon("doctor", "--json")
+
+    assert findings(output)["schema recon"]["verdict"] == Verdict.FAIL
+    learnt = {one["about"]: one["learnt_from"] for one in output.json["assumptions"]}
+    assert learnt["identity"] == (
+        "RECON_EVENT_IDENTITY; the database is not prepared for this release yet; recon init compares it with "
+        "the log's unique keys"
+    )
+
+
 def test_doctor_changes_nothing(make_billing: MakeBilling) -> None:
     billing = make_billing(template="billing")
 

@@ -9,7 +9,7 @@ from dagster import DagsterInstance
 from sqlalchemy.exc import ProgrammingError
 
 from recon_pipeline.faces.dagster_home import check_storage, require_storage
-from recon_pipeline_tests.commands.conftest import MakeBilling, recon
+from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, recon
 from recon_pipeline_tests.commands.modes import finding
 
 A_RUN = ("reconcile", "--period", "2025-05", "--json")
@@ -62,4 +62,130 @@ def test_doctor_says_what_dagster_postgres_does_with_a_bare_url_on_psycopg_3(
     mended = dagster_database_url.replace("postgresql://", "postgresql+psycopg2://")
     (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{mended}'}}}}\n")
     assert DRIVER not in recon("doctor").said
+    assert recon(*A_RUN).exit_code == 0
+
+
+def failing(doctor: CommandResult) -> dict[str, tuple[str, str]]:
+    """The requirements that fail, with what was found and what to do."""
+    found = [one for one in doctor.json["findings"] if one["verdict"] == "fail"]
+    return {one["requirement"]: (one["detail"], one["mend"]) for one in found}
+
+
+@pytest.mark.parametrize(
+    ("configured", "why", "fix"),
+    [
+        (
+            "storage: {postgres: {postgres_url: {env: TEAM_PG}}}",
+            "Dagster's instance cannot be loaded, as {path} configures it: the environment variable TEAM_PG is not set "
+            "(postgres_url).",
+            "Set TEAM_PG for this command, and for each process of Dagster. Then run this again.",
+        ),
+        (
+            "storage: {postgres: [\n",
+            "{path} cannot be read: it is not YAML: line 2, column 1.",
+            "Correct the file. Then run this again.",
+        ),
+        (
+            "storage: {postgres: {postgres_url: 'postgresql+asyncpg://team:hunter2secret@127.0.0.1:1/dagster'}}",
+            "Dagster's instance cannot be loaded, as {path} configures it: there is no Python module asyncpg.",
+            "Install the package with the module asyncpg beside recon_pipeline, or name another class in the file. "
+            "Then run this again.",
+        ),
+        (
+            "storage: {postgres: {postgres_url: 'nonsense://team:hunter2secret@127.0.0.1:1/dagster'}}",
+            "Dagster's instance cannot be loaded, as {path} configures it: NoSuchModuleError: Can't load plugin: "
+            "sqlalchemy.dialects:nonsense.",
+            "Correct it in {path}. Then run this again.",
+        ),
+        (
+            "storage: {mysql: {mysql_url: 'mysql://team:hunter2secret@127.0.0.1:1/dagster'}}",
+            "Dagster's instance cannot be loaded, as {path} configures it: there is no Python module dagster_mysql "
+            "(dagster_mysql.DagsterMySQLStorage).",
+            "Install the package with the module dagster_mysql beside recon_pipeline, or name another class in the "
+            "file. Then run this again.",
+        ),
+        (
+            "storage: {postgres: {postgres_db: {hostname: h, username: u, db_name: d, password: [hunter2secret]}}}",
+            "Dagster's instance cannot be loaded, as {path} configures it: storage.postgres.postgres_db.password is of "
+            "the wrong type.",
+            "Correct it in {path}. Then run this again.",
+        ),
+        (
+            "storge: {}",
+            "Dagster's instance cannot be loaded, as {path} configures it: its first level: Received unexpected config "
+            'entry "storge" at the root.',
+            "Correct it in {path}. Then run this again.",
+        ),
+        (
+            "- hunter2secret",
+            "{path} cannot be read: it is not a mapping of names to values.",
+            "Correct the file. Then run this again.",
+        ),
+    ],
+)
+def test_a_dagster_yaml_that_cannot_be_loaded_is_one_finding_and_one_sentence(
+    home: Path, configured: str, why: str, fix: str
+) -> None:
+    path = home / "dagster.yaml"
+    path.write_text(configured)
+    why, fix = why.format(path=path), fix.format(path=path)
+
+    examined, ran = recon("doctor", "--json"), recon(*A_RUN)
+
+    assert failing(examined) == {"Dagster storage": (why, fix)}
+    assert {"connection", "schema recon", "limits"} <= {one["requirement"] for one in examined.json["findings"]}
+    assert (ran.exit_code, ran.json["error"], ran.json["what_to_do"]) == (2, why, fix)
+    assert ran.json["changed"] == "No counter was changed."
+    assert "hunter2secret" not in examined.out + examined.err + ran.out + ran.err
+
+
+COMPUTE_LOGS = "compute_logs: {module: team_aws.s3.compute_log_manager, class: S3Logs, config: {bucket: logs}}\n"
+COORDINATOR = """
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {max_concurrent_runs: {env: TEAM_RUNS}}
+"""
+
+
+def test_doctor_loads_what_a_run_loads_beside_the_storage(home: Path) -> None:
+    (home / "dagster.yaml").write_text(
+        f"{COMPUTE_LOGS}{COORDINATOR}run_launcher: {{module: recon_pipeline, class: Launcher}}\n"
+    )
+    loaded = f"cannot be loaded, as {home}/dagster.yaml configures it"
+    assert failing(recon("doctor", "--json")) == {
+        "Dagster compute log manager": (
+            f"Dagster's compute log manager {loaded}: there is no Python module team_aws "
+            "(team_aws.s3.compute_log_manager.S3Logs).",
+            "Install the package with the module team_aws beside recon_pipeline, or name another class in the file. "
+            "Then run this again.",
+        ),
+        "Dagster run launcher": (
+            f"Dagster's run launcher {loaded}: recon_pipeline has no class Launcher.",
+            f"Correct it in {home}/dagster.yaml. Then run this again.",
+        ),
+        "Dagster run coordinator": (
+            f"Dagster's run coordinator {loaded}: the environment variable TEAM_RUNS is not set (max_concurrent_runs).",
+            "Set TEAM_RUNS for this command, and for each process of Dagster. Then run this again.",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("configured", "part"), [(COMPUTE_LOGS, "compute log manager"), (COORDINATOR, "run coordinator")]
+)
+def test_a_run_that_dagster_cannot_make_is_refused_before_it_begins(home: Path, configured: str, part: str) -> None:
+    (home / "dagster.yaml").write_text(configured)
+
+    ran = recon(*A_RUN)
+
+    assert ran.exit_code == 2
+    assert ran.json["error"] == failing(recon("doctor", "--json"))[f"Dagster {part}"][0]
+    with DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_runs_count() == 0
+
+
+def test_a_run_in_this_process_needs_no_launcher(home: Path) -> None:
+    (home / "dagster.yaml").write_text("run_launcher: {module: team_k8s, class: Launcher}\n")
+
     assert recon(*A_RUN).exit_code == 0

@@ -71,6 +71,25 @@ def test_every_figure_of_a_key_is_what_the_log_says(denied: Billing, orchestrate
     ]
 
 
+@pytest.mark.usefixtures("orchestrated")
+def test_a_subscription_that_begins_four_hours_later_than_the_period_is_shown_to_the_second(billing: Billing) -> None:
+    four_hours = timedelta(hours=4)
+    billing.subscribe("a", period=(MAY[0] + four_hours, MAY[1] + four_hours))
+    billing.add_event("a", 5)
+    billing.add_event("b", 5, period=(MAY[0] + four_hours / 8, MAY[1] + timedelta(microseconds=1)))
+    billing.subscribe("b", period=(MAY[1] + four_hours, JUNE[1]))
+
+    output, other = recon("explain", "--customer", "a"), recon("explain", "--customer", "b")
+
+    assert "stripe:remote_commands, 2025-05-01 to 2025-06-01 " in output.said
+    assert (
+        "50 (free: no active or trialing subscription covers the period; the latest is subscription active, 2025-05-01 "
+        "04:00:00 to 2025-06-01 04:00:00, whose bounds in UTC are others than the period's)" in output.said
+    )
+    assert "stripe:remote_commands, 2025-05-01 00:30:00 to 2025-06-01 00:00:00.000001 " in other.said
+    assert "others than" not in other.said
+
+
 def test_a_person_reads_the_same_in_words(denied: Billing, orchestrated: None) -> None:
     denied.subscribe(CUSTOMER, status="active")
     recon("hold", "--customer", CUSTOMER, "--reason", "TICKET-9", "--until", "1h")

@@ -206,6 +206,9 @@ def test_an_empty_log_beside_counters_is_blocked_until_a_person_approves_it_with
     assert not checks(run_history, blocked.json["run_id"])["event_log_is_visible"].passed
     assert recon("status").exit_code == 1
 
+    shown = recon("reconcile", *MAY, "--approve", REASON)
+    assert (shown.exit_code, shown.json["rows_repaired"]) == (1, 0)
+    assert shown.json["events_left_the_log"] == [{"partition": "2025-05", "keys": 1, "events": 0, "units": "60"}]
     approved = recon("reconcile", *MAY, "--approve", REASON)
     assert (approved.exit_code, approved.json["rows_repaired"]) == (0, 1)
     record = run_row(billing, approved.json["run_id"])
@@ -371,7 +374,7 @@ def test_a_database_that_stops_in_the_middle_of_a_run_is_reported_and_the_next_r
     assert output.exit_code == 1
     assert "could not be reached, or the connection was lost" in output.json["error"]
     assert "committed before stays" in output.json["changed"]
-    assert "run again, which finishes the work" in output.json["what_to_do"]
+    assert "run again, finishes the work" in output.json["changed"]
     with connected(url, autocommit=True) as connection:
         billing = Billing(url, connection)
         assert billing.counters() == dict.fromkeys(names[:2], 7)

@@ -114,7 +114,7 @@ def interrupt_repair(billing: Billing, interrupt: Callable[[], object], *, insid
 
     with pytest.raises(DatabaseUnreachableError) as caught:
         run.repair(after={inside: interrupt} if inside else None, on_progress=note)
-    assert "run again, which finishes the work" in caught.value.fix
+    assert "run again, finishes the work" in caught.value.changed
     assert "before stays" in caught.value.changed
     return reported
 
@@ -142,7 +142,7 @@ def test_a_process_that_does_not_get_on_reports_that_its_session_was_ended_becau
         begun.repair()
 
     assert "ended our session, because this process paused in the middle of a transaction" in str(caught.value)
-    assert "Run again, which finishes the work" in caught.value.fix
+    assert "run again, finishes the work" in caught.value.changed
     assert len(stood_still) == 1 + chunks.NEW_SESSIONS
     monkeypatch.undo()
     assert_next_run_finishes(billing)

@@ -14,8 +14,6 @@ from recon_pipeline.core.periods import BillingMonth, contiguous_ranges, range_i
 from recon_pipeline.faces.status import Status
 from recon_pipeline.store.records.runs import RunRecord
 
-_UNDECIDED = ("running", "compared", "put_off", "paused")
-
 
 class Tone(StrEnum):
     """How bad something is, the worst first."""
@@ -137,8 +135,7 @@ def _of_alarm(alarm: Alarm, now: datetime) -> Notice:
 
 def _of_latest_run(status: Status, now: datetime) -> Iterator[Notice]:
     """The latest run that says something of every customer, if it went wrong and no alert that is shown says why."""
-    ended = (run for run in status.runs if run.customers is None and run.outcome not in _UNDECIDED)
-    run = next(ended, None)
+    run = status.latest_decided
     if run is None or TONES.get(run.outcome) is not Tone.BAD:
         return
     if any(alarm.severity is Severity.ERROR and alarm.subject != DEAD_MANS_SWITCH for alarm in status.failing):

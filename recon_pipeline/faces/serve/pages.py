@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from recon_pipeline.core.errors import (
+    DatabaseRefusedError,
     DatabaseUnreachableError,
     PutOffError,
     ReconError,
@@ -53,11 +54,12 @@ _PROBLEMS = {
     500: ("Something went wrong in this server", "Nothing was changed. The log of recon serve has the cause."),
 }
 _ERRORS: tuple[tuple[type[ReconError], int, str], ...] = (
+    (DatabaseRefusedError, 503, "The billing database does not let recon serve in"),
     (DatabaseUnreachableError, 503, "The billing database is down"),
     (PutOffError, 503, "Another session has locked a table"),
     (SchemaVersionError, 503, "The billing database is of another release"),
-    (UntrustworthyLogError, 500, "The billing database cannot be used"),
-    (StatementFailedError, 500, "The billing database cannot be used"),
+    (UntrustworthyLogError, 503, "The billing database cannot be used"),
+    (StatementFailedError, 503, "The billing database cannot be used"),
     (ReconError, 404, "This was not found"),
 )
 _NO_SECRET = (
@@ -134,7 +136,8 @@ def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard
 def _problem(
     status: int, title: str, fix: str, *, what: str = "", headers: Mapping[str, str] | None = None
 ) -> Response:
-    html = render("serve/problem.html.jinja", served=True, title=title, what=what, fix=fix)
+    passes = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    html = render("serve/problem.html.jinja", served=True, title=title, what=what, fix=fix, reloads=passes)
     return _page(html, status, headers)
 
 

@@ -15,6 +15,7 @@ from recon_pipeline.core.errors import (
     StatementFailedError,
     in_one_line,
 )
+from recon_pipeline.store.postgres.refusals import explain_refusal
 from recon_pipeline.store.postgres.registry import inline_statements
 from recon_pipeline.store.postgres.statements import files, name_of
 
@@ -31,6 +32,7 @@ AT_THE_PRIMARY = "Point DATABASE_URL at the primary. It may name several hosts: 
 """What to do where a server takes no writes; with several hosts, the one that takes them is used."""
 
 _WORKED_SO_FAR = "What was committed before stays; the statement that failed changed nothing."
+_GOES_ON = f"{_WORKED_SO_FAR} The same command, run again, finishes the work."
 
 
 def sqlstate(error: DBAPIError) -> str:
@@ -65,11 +67,9 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
     """
     state, said, name = sqlstate(error), first_line(error), name_of(error.statement or "")
     at = f" (statement {name})" if name else ""
-    if state.startswith("28") or "authentication failed" in said:
-        return DatabaseUnreachableError(
-            f"The billing database {database} refused the login: {said}",
-            fix="Check user and password in DATABASE_URL.",
-        )
+    refused = explain_refusal(said, state=state, database=database)
+    if refused is not None:
+        return refused
     if not state and isinstance(error, ProgrammingError):
         return DatabaseUnreachableError(
             f"The URL of the billing database, {database}, cannot be used: {said}",
@@ -79,14 +79,14 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
         return DatabaseUnreachableError(
             f"{database} ended our session, because this process paused in the middle of a transaction: it was "
             f"stopped, starved of processor time or cut off from the network ({said}).",
-            changed=_WORKED_SO_FAR,
-            fix="Run again, which finishes the work. If it happens again: look at the machine's load and memory.",
+            changed=_GOES_ON,
+            fix="If it happens again: look at the load and the memory of the machine on which this process ran.",
         )
     if is_connection_lost(error):
         return DatabaseUnreachableError(
             f"The billing database {database} could not be reached, or the connection was lost: {said}",
-            changed=_WORKED_SO_FAR,
-            fix="Check that the server runs and that DATABASE_URL names it; then run again, which finishes the work.",
+            changed=_GOES_ON,
+            fix="Check that the server runs and that DATABASE_URL names it.",
         )
     if state == "25006":
         return StatementFailedError(
@@ -109,21 +109,20 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
     if state == LOCK_TIMED_OUT:
         return PutOffError(
             f"The work was put off, since another session has a lock in {database}: {said}{at}",
-            changed=_WORKED_SO_FAR,
-            fix="Run again; the schedule does so by itself. If it stays: look in pg_stat_activity for a transaction "
-            "that is open for long.",
+            changed=f"{_GOES_ON} The schedule does so by itself.",
+            fix="If it stays: look in pg_stat_activity for a transaction that is open for long.",
         )
     if state in LOCK_CONFLICTS or state == QUERY_CANCELED:
         return StatementFailedError(
             f"A lock or a time limit was not met in {database}: {said}{at}",
-            changed=_WORKED_SO_FAR,
-            fix="Run again; if it stays, look in pg_stat_activity for a transaction that is open for long.",
+            changed=_GOES_ON,
+            fix="If it stays: look in pg_stat_activity for a transaction that is open for long.",
         )
     if state == "53100":
         return StatementFailedError(
             f"The disk of {database} is full: {said}{at}",
-            changed=_WORKED_SO_FAR,
-            fix="Make room on the server, then run the same again, which finishes the work.",
+            changed=_GOES_ON,
+            fix="Make room on the server.",
         )
     return StatementFailedError(
         f"{database} refused {f'the statement {name}' if name else 'a statement'}: {said} (SQLSTATE {state})",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from recon_pipeline.core.quotas import Quota
-from recon_pipeline.core.scope import Extent
+from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records.explained_limit import Limit, limit_of
@@ -126,6 +126,11 @@ class Key:
     updated_at: datetime | None
     left_alone_as: str | None
     left_alone_because: str | None
+
+    @property
+    def usage(self) -> MeteredUsage:
+        """What is metered."""
+        return MeteredUsage(self.gateway_name, self.usage_type)
 
 
 @dataclass(frozen=True)

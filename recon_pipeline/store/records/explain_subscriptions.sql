@@ -5,12 +5,15 @@
 -- Binds: rows bigint
 select
     status::text as status,
-    coalesce((current_period_start at time zone 'UTC')::date::text, 'no date') as first_day, -- as text, whatever its year
-    coalesce((current_period_end at time zone 'UTC')::date::text, 'no date') as last_day,
+    coalesce((current_period_start at time zone 'UTC')::text, 'no date') as began_at, -- as text, whatever its year
+    coalesce((current_period_end at time zone 'UTC')::text, 'no date') as ends_at,
     status::text = any(:paid_statuses)
         and current_period_start <= cast(:period_start as timestamptz) + interval '1 second'
         and current_period_end >= cast(:period_end as timestamptz) - interval '1 second' as covers,
-    current_period_start >= cast(:period_end as timestamptz) - interval '1 second' and current_period_start <= now() as began_later
+    current_period_start >= cast(:period_end as timestamptz) - interval '1 second' and current_period_start <= now() as began_later,
+    status::text = any(:paid_statuses)
+        and current_period_start < cast(:period_end as timestamptz)
+        and current_period_end > cast(:period_start as timestamptz) as overlaps
 from billing_subscriptions
 where gateway_customer_id = :customer
     and gateway_name = :gateway_name

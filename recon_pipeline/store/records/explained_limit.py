@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.periods import instant_in_words
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import statement
@@ -46,11 +47,13 @@ def limit_of(
     if not found:
         return Limit(quota.free, f"free: there is no subscription of {parameters['gateway_name']} for this customer")
     newest, *_ = found
-    shown = f"subscription {newest.status}, {newest.first_day} to {newest.last_day}"
+    bounds = f"{instant_in_words(newest.began_at)} to {instant_in_words(newest.ends_at)}"
+    shown = f"subscription {newest.status}, {bounds}"
     if newest.covers:
         return Limit(quota.paid, f"paid: {shown}")
     if newest.began_later:
         source = f"the period ended before the current one of {shown}, which says nothing of earlier ones"
         return Limit(None, source, is_known=False)
     paid = " or ".join(parameters["paid_statuses"])
-    return Limit(quota.free, f"free: no {paid} subscription covers the period; the latest is {shown}")
+    differs = ", whose bounds in UTC are others than the period's" if newest.overlaps else ""
+    return Limit(quota.free, f"free: no {paid} subscription covers the period; the latest is {shown}{differs}")
