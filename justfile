@@ -25,6 +25,6 @@ fix:
 test *arguments:
     uv run pytest "$@"
 
-# Simulate a month in which counters drift, on an embedded Postgres, and repair them.
+# Simulate six months in which counters drift, on an embedded Postgres, and repair them.
 demo *arguments:
     uv run recon demo "$@"

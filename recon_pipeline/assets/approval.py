@@ -8,11 +8,13 @@ next.
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
+
 from recon_pipeline.assets import first_run
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, beyond, breaches
-from recon_pipeline.store.counters import compare
+from recon_pipeline.store.counters import compare, doubt_of_events_left
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.repaired_today import repaired_today
 from recon_pipeline.store.records.runs import RunRecord
@@ -47,8 +49,8 @@ def _refusal(step: Step, exceeded: Sequence[Breach]) -> BlockedError | None:
         return BlockedError(f"Blocked: {reasons}.", fix=first_run.fix(step) if is_first else look)
     shown = _shown(step)
     if shown is None:
-        return _nothing_shown(step, reasons)
-    figures = _figures(shown) | (first_run.shown(step, shown.run_id) if is_first else {})
+        return _nothing_shown(step, reasons, "Look at the sample of this run. If it is right")
+    figures = _figures(step, shown) | (first_run.shown(step, shown.run_id) if is_first else {})
     more = beyond(exceeded, figures)
     if more:
         grown = "; ".join(f"{breach.sentence}, and {figures[breach.variable]:,} were shown" for breach in more)
@@ -69,7 +71,7 @@ def lost_log_refusal(step: Step) -> tuple[BlockedError | None, str | None]:
         return lost, None
     shown = _shown(step) or _answered_before(step)
     if shown is None:
-        return _nothing_shown(step, lost.what), None
+        return _nothing_shown(step, lost.what.rstrip("."), "Look for the lost log. If the usage is truly gone"), None
     _record(step, shown)
     return None, f"{lost.what} {approved_by(step)}"
 
@@ -93,7 +95,7 @@ def approved_by(step: Step) -> str:
     return f"Approved by {step.approved_by}: {step.approve_reason}"
 
 
-def _nothing_shown(step: Step, reasons: str) -> BlockedError:
+def _nothing_shown(step: Step, reasons: str, look: str) -> BlockedError:
     named = (
         f"Run {step.approve_run}, which was approved, is no blocked run" if step.approve_run else "No run was blocked"
     )
@@ -101,7 +103,7 @@ def _nothing_shown(step: Step, reasons: str) -> BlockedError:
         f"Blocked: {reasons}. {named} over the same months and customers that is still current "
         "(an approval is used up by the first run that repairs under it), so nobody can have seen what would be done "
         "now.",
-        fix=f"Look at the sample of this run. If it is right, approve it:{step.how_to_approve}",
+        fix=f"{look}, approve it:{step.how_to_approve}",
     )
 
 
@@ -117,9 +119,15 @@ def _answered_before(step: Step) -> RunRecord | None:
     """
     with step.database.transaction() as connection:
         shown = runs.shown_run(connection, step.run.run_id, named=step.approve_run, is_blocked=False)
-        asked = runs.read(connection, shown.approved_run_id) if shown is not None and shown.approved_run_id else None
-    # Only a lost log blocks a run before it compares.
-    return asked if asked is not None and asked.drift_count is None else None
+        asked = _approved(connection, shown)
+        while asked is not None and asked.drift_count is not None:  # only a lost log blocks a run before it compares
+            asked = _approved(connection, asked)
+    return asked
+
+
+def _approved(connection: Connection, run: RunRecord | None) -> RunRecord | None:
+    """The blocked run that was shown to the person who approved this one."""
+    return runs.read(connection, run.approved_run_id) if run is not None and run.approved_run_id else None
 
 
 def _record(step: Step, shown: RunRecord) -> None:
@@ -133,9 +141,15 @@ def _record(step: Step, shown: RunRecord) -> None:
         )
 
 
-def _figures(shown: RunRecord) -> dict[str, int]:
-    """What a blocked run showed, by the budget that it belongs to; 0 where it was blocked before it compared."""
-    repairs = (shown.drift_count or 0) - (shown.held_count or 0) - (shown.doubtful_count or 0)
+def _figures(step: Step, shown: RunRecord) -> dict[str, int]:
+    """What a blocked run showed, by the budget that it belongs to; 0 where it was blocked before it compared.
+
+    Without the keys whose events left the log and that it let through: no budget counts those, and the next run asks
+    about them again.
+    """
+    with step.database.transaction() as connection:
+        let_through = doubt_of_events_left.count_let_through(connection, shown.run_id)
+    repairs = (shown.drift_count or 0) - (shown.held_count or 0) - (shown.doubtful_count or 0) - let_through
     return {
         "RECON_MAX_REPAIRS": repairs,
         "RECON_MAX_REPAIR_SHARE": repairs,

@@ -208,7 +208,7 @@ def _identity_is_known(tables: BillingTables, shared: SharedEvents) -> dg.AssetC
             f"Events of different keys have the same {tables.event_identity}, which {tables.event_identity.setting} "
             "says are one event. If they are several: name them by more columns, like "
             "RECON_EVENT_IDENTITY=gateway_name,request_id,usage_type, then recon init. "
-            "If they are one: delete the event that should not be there."
+            "If they are one: delete the event that should not be there; the next run asks before it lowers a counter."
         )
     elif shared.sample:
         sentences.append("Events that repeat another one have another quantity than it; the first to arrive counts.")

@@ -123,6 +123,27 @@ def test_what_left_is_remembered_over_several_runs_however_they_end(
 
 
 @EVERY_MODE
+def test_of_a_doubt_that_left_each_unit_counts_as_an_event_of_the_day(
+    make_billing_in_mode: MakeBilling, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One event was summed and is known to have left; how many were not, nobody knows."""
+    billing = make_billing_in_mode(mode, NO_KEY)
+    for customer, time in (("b", FIRST), ("a", SECOND)):
+        billing.add_event(customer, 500, request_id="r", created_at=time, event_timestamp=time)
+    for request_id in ("s", "t"):
+        billing.add_event("a", 1, request_id=request_id)
+    billing.add_counter("b", 500)
+    billing.add_counter("a", 502)
+    assert (run().outcome, billing.counter("a")) == ("not_clean", 502)
+    monkeypatch.setenv("RECON_MAX_EVENTS_LEFT", "10")
+    billing.query("delete from billing_usage_events where gateway_customer_id = 'a' and request_id in ('r', 's')")
+
+    ended = run()
+
+    assert (left(ended), billing.counter("a")) == ([("2025-05", 1, 0, "501")], 502), ended.error
+
+
+@EVERY_MODE
 def test_events_that_are_put_back_need_nothing(make_billing_in_mode: MakeBilling, mode: str) -> None:
     billing = make_billing_in_mode(mode, BY_TIME)
     add_twins(billing)

@@ -334,6 +334,46 @@ def test_the_approval_of_a_blocked_run_takes_nothing_back_that_left_the_log(
 
 
 @EVERY_MODE
+def test_the_approval_of_a_budget_repairs_no_key_that_drifted_since_in_place_of_one_that_left(
+    filled: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drift = "update billing_usage_counters set usage_count = 1 where usage_count = 7 and gateway_customer_id "
+    filled.query("delete from billing_usage_events where quantity = 4")
+    monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
+    shown = run()
+    filled.query(drift + "< 'customer_0003'")
+    blocked = run(approve_reason="TICKET-1", approve_run=shown.run_id)
+    assert blocked.outcome == "blocked", "the three that drifted were not shown"
+    filled.query(drift + ">= 'customer_0003'")
+
+    assert run(approve_reason="TICKET-2", approve_run=blocked.run_id).outcome == "blocked"
+
+    assert filled.counters(period=JUNE) == dict.fromkeys(CUSTOMERS, 1)
+
+
+@EVERY_MODE
+def test_a_lost_usage_is_approved_beside_another_that_a_budget_blocks(
+    filled: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_SCOPE", "stripe:remote_commands,stripe:sms_messages")
+    for customer in CUSTOMERS:
+        filled.add_event(customer, 3, usage_type="sms_messages")
+    assert run(approve_reason="a new usage").outcome in ("blocked", "clean")
+    assert run(approve_reason="a new usage").outcome == "clean"
+    monkeypatch.setenv("RECON_MAX_REPAIRS", "2")
+    filled.query("delete from billing_usage_events where usage_type = 'remote_commands'")
+    filled.query("update billing_usage_counters set usage_count = 1 where usage_type = 'sms_messages'")
+
+    shown = run()
+    for outcome in ("blocked", "not_clean", "clean"):
+        asked, shown = shown, run(approve_reason="TICKET-1", approve_run=shown.run_id)
+        assert shown.outcome == outcome, (asked.error, shown.error)
+
+    sums = "select distinct usage_type, usage_count from billing_usage_counters order by 1"
+    assert filled.query(sums) == [("remote_commands", 0), ("sms_messages", 3)]
+
+
+@EVERY_MODE
 def test_what_left_is_remembered_of_more_keys_than_a_run_looks_up(
     filled: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

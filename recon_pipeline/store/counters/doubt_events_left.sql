@@ -1,7 +1,7 @@
 -- Marks the drifted keys of a run whose counters would be lowered, and of which usage left the log since the counter last matched, or raised, and of which credits did: what left
 -- is no reason to change a counter. So are keys marked whose events changed since the aggregates were last put in line: what left of these the next run knows.
 -- And so are keys that runs left alone as doubtful until now, where no declaration has ended the doubt: the events that made it have left, and what is in no stored sum of them is
--- at most the difference. Of a counter that would be raised only where a credit was among them.
+-- at most the difference, and how many events that was nobody knows. Of a counter that would be raised only where a credit was among them.
 -- Invariant: runs at the snapshot of the comparison, after it. What was stored of a key and the log does not have is what left it. A sum that is less than was stored may be so by
 -- credits that came, so usage and credits are held apart, as the comparison summed them. A note of this transaction is of an aggregate that is wrong, and no change of events.
 -- Index: recon.counter_drift by run; for each key recon.open_key and recon.usage_aggregate by primary key, recon.invalidated_key by key.
@@ -9,16 +9,9 @@
 with known as materialized (
     select
         found.ordinal, found.is_lowered,
-        coalesce(open.events_left, 0) as events_left,
-        greatest(
-            case when found.is_lowered then open.units_left else open.credits_left end,
-            case
-                when open.doubt = any(case when found.is_lowered then cast(:doubts as text[]) else cast(:doubts_of_credits as text[]) end)
-                    then abs(coalesce(found.usage_count, 0) - case when found.is_lowered then found.visible_sum else found.settled_sum end)
-            end,
-            0
-        ) as units_left,
-        case when found.is_lowered then open.units_left else open.credits_left end > 0 as is_known,
+        case when units.of_doubt > units.stored then 0 else coalesce(open.events_left, 0) end as events_left,
+        greatest(units.stored, units.of_doubt) as units_left,
+        units.stored >= units.of_doubt as is_known,
         coalesce(:reads_notes and note.is_noted, false)
         or coalesce(
             case
@@ -44,6 +37,15 @@ with known as materialized (
             = (found.gateway_name, found.usage_type, found.gateway_customer_id, found.period_start, found.period_end)
         limit 1
     ) as open on true
+    cross join lateral (
+        select
+            coalesce(case when found.is_lowered then open.units_left else open.credits_left end, 0) as stored,
+            case
+                when open.doubt = any(case when found.is_lowered then cast(:doubts as text[]) else cast(:doubts_of_credits as text[]) end)
+                    then abs(coalesce(found.usage_count, 0) - case when found.is_lowered then found.visible_sum else found.settled_sum end)
+                else 0
+            end as of_doubt
+    ) as units
     left join lateral (
         select usage_count, credit_units, negative_count
         from recon.usage_aggregate
@@ -69,7 +71,7 @@ set
     units_left = case when not known.is_changing then known.units_left end,
     error = case
         when known.is_changing then 'its events changed while the run was under way: the next run decides'
-        when not coalesce(known.is_known, false)
+        when not known.is_known
             then 'events that made this counter doubtful left the log, and with them up to ' || trim_scale(known.units_left) || ' units that it counts'
         when not known.is_lowered then 'credits of ' || trim_scale(known.units_left) || ' units left the log since this counter last matched'
         when known.events_left > 0

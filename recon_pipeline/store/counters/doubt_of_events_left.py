@@ -111,6 +111,13 @@ _MARK_INVISIBLE = labelled(
         and gateway_name || ':' || usage_type = any(:usages)
     """,
 )
+# The keys that a run let through although events of theirs left the log.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text
+_COUNT_LET_THROUGH = labelled(
+    "count_events_left_let_through",
+    "select count(*) from recon.counter_drift where run_id = :run_id and outcome is null and units_left is not null",
+)
 # What is left alone because it left the log, by billing month.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text
@@ -223,6 +230,11 @@ def mark_invisible(connection: Connection, run: Reconciliation, usages: Sequence
 def let_all_through(connection: Connection, run: Reconciliation) -> None:
     """Let counters change for all that left the log."""
     connection.execute(_LET_ALL_THROUGH, {"run_id": run.run_id})
+
+
+def count_let_through(connection: Connection, run_id: str) -> int:
+    """How many keys a run let through although events of theirs left the log, of one that repaired nothing."""
+    return connection.execute(_COUNT_LET_THROUGH, {"run_id": run_id}).scalar_one()
 
 
 def let_shown_through(connection: Connection, run: Reconciliation, *, named: str) -> int:

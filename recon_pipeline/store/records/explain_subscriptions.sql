@@ -13,7 +13,7 @@ select
     current_period_start >= cast(:period_end as timestamptz) - interval '1 second' and current_period_start <= now() as began_later,
     status::text = any(:paid_statuses)
         and current_period_start < cast(:period_end as timestamptz)
-        and current_period_end > cast(:period_start as timestamptz) as overlaps
+        and current_period_end > cast(:period_start as timestamptz) as meets_period
 from billing_subscriptions
 where gateway_customer_id = :customer
     and gateway_name = :gateway_name

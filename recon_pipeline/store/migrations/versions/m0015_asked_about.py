@@ -34,7 +34,8 @@ update recon.open_key
 set doubt = case
     when starts_with(error, 'one period written in two ways') then 'periods'
     when error ~ 'events of negative quantity: set RECON_NEGATIVE' then 'negative quantities'
-    else 'identity ' || substring(error from 'has the same (.*) as one of its events')
+    -- Whether a credit was among them they do not say: it may have been.
+    else 'identity ' || substring(error from 'has the same (.*) as one of its events') || ', credits'
 end
 where reason = 'doubtful';
 """
