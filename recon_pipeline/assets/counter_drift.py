@@ -12,8 +12,8 @@ from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, DriftSummary
 from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
-from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
 from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
+from recon_pipeline.store.counters.events_left import EventsLeft
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.sums.run import SAMPLE_ROWS

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.counters import doubt_of_events_left
-from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft, KeyLeft, MonthLeft
+from recon_pipeline.store.counters.events_left import EventsLeft, KeyLeft, MonthLeft, read
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.records import run_metrics, runs
 from recon_pipeline.store.sums import quality
@@ -67,7 +67,7 @@ def let_through(connection: Connection, run: Reconciliation, tables: BillingTabl
 
 def note(connection: Connection, run: Reconciliation) -> EventsLeft:
     """Record with the run what was left alone."""
-    left = doubt_of_events_left.read(connection, run.run_id, sample_rows=SAMPLE_ROWS)
+    left = read(connection, run.run_id, sample_rows=SAMPLE_ROWS)
     if left.months:
         run_metrics.note_events_left(connection, run.run_id, left)
     return left

@@ -734,12 +734,29 @@ MUTATIONS = (
         f"{_LEFT}_a_usage_that_is_truly_gone_lowers_no_counter_before_each_was_shown",
     ),
     Mutation(
+        "keys that left the log make room for drift that nobody was shown",
+        (Patch("recon_pipeline.assets.approval:_figures", "- let_through", ""),),
+        f"{_LEFT}_the_approval_of_a_budget_repairs_no_key_that_drifted_since_in_place_of_one_that_left",
+    ),
+    Mutation(
+        "of a doubt that left only the known events count",
+        (
+            Patch(
+                "doubt_events_left",
+                "case when units.of_doubt > units.stored then 0 else coalesce(open.events_left, 0) end",
+                "open.events_left",
+            ),
+        ),
+        "recon_pipeline_tests/reconciliation/test_doubt_that_left.py::"
+        "test_of_a_doubt_that_left_each_unit_counts_as_an_event_of_the_day",
+    ),
+    Mutation(
         "an approval from before the log was lost is one for its loss",
         (
             Patch(
                 "recon_pipeline.assets.approval:_answered_before",
-                "return asked if asked is not None and asked.drift_count is None else None",
-                "return shown",
+                "return asked",
+                "return asked or shown",
             ),
         ),
         f"{_LEFT}_an_older_approval_says_nothing_of_a_log_that_is_lost_later",

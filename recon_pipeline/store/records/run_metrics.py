@@ -11,7 +11,7 @@ from sqlalchemy import Connection, TextClause
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters.compare import Compared
-from recon_pipeline.store.counters.doubt_of_events_left import EventsLeft
+from recon_pipeline.store.counters.events_left import EventsLeft
 from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.quality import LogQuality

@@ -1,0 +1,96 @@
+"""What left the log and was left alone, as a run shows it: by billing month, and the keys of which most has left."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.store.postgres.statements import labelled
+
+# What is left alone because it left the log, by billing month.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text
+_BY_MONTH = labelled(
+    "events_left_by_month",
+    """
+    select
+        recon.billing_month(period_start) as partition,
+        count(*) as keys,
+        sum(events_left)::bigint as events,
+        trim_scale(sum(units_left))::text as units
+    from recon.counter_drift
+    where run_id = :run_id
+        and outcome = 'doubtful'
+        and units_left is not null
+    group by 1
+    order by 1
+    """,
+)
+# The keys of which most has left the log.
+# Index: the primary key of recon.counter_drift, by run.
+# Binds: run_id text, sample_rows bigint
+_SAMPLE = labelled(
+    "sample_events_left",
+    """
+    select
+        gateway_customer_id, usage_type, period_start::text as period_start, usage_count::text as usage_count,
+        visible_sum::text as event_sum, events_left, trim_scale(units_left)::text as units_left
+    from recon.counter_drift
+    where run_id = :run_id
+        and outcome = 'doubtful'
+        and units_left is not null
+    order by units_left desc, gateway_customer_id, period_start
+    limit :sample_rows
+    """,
+)
+
+
+@dataclass(frozen=True)
+class MonthLeft:
+    """What left the log in one billing month, of keys whose counters would change for it.
+
+    Attributes:
+        partition: `YYYY-MM`.
+        keys: How many counters were left alone.
+        events: How many events of theirs are no longer there.
+        units: What these, and lowered ones, added up to; as Postgres prints it.
+    """
+
+    partition: str
+    keys: int
+    events: int
+    units: str
+
+
+@dataclass(frozen=True)
+class KeyLeft:
+    """One such key for a person to see; numbers as text, since an event sum may be past bigint."""
+
+    gateway_customer_id: str
+    usage_type: str
+    period_start: str
+    usage_count: str | None
+    event_sum: str
+    events_left: int
+    units_left: str
+
+
+@dataclass(frozen=True)
+class EventsLeft:
+    """What left the log, and was left alone.
+
+    Attributes:
+        months: Those in which something has left it.
+        sample: The keys of which most has left, of all months.
+    """
+
+    months: tuple[MonthLeft, ...] = ()
+    sample: tuple[KeyLeft, ...] = ()
+
+
+def read(connection: Connection, run_id: str, *, sample_rows: int) -> EventsLeft:
+    """What a run's comparison left alone because events left the log."""
+    months = connection.execute(_BY_MONTH, {"run_id": run_id}).mappings().all()
+    asked: dict[str, Any] = {"run_id": run_id, "sample_rows": sample_rows}
+    rows = connection.execute(_SAMPLE, asked).mappings() if months else ()
+    return EventsLeft(tuple(MonthLeft(**month) for month in months), tuple(KeyLeft(**row) for row in rows))
