@@ -22,7 +22,7 @@ from recon_pipeline.core.errors import REPAIRS_STAY, BlockedError, PutOffError, 
 from recon_pipeline.core.periods import BillingMonth, range_in_words
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.settings import Settings, known_months
-from recon_pipeline.store.counters import compare
+from recon_pipeline.store.counters import compare, remembered_doubt
 from recon_pipeline.store.counters.compare import Comparison
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
@@ -91,6 +91,8 @@ class Step:
             found = compare.summarize(connection, self.run.run_id, counters_scanned=compared.counters_scanned)
             run_metrics.note_drift(connection, self.run.run_id, found.summary)
             run_metrics.note_compared(connection, self.run.run_id, compared)
+        with self.database.transaction() as connection:
+            remembered_doubt.note(connection, self.run.run_id)
         return found, tables
 
     def compared(self) -> tuple[Comparison, BillingTables]:

@@ -64,6 +64,12 @@ $one_event$;
 comment on function recon.are_one_event is
     'Whether two rows of one gateway and request id are one event: they agree in every column of the identity.';
 
+create function recon.and_doubt(doubts text[], doubt text) returns text[]
+language sql immutable as $and$
+    select case when doubt is null or doubt = any(doubts) then doubts else array_append(doubts, doubt) end
+$and$;
+comment on function recon.and_doubt is 'The doubts of a key with one more, which may be null or among them.';
+
 
 
 -- The log and its sums.
@@ -165,7 +171,7 @@ create table recon.open_key (
     events_left bigint not null default 0,
     units_left numeric not null default 0,
     credits_left numeric not null default 0,
-    doubt text,
+    doubts text[] not null default '{}',
     constraint open_key_reason_check
         check (reason in ('changed', 'drifted', 'untouched', 'deferred', 'failed', 'held', 'doubtful')),
     primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
@@ -176,7 +182,7 @@ comment on column recon.open_key.events_left is
     'Events that runs had counted and that are no longer in the log, since the counter last matched.';
 comment on column recon.open_key.units_left is 'What these events added up to, those of positive quantity.';
 comment on column recon.open_key.credits_left is 'What those of negative quantity added up to, as a positive number.';
-comment on column recon.open_key.doubt is
+comment on column recon.open_key.doubts is
     'What about the log, and under which declaration, made the key doubtful since its counter last matched.';
 
 -- What the triggers call that recon init puts on the log. With an argument: the log, where a request id can occur twice.
@@ -425,6 +431,7 @@ create table recon.counter_drift (
     used_units numeric,
     credit_units numeric,
     credit_count bigint,
+    doubts text[] not null default '{}',
     primary key (run_id, ordinal)
 );
 comment on column recon.counter_drift.outcome is
@@ -437,6 +444,9 @@ comment on column recon.counter_drift.used_units is
     'What the events of positive quantity add up to, settled or not.';
 comment on column recon.counter_drift.credit_units is 'What those of negative quantity add up to.';
 comment on column recon.counter_drift.credit_count is 'How many of negative quantity there are.';
+comment on column recon.counter_drift.doubts is
+    'What about the log, and under which declaration, makes the key doubtful; also where it is left alone for another '
+    'reason.';
 -- Not valid, as the next: what was there before obeyed a narrower list, and was not read again.
 alter table recon.counter_drift add constraint counter_drift_outcome_check
     check (outcome in ('repaired', 'in_sync', 'deferred', 'failed', 'held', 'doubtful')) not valid;

@@ -123,6 +123,59 @@ def test_what_left_is_remembered_over_several_runs_however_they_end(
 
 
 @EVERY_MODE
+def test_of_two_doubts_of_a_counter_both_are_remembered(
+    make_billing_in_mode: MakeBilling, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A period that is written in two ways, and a credit; what a declaration ends is one of the two."""
+    billing = make_billing_in_mode(mode, NO_KEY)
+    billing.query("alter table billing_usage_events drop constraint if exists billing_usage_events_quantity_check")
+    billing.record("c", 5)
+    add_two_writings(billing)
+    billing.add_event("a", -1, created_at=SECOND, event_timestamp=SECOND)
+    billing.set_counter("a", 7)
+    assert (run().outcome, billing.counter("a")) == ("not_clean", 7)
+    monkeypatch.setenv("RECON_NEGATIVE_QUANTITIES", "sum")
+    billing.query(FIRST_LEAVES)
+
+    ended = run()
+
+    assert (ended.outcome, left(ended)) == ("not_clean", [("2025-05", 1, 0, "4")]), ended.error
+    assert billing.counter("a") == 7
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("seen_by", ["a comparison alone", "a run over one customer", "a blocked run", "under a hold"])
+def test_a_doubt_is_remembered_whichever_run_has_seen_it(
+    make_billing_in_mode: MakeBilling, mode: str, seen_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = make_billing_in_mode(mode, BY_TIME)
+    for number in range(5):
+        billing.record(f"c{number}", 5)
+    run()
+    add_twins(billing)
+    if seen_by == "a comparison alone":
+        compare_assets()
+    elif seen_by == "a run over one customer":
+        run(customers=["a"])
+    elif seen_by == "a blocked run":
+        with monkeypatch.context() as allowing:
+            allowing.setenv("RECON_MAX_REPAIRS", "1")
+            for number in range(5):
+                billing.set_counter(f"c{number}", 4)
+            assert run().outcome == "blocked"
+    else:
+        assert recon("hold", "--customer", "a", "--reason", "asked", "--until", "1d").exit_code == 0
+        run()
+        assert recon("release", "--customer", "a").exit_code == 0
+    billing.query(FIRST_LEAVES)
+
+    ended = run()
+
+    assert (ended.outcome, left(ended)) == ("not_clean", [("2025-05", 1, 0, "4")]), ended.error
+    assert billing.counter("a") == 8
+
+
+@EVERY_MODE
 def test_of_a_doubt_that_left_each_unit_counts_as_an_event_of_the_day(
     make_billing_in_mode: MakeBilling, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -424,9 +424,33 @@ MUTATIONS = (
         "test_no_counter_follows_because_what_made_it_doubtful_left_the_log[a twin-incremental]",
     ),
     Mutation(
-        "another reason to leave a key alone makes its doubt forgotten",
-        (Patch("note_open_keys", "coalesce(excluded.doubt, open.doubt)", "excluded.doubt"),),
-        f"{_TESTS}/test_doubt_that_left.py::test_what_left_is_remembered_over_several_runs_however_they_end[incremental]",
+        "what a run that repairs nothing has doubted is forgotten",
+        (
+            Patch(
+                "recon_pipeline.assets.reconciler:Step.compare",
+                "remembered_doubt.note(connection, self.run.run_id)",
+                "pass",
+            ),
+        ),
+        f"{_TESTS}/test_doubt_that_left.py::"
+        "test_a_doubt_is_remembered_whichever_run_has_seen_it[a blocked run-incremental]",
+    ),
+    Mutation(
+        "a key that is left alone for another reason is not looked at for twins",
+        (Patch("keys_sharing_events", "in ('deferred', 'doubtful', 'held')", "= 'deferred'"),),
+        f"{_TESTS}/test_doubt_that_left.py::"
+        "test_a_doubt_is_remembered_whichever_run_has_seen_it[under a hold-incremental]",
+    ),
+    Mutation(
+        "a key has one doubt at most",
+        (
+            Patch(
+                "mark_periods_written_twice",
+                "doubts = drift.doubts || doubtful.doubts",
+                "doubts = case when drift.doubts = '{}' then doubtful.doubts else drift.doubts end",
+            ),
+        ),
+        f"{_TESTS}/test_doubt_that_left.py::test_of_two_doubts_of_a_counter_both_are_remembered[incremental]",
     ),
     Mutation(
         "months before those that were accepted are repaired unasked",

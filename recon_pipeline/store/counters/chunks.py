@@ -25,7 +25,7 @@ from recon_pipeline.store.counters.chunk_limits import (
     NEW_SESSIONS,
     WAITS_SECONDS,
 )
-from recon_pipeline.store.counters.doubt import InDoubtError
+from recon_pipeline.store.counters.doubt import Doubt, InDoubtError
 from recon_pipeline.store.counters.final_events import sum_final_events
 from recon_pipeline.store.counters.outcomes import mark_alone, mark_refused
 from recon_pipeline.store.counters.pause import enter_chunk
@@ -114,9 +114,9 @@ class Repairer:
                 asked = {"run_id": self.run.run_id, "first": ordinals[0], "last": ordinals[-1]}
                 rows = self.connection.execute(statement("keys_to_repair"), asked)
                 yield tables, {row.ordinal: row.kind for row in rows}
-        except InDoubtError as doubt:  # and all of it is taken back
-            for reason, of_reason in doubt.by_reason().items():
-                mark_alone(self.connection, self.run.run_id, of_reason, "doubtful", reason)
+        except InDoubtError as found:  # and all of it is taken back
+            for doubt, of_it in found.by_doubt().items():
+                mark_alone(self.connection, self.run.run_id, of_it, "doubtful", doubt.reason, doubt=doubt.name)
 
     def free_keys(self, ordinals: range) -> list[int]:
         """Repair the keys of a chunk that no other session has locked; returns those that one has."""
@@ -233,7 +233,7 @@ class Repairer:
                     **(self.final or {}),
                 },
             )
-            created = {row.ordinal: row.error for row in doubtful if row.is_created_in_doubt}
+            created = {row.ordinal: Doubt(row.doubt, row.error) for row in doubtful if row.is_created_in_doubt}
             if created:
                 raise InDoubtError(created)
             since = self.final["horizon"] if self.final else None

@@ -96,7 +96,7 @@ subscribed as (
 )
 insert into recon.counter_drift (
     run_id, ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-    kind, usage_count, settled_sum, visible_sum, used_units, credit_units, credit_count, usage_limit, outcome, error
+    kind, usage_count, settled_sum, visible_sum, used_units, credit_units, credit_count, usage_limit, outcome, error, doubts
 )
 select
     :run_id,
@@ -130,7 +130,8 @@ select
         when :refuses_negative and drifted.credit_count > 0
             then 'has ' || drifted.credit_count
                 || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
-    end
+    end,
+    case when :refuses_negative and drifted.credit_count > 0 then array['negative quantities'] else '{}' end
 from drifted
 -- Subscribed keys are drifted ones, so this is a left join; but a full join never loops through all of the one for each of the other,
 -- whatever the statistics of tables that were just filled make the planner expect.

@@ -31,7 +31,7 @@ with known as materialized (
         where run_id = :run_id and outcome is null
     ) as found
     left join lateral (
-        select events_left, units_left, credits_left, doubt
+        select events_left, units_left, credits_left, doubts
         from recon.open_key
         where (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
             = (found.gateway_name, found.usage_type, found.gateway_customer_id, found.period_start, found.period_end)
@@ -41,7 +41,7 @@ with known as materialized (
         select
             coalesce(case when found.is_lowered then open.units_left else open.credits_left end, 0) as stored,
             case
-                when open.doubt = any(case when found.is_lowered then cast(:doubts as text[]) else cast(:doubts_of_credits as text[]) end)
+                when open.doubts && case when found.is_lowered then cast(:doubts as text[]) else cast(:doubts_of_credits as text[]) end
                     then abs(coalesce(found.usage_count, 0) - case when found.is_lowered then found.visible_sum else found.settled_sum end)
                 else 0
             end as of_doubt

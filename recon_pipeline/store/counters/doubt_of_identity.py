@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from recon_pipeline.store.counters import outcomes
-from recon_pipeline.store.counters.doubt import InDoubtError
+from recon_pipeline.store.counters import outcomes, remembered_doubt
+from recon_pipeline.store.counters.doubt import Doubt, InDoubtError
 from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables
@@ -23,20 +23,17 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
-OF_CREDITS = "; one of the two is of negative quantity"
-"""Ends the reason where it is so."""
-
 _KEYS_SAMPLED = 100
 
-# How many drifted keys of a run are doubtful for one reason.
+# How many drifted keys of a run are doubtful for one of some doubts.
 # Index: the primary key of recon.counter_drift, by run.
-# Binds: reason text, run_id text
+# Binds: doubts text[], run_id text
 _COUNT_DOUBTFUL = labelled(
     "count_doubtful",
     """
     select count(*)
     from recon.counter_drift
-    where run_id = :run_id and outcome = 'doubtful' and starts_with(error, :reason)
+    where run_id = :run_id and outcome = 'doubtful' and doubts && cast(:doubts as text[])
     """,
 )
 
@@ -77,19 +74,6 @@ class SharedEvents:
     sample: tuple[SharedEvent, ...] = ()
 
 
-def reason(tables: BillingTables) -> str:
-    """Why a key is doubtful, for a person."""
-    if tables.wider_key is not None:
-        return (
-            f"another event has the same {tables.event_identity} as one of its events, and the log declares by a "
-            "unique key that they are two (see the check event_identity_is_known)"
-        )
-    return (
-        f"an event of another key, of the opposite sign or of no units has the same {tables.event_identity} as one of "
-        "its events, so that the log does not say what counts (see the check event_identity_is_known)"
-    )
-
-
 def mark(connection: Connection, run_id: str, tables: BillingTables, ordinals: Sequence[int]) -> None:
     """Record which of a run's drifted keys are doubtful.
 
@@ -106,10 +90,11 @@ def mark(connection: Connection, run_id: str, tables: BillingTables, ordinals: S
     _plan(connection, by_index=by_index)
     asked = {"ordinals": [] if every_key else list(ordinals), "every_key": every_key, "by_index": by_index}
     found = _sharing(connection, run_id, tables, "keys_sharing_events", asked)
-    for is_of_credits, more in ((False, ""), (True, OF_CREDITS)):
+    for is_of_credits in (False, True):
         marked = [row.ordinal for row in found if row.is_of_credits == is_of_credits]
         if marked:
-            outcomes.mark(connection, run_id, marked, "doubtful", reason(tables) + more)
+            doubt = _doubt(tables, is_of_credits=is_of_credits)
+            outcomes.mark(connection, run_id, marked, "doubtful", doubt.reason, doubt=doubt.name)
 
 
 def require_none(
@@ -136,17 +121,34 @@ def require_none(
         asked |= {"every_key": False, "by_index": _finds_requests(connection, tables)}
         found = _sharing(connection, run_id, tables, "keys_sharing_events", asked)
     if found:
-        raise InDoubtError(dict.fromkeys((row.ordinal for row in found), reason(tables)))
+        raise InDoubtError({row.ordinal: _doubt(tables, is_of_credits=row.is_of_credits) for row in found})
 
 
 def look_at(connection: Connection, run_id: str, tables: BillingTables) -> SharedEvents:
     """What the log, which admits repetitions, does not say of a run's drifted keys."""
-    asked = {"run_id": run_id, "reason": reason(tables)}
+    asked = {"run_id": run_id, "doubts": remembered_doubt.all_of_identity(tables)}
     count = connection.execute(_COUNT_DOUBTFUL, asked).scalar_one()
     _plan(connection, by_index=_finds_requests(connection, tables))
     shown = {**_parameters(tables), "most": _KEYS_SAMPLED, "sample_rows": SAMPLE_ROWS}
     rows = connection.execute(statement("sample_shared_events"), asked | shown).mappings()
     return SharedEvents(count, tuple(SharedEvent(**row) for row in rows))
+
+
+def _doubt(tables: BillingTables, *, is_of_credits: bool) -> Doubt:
+    more = "; one of the two is of negative quantity" if is_of_credits else ""
+    return Doubt(remembered_doubt.of_identity(tables, is_of_credits=is_of_credits), _reason(tables) + more)
+
+
+def _reason(tables: BillingTables) -> str:
+    if tables.wider_key is not None:
+        return (
+            f"another event has the same {tables.event_identity} as one of its events, and the log declares by a "
+            "unique key that they are two (see the check event_identity_is_known)"
+        )
+    return (
+        f"an event of another key, of the opposite sign or of no units has the same {tables.event_identity} as one of "
+        "its events, so that the log does not say what counts (see the check event_identity_is_known)"
+    )
 
 
 def _plan(connection: Connection, *, by_index: bool) -> None:

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from recon_pipeline.store.counters import outcomes
+from recon_pipeline.store.counters import outcomes, remembered_doubt
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 
-SENTENCE = "one period written in two ways"
-"""Begins the reason of a repair that finds it before the lock; `periods_written_twice` says the same."""
-OF_TWO_PERIODS = "one usage under two periods"
-"""Begins the reason of a counter that was moved without its events, as `mark_periods_written_twice` says it."""
+_REASON = "one period written in two ways"  # as `periods_written_twice` begins its own
+_DOUBTS = [remembered_doubt.WRITTEN_TWICE, remembered_doubt.UNDER_TWO_PERIODS, remembered_doubt.DIGITS]
 
 # The drifted keys of a run whose period is written in two ways, how many there are, and a few of them.
-# Binds: run_id text, sample_rows bigint
+# Binds: doubts text[], run_id text, sample_rows bigint
 _SAMPLE = labelled(
     "sample_periods_written_twice",
     """
@@ -34,11 +32,7 @@ _SAMPLE = labelled(
     from recon.counter_drift
     where run_id = :run_id
         and outcome = 'doubtful'
-        and (
-            starts_with(error, 'one period written in two ways')
-            or starts_with(error, 'one usage under two periods')
-            or starts_with(error, 'the counters cannot keep')
-        )
+        and doubts && cast(:doubts as text[])
     order by ordinal
     limit :sample_rows
     """,
@@ -116,12 +110,13 @@ def mark_found_later(connection: Connection, run_id: str, ordinal: int) -> None:
         run_id: Of the run.
         ordinal: Of the key.
     """
-    outcomes.mark(connection, run_id, [ordinal], "doubtful", SENTENCE)
+    outcomes.mark(connection, run_id, [ordinal], "doubtful", _REASON, doubt=remembered_doubt.WRITTEN_TWICE)
 
 
 def written_twice(connection: Connection, run_id: str) -> tuple[int, tuple[WrittenTwice, ...]]:
     """How many drifted keys of a run have a period that is written in two ways, and at most `SAMPLE_ROWS` of them."""
-    rows = connection.execute(_SAMPLE, {"run_id": run_id, "sample_rows": SAMPLE_ROWS}).mappings().all()
+    asked = {"run_id": run_id, "doubts": _DOUBTS, "sample_rows": SAMPLE_ROWS}
+    rows = connection.execute(_SAMPLE, asked).mappings().all()
     names = WrittenTwice.__dataclass_fields__
     return rows[0]["found"] if rows else 0, tuple(WrittenTwice(**{name: row[name] for name in names}) for row in rows)
 

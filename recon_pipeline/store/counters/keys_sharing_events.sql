@@ -10,7 +10,7 @@ with drifted as materialized (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from recon.counter_drift
     where run_id = :run_id
-        and coalesce(outcome, 'deferred') = 'deferred'
+        and coalesce(outcome, 'deferred') in ('deferred', 'doubtful', 'held')
         and (:every_key or ordinal = any(:ordinals))
 ),
 of_keys as materialized (

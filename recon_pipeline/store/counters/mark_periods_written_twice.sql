@@ -1,5 +1,5 @@
 -- Finds the drifted keys of a run whose period is written in two ways, among the run's drift and the counters, and makes them doubtful.
--- Invariant: in the transaction of the comparison, after it. A key that is doubtful for another reason stays so. A missing key whose bounds have more
+-- Invariant: in the transaction of the comparison, after it. A key that is doubtful already keeps its reason, and has one doubt more. A missing key whose bounds have more
 -- digits of a second than the counters keep is doubtful too: its counter would be one of another period.
 -- One usage is under two periods where of two drifted keys of one customer and usage type, whose periods overlap, one has a counter that is too high and the other events that
 -- its counter lacks, and one of the two has no events or no counter, or had none when an earlier run found so: a counter was moved to another period, and its events were not.
@@ -33,8 +33,7 @@ near as materialized (
 moved as materialized (
     select gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from recon.open_key
-    where reason = 'doubtful'
-        and starts_with(error, 'one usage under two periods')
+    where 'under two periods' = any(doubts)
 ),
 -- Each key as one half: of couples of a counter that is alone, or of events that are.
 half as materialized (
@@ -85,9 +84,9 @@ coupled as (
     ) as beside
 ),
 doubtful as materialized (
-    select ordinal, min(doubt) as doubt
+    select ordinal, min(reason) as reason, array_agg(doubt order by doubt) as doubts
     from (
-        {periods_written_twice}
+        select ordinal, doubt as reason, 'written twice' as doubt from ({periods_written_twice}) as twice
         union all
         select
             ordinal,
@@ -95,14 +94,16 @@ doubtful as materialized (
                 'one usage under two periods: a counter of %s to %s, and events of %s to %s; move the counter or the events, or set the counter to 0',
                 case when is_counter then period_start else other_start end, case when is_counter then period_end else other_end end,
                 case when is_counter then other_start else period_start end, case when is_counter then other_end else period_end end
-            )
+            ),
+            'under two periods'
         from coupled
         where ordinal is not null
             and other_start is not null
         union all
         select
             ordinal,
-            format('the counters cannot keep its period exactly, %s to %s: their columns keep fewer digits of a second', period_start, period_end)
+            format('the counters cannot keep its period exactly, %s to %s: their columns keep fewer digits of a second', period_start, period_end),
+            'digits of a second'
         from drifted
         where kind = 'missing'
             and (
@@ -113,8 +114,7 @@ doubtful as materialized (
     group by ordinal
 )
 update recon.counter_drift as drift
-set outcome = 'doubtful', error = doubtful.doubt
+set outcome = 'doubtful', error = coalesce(drift.error, doubtful.reason), doubts = drift.doubts || doubtful.doubts
 from doubtful
 where drift.run_id = :run_id
     and drift.ordinal = doubtful.ordinal
-    and drift.outcome is null

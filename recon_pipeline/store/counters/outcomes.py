@@ -13,7 +13,15 @@ from recon_pipeline.store.postgres.statements import statement
 _TOO_LONG = f"its events took longer than {CHUNK_STATEMENT_TIMEOUT_MS / 1000:g} s to sum, with its counter locked"
 
 
-def mark(connection: Connection, run_id: str, ordinals: Sequence[int], outcome: str, reason: str) -> None:
+def mark(
+    connection: Connection,
+    run_id: str,
+    ordinals: Sequence[int],
+    outcome: str,
+    reason: str,
+    *,
+    doubt: str | None = None,
+) -> None:
     """Record what became of keys, and why.
 
     Args:
@@ -22,15 +30,24 @@ def mark(connection: Connection, run_id: str, ordinals: Sequence[int], outcome: 
         ordinals: Of the keys.
         outcome: As in `recon.counter_drift`.
         reason: For a person.
+        doubt: Its name, where the outcome is `doubtful`.
     """
-    marked = {"run_id": run_id, "ordinals": list(ordinals), "outcome": outcome, "error": reason}
+    marked = {"run_id": run_id, "ordinals": list(ordinals), "outcome": outcome, "error": reason, "doubt": doubt}
     connection.execute(statement("mark_drift"), marked)
 
 
-def mark_alone(connection: Connection, run_id: str, ordinals: Sequence[int], outcome: str, reason: str) -> None:
+def mark_alone(
+    connection: Connection,
+    run_id: str,
+    ordinals: Sequence[int],
+    outcome: str,
+    reason: str,
+    *,
+    doubt: str | None = None,
+) -> None:
     """The same, in a transaction of its own."""
     with begin(connection):
-        mark(connection, run_id, ordinals, outcome, reason)
+        mark(connection, run_id, ordinals, outcome, reason, doubt=doubt)
 
 
 def mark_refused(connection: Connection, run_id: str, ordinal: int, error: DBAPIError) -> None:

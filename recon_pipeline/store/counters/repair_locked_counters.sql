@@ -132,6 +132,10 @@ target as (
                     || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
             else written_twice.doubt
         end as doubt,
+        case
+            when :refuses_negative and event_sum.negative_count > 0 then 'negative quantities'
+            when written_twice.doubt is not null then 'written twice'
+        end as doubt_name,
         -- The nearest value that may be right: an increment of an event in flight is never taken away before it came.
         case
             when since.is_changing then locked.usage_count
@@ -219,7 +223,7 @@ ledgered as (
 ),
 verdict as (
     select
-        ordinal, target.outcome as outcome_before, target.created,
+        ordinal, target.outcome as outcome_before, target.created, target.doubt_name,
         case
             when target.is_changing then 'doubtful'
             when updated.usage_count = target.right_count then null
@@ -257,13 +261,15 @@ counted as (
 ),
 -- Few or none: whatever the planner makes of the join with them, it is not a loop over a loop.
 odd as materialized (
-    select ordinal, outcome, error, created from verdict where outcome is distinct from outcome_before
+    select ordinal, outcome, error, created, case when outcome = 'doubtful' then doubt_name end as doubt
+    from verdict
+    where outcome is distinct from outcome_before
 )
 update recon.counter_drift as drift
-set outcome = odd.outcome, error = odd.error
+set outcome = odd.outcome, error = odd.error, doubts = recon.and_doubt(drift.doubts, odd.doubt)
 from odd
 where drift.run_id = :run_id
     and drift.ordinal = odd.ordinal
     -- Said twice, so that the rows are found by index: a chunk is few of them.
     and drift.ordinal = any(:ordinals)
-returning odd.ordinal, odd.outcome = 'doubtful' and odd.created as is_created_in_doubt, odd.error
+returning odd.ordinal, odd.outcome = 'doubtful' and odd.created as is_created_in_doubt, odd.error, odd.doubt

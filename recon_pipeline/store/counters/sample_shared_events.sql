@@ -2,12 +2,12 @@
 -- the identity, or of the same key with another quantity: of the opposite sign, or else the first to arrive counts.
 -- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. At most :most keys are read, the doubtful ones first.
 -- Index: as keys_sharing_events.
--- Binds: declares_wider_key boolean, event_identity text[], most bigint, reason text, run_id text, sample_rows bigint
+-- Binds: declares_wider_key boolean, doubts text[], event_identity text[], most bigint, run_id text, sample_rows bigint
 with drifted as materialized (
     select gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from recon.counter_drift
     where run_id = :run_id
-    order by coalesce(outcome = 'doubtful' and starts_with(error, :reason), false) desc, ordinal
+    order by coalesce(outcome = 'doubtful' and doubts && cast(:doubts as text[]), false) desc, ordinal
     limit :most
 ),
 pair as materialized (

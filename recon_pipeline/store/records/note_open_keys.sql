@@ -4,25 +4,25 @@
 -- hides what left, and matches only once they have settled, or once this run was approved to change it.
 -- Index: the primary key of recon.open_key and of recon.uncounted_backfill; open keys are few. recon.counter_drift and
 -- recon.counter_repair, of the run. billing_usage_events by gateway_customer_id, only with settle_seconds.
--- Binds: end timestamptz, gateway_name text, open_customers text[], open_doubts text[], open_errors text[], open_period_ends text[]
+-- Binds: end timestamptz, gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
 -- Binds: open_period_starts text[], open_reasons text[], run_id text, seen_below xid8, settle_seconds integer, settled_below xid8
 -- Binds: start timestamptz, usage_type text
 with mismatching as materialized (
-    select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end, reason, error, doubt
+    select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end, reason, error
     from unnest(
         cast(:open_customers as text[]), cast(:open_period_starts as text[]), cast(:open_period_ends as text[]),
-        cast(:open_reasons as text[]), cast(:open_errors as text[]), cast(:open_doubts as text[])
-    ) as key (gateway_customer_id, period_start, period_end, reason, error, doubt)
+        cast(:open_reasons as text[]), cast(:open_errors as text[])
+    ) as key (gateway_customer_id, period_start, period_end, reason, error)
 ),
 in_flight as materialized (
     select gateway_customer_id, period_start, period_end
     from billing_usage_events as event
     where :settle_seconds > 0
-        and (select count(*) from recon.open_key where units_left > 0 or credits_left > 0 or doubt is not null) > 0
+        and (select count(*) from recon.open_key where units_left > 0 or credits_left > 0 or doubts <> '{}') > 0
         and gateway_customer_id = any(array(
             select gateway_customer_id
             from recon.open_key
-            where gateway_name = :gateway_name and usage_type = :usage_type and (units_left > 0 or credits_left > 0 or doubt is not null)
+            where gateway_name = :gateway_name and usage_type = :usage_type and (units_left > 0 or credits_left > 0 or doubts <> '{}')
         ))
         and case
             when gateway_name = :gateway_name
@@ -44,7 +44,7 @@ matching as (
         and (gateway_customer_id, period_start, period_end)
         not in (select gateway_customer_id, period_start, period_end from mismatching)
         and (
-            (units_left = 0 and credits_left = 0 and doubt is null)
+            (units_left = 0 and credits_left = 0 and doubts = '{}')
             or (gateway_customer_id, period_start, period_end)
             not in (select gateway_customer_id, period_start, period_end from in_flight)
             or (gateway_customer_id, period_start, period_end) in (
@@ -74,13 +74,12 @@ counted as (
         for update skip locked
     ))
 )
-insert into recon.open_key as open (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, error, doubt)
-select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, reason, error, doubt
+insert into recon.open_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, error)
+select :gateway_name, :usage_type, gateway_customer_id, period_start, period_end, reason, error
 from mismatching
 order by gateway_customer_id, period_start, period_end
 on conflict (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 do update set
     reason = excluded.reason,
     error = excluded.error,
-    doubt = coalesce(excluded.doubt, open.doubt),
     noted_xid = excluded.noted_xid

@@ -79,6 +79,7 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
     if answer.known_since not in (None, horizons.position(connection, tables).known_since):
         return False
     see_every_row(connection, EVENTS)
+    remembered_doubt.note(connection, run.run_id)  # the repair may have found some
     for verified in answer.verified:
         parameters = run.parameters(verified.usage, tables)
         mismatches = verified.mismatches
@@ -93,7 +94,6 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
                 "open_period_ends": [key.period_end for key in mismatches],
                 "open_reasons": [_REASONS.get(key.outcome, "drifted") for key in mismatches],
                 "open_errors": [key.error or None for key in mismatches],
-                "open_doubts": [remembered_doubt.of(key.error, tables) for key in mismatches],
             },
         )
         connection.execute(
