@@ -11,6 +11,8 @@ from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.settings import known_months, start_period_is_declared
+from recon_pipeline.store.counters import lost_log
+from recon_pipeline.store.counters.compare import DriftedKey
 from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import events_beyond_months, horizons, quality
 from recon_pipeline.store.sums.horizons import OldestTransaction
@@ -96,6 +98,7 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
             connection, step.run, tables, first=first, last=known_until, mode=choice.mode
         )
     lost, approved = approval.lost_log_refusal(step)
+    would_change = _without_a_log(step) if lost or approved else ()
     yield dg.MaterializeResult(
         metadata={
             "months": step.months,
@@ -121,6 +124,7 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
                 check_name="event_log_is_visible",
                 passed=lost is None,
                 description=str(lost) if lost else approved,
+                metadata=sample("would_change", would_change, DriftedKey),
             ),
             _warning(
                 "events_are_valid",
@@ -153,6 +157,11 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
     )
     if lost is not None:
         raise lost
+
+
+def _without_a_log(step: Step) -> tuple[DriftedKey, ...]:
+    with step.decision("READ COMMITTED") as (connection, _):
+        return lost_log.largest(connection, step.run)
 
 
 def _advances(choice: ModeChoice, oldest: OldestTransaction | None) -> dg.AssetCheckResult:

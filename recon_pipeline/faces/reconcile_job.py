@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from sqlalchemy import Connection
 
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciler import Reconciler
@@ -11,15 +12,19 @@ from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.automation.installation import LANE_TAG
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.scope import Extent
 from recon_pipeline.definitions import defs
 from recon_pipeline.faces.console import err
 from recon_pipeline.faces.orchestrator import SILENT, error_of, failed_checks, open_instance, quietly, run_tags
 from recon_pipeline.faces.reconciled import Reconciled
 from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, read_name
-from recon_pipeline.store.counters import compare
+from recon_pipeline.store.counters import compare, lost_log
+from recon_pipeline.store.counters.compare import DriftedKey
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
+from recon_pipeline.store.records.runs import RunRecord
+from recon_pipeline.store.sums.run import Reconciliation
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
             record = runs.read(connection, result.run_id)
             # What was changed is in the ledger; of what was not, people ask which keys it is about.
             is_shown = record is not None and record.outcome in ("blocked", "compared")
-            largest = compare.sample(connection, result.run_id) if is_shown else ()
+            largest = _largest(connection, settings, record, request.customers) if record and is_shown else ()
     except ReconError as error:
         raise failure or error from error
     if record is None:
@@ -110,3 +115,13 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
             f"Run {result.run_id} left no record.", fix=f"Look at run {result.run_id} in the UI (recon dev)."
         )
     return Reconciled(record, failed_checks(result.get_asset_check_evaluations()), largest)
+
+
+def _largest(
+    connection: Connection, settings: Settings, record: RunRecord, customers: Sequence[str]
+) -> tuple[DriftedKey, ...]:
+    if record.drift_count is not None:
+        return compare.sample(connection, record.run_id)
+    first, last = map(BillingMonth.parse, (record.first_partition, record.last_partition))
+    extent = Extent(settings.scope, first, last, tuple(customers) or None)
+    return lost_log.largest(connection, Reconciliation.of(settings, record.run_id, extent))

@@ -200,6 +200,7 @@ def test_an_empty_log_beside_counters_is_blocked_until_a_person_approves_it_with
     blocked = recon("reconcile", *MAY)
     assert blocked.exit_code == 3
     assert (blocked.json["success"], blocked.json["blocked"]) == (False, True)
+    assert [(key["gateway_customer_id"], key["difference"]) for key in blocked.json["largest"]] == [("a", "-60")]
     assert set(blocked.json) == SHOWN
     assert f"Not one event of {GATEWAY}:{USAGE} is visible" in blocked.json["errors"][0]
     assert billing.counters() == {"a": 60}

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -328,6 +329,8 @@ def test_an_empty_log_beside_counters_blocks_the_job_until_a_person_approves(job
     check = blocked.check("event_log_is_visible")
     assert not check.passed
     assert "Not one event of stripe:remote_commands is visible" in (check.description or "")
+    would_change: Any = check.metadata["would_change"].value
+    assert [row.data["gateway_customer_id"] for row in would_change.records] == ["a"]
     assert job_billing.counters() == {"a": 4}
     assert job_billing.ledger() == []
     assert job_billing.value("select outcome from recon.reconciliation_run") == "blocked"
