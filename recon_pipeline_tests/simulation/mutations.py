@@ -419,7 +419,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a doubt ends when the events that made it have left",
-        (Patch("doubt_events_left", "open.doubt = any(", "false and open.doubt = any("),),
+        (Patch("doubt_events_left", "open.doubts && ", "false and open.doubts && "),),
         f"{_TESTS}/test_doubt_that_left.py::"
         "test_no_counter_follows_because_what_made_it_doubtful_left_the_log[a twin-incremental]",
     ),
