@@ -1,11 +1,12 @@
 """The rows of an export as other programs write them: under other names, nested, or among many columns.
 
-Each form comes with the mapping that a person would write for it.
+Each form comes with the mapping that a person would write for it, and with the table and the statement that take it in
+by hand.
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ import yaml
 _MANY = 30
 """Columns beside ours in a row with many."""
 
+_NAMES = ("account", "reference", "units", "time", "billed_from", "billed_to", "device")
+_NOTES = tuple(f"note_{number:03}" for number in range(_MANY))
 _GIVEN = {"gateway_name": {"value": "stripe"}, "usage_type": {"value": "remote_commands"}}
 _MAPPED = {
     **_GIVEN,
@@ -47,12 +50,18 @@ class Form:
         file_name: Of the export.
         mapping: For `recon backfill-events --mapping`.
         write: Writes the rows, each under the names of the log's columns, to a file.
+        columns: Of the table that takes the file in by hand.
+        options: Of its COPY.
+        insert: The statement that inserts from it.
     """
 
     name: str
     file_name: str
     mapping: Mapping[str, Any]
     write: Callable[[Iterator[Mapping[str, str]], Path], None]
+    columns: str
+    options: str
+    insert: str
 
     def export(self, source: Path, folder: Path) -> tuple[Path, Path]:
         """Write the rows of a CSV in this form; returns the export and the file of its mapping."""
@@ -63,12 +72,10 @@ class Form:
         return exported, mapping
 
 
-def _csv(rows: Iterator[Mapping[str, str]], exported: Path, *, more: int = 0) -> None:
-    names = ["account", "reference", "units", "time", "billed_from", "billed_to", "device"]
-    others = [f"note_{number:03}" for number in range(more)]
+def _csv(rows: Iterator[Mapping[str, str]], exported: Path, *, others: Sequence[str] = ()) -> None:
     with exported.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*others, *names])
+        writer.writerow([*others, *_NAMES])
         for row in rows:
             ours = (
                 row["gateway_customer_id"], row["request_id"], row["quantity"], row["event_timestamp"],
@@ -96,8 +103,37 @@ def _ndjson(rows: Iterator[Mapping[str, str]], exported: Path) -> None:
             file.write(json.dumps(event) + "\n")
 
 
+def _as_text(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} text" for name in names)
+
+
 FORMS = (
-    Form("CSV with a mapping, new rows", "mapped.csv", _MAPPED, _csv),
-    Form(f"CSV with a mapping and {_MANY} columns more, new rows", "wide.csv", _MAPPED, partial(_csv, more=_MANY)),
-    Form("nested NDJSON with a mapping, new rows", "nested.ndjson", _NESTED, _ndjson),
+    Form(
+        "CSV with a mapping",
+        "mapped.csv",
+        _MAPPED,
+        _csv,
+        columns=_as_text(_NAMES),
+        options="format csv, header",
+        insert="insert_mapped_events",
+    ),
+    Form(
+        f"CSV with a mapping and {_MANY} columns more",
+        "wide.csv",
+        _MAPPED,
+        partial(_csv, others=_NOTES),
+        columns=_as_text((*_NOTES, *_NAMES)),
+        options="format csv, header",
+        insert="insert_mapped_events",
+    ),
+    Form(
+        "nested NDJSON with a mapping",
+        "nested.ndjson",
+        _NESTED,
+        _ndjson,
+        columns="event jsonb",
+        # One column, and nothing in it that is taken for the end of a cell or for a quote.
+        options=r"format csv, delimiter e'\x02', quote e'\x01'",
+        insert="insert_nested_events",
+    ),
 )

@@ -3,7 +3,7 @@
     export ─▶ by hand: COPY, INSERT … ON CONFLICT ⇄ product: the command `recon backfill-events`, a process of its own
 
 Each has a database of its own, filled alike. Each round has new rows of a Parquet file, and then the same rows once
-more, which are duplicates then; and new rows in each of the other forms, of which by hand the plain CSV is taken.
+more, which are duplicates then; and new rows in each of the other forms, the same file for both.
 """
 
 import json
@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 from rich.console import Console
-from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.benchmark.export_forms import FORMS
+from recon_pipeline.faces.benchmark import by_hand
+from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.product import peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import BackfillReport, Bar, Measurement, show_backfill
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
@@ -44,12 +44,10 @@ FULL_SIZE_ROWS = 1_000_000
 """From this size on the promises hold: a small file is read in less time than the command takes to start."""
 
 _MONTHS = 6
-_BLOCK_BYTES = 2**20
 _POLL_SECONDS = 0.02
 _COMMAND = "from recon_pipeline.faces.cli import main; main()"
-# An export of the source's audit log, and how one takes it in by hand.
+# An export of the source's audit log.
 _EXPORT_LATE_EVENTS = with_name("export_late_events", "copy pg_temp.late_event to stdout (format csv, header)")
-_COPY_LATE_EVENTS = with_name("copy_late_events", "copy pg_temp.late_event from stdin (format csv, header)")
 
 _DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
@@ -88,21 +86,21 @@ def measure_backfill(
     times: defaultdict[str, list[float]] = defaultdict(list)
     peaks: list[float] = []
     with (
-        scratch_database(url) as by_hand,
+        scratch_database(url) as of_hand,
         scratch_database(url) as of_product,
         tempfile.TemporaryDirectory(prefix="recon-benchmark-") as folder,
     ):
-        for database in (by_hand, of_product):
+        for database in (of_hand, of_product):
             with console.status(f"Making up {events:,} events …"):
                 fill(BillingDatabase(database), events=events, counters=counters, seed=seed)
-        hand = BillingDatabase(by_hand)
+        hand = BillingDatabase(of_hand)
         environment = _environment(Path(folder), of_product, first)
         for turn in range(rounds):
             with console.status(f"Making up {rows:,} late events …"):
                 export = _export(hand, Path(folder), rows, counters // 6, seed + turn, first)
             for ours, theirs, inserted in ((BY_HAND, COMMAND, rows), (BY_HAND_AGAIN, COMMAND_AGAIN, 0)):
                 with console.status(f"{ours} …"):
-                    times[ours].append(_insert_by_hand(hand, export.csv, inserted))
+                    times[ours].append(_inserted(ours, by_hand.insert_events(hand, export.csv), inserted))
                 with console.status(f"{theirs} …"):
                     seconds, peak = _run_command(environment, [str(export.parquet)], rows, inserted)
                 times[theirs].append(seconds)
@@ -112,8 +110,10 @@ def measure_backfill(
                     other = _export(hand, Path(folder), rows, counters // 6, seed + turn + number * rounds, first)
                     exported, mapping = form.export(other.csv, Path(folder))
                     asked = [str(exported), "--mapping", str(mapping)]
+                    ours = _by_hand(form)
+                    times[ours].append(_inserted(ours, by_hand.insert_form(hand, form, exported), rows))
                     seconds, peak = _run_command(environment, asked, rows, rows)
-                times[form.name].append(seconds)
+                times[_command(form)].append(seconds)
                 peaks.append(peak)
         with hand.transaction() as connection:
             version = describe_server(connection).version_name.split()[0]
@@ -126,7 +126,7 @@ def measure_backfill(
         measurements=tuple(Measurement(name, tuple(values)) for name, values in times.items()),
         bars=_bars(times, rows, max(peaks)),
     )
-    beside = {COMMAND: BY_HAND, COMMAND_AGAIN: BY_HAND_AGAIN} | {form.name: BY_HAND for form in FORMS}
+    beside = {COMMAND: BY_HAND, COMMAND_AGAIN: BY_HAND_AGAIN} | {_command(form): _by_hand(form) for form in FORMS}
     show_backfill(console, report, beside=beside)
     return report
 
@@ -136,10 +136,21 @@ def _bars(times: Mapping[str, list[float]], rows: int, peak_mb: float) -> tuple[
     of_full_size = (
         Bar("New rows per second, to those by hand", best[BY_HAND] / best[COMMAND], 0.6, is_least=True),
         Bar("Duplicates per second, to those by hand", best[BY_HAND_AGAIN] / best[COMMAND_AGAIN], 0.6, is_least=True),
-        *(Bar(f"{form.name}, to those by hand", best[BY_HAND] / best[form.name], 0.6, is_least=True) for form in FORMS),
+        *(
+            Bar(f"{form.name}, to those by hand", best[_by_hand(form)] / best[_command(form)], 0.6, is_least=True)
+            for form in FORMS
+        ),
     )
     memory = Bar("Peak memory of the command's process", peak_mb, 500, "MB")
     return (*(of_full_size if rows >= FULL_SIZE_ROWS else ()), memory)
+
+
+def _by_hand(form: Form) -> str:
+    return f"{form.name}, by hand"
+
+
+def _command(form: Form) -> str:
+    return f"{form.name}, recon backfill-events"
 
 
 def _first_month(now: datetime) -> BillingMonth:
@@ -158,7 +169,7 @@ def _export(
         connection.execute(statement("create_late_events"))
         made_up = {"rows": rows, "customers": customers, "seed": seed, "first_start": first.start}
         connection.execute(statement("fill_late_events"), made_up)
-        with _cursor(connection) as cursor, cursor.copy(_EXPORT_LATE_EVENTS) as copy:
+        with by_hand.cursor_of(connection) as cursor, cursor.copy(_EXPORT_LATE_EVENTS) as copy:
             export.csv.write_bytes(b"")
             with export.csv.open("ab") as file:
                 file.writelines(copy)
@@ -168,24 +179,6 @@ def _export(
     # As pandas and Arrow write a file by default: groups of a million rows.
     pq.write_table(arrow_csv.read_csv(export.csv, convert_options=options), export.parquet)
     return export
-
-
-def _insert_by_hand(database: BillingDatabase, csv: Path, expected: int) -> float:
-    """As one would in psql, with the server's settings; the commit counts."""
-    began = time.perf_counter()
-    with database.connection() as connection, connection.begin():
-        connection.execute(statement("create_late_events"))
-        with (
-            csv.open("rb") as file,
-            _cursor(connection) as cursor,
-            cursor.copy(_COPY_LATE_EVENTS) as copy,
-        ):
-            while block := file.read(_BLOCK_BYTES):
-                copy.write(block)
-        inserted = connection.execute(statement("insert_late_events")).rowcount
-    seconds = time.perf_counter() - began
-    _require_inserted(BY_HAND, inserted, expected)
-    return seconds
 
 
 def _run_command(environment: Mapping[str, str], asked: Sequence[str], rows: int, expected: int) -> tuple[float, float]:
@@ -230,6 +223,12 @@ def _environment(folder: Path, url: str, first: BillingMonth) -> dict[str, str]:
     return kept | {"DATABASE_URL": url, "DAGSTER_HOME": str(folder), "RECON_START_PERIOD": first.key}
 
 
+def _inserted(name: str, found: tuple[float, int], expected: int) -> float:
+    seconds, inserted = found
+    _require_inserted(name, inserted, expected)
+    return seconds
+
+
 def _require_inserted(name: str, inserted: int, expected: int) -> None:
     if inserted != expected:
         raise AssertionError(f"{name}: {inserted} rows were inserted, not {expected}")
@@ -239,9 +238,3 @@ def _json_in(output: IO[bytes]) -> dict[str, Any] | None:
     output.seek(0)
     text = output.read().decode().strip()
     return json.loads(text) if text.startswith("{") else None
-
-
-def _cursor(connection: Connection) -> Any:
-    """The driver's, for COPY."""
-    driver: Any = connection.connection.driver_connection
-    return driver.cursor()
