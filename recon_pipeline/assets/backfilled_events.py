@@ -1,7 +1,7 @@
 """Events that never arrived, inserted into the log from an export of the source's audit log.
 
-The counters are left alone here: the steps that follow in the same run find what is missing in them and repair it,
-under their guards, as after any other change of the log.
+This step changes no counter: the steps after it in the same run find the drift and repair it under their guards, as
+after any other change of the log.
 """
 
 import json
@@ -37,7 +37,7 @@ ROWS_SHOWN = 20
 _Result = dg.MaterializeResult | dg.AssetCheckResult
 
 on_progress: ContextVar[load.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
-"""What is called as rows are read: the command's progress bar, where a command started the run."""
+"""Called as rows are read: the progress bar, if a command started the run."""
 
 
 @dataclass(frozen=True)

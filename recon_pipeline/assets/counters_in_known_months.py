@@ -13,7 +13,7 @@ NAME = "counters_are_in_known_months"
 
 
 def spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """What the check says of itself."""
+    """The check's description."""
     return dg.AssetCheckSpec(
         NAME,
         asset=asset,
@@ -24,7 +24,7 @@ def spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def counters_are_in_known_months(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    """Count them: all in an audit or where the whole log is read, else those that an index shows."""
+    """Count them: all in an audit and in full mode, else those that an index shows."""
     first, current = known_months()
     last = current.next()  # whose counters may come a little early
     with step.database.transaction() as connection:

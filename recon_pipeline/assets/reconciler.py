@@ -1,4 +1,4 @@
-"""What the steps of a run share: settings, the database, what is to be reconciled, and how the record is closed.
+"""What the steps of a run share: settings, the database, the extent, and how the record is closed.
 
 Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same error.
 """
@@ -63,7 +63,7 @@ class Step:
 
     @property
     def months(self) -> str:
-        """The billing months of the run, for a person; all figures of a run are about all of them."""
+        """The billing months of the run, for a person; the figures of a run are about all of them."""
         return range_in_words(self.run.extent.first, self.run.extent.last)
 
     def open(self, connection: Connection, tables: BillingTables) -> tuple[ModeChoice, RunStart]:
