@@ -1,4 +1,4 @@
-"""`recon rejected`: what was not inserted, to be fixed."""
+"""`recon rejected`: the rows that are not in the log, to be fixed."""
 
 from pathlib import Path
 
