@@ -57,14 +57,14 @@ class Status:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every counter matched in the newest ended run that was no dry run and was not put off."""
+        """Whether every counter matched in the newest run over every customer that ended and was not dry or put off."""
         undecided = ("running", "compared", "put_off")
         ended = [run for run in self.runs if run.customers is None and run.outcome not in undecided]
         return bool(ended) and ended[0].outcome == "clean"
 
     @property
     def latest_decided(self) -> RunRecord | None:
-        """The newest run over every customer that was neither a dry run nor put off."""
+        """The newest run over every customer that ended and was not dry, paused or put off."""
         undecided = ("running", "compared", "put_off", "paused")
         return next((run for run in self.runs if run.customers is None and run.outcome not in undecided), None)
 

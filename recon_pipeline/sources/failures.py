@@ -27,7 +27,7 @@ def reading(name: str, place: Callable[[], str] = lambda: "") -> Generator[None]
     except ReconError:
         raise
     except FileNotFoundError as error:
-        # # fsspec says so for every response of a web server that is no file; the cause is what the server said.
+        # fsspec says so for every response of a web server that is no file; the cause is what the server said.
         if error.__cause__ is not None and getattr(error.__cause__, "status", None) not in (404, 410):
             raise _unreadable(name, place(), error.__cause__) from error
         raise ConfigurationError(

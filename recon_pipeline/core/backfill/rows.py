@@ -117,7 +117,7 @@ class RowReader:
         request_ids = self._request_ids(readable, (gateway_names, customers, usage_types), reasons)
         metadata = self._metadata.write(lines, readable, reasons)
         for column in (name for name in spec.skip_when if "." in name):
-            # # A row is no event if it is unknown whether it is to be skipped.
+            # A row is no event if it is unknown whether it is to be skipped.
             read_each(lambda value: value, self._cells.of(readable, column), f"skip_when (column {column})", reasons)
         fields = (
             lines, [()] * len(lines), gateway_names, customers, usage_types, request_ids, quantities, timestamps,
@@ -152,7 +152,7 @@ class RowReader:
                 ("period_start", "period_end"), (self._start, self._end), given, strict=True
             )
         )
-        # # The period of a row without both bounds is found, as if none were mapped; a row without one of them is
+        # The period of a row without both bounds is found, as if none were mapped; a row without one of them is
         # rejected.
         for index, (start, end) in enumerate(zip(*given, strict=True)):
             if (start is None) != (end is None):

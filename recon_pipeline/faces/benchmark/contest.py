@@ -73,7 +73,7 @@ class Contest:
 
     def tick(self) -> None:
         """One turn of ticks beside the full join: some new events and drift, then nothing new."""
-        self.pool.submit(self.contestant.tick).result()  # # processes earlier changes, so that the next tick does not
+        self.pool.submit(self.contestant.tick).result()  # processes earlier changes, so that the next tick does not
         self.by_hand(FULL_JOIN, "full_join")
         self.by_hand(FULL_JOIN_TUNED, "full_join", work_mem=WORK_MEM)
         self.seed += 1
