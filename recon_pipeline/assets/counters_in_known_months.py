@@ -17,9 +17,9 @@ def spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         NAME,
         asset=asset,
-        description="Each counter's period begins in a month from RECON_START_PERIOD to the next one. "
-        "Where that is set, earlier ones are left out on purpose. "
-        "No run compares others, such as lifetime counters: they are left as they are.",
+        description="Each counter's period begins in a month from RECON_START_PERIOD to next month. If that variable "
+        "is set, earlier periods are left out on purpose. No run compares other counters, such as lifetime counters: "
+        "they are left as they are.",
     )
 
 

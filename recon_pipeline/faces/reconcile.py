@@ -28,7 +28,7 @@ class ReconcileOptions:
         full: Take sums from the log itself.
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or None.
-        approve_run: The blocked run whose figures were seen, or None for the latest.
+        approve_run: The run whose figures were seen, or None for the latest.
     """
 
     periods: tuple[str, ...]
