@@ -47,7 +47,7 @@ def prepare(
         database: To prepare.
         with_billing_tables: First create the application's tables, if they are not there.
         with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers. None: unless an
-            earlier call was told not to.
+            earlier call left the log as it is.
         subscribers_have_it: Also where the log is published by logical replication.
         on_step: Is called with each statement that alters the log, before it runs.
 
