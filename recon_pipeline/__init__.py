@@ -9,7 +9,7 @@ Import rule, one way only: `core` (pure) ◀ `settings` ◀ `store` (all SQL) �
 ◀ `component`, `faces`. Statements lie beside the modules that send them. `definitions.py` is the table of contents.
 
 For a Dagster that exists already: `build_definitions`, `ReconciledDatabase` and the component `ReconciledUsage`. They
-are loaded when they are asked for, because most commands do without Dagster, which takes seconds to load.
+are loaded on first use, because Dagster takes seconds to load and most commands do not need it.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """The component `recon_pipeline.ReconciledUsage`: an installation described by YAML (`dg scaffold defs`).
 
-An attribute that is not given is what its environment variable says.
+An attribute that is not given has the value of its environment variable.
 """
 
 from collections.abc import Mapping, Sequence

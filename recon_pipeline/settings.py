@@ -1,4 +1,4 @@
-"""The environment, read once: every variable the product knows, its default and what is wrong with a given value.
+"""The environment, read once: every variable of the product, its default, and the errors of its values.
 
 Defaults are the safe choice. Each error names its variable and shows how to set it; no value that can hold a secret
 is shown.
@@ -38,7 +38,7 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says.
+    """The settings that the environment gives.
 
     Attributes:
         database_url: The billing database, or None for the embedded one.
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Alerting:
-    """What the environment says of alerts; read apart from the rest, so that a typo in an address stops no repair.
+    """The settings of alerts; read apart from the rest, so that a typo in an address stops no repair.
 
     Attributes:
         targets: Who gets a message when something fails.
@@ -148,7 +148,7 @@ def read_ui_url(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def read_name(environ: Mapping[str, str] = os.environ) -> str:
-    """What this installation is called in a Dagster that it shares with others of its kind, `RECON_NAME`; '' for none.
+    """The name of this installation in a Dagster that it shares with others of its kind, `RECON_NAME`; '' for none.
 
     Raises:
         ConfigurationError: Dagster could not use it in a name.
@@ -163,7 +163,7 @@ def read_name(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def start_period_is_declared(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether somebody has said which month is the first that counts: what lies before is then left out on purpose."""
+    """Whether `RECON_START_PERIOD` is set: earlier events and counters are then left out on purpose."""
     return bool(environ.get("RECON_START_PERIOD"))
 
 
@@ -196,7 +196,7 @@ def known_months(environ: Mapping[str, str] = os.environ) -> tuple[BillingMonth,
 
 
 def _require_text(environ: Mapping[str, str]) -> None:
-    """Refuse bytes that are no UTF-8: Postgres could not take them, and no message could show them."""
+    """Refuse bytes that are not UTF-8: Postgres could not store them, and no message could show them."""
     for name, value in environ.items():
         if name == "DATABASE_URL" or name.startswith("RECON_"):
             try:

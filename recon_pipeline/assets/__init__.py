@@ -1,6 +1,6 @@
 """The pipeline in Dagster's terms: one file for each asset in flow order, each with its checks.
 
-`store` knows how.
+The work itself is done in `store`.
 """
 
 import warnings

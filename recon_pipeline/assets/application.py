@@ -1,4 +1,4 @@
-"""The application's own tables that the pipeline reads or repairs, as they stand in the lineage."""
+"""The application's own tables that the pipeline reads or repairs, as assets of the lineage."""
 
 import dagster as dg
 

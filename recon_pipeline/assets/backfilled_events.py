@@ -1,7 +1,7 @@
 """Events that never arrived, inserted into the log from an export of the source's audit log.
 
-The counters are left alone here: the steps that follow in the same run find what is missing in them and repair it,
-under their guards, as after any other change of the log.
+This step changes no counter: the steps after it in the same run find the drift and repair it under their guards, as
+after any other change of the log.
 """
 
 import json
@@ -37,7 +37,7 @@ ROWS_SHOWN = 20
 _Result = dg.MaterializeResult | dg.AssetCheckResult
 
 on_progress: ContextVar[load.OnProgress] = ContextVar("on_progress", default=lambda rows_read, done: None)
-"""What is called as rows are read: the command's progress bar, where a command started the run."""
+"""Called as rows are read: the progress bar, if a command started the run."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Backfill(dg.Config):
     )
     mapping: dict[str, Any] = Field(
         default={},
-        description="Which column is what, as in a mapping file (docs/replay.md). "
-        "Empty: columns are named as those of billing_usage_events.",
+        description="The mapping of columns, as in a mapping file (docs/replay.md). Empty: columns have the names of "
+        "billing_usage_events.",
     )
     periods: list[str] = Field(
         default=[],
         description="Only these billing months, as YYYY-MM; rows of others are rejected. Empty: all months of the run.",
     )
-    dry_run: bool = Field(default=False, description="Say what would happen, and insert nothing.")
+    dry_run: bool = Field(default=False, description="Show what would happen, and insert nothing.")
 
 
 def backfilled_events(names: Names) -> dg.AssetsDefinition:
@@ -84,19 +84,20 @@ def backfilled_events(names: Names) -> dg.AssetsDefinition:
                 "rows_add_up",
                 asset=key,
                 blocking=True,
-                description="Every row that was read is inserted, a duplicate, in conflict or rejected, and in one "
-                "only.",
+                description="Every row that was read has exactly one outcome: inserted, duplicate, conflict or "
+                "rejected.",
             ),
             dg.AssetCheckSpec(
                 "rows_were_taken",
                 asset=key,
-                description="Every row is in the log now. Others are kept with every reason, to be exported and fixed.",
+                description="Every row is in the log. A row that is not is kept with every reason, so that it can be "
+                "exported and fixed.",
             ),
         ],
         owners=["team:billing"],
         kinds={"postgres"},
-        description="Events that never arrived, inserted from an export named in the config, each request id once. "
-        "Without a source nothing is inserted.",
+        description="Late events, inserted from an export that the config names, each once. Without a source nothing "
+        "is inserted.",
         **asset_options(names),
     )
     def backfilled(context: dg.AssetExecutionContext, config: Backfill) -> Iterator[_Result]:

@@ -29,8 +29,8 @@ def counter_drift(names: Names) -> dg.AssetsDefinition:
         check_specs=_check_specs(key),
         owners=["team:billing"],
         kinds={"postgres"},
-        description="Every counter that is not what the log says, with the kind of drift and what a repair would do to "
-        "the customer's quota. Stored in `recon.counter_drift`.",
+        description="Every counter that differs from the log, with the kind of drift and the effect of a repair on the "
+        "customer's quota. Stored in `recon.counter_drift`.",
         **asset_options(names),
     )
     def compared(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
@@ -46,29 +46,29 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             "drift_is_within_budgets",
             asset=key,
             blocking=True,
-            description="Repairing what was found changes no more than the budgets allow for a day. "
-            "Beyond them nothing is written until a person approves it with a reason.",
+            description="The repairs of this drift are within the budgets of a day. Beyond them nothing is written "
+            "until a person approves it with a reason.",
         ),
         events_left.check_spec(key),
         dg.AssetCheckSpec(
             "event_identity_is_known",
             asset=key,
-            description="The log and RECON_EVENT_IDENTITY name an event alike, and no event of a drifted counter "
-            "shares what names it with an event of another key. Other drifted counters are left as they are.",
+            description="The log's unique keys agree with RECON_EVENT_IDENTITY, and no event of a drifted counter "
+            "shares its identity with an event of another key. A drifted counter with such an event is left as it is.",
         ),
         dg.AssetCheckSpec(
             "quota_limits_are_known",
             asset=key,
-            description="`billing_subscriptions` is there, so that limits and quota transitions are known.",
+            description="The table `billing_subscriptions` exists, so that limits and quota transitions are known.",
         ),
         counters_in_known_months.spec(key),
         dg.AssetCheckSpec(
             "periods_are_written_in_one_way",
             asset=key,
-            description="No drifted key has a period that another key of the same customer and usage type writes "
-            "otherwise: cut to other fractions of a second, or, where counters are unique without it, with another "
-            "end; and none has a counter whose events are under another, overlapping period. Of two such keys none is "
-            "touched. The nightly audit looks at all counters, drifted or not.",
+            description="No drifted key has a period that another key of the same customer and usage type writes in "
+            "another way: cut to other fractions of a second, or, if counters are unique without the end, with "
+            "another end. None has a counter whose events are under another, overlapping period. Neither of two such "
+            "keys is repaired. The nightly audit checks all counters, drifted or not.",
         ),
     ]
 

@@ -13,18 +13,18 @@ NAME = "counters_are_in_known_months"
 
 
 def spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """What the check says of itself."""
+    """The check's description."""
     return dg.AssetCheckSpec(
         NAME,
         asset=asset,
-        description="Each counter's period begins in a month from RECON_START_PERIOD to the next one. "
-        "Where that is set, earlier ones are left out on purpose. "
-        "No run compares others, such as lifetime counters: they are left as they are.",
+        description="Each counter's period begins in a month from RECON_START_PERIOD to next month. If that variable "
+        "is set, earlier periods are left out on purpose. No run compares other counters, such as lifetime counters: "
+        "they are left as they are.",
     )
 
 
 def counters_are_in_known_months(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    """Count them: all in an audit or where the whole log is read, else those that an index shows."""
+    """Count them: all in an audit and in full mode, else those that an index shows."""
     first, current = known_months()
     last = current.next()  # whose counters may come a little early
     with step.database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""What a run does about events that left the log: which an approval lets through, and the check that shows them.
+"""Events that left the log: which of them an approval lets through, and the check that shows them.
 
 Invariant: only counters that would change for them are left alone; every other one is repaired without waiting.
 """
@@ -74,7 +74,7 @@ def note(connection: Connection, run: Reconciliation) -> EventsLeft:
 
 
 def check(left: EventsLeft, *, approved: str | None, is_blocked: bool, how_to_approve: str) -> dg.AssetCheckResult:
-    """What left the log, by month.
+    """The check: what left the log, by month.
 
     Args:
         left: And was left alone.

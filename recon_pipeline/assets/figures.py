@@ -19,13 +19,13 @@ def by_month(
 
     Args:
         context: Of the step that materializes the months.
-        extent: What was looked at: months that are declared to be no longer in the log get no figures.
+        extent: What the run covered; months that are declared to be no longer in the log get no figures.
         totals: Over all months.
         of_month: Those figures that are known of a month, `YYYY-MM`; None if they are known only of all.
 
     Returns:
-        What is said of all months: the totals, under one name where there are several months, so that none shows them
-        as its own.
+        The metadata of all months: the totals. If there are several months, they stand under one name, so that none
+        shows them as its own.
     """
     if len(context.partition_keys) == 1:
         return dict(totals)

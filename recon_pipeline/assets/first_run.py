@@ -1,7 +1,7 @@
 """The first run that may repair a metered usage, or earlier months of it: it waits for an approval if it finds drift.
 
-Invariant: no counter of a metered usage is changed before somebody has seen all that would be changed of it, or a run
-has found all of it matching. Seeing a part approves that part and no more: only a run over all that there is accepts.
+Invariant: no counter of a metered usage is changed before a person has seen all of its changes, or a run has found
+every counter matching. An approval of a part is valid for that part; only a run over everything accepts the usage.
 """
 
 from recon_pipeline.assets.months import months_of_run_in_the_log

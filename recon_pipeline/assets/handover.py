@@ -1,4 +1,4 @@
-"""What is handed over through Dagster's event log: a step's error, the preview of a dry run, files that were not read.
+"""Data that a step hands to a command through Dagster's event log: its error, a preview, files that were not read.
 
 Invariant: both sides have the same types, in whichever process each of them runs. Dagster keeps JSON, which is written
 and read here and nowhere else.
@@ -45,7 +45,7 @@ def failure(error: ReconError) -> dg.Failure:
 def read_error(metadata: Metadata) -> ReconError | None:
     """The error in the metadata of a step's failure, or None if the step failed otherwise.
 
-    A plain `ReconError`, whatever it was: for a command, all failed runs are alike.
+    It is a plain `ReconError`, whatever its class was, because a command treats all failed runs alike.
     """
     kept = metadata.get(_ERROR)
     if not isinstance(kept, dg.JsonMetadataValue):

@@ -1,7 +1,7 @@
 """The checks of a run that is blocked or put off: none of them is shown as "Execution failed".
 
-Dagster shows a planned check of a failed run so if it was not evaluated, as if it were broken. What is true of it is
-recorded instead: that it was not evaluated, and why. Such an evaluation sends no alert.
+Dagster shows this for a planned check of a failed run that was not evaluated, as if the check were broken. So an
+evaluation is recorded instead that says that the check was not evaluated, and why. It sends no alert.
 """
 
 import dagster as dg

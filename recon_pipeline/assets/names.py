@@ -1,7 +1,7 @@
-"""What an installation's assets, jobs, schedules, sensors, resources and lanes are called in Dagster.
+"""The names of an installation's assets, jobs, schedules, sensors, resources and lanes in Dagster.
 
-Invariant: two installations of different names (`RECON_NAME`) have nothing of one name, so that they live in one
-Dagster instance without hiding each other. Without a name everything is called as the docs call it.
+Invariant: two installations with different names (`RECON_NAME`) share no name, so neither hides the other in one
+Dagster instance. Without `RECON_NAME` the names are those of the docs.
 """
 
 from dataclasses import dataclass

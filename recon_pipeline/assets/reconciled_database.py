@@ -1,7 +1,7 @@
 """The billing database as a resource of Dagster: which one it is, and what in it is reconciled how.
 
-Invariant: a field that is not set is what its environment variable says, read at each use, so that a definition holds
-no secret and loads without a variable. Fields are checked by the same code as variables.
+Invariant: a field that is not set has the value of its environment variable, read at each use. So a definition holds no
+secret and loads without a variable. The same code checks fields and variables.
 """
 
 import json
@@ -54,7 +54,7 @@ class ReconciledDatabase(dg.ConfigurableResource[Any]):
     max_events_left: int | None = Field(default=None, description="Unset: what RECON_MAX_EVENTS_LEFT says.")
 
     def settings(self) -> Settings:
-        """What these fields say, and the environment where they say nothing.
+        """The settings: these fields, and the environment for those that are not set.
 
         Raises:
             ConfigurationError: A value cannot be used, or `url_variable` names a variable that is not set.

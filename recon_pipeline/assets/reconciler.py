@@ -1,4 +1,4 @@
-"""What the steps of a run share: settings, the database, what is to be reconciled, and how the record is closed.
+"""What the steps of a run share: settings, the database, the extent, and how the record is closed.
 
 Invariant: a step that fails closes the record of its run with the error, and fails in Dagster with the same error.
 """
@@ -63,7 +63,7 @@ class Step:
 
     @property
     def months(self) -> str:
-        """The billing months of the run, for a person; all figures of a run are about all of them."""
+        """The billing months of the run, for a person; the figures of a run are about all of them."""
         return range_in_words(self.run.extent.first, self.run.extent.last)
 
     def open(self, connection: Connection, tables: BillingTables) -> tuple[ModeChoice, RunStart]:
@@ -118,18 +118,18 @@ class Reconciler(dg.ConfigurableResource[Any]):
     )
     full: bool = Field(
         default=False,
-        description="Take event sums from the log itself, and check the stored aggregates against it.",
+        description="Sum the log itself, and compare the stored aggregates with it.",
     )
     while_paused: bool = Field(default=False, description="Repair although somebody has paused repairs (recon pause).")
     approve_reason: str = Field(
         default="",
-        description="Let this run repair more than the budgets (RECON_MAX_...) allow, and lower counters for events "
-        "that left the log, and why that is right. It is recorded with the run, and valid for what the latest run over "
-        "the same months and customers has shown. Empty: neither.",
+        description="Why this run may repair more than the budgets (RECON_MAX_...) allow, or lower counters for events "
+        "that left the log. It is recorded with the run, and valid for what the latest run over the same months and "
+        "customers has shown. Empty: it may do neither.",
     )
     approve_run: str = Field(
         default="",
-        description="The blocked run whose figures are approved: its id, or the beginning of it. Empty: the latest.",
+        description="The run whose figures are approved: its id, or the beginning of it. Empty: the latest.",
     )
     approved_by: str = Field(
         default="",

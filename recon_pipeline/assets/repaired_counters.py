@@ -49,10 +49,9 @@ def counters_match_event_sums(names: Names) -> dg.AssetChecksDefinition:
         asset=names.key("repaired_counters"),
         name=_LAST_CHECK,
         required_resource_keys={names.reconciler, names.database},
-        description="Every counter equals its event sum, asked of log and counters on a fresh snapshot by a statement "
-        "of its own. "
-        "A counter that was locked during the repair, that is held (recon hold), that was left alone because repairs "
-        "are paused (recon pause) or because it is doubtful is a warning; any other difference is an error.",
+        description="Every counter equals its event sum, compared on a fresh snapshot by another statement. A "
+        "difference is a warning if the counter was locked during the repair, is held (recon hold), is doubtful, or "
+        "was left alone because repairs are paused (recon pause). Any other difference is an error.",
     )
     def verified(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with step_of(context, names) as step:

@@ -1,4 +1,4 @@
-"""How the record of a run is closed: once, with what it repaired, however it ended."""
+"""Closes the record of a run: once, with what the run repaired, however it ended."""
 
 import json
 from collections.abc import Callable

@@ -31,7 +31,7 @@ def usage_aggregates(names: Names) -> dg.AssetsDefinition:
                 owners=["team:billing"],
                 kinds={"postgres"},
                 description="The sum of usage per customer, usage type and billing period, from valid events, each "
-                "request id counted once. Stored in `recon.usage_aggregate`.",
+                "counted once. Stored in `recon.usage_aggregate`.",
             )
         ],
         check_specs=_check_specs(key),
@@ -50,8 +50,8 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             "event_sums_fit_counters",
             asset=key,
-            description="Every event sum is a whole number that a bigint counter can hold. "
-            "A counter whose sum is not cannot be repaired; all others are.",
+            description="Every event sum is a whole number that a bigint counter can hold. A counter with another sum "
+            "cannot be repaired; all others are.",
         ),
         dg.AssetCheckSpec(
             "quantities_are_not_negative",
@@ -62,8 +62,8 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             "aggregates_match_events",
             asset=key,
-            description="Every stored sum equals the sum of the log. Checked in the nightly audit "
-            "and with --full; a run that reads in increments does not evaluate it.",
+            description="Every stored sum equals the sum of the log. The nightly audit and runs with --full evaluate "
+            "this; other runs in incremental mode do not.",
         ),
     ]
 

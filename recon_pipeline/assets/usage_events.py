@@ -37,21 +37,21 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             "request_ids_are_unique",
             asset=key,
-            description="Each event occurs once, by the columns that name it (RECON_EVENT_IDENTITY; a gateway's "
-            "request id if nothing else is declared). Where it occurs again, only the first counts.",
+            description="Each event occurs once, by its identity (RECON_EVENT_IDENTITY; by default gateway and request "
+            "id). If it occurs again, only the first counts.",
         ),
         dg.AssetCheckSpec(
             "events_lie_in_their_period",
             asset=key,
-            description="Each event_timestamp lies in the event's own billing period. Others are summed all the same: "
-            "the period is what was billed.",
+            description="Each event_timestamp lies in the event's own billing period. Other events are summed too, "
+            "because the period decides what is billed.",
         ),
         dg.AssetCheckSpec(
             "events_lie_in_known_months",
             asset=key,
-            description="Each event's period begins in a month from RECON_START_PERIOD to the next one. "
-            "Where that is set, earlier ones are left out on purpose. "
-            "No run reads others: their counters are left as they are.",
+            description="Each event's period begins in a month from RECON_START_PERIOD to next month. If that variable "
+            "is set, earlier periods are left out on purpose. No run reads other events: their counters are left as "
+            "they are.",
         ),
         dg.AssetCheckSpec(
             "horizon_advances",
@@ -72,8 +72,8 @@ def usage_events(names: Names) -> dg.AssetsDefinition:
         check_specs=_check_specs(key),
         owners=["team:billing"],
         kinds={"postgres"},
-        description="The metered actions of a billing month in `billing_usage_events`: how many there are, "
-        "how many of them count, and what is odd about the others.",
+        description="The metered actions of a billing month in `billing_usage_events`: how many there are, how many "
+        "count, and why the others do not.",
         **asset_options(names),
     )
     def measured(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:

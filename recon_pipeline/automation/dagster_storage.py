@@ -139,7 +139,7 @@ class ReconComputeLogManager(LocalComputeLogManager):
 
 @contextlib.contextmanager
 def _captured(stream: TextIO, path: Path) -> Generator[None]:
-    """Let a stream of this process be written to a file, and its end be shown on the stream, by a thread."""
+    """Write a stream of this process to a file, and show it on the stream too, by a thread."""
     ensure_file(str(path))
     shown = path.stat().st_size
     with contextlib.ExitStack() as stack:

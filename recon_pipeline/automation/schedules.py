@@ -1,6 +1,6 @@
 """When the pipeline runs: a tick every 5 minutes over the months that need it, an audit of every month each night.
 
-A tick of which nothing has changed since a clean run starts no process: the evaluation of the schedule says so.
+A tick starts no process if nothing has changed since a clean run: the evaluation of the schedule finds that out.
 """
 
 import uuid

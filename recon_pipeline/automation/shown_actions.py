@@ -60,7 +60,7 @@ def _shown(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[str]:
 
 
 def _by_command(actions: Sequence[Action]) -> list[list[Action]]:
-    """Those of one command together: a hold of many customers is one observation."""
+    """The actions of one command together: a hold of many customers is one observation."""
     found: dict[tuple[object, ...], list[Action]] = {}
     for action in actions:
         # Only holds and releases are several records of one command.

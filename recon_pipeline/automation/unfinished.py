@@ -1,9 +1,8 @@
 """Which earlier run a tick waits for, in whatever way the Dagster instance is configured.
 
 Invariant: a run that was requested and has not started delays the next tick for `START_SECONDS` at most. An instance
-without run monitoring would keep it for ever, and with it the run's place in its lane, so it is reported as failed
-here: a run so reported does not start any more. A run that waits in a queue which the daemon serves is not one of them:
-it starts when it is its turn.
+without run monitoring would keep it and its place in the lane for ever. So it is reported as failed here, and then
+never starts. A run that waits in a queue which the daemon serves is left alone: it starts when its turn comes.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A message as each service reads it: its text escaped, its lines and paragraphs kept, its links to be clicked.
 
-Invariant: what stands in a message is shown as text. A customer id is never markup, and mentions nobody. A line that is
+Invariant: the content of a message is shown as text. A customer id is never markup, and mentions nobody. A line that is
 an address alone is a link; a line that begins with two spaces is a row of a sample.
 """
 
@@ -52,7 +52,7 @@ def teams(text: str) -> str:
 
 
 def cut(text: str, markup: Markup, length: int) -> str:
-    """The text with that markup; whole lines are left out from its end until it is no longer than that.
+    """The text with that markup, without as many whole lines at its end as make it too long.
 
     Each line makes the whole longer, so halving finds the place: a thousand lines are marked up eleven times.
     """

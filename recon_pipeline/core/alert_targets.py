@@ -1,4 +1,4 @@
-"""Where alerts go: what `RECON_ALERT_URLS` says. The addresses hold secrets, so no part of one is ever shown.
+"""Where alerts go: the addresses of `RECON_ALERT_URLS`. They hold secrets, so no part of one is ever shown.
 
 People see a target as its place in the list and its kind (`2 (slack)`); the outbox stores a fingerprint.
 """

@@ -1,9 +1,9 @@
 """Reads a Postgres URL once, as libpq does, and writes it for each library that needs it, or without its secrets.
 
 A person sets `postgres://` or `postgresql://`, with one host, several, or a socket's folder. SQLAlchemy splits some
-URLs otherwise than libpq: what one takes for the password is a host's name to the other, which goes to the DNS and into
-its messages. So no reader is given the text itself, but what was read, written in the way that all read alike. A text
-with two readings is refused. No message shows any part of it but the scheme.
+URLs in another way than libpq: the password of one is a host's name to the other, which sends it to the DNS and shows
+it in messages. So no library gets the text itself, but what was read, written in the one way that all of them read
+alike. A text with two readings is refused. No message shows any part of it but the scheme.
 """
 
 import re
@@ -37,7 +37,7 @@ class DatabaseUrlError(ValueError):
 class _DatabaseUrl:
     """What a URL says, by libpq's names, decoded; several hosts or ports are one value with commas.
 
-    Of several hosts the one that takes writes is meant, unless the URL says otherwise: a standby lags behind.
+    Of several hosts the one that takes writes is used, unless the URL says otherwise: a standby lags behind.
     """
 
     values: dict[str, str]

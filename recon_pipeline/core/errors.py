@@ -9,9 +9,10 @@ REPAIRS_STAY = "Repairs that were committed before stay, each with its row in re
 
 
 class ReconError(Exception):
-    """A failure reported in three parts, so that nobody has to guess at three in the morning.
+    """A failure, reported in three parts.
 
-    Names of files, columns and customers are in them: what would command a terminal, or cannot be stored, is escaped.
+    They contain names of files, columns and customers: characters that would control a terminal, or cannot be stored,
+    are escaped.
 
     Args:
         what: What failed, and on what. Never contains a secret.
@@ -47,7 +48,7 @@ _ATTEMPT = re.compile(
 
 
 def in_one_line(said: str) -> str:
-    """What a driver said: why each of the hosts that it tried did not serve, else its first line."""
+    """A driver's message: why each host that it tried failed, else its first line."""
     reasons = [
         one["libpq"] or (one["said"] if one["host"] in one["said"] else f"{one['host']}: {one['said']}")
         for one in _ATTEMPT.finditer(said)
@@ -103,7 +104,7 @@ class BlockedError(ReconError):
 
 @contextmanager
 def noting(place: str) -> Generator[None]:
-    """Let an error that nobody expected say where it was raised; one for people says that itself."""
+    """Add to an unexpected error where it was raised; an error for people says that itself."""
     try:
         yield
     except ReconError:

@@ -1,7 +1,7 @@
-"""What names an event: the columns in which two events that are one agree, `RECON_EVENT_IDENTITY`.
+"""The event identity: the columns in which two rows agree if they are one event, `RECON_EVENT_IDENTITY`.
 
-Only the owner of the log knows it. Whether the log itself refuses a second event of one identity, and what is done
-where it declares another key, is looked at in `store/log/`.
+Only the owner of the log knows it. `store/log/` finds out whether the log itself refuses a second event of one
+identity, and what follows if it declares another key.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class EventIdentity:
 
 
 def identity_of(columns: frozenset[str]) -> EventIdentity | None:
-    """The identity that a unique key on these columns declares; None for one that no setting can name."""
+    """The identity that a unique key on these columns declares; None if no setting can name it."""
     if not columns <= set(NAMING_COLUMNS):
         return None
     return EventIdentity(tuple(name for name in NAMING_COLUMNS if name in columns or name in _REQUIRED))

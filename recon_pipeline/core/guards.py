@@ -165,7 +165,7 @@ def breaches(summary: DriftSummary, budgets: Budgets, today: Today = NOTHING_TOD
 def first_run_breach(
     usage: str, by_kind: Mapping[str, int], largest: Sequence[str] = (), *, before: str | None = None
 ) -> Breach:
-    """The breach of a metered usage of which no repair was ever accepted: it may change nothing unasked.
+    """The breach of a metered usage of which no repair was ever accepted: no counter changes without an approval.
 
     Args:
         usage: As it is written in `RECON_SCOPE`.
@@ -184,7 +184,7 @@ def first_run_breach(
 
 
 def beyond(exceeded: Sequence[Breach], shown: Mapping[str, int]) -> tuple[Breach, ...]:
-    """The breaches that exceed what a person was shown, whatever other runs repaired that day.
+    """The breaches that exceed the figures that a person was shown, whatever other runs repaired that day.
 
     Args:
         exceeded: Budgets that a repair would exceed.

@@ -17,7 +17,7 @@ _PARTS = re.compile(r" ?".join(rf"{part}(?: (?P<{part}>[^ ]+))?" for part in _DI
 
 
 def difference(known: str, found: str) -> str:
-    """Why the log is another one than was known, as a clause.
+    """Why this log is not the one that was known, as a clause.
 
     Args:
         known: The identity of the log that the stored sums are of.

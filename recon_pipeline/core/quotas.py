@@ -1,8 +1,8 @@
 """Usage limits: how much of a usage type a customer may use in a period, subscribed or not.
 
-A repair that moves a counter across its limit blocks or unblocks a customer. Limits decide nothing else: not whether a
-counter is right. The database says which customers are subscribed, and in which period now: of earlier periods it says
-nothing, so their limits are unknown.
+A repair that moves a counter across its limit blocks or unblocks a customer. Limits decide nothing else, such as
+whether a counter is right. The database says which customers are subscribed, and in which period now. It says nothing
+of earlier periods, so their limits are unknown.
 """
 
 import json

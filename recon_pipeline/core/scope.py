@@ -1,4 +1,4 @@
-"""What is reconciled: pairs of gateway and usage type. Nothing else is read or changed."""
+"""The scope: the pairs of gateway and usage type that are reconciled. Nothing else is read or changed."""
 
 from dataclasses import dataclass
 from datetime import datetime

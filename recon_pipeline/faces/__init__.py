@@ -1,1 +1,1 @@
-"""What people and machines talk to: the command line, HTTP, the UI, the demo."""
+"""The interfaces for people and machines: the command line, HTTP, the UI, the demo."""

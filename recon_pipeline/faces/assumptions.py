@@ -50,7 +50,7 @@ _NOT_PREPARED = "the database is not prepared for this release yet; recon init c
 
 
 def read_assumptions(settings: Settings, url: str) -> tuple[Assumption, ...]:
-    """All of them; what only the tables tell is said to be unknown where they cannot be read.
+    """All assumptions; if the tables cannot be read, what only they show is said to be unknown.
 
     Args:
         settings: What the variables say.

@@ -1,4 +1,4 @@
-"""What `recon backfill-events` does: from sources and a mapping to one run, and back to one answer."""
+"""`recon backfill-events`: from sources and a mapping to one run, and back to one answer."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -85,7 +85,7 @@ def _mapping(path: Path | None) -> dict[str, Any]:
 
 
 def _absolute(source: str) -> str:
-    """A path as it is found from anywhere; the run may be looked at later."""
+    """A path that is valid from any folder, for the record of the run."""
     return source if is_in_database(source) or "://" in source or source == STDIN else str(Path(source).absolute())
 
 

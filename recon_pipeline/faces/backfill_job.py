@@ -1,4 +1,4 @@
-"""Runs the job `backfill_usage_events` in this process, and reads what became of the rows."""
+"""Runs the job `backfill_usage_events` in this process, and reads the outcomes of the rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ def backfill(settings: Settings, request: BackfillRequest, report_progress: OnPr
         report_progress: Is called as the rows are read.
 
     Raises:
-        ReconError: A source or the database failed; it says what became of the rows before.
+        ReconError: A source or the database failed; the error says which rows are done.
     """
     token = on_progress.set(report_progress)
     try:

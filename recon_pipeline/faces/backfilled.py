@@ -25,8 +25,8 @@ class Backfilled:
     """How a backfill ended.
 
     Attributes:
-        batch: What became of the rows.
-        preview: What would happen, of a dry run, else None.
+        batch: The outcomes of the rows.
+        preview: The preview of a dry run, else None.
         reconciled: How the reconciliation ended, or None if there was none.
         unread: Files of the sources that were found and not read.
     """

@@ -1,4 +1,4 @@
-"""What `recon backfills` and `recon rejected` show: what was inserted, and what was not, to be fixed."""
+"""`recon backfills` and `recon rejected`: the batches, and the rows that are not in the log, to be fixed."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ _COUNTS = ("read", "inserted", "duplicate", "conflict", "rejected")
 
 @dataclass(frozen=True)
 class Rejected:
-    """What was asked of a batch.
+    """The answer of `recon rejected`.
 
     Attributes:
         batch: Its record.
@@ -68,7 +68,7 @@ def show_batches(found: tuple[Batch, ...]) -> None:
 
 
 def read_rejected(settings: Settings, batch: str, output: Path | None) -> Rejected:
-    """The rows of a batch that are not in the log; all of them go to `output` where that is given.
+    """The rows of a batch that are not in the log; all of them are written to `output`, if that is given.
 
     Raises:
         ConfigurationError: No such batch, or a file of another kind.

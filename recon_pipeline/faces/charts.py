@@ -1,4 +1,4 @@
-"""Charts of pages: where bars, lines and words go, as percentages of the chart. `chart.html.jinja` draws them.
+"""Charts of pages: the places of bars, lines and words, as percentages of the chart. `chart.html.jinja` draws them.
 
 A drawing library would bring styles and scripts that the pages' policy forbids, and text that shrinks on a phone.
 """
@@ -58,7 +58,7 @@ class Label:
 
 @dataclass
 class Chart:
-    """All of a chart; `about` says it to who cannot see it."""
+    """All of a chart; `about` describes it for people who cannot see it."""
 
     about: str
     is_low: bool = False
@@ -149,7 +149,7 @@ def _by_day(one: Explanation, first: date, count: int) -> Chart:
 
 
 def _next(one: Explanation, day: date, first: date) -> int:
-    """Up to which day a total holds: the next with usage, or the end of the last one."""
+    """The day up to which a total is valid: the next with usage, or the end of the last one."""
     later = (other.day for other in one.days if other.day > day)
     return (next(later, one.days[-1].day + timedelta(days=1)) - first).days
 

@@ -55,7 +55,7 @@ def show_error(error: ReconError) -> None:
 
 
 class WholeSentences(click.Group):
-    """Commands whose list says what each does in a whole sentence; click would cut it at the terminal's width."""
+    """Commands whose list has a whole sentence for each; click would cut it at the terminal's width."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands."""

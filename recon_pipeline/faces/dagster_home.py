@@ -35,7 +35,7 @@ def use_dagster_home() -> str:
 def require_storage() -> None:
     """Find out at once whether Dagster's storage can be reached; Dagster itself tries for a quarter of a minute.
 
-    Of a storage that `dagster.yaml` names itself only Dagster knows.
+    A storage that `dagster.yaml` names itself is known to Dagster alone, and not checked here.
 
     Raises:
         OrchestratorUnreachableError: It cannot.
@@ -48,7 +48,7 @@ def require_storage() -> None:
 
 @contextmanager
 def _reported_as_storage() -> Generator[None]:
-    """Say of a database that cannot be reached that it is Dagster's storage."""
+    """Report a database that cannot be reached as Dagster's storage."""
     try:
         yield
     except DatabaseUnreachableError as error:

@@ -1,4 +1,4 @@
-"""What `recon explain` does: for a quota denial or a suspect counter, find all that is known. Changes nothing."""
+"""`recon explain`: collects all that is known of a customer's counter. Changes nothing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from recon_pipeline.store.records.retention import read_retention
 
 
 def explain(settings: Settings, customer: str, month: BillingMonth | None, html: Path | None = None) -> Explained:
-    """Look at a customer's keys, in one snapshot.
+    """Explain a customer's keys, at one snapshot.
 
     Args:
         settings: Name the database, the scope and the limits.
@@ -49,7 +49,7 @@ def explain_in(
     *,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
 ) -> Explained:
-    """The same in a database that is known; no statement takes longer than that.
+    """The same in a given database; no statement takes longer than that limit.
 
     Raises:
         ReconError: Like `explain`.

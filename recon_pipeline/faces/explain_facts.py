@@ -16,7 +16,7 @@ def verdict(one: Explanation) -> str:
 
 
 def facts(one: Explanation) -> Iterator[tuple[str, str]]:
-    """What is to be known of a key, a name and a sentence each; only what there is."""
+    """The facts of a key, each a name and a sentence; only those that exist."""
     sums, limit = one.sums, one.limit
     yield "counter", verdict(one)
     if one.key.left_alone_as is not None:

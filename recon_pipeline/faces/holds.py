@@ -1,4 +1,4 @@
-"""What `recon hold` and `recon release` do: some customers' counters are left alone for a while."""
+"""`recon hold` and `recon release`: exclude some customers' counters from repairs for a while."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ from recon_pipeline.store.records.customers import require_known_customers
 
 @dataclass(frozen=True)
 class Held:
-    """What came of `recon hold`.
+    """The result of `recon hold`.
 
     Attributes:
         holds: Those in force on the customers.

@@ -1,4 +1,4 @@
-"""What `recon init` does: prepares a database, or prints what would be run for a person to run instead."""
+"""`recon init`: prepares a database, or prints the SQL for a person to run instead."""
 
 from collections.abc import Callable, Sequence
 
@@ -47,7 +47,7 @@ def prepare(
         database: To prepare.
         with_billing_tables: First create the application's tables, if they are not there.
         with_ingest_xid: Add the column `ingest_xid` to the log, with its index and triggers. None: unless an
-            earlier call was told not to.
+            earlier call left the log as it is.
         subscribers_have_it: Also where the log is published by logical replication.
         on_step: Is called with each statement that alters the log, before it runs.
 
@@ -105,7 +105,7 @@ def prepare(
 def _prepare_log(
     connection: Connection, server: Server, *, with_ingest_xid: bool, on_step: Callable[[str], None]
 ) -> str:
-    """Make the log readable in increments where that is wanted and allowed; returns in which mode runs will be."""
+    """Prepare the log for the incremental mode if that is wanted and allowed; returns the mode that runs will have."""
     with begin(connection):
         events = describe_table(connection, EVENTS)
         if events is None:
@@ -143,7 +143,7 @@ def _prepare_log(
 
 
 def _decide(connection: Connection, server: Server, asked: bool | None, *, subscribers_have_it: bool) -> bool:
-    """Whether to add the column: as a person asks now, or asked before; the latest answer is kept."""
+    """Whether to add the column: what a person asks now, or asked before; the latest answer is kept."""
     if asked is None:
         with begin(connection):
             asked = subscribers_have_it or not ingest_xid.is_left_alone(connection)
@@ -183,7 +183,7 @@ def _require_unpublished(connection: Connection) -> None:
 
 
 def _undecided_identity(connection: Connection) -> str:
-    """What the owner is to declare where the log and RECON_EVENT_IDENTITY name an event otherwise."""
+    """What the owner has to declare if the log's keys and RECON_EVENT_IDENTITY differ."""
     with begin(connection):
         events = describe_table(connection, EVENTS)
         wider = None if events is None else wider_key(events, declared_identity(connection))
@@ -195,7 +195,7 @@ def _undecided_identity(connection: Connection) -> str:
 def _for_the_owner(
     connection: Connection, server: Server, events: Table, *, is_unique: bool, on_step: Callable[[str], None]
 ) -> str:
-    """What the owner of the log runs by hand, as we may not; lets the owner name the function of the triggers."""
+    """What the owner of the log runs by hand, as we may not; lets the owner name the triggers' function."""
     with begin(connection):
         log = ingest_xid.owner_of_log(connection)
         grant = log.missing_grant

@@ -17,7 +17,7 @@ class InitOptions:
 
     Attributes:
         with_billing_tables: Also create the application's tables and recorder.
-        with_ingest_xid: Add the column `ingest_xid` to the log. None: unless it was to be left as it is before.
+        with_ingest_xid: Add the column `ingest_xid` to the log. None: unless an earlier call left the log as it is.
         subscribers_have_ingest_xid: Also where the log is published by logical replication.
         print_only: Print the SQL, and connect to no database.
     """

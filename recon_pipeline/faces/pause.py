@@ -1,4 +1,4 @@
-"""What `recon pause` and `recon resume` do: repairs off and on again, while detection and checks go on."""
+"""`recon pause` and `recon resume`: stop and continue repairs, while comparisons and checks go on."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from recon_pipeline.store.postgres.database import begin
 
 @dataclass(frozen=True)
 class Paused:
-    """What came of `recon pause`.
+    """The result of `recon pause`.
 
     Attributes:
         pause: The one in force.

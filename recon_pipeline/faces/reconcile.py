@@ -1,4 +1,4 @@
-"""What `recon reconcile` does: from what a person asks to runs of contiguous months, and back to one answer."""
+"""`recon reconcile`: from a person's options to runs of contiguous months, and back to one answer."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class ReconcileOptions:
         full: Take sums from the log itself.
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or None.
-        approve_run: The blocked run whose figures were seen, or None for the latest.
+        approve_run: The run whose figures were seen, or None for the latest.
     """
 
     periods: tuple[str, ...]
@@ -46,7 +46,7 @@ def run_reconcile(settings: Settings, options: ReconcileOptions) -> tuple[Reconc
 
     Raises:
         ConfigurationError: A period that does not exist or may not be touched, or a customer that is not known.
-        ReconError: A run that could not look at anything.
+        ReconError: A run could not compare anything.
     """
     own_embedded_server(settings)
     months = _months(settings, options)

@@ -39,7 +39,7 @@ class Request:
         full: Take sums from the log itself, and check the stored ones against it.
         while_paused: Repair although repairs are paused.
         approve_reason: Why a repair beyond the budgets is right, or ''.
-        approve_run: The blocked run whose figures were seen, or '' for the latest.
+        approve_run: The run whose figures were seen, or '' for the latest.
         run_id: The run's id, or None for a new one.
         lane: Names runs of one kind in their tags, or None.
     """

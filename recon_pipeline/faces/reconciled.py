@@ -38,8 +38,8 @@ class Reconciled:
     Attributes:
         record: Its figures, as recorded in schema recon.
         failed_checks: What did not pass.
-        largest: Of a run that was blocked or repaired nothing because nobody asked it to, the drifted keys that matter
-            most: quota transitions first, then the largest differences.
+        largest: Of a blocked or a dry run, the drifted keys that matter most: quota transitions first, then the largest
+            differences.
     """
 
     record: RunRecord
@@ -120,7 +120,7 @@ def summarize(ended: Sequence[Reconciled], *, dry_run: bool) -> Summary:
 
 
 def _importance(key: DriftedKey) -> tuple[bool, Decimal]:
-    """By what the keys of several runs are sorted, as those of each are."""
+    """The order of the keys of several runs, the same as within each."""
     return (not key.quota_transition, -abs(Decimal(key.difference)))
 
 

@@ -1,4 +1,4 @@
-"""What `recon retention` does: declares which billing months are no longer in the log, or shows what is declared."""
+"""`recon retention`: declares which billing months are no longer in the log, or shows the declaration."""
 
 from dataclasses import asdict
 from typing import Any

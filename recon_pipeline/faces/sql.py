@@ -1,4 +1,4 @@
-"""What `recon sql` does: the statements that runs send, to be read, run in psql, or shown with their query plan.
+"""`recon sql`: the statements that runs send, to be read, run in psql, or shown with their query plan.
 
 Invariant: EXPLAIN does not run a statement.
 """
@@ -101,7 +101,7 @@ def compose(settings: Settings, options: SqlOptions, tables: BillingTables | Non
 
 
 def explain(settings: Settings, options: SqlOptions) -> Printed:
-    """The same as the tables of the billing database decide, with its plan.
+    """The statement with the parts that the tables of the billing database decide, with its query plan.
 
     Raises:
         ReconError: The database cannot be reached, its tables are not as needed, or it refuses the statement.
@@ -152,7 +152,7 @@ def _uses(name: str) -> str:
 
 
 def _decided(options: SqlOptions, of_tables: Mapping[str, str]) -> dict[str, str]:
-    """What fills each hole that several parts can fill: what was asked for, else the tables', else the first."""
+    """What fills each hole that several parts can fill: the requested part, else the tables', else the first."""
     ways = combinations(options.name)
     there = {part for choices in ways for part in choices.values()}
     for strategy in options.strategies:

@@ -47,7 +47,7 @@ class SqlOptions:
 def values_of(
     binds: Mapping[str, str], settings: Settings, options: SqlOptions, tables: BillingTables | None
 ) -> dict[str, Any]:
-    """A value for each bind: what was asked for, what the settings say, else one that stands for its type."""
+    """A value for each bind: from the options, else from the settings, else one that fits its type."""
     usage = settings.scope[0]
     quota = settings.quotas.get(usage.usage_type)
     month = options.month or BillingMonth.containing(datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""What `recon status` shows: when counters were last known to match, what happened lately, in which mode."""
+"""`recon status`: when counters last matched, the mode, what waits for a person, and the latest runs."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class Status:
     Attributes:
         database: Without its password.
         mode_choice: How a run that begins now takes event sums, and why.
-        waiting: Metered usages of which nothing was repaired yet, and nothing will be before it is approved.
+        waiting: Metered usages, or months of them, that wait for their first approval.
         pause: Of repairs, if they are paused.
         holds: Customers that are left alone, those that end first first.
         retention: The months that are declared to be no longer in the log, if any.
@@ -57,14 +57,14 @@ class Status:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the newest run that ended, was to repair and was not put off found every counter matching."""
+        """Whether every counter matched in the newest run over every customer that ended and was not dry or put off."""
         undecided = ("running", "compared", "put_off")
         ended = [run for run in self.runs if run.customers is None and run.outcome not in undecided]
         return bool(ended) and ended[0].outcome == "clean"
 
     @property
     def latest_decided(self) -> RunRecord | None:
-        """The newest run that looked at every customer and was neither asked nor made to leave all counters alone."""
+        """The newest run over every customer that ended and was not dry, paused or put off."""
         undecided = ("running", "compared", "put_off", "paused")
         return next((run for run in self.runs if run.customers is None and run.outcome not in undecided), None)
 

@@ -1,4 +1,4 @@
-"""What `recon undo` does: takes the repairs of a run back, through Dagster as every other change to counters."""
+"""`recon undo`: undoes the repairs of a run, through Dagster as every other change to counters."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -44,12 +44,12 @@ class UndoOptions:
 
 @dataclass(frozen=True)
 class Undone:
-    """What came of it.
+    """The result.
 
     Attributes:
         request: What was asked for, with the whole id of the run.
-        found: What there was to undo.
-        record: How taking back ended, or None in a dry run.
+        found: The repairs that could be undone.
+        record: How the undo ended, or None in a dry run.
     """
 
     request: UndoRequest

@@ -1,6 +1,7 @@
-"""Why Dagster cannot load what `dagster.yaml` names, as an error that says what, where and how to correct it.
+"""Why Dagster cannot load a part that `dagster.yaml` names, as an error that says what, where and how to fix it.
 
-Invariant: no value of the file is shown, since any may be a password; names of its entries, variables and modules are.
+Invariant: the error shows names of entries, variables and modules, but no value of the file, since any may be a
+password.
 """
 
 import re

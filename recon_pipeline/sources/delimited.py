@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV: what a quotation mark means is said by the mapping, or by the ending of the name.
+"""Rows of CSV and TSV: the mapping, or the ending of the name, says what a quotation mark means.
 
 Invariant: every part of a file becomes a row or an `Unreadable` with its text; only empty lines are skipped.
 """
@@ -31,7 +31,7 @@ class Dialect(NamedTuple):
     Attributes:
         delimiter: Between cells.
         quoted: Cells may stand in quotation marks; else backslashes escape, as ClickHouse, MySQL and psql write it.
-        is_said: The mapping says so; else it is a guess from the name.
+        is_said: The mapping says so; else the name's ending does.
     """
 
     delimiter: str

@@ -1,6 +1,6 @@
 """Errors of file systems, networks, decompressors and Arrow, in the three parts that a person needs.
 
-Such libraries raise errors of many classes, some of them of no common one: what is not ours is about the source.
+Such libraries raise errors of many classes without a common base: every error that is not ours is about the source.
 """
 
 import re
@@ -27,7 +27,7 @@ def reading(name: str, place: Callable[[], str] = lambda: "") -> Generator[None]
     except ReconError:
         raise
     except FileNotFoundError as error:
-        # fsspec says so of every answer of a web server that is no file; what the server said is the cause.
+        # fsspec says so for every response of a web server that is no file; the cause is what the server said.
         if error.__cause__ is not None and getattr(error.__cause__, "status", None) not in (404, 410):
             raise _unreadable(name, place(), error.__cause__) from error
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Files opened as one stream of unpacked bytes; what a file is, is decided by its first bytes.
+"""Files opened as one stream of unpacked bytes; the first bytes of a file decide its format.
 
 Invariant: a file that changes, or that ends before its size, while it is read is an error, not a shorter file.
 """
@@ -57,7 +57,7 @@ class Position:
 class _Counted(io.RawIOBase):
     """A stream that says how far it was read; closing it leaves the stream open.
 
-    It waits until it has what was asked for, or the end: what a file is must not depend on how a pipe hands it on.
+    It waits until it has the requested bytes, or the end, so that a format does not depend on how a pipe delivers them.
     """
 
     def __init__(self, below: Any, position: Position) -> None:

@@ -123,7 +123,7 @@ def _is_local(filesystem: Any) -> bool:
 
 
 def _loud(filesystem: Any) -> dict[str, str]:
-    """A folder that may not be listed is an error: fsspec leaves it out."""
+    """A folder that may not be listed is an error: fsspec would skip it."""
     return {"on_error": "raise"} if _is_local(filesystem) else {}
 
 
@@ -132,7 +132,7 @@ def _below(filesystem: Any, folder: str) -> list[str]:
 
 
 def _refuse_link(path: str) -> None:
-    """Refuse a link that leads to a folder, of which nobody knows what else it holds, or to nothing."""
+    """Refuse a link that leads to nothing, or to a folder, whose other content is unknown."""
     if os.path.islink(path) and (os.path.isdir(path) or not os.path.exists(path)):
         leads = "a folder" if os.path.isdir(path) else "no file"
         raise ConfigurationError(
@@ -173,10 +173,10 @@ def _is_hidden(part: str) -> bool:
 
 
 def _refuse_tables(filesystem: Any, root: str, paths: Sequence[str]) -> None:
-    """Files of a table with a log of its own: some hold rows that were deleted, and only the log says which.
+    """Refuse files of a table with a log of its own: some hold rows that were deleted, and only the log says which.
 
-    The log may lie in any folder above them, also above what was asked for; there it is not looked for where that is
-    not permitted.
+    The log may lie in any folder above them, also above the requested one; folders that may not be read are not
+    searched.
     """
     folders: set[str] = set()
     for folder in {path.rpartition("/")[0] for path in paths}:

@@ -112,7 +112,7 @@ class _Splitter:
                     self.in_array, begin = True, token.end()
                     continue
                 if depth == 0:
-                    # Whatever stands before an object and is no part of it.
+                    # Text before an object that is no part of it.
                     end(token.start())
                 depth += 1
             elif one in "}]" and depth:
@@ -136,7 +136,7 @@ def _values(file: SourceFile, read: Callable[[int], str]) -> Iterator[tuple[int,
         values, left = splitter.take(left + more, is_last=not more)
         yield from values
         if not more:
-            # A value that is cut has just been handed on: it cannot be read, and says so.
+            # A value that is cut has just been returned as unreadable.
             if splitter.in_array and not values:
                 raise ReconError(
                     f"{file.name} ended in line {splitter.line:,} within an array: it is cut.",
@@ -144,7 +144,7 @@ def _values(file: SourceFile, read: Callable[[int], str]) -> Iterator[tuple[int,
                     fix="Get the whole file and run this again.",
                 )
             return
-        # What is left is read once more with each block: the blocks grow with it.
+        # The rest is read again with each block, so the blocks grow with it.
         size = max(_BLOCK_CHARACTERS, len(left))
         if len(left) > MOST_CHARACTERS:
             raise ReconError(

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; its name says nothing that they do not say better.
+"""The format of a file, by its first bytes; its name is not used.
 
 Knows no file: whoever opens one passes its first bytes.
 """

@@ -1,4 +1,4 @@
-"""What a source and a file of it are called, for people and for records; loads nothing that reads files."""
+"""Names of sources and files, for people and for records; loads nothing that reads files."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit

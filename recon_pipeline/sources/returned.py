@@ -1,6 +1,6 @@
 """Files that `recon rejected` wrote, fixed or not: read as they were written, whatever the mapping says of the source.
 
-They are known by their column `recon_kind`. So encoding, delimiter and quotation marks are those of the file, also
+Their column `recon_kind` identifies them. Encoding, delimiter and quotation marks are read from the file itself, also
 after a spreadsheet has saved it in its own way.
 """
 
@@ -22,7 +22,7 @@ def is_returned(head: bytes) -> bool:
 
 
 def dialect_of(header: str) -> Dialect:
-    """How the cells are written of a file with this first line."""
+    """The dialect of a file with this first line."""
     found = _DELIMITER.search(header.removeprefix("\ufeff"))
     delimiter = (found["after"] or found["before"]) if found else None
     return Dialect(delimiter or ",", quoted=True, is_said=True)

@@ -119,7 +119,7 @@ def _in_pieces(numbered: Numbered, position: Position) -> _Pieces:
     for line, row in numbered:
         lines.append(line)
         rows.append(row)
-        # What was read, not what some rows hold: those that are wide may be just the others.
+        # By the bytes read, not by the size of some rows: the wide ones may be among the others.
         if len(rows) >= CHUNK_ROWS or position.characters - before >= CHUNK_CHARACTERS:
             yield lines, rows
             lines, rows, before = [], [], position.characters

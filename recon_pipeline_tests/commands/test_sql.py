@@ -41,7 +41,7 @@ def test_every_statement_is_listed_with_its_room_and_what_it_does() -> None:
     assert set(inline_statements()) < shown == {one["name"] for one in output.json["statements"]} == set(names())
     (put_sums,) = [one for one in output.json["statements"] if one["name"] == "put_sums"]
     assert put_sums["room"] == "sums"
-    assert put_sums["summary"].startswith("Puts what the log says of some keys into recon.usage_aggregate")
+    assert put_sums["summary"].startswith("Writes the log's sums of some keys into recon.usage_aggregate")
     assert put_sums["strategies"]["key_sums"] == ["key_sums", "key_sums_deduplicated"]
 
 

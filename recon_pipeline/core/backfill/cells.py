@@ -1,7 +1,7 @@
-"""The cells of rows: found by the name of their column or by a path into it, empty where a word for null stands.
+"""The cells of rows, found by the name of their column or by a path into it; a word for null is an empty cell.
 
-A path is names with points between: `data.tokens` is the entry `tokens` of the objects in column `data`, which may be
-objects of NDJSON, structs of Parquet, or texts with JSON. A column that has the whole as its name comes first.
+A path is names with points between them: `data.tokens` is the entry `tokens` of the objects in column `data`, which may
+be objects of NDJSON, structs of Parquet, or texts with JSON. A column that has the whole as its name comes first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +53,7 @@ class Cells:
         return None
 
     def _at(self, value: Any, path: Sequence[str]) -> Any:
-        """What is found at a path; None where there is nothing, and no None where something cannot be taken apart."""
+        """What is found at a path: None if there is nothing, `Unreached` if something on it cannot be taken apart."""
         for name in path:
             if value.__class__ is dict:  # as nearly all are, of millions
                 value = value.get(name)

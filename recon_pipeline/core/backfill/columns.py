@@ -1,4 +1,4 @@
-"""Rows of a piece of a source, read column by column: a value that many rows share is read once.
+"""Rows of a piece of a source, read column by column, so that a value that many rows share is read once.
 
 There are millions of rows, and most of their values repeat: the customer, the usage type, the period.
 """

@@ -1,7 +1,7 @@
 """The time of one event as programs write it: exact, or cut or rounded to a millisecond or a second.
 
-pandas, spreadsheets and JSON of JavaScript keep less than the log's microseconds. Two exact times are two events; an
-exact one and its own cut are one. The statements that look an event up in the log by its time say the same.
+pandas, spreadsheets and JavaScript's JSON keep less than the log's microseconds. Two exact times are two events; an
+exact time and its own cut are one. The statements that look up an event in the log by its time have the same rule.
 """
 
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ _UNITS = (1_000, 1_000_000)
 
 
 def writings(instant: datetime) -> set[datetime]:
-    """An instant, and what becomes of it where it is cut or rounded, half a unit up or down."""
+    """An instant, and the same instant cut or rounded, half a unit up or down."""
     found = {instant}
     for unit in _UNITS:
         beyond = instant.microsecond % unit

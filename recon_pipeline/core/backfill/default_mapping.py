@@ -1,7 +1,7 @@
-"""What columns mean that no mapping describes: those that are named as the log's, and nothing is guessed.
+"""The default mapping: columns that have the names of the log's columns. Nothing is guessed.
 
-Invariant: a column that may be one of ours under another name is asked about, never ignored: what it says would be
-billed otherwise. It does not matter in which row a column first occurs.
+Invariant: a column that may be one of ours under another name is an error, never ignored, because ignoring it would
+change what is billed. It does not matter in which row a column first occurs.
 """
 
 import re
@@ -53,7 +53,7 @@ def default_mapping(columns: Iterable[str], *, source: str, names_vary: bool) ->
 
 
 def looks_like(name: str) -> str | None:
-    """The column of ours that one of another name may be: in other capitals, with other separators, or `qty`."""
+    """The column of ours that a column of another name may be: in other capitals, with other separators, or `qty`."""
     bare = _bare(name)
     for ours in (*NEEDED, *_OPTIONAL):
         if bare == _bare(ours):
@@ -135,7 +135,7 @@ def _ask(there: Sequence[str], missing: Sequence[str], alike: dict[str, str], so
 
 
 def _draft(there: Sequence[str], alike: dict[str, str]) -> str:
-    """A mapping to begin with: what is there, what may be meant, and where nothing is, what a person must fill in."""
+    """A draft of a mapping: columns that exist, columns that may be meant, and places that a person must fill in."""
     meant = {ours: name for name, ours in alike.items()}
     lines: dict[str, object] = {}
     for ours in (*NEEDED, *_OPTIONAL):

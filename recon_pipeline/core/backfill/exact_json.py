@@ -1,4 +1,4 @@
-"""JSON as exports write it: numbers to the last digit, and no name of an object passed over. Pure.
+"""JSON as exports write it, with numbers to the last digit and every name of an object, also repeated ones. Pure.
 
 Invariant: what is read and written again is the same text for every number; floating point numbers do not occur.
 """

@@ -1,8 +1,7 @@
 """The values of a primary key, written in one way, whatever program wrote them.
 
 Invariant: the same row gives the same request id, from CSV, NDJSON, Parquet or a table. 7, 7.0 and "7.0" are one
-number; a time is one instant however it is written. Where it cannot be known whether two writings are one value, none
-is taken.
+number; a time is one instant however it is written. If two writings may or may not be one value, the row is rejected.
 """
 
 import re
@@ -36,7 +35,7 @@ def key_reader(column: str, timestamp: InstantField) -> KeyReader:
         timestamp: Of the mapping; its zone is that of times without one, and its format is read if it is this column.
 
     The reader raises:
-        UnreadableValueError: The value names nothing, or not always the same.
+        UnreadableValueError: The value is empty, or may name different things.
     """
     zone = ZoneInfo(timestamp.zone) if timestamp.zone else None
     if column == timestamp.column and "%" in timestamp.format:

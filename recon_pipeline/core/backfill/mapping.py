@@ -31,9 +31,9 @@ class MappingSpec(BaseModel):
     Attributes:
         request_id: The source's own; if it is empty, one is made from `primary_key`.
         primary_key: Columns that identify a row of the source for ever; request ids are made from them.
-        quantity: Without a default: a row without one is rejected unless the mapping says how many units it is.
+        quantity: It has no default: a row without one is rejected unless the mapping says how many units it is.
         period_start: With `period_end`; without both, also in a single row, the period is found (`periods.py`).
-        period: Which calendar months, where nothing else determines the period.
+        period: Which calendar months, if nothing else determines the period.
         allow: Which odd times are no reason to reject a row.
         metadata: A column with a JSON object, copied unchanged.
         nulls: Words for null, in every column that is named here.
@@ -139,7 +139,7 @@ class MappingSpec(BaseModel):
 
 
 class _OneOfEachName(yaml.SafeLoader):
-    """Refuses a name that is written twice: YAML would take the last one without a word."""
+    """Refuses a name that is written twice: YAML would silently take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The names and values of a part of a mapping."""

@@ -1,4 +1,4 @@
-"""Numbers in texts, with the separators of any country; what could be two numbers is rejected."""
+"""Numbers in texts, with the separators of any country; a text that could be two numbers is rejected."""
 
 import re
 from decimal import Decimal

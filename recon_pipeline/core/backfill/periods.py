@@ -1,9 +1,9 @@
-"""Decides which billing period a late event belongs to whose file does not say it; nothing else decides that.
+"""Decides which billing period a late event belongs to if its file does not say it; nothing else decides that.
 
-Invariant: what is written is a period that somebody reads. So it is the one that the log has given the event already;
-else the one that counters and log know at that time; else that of the one subscription which covers it, unless
-known periods are of another kind; else, of a customer of whom nothing else is known, the calendar month. Else none is.
-It does not know which period an application would have taken: of two that are possible none is taken.
+Invariant: the period is one that somebody reads. So it is the one that the log has given the event already; else the
+one that counters and log know at that time; else that of the one subscription which covers it, unless known periods are
+of another kind; else, for a customer of whom nothing else is known, the calendar month. Otherwise there is none. If two
+are possible, neither is taken, because the application's own choice is unknown.
 """
 
 from collections.abc import Collection, Sequence
@@ -39,7 +39,7 @@ def covering(periods: Collection[Period | None], timestamp: datetime) -> list[Pe
 
 
 def period_of(timestamp: datetime, counted: Collection[Period], history: History, zone: str) -> Period | str:
-    """The period of an event that the log does not have, or the reason why none is taken.
+    """The period of an event that the log does not have, or the reason why there is none.
 
     Args:
         timestamp: Of the event.

@@ -1,6 +1,6 @@
-"""Whether a late event may be written: its period is found and asked for, and its time is none that cannot be right.
+"""Whether a late event may be written: its period is known and requested, and its time is plausible.
 
-Which period that is where a row has none, `periods.py` decides.
+If a row has no period, `periods.py` decides which it is.
 """
 
 from collections import defaultdict

@@ -141,7 +141,7 @@ class _Source:
         return Readings(self.name, rows, readings, piece.done, self._mapping, len(piece.lines) - len(lines))
 
     def _readings(self, lines: Sequence[int], rows: Sequence[Row | Unreadable]) -> list[Reading]:
-        """What the rows say; if the reader trips over one of them, that one is rejected and no other."""
+        """The readings of the rows; if the reader fails on one of them, that one is rejected and no other."""
         try:
             return self._reader.read(lines, rows)
         except _FAULTS:

@@ -1,4 +1,4 @@
-"""Rows that were not taken, written so that the same mapping reads them again, value for value.
+"""Rows that were not inserted, written so that the same mapping reads them again, value for value.
 
 Invariant: `value_of` undoes `kinds_in`, and `unguarded` undoes `guarded`. JSON and CSV have fewer types than Parquet
 and Postgres: what they cannot distinguish is named beside the row, in its column `recon_types`.
@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)*")
 
 @dataclass(frozen=True)
 class Foreign:
-    """A value of a type that no field is read from, of which the text is known."""
+    """A value, as text, of a type that no field is read from."""
 
     text: str
 
@@ -133,7 +133,7 @@ def as_cells(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
 
 
 def guarded(text: str) -> str:
-    """A text that no spreadsheet runs: with a mark before it if it begins as a formula does."""
+    """A text that no spreadsheet runs: if it begins like a formula, with a mark before it."""
     return f"'{text}" if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
 
 
@@ -151,7 +151,7 @@ def _container(inside: Any, kinds: Mapping[str, Any]) -> Any:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether UTF-8 and CSV can say it."""
+    """Whether UTF-8 and CSV can represent it."""
     return "\0" not in text and (text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text))
 
 

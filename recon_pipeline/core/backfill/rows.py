@@ -117,7 +117,7 @@ class RowReader:
         request_ids = self._request_ids(readable, (gateway_names, customers, usage_types), reasons)
         metadata = self._metadata.write(lines, readable, reasons)
         for column in (name for name in spec.skip_when if "." in name):
-            # A row of which nobody can say whether it is to be left out is no event.
+            # A row is no event if it is unknown whether it is to be skipped.
             read_each(lambda value: value, self._cells.of(readable, column), f"skip_when (column {column})", reasons)
         fields = (
             lines, [()] * len(lines), gateway_names, customers, usage_types, request_ids, quantities, timestamps,
@@ -152,7 +152,8 @@ class RowReader:
                 ("period_start", "period_end"), (self._start, self._end), given, strict=True
             )
         )
-        # A row without both has its period found, as where none is mapped; one without one of them is no such row.
+        # The period of a row without both bounds is found, as if none were mapped; a row without one of them is
+        # rejected.
         for index, (start, end) in enumerate(zip(*given, strict=True)):
             if (start is None) != (end is None):
                 place = f"period_start{self._start[0].label}" if start is None else f"period_end{self._end[0].label}"
@@ -206,7 +207,7 @@ class RowReader:
 
 
 def _parted(rows: Sequence[Row | Unreadable]) -> tuple[Sequence[Row], dict[int, Unreadable]]:
-    """All as rows, an empty one in place of each unreadable one; and the unreadable ones by their position."""
+    """All rows, with an empty one in place of each unreadable one; and the unreadable ones by their position."""
     if isinstance(rows, Columns):
         return rows, {}
     unreadable = {index: row for index, row in enumerate(rows) if isinstance(row, Unreadable)}

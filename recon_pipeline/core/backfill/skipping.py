@@ -1,7 +1,7 @@
-"""Rows that an export has for completeness, left out by the mapping's `skip_when`.
+"""Skips rows that are in an export for completeness, by the mapping's `skip_when`.
 
-Invariant: only rows with exactly these values are left out, and they are counted; numbers are equal whatever they are
-written like.
+Invariant: only rows with exactly these values are skipped, and they are counted; numbers are equal however they are
+written.
 """
 
 import re
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,100}(\.[0-9]{1,100})?")
 def kept(
     lines: Sequence[int], rows: Sequence[Row | Unreadable], skip_when: Mapping[str, tuple[Any, ...]], cells: Cells
 ) -> tuple[Sequence[int], Sequence[Row | Unreadable]]:
-    """The rows that are not left out: those of which some column has none of its values.
+    """The rows that are not skipped: those in which some column has none of its values.
 
     Args:
         lines: Of each row.
@@ -51,7 +51,7 @@ def kept(
 
 
 def _compared(value: Any) -> Hashable:
-    """What is equal for values that mean the same."""
+    """A value that is equal for values that mean the same."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):

@@ -3,7 +3,7 @@
     scratch ─▶ contest: by hand ⇄ product (a process of its own) ─▶ report, chart
                recorder: with ingest_xid ⇄ without
 
-The contestants take turns, so that whatever else the machine does disturbs them alike; ratios are of the best times.
+The contestants take turns, so that other work on the machine disturbs them alike; ratios are of the best times.
 """
 
 from collections.abc import Sequence
@@ -127,7 +127,7 @@ def _measure_size(scratch: str, events: int, counters: int, console: Console, se
 
 
 def _size_bars(contest: Contest, events: int, peak_memory_mb: float) -> tuple[Bar, ...]:
-    """What is written by hand runs with the server's settings, as they are when nobody has tuned them for it."""
+    """The promises at one size. SQL by hand runs with the server's own settings, which nobody has tuned for it."""
     best = {name: min(times) for name, times in contest.times.items()}
     join, group_by = best[named.FULL_JOIN], best[named.GROUP_BY]
     burst_pace = (contest.burst_events / best[named.BURST]) / (events / group_by)

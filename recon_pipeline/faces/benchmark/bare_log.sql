@@ -1,5 +1,4 @@
--- Takes every index off the log, so that it fills quickly.
--- Run without parameters.
+-- Drops every index of the log, so that it fills quickly. Run without parameters.
 alter table billing_usage_events
     drop constraint billing_usage_events_pkey,
     drop constraint billing_usage_events_gateway_name_request_id_key;

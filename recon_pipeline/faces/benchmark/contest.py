@@ -73,7 +73,7 @@ class Contest:
 
     def tick(self) -> None:
         """One turn of ticks beside the full join: some new events and drift, then nothing new."""
-        self.pool.submit(self.contestant.tick).result()  # processes what came before, so that the next tick does not
+        self.pool.submit(self.contestant.tick).result()  # processes earlier changes, so that the next tick does not
         self.by_hand(FULL_JOIN, "full_join")
         self.by_hand(FULL_JOIN_TUNED, "full_join", work_mem=WORK_MEM)
         self.seed += 1
@@ -101,7 +101,7 @@ class Contest:
         self.repairs.append(self.product(REPAIR, self.contestant.repair))
 
     def by_hand(self, name: str, statement_name: str, *, work_mem: str | None = None) -> None:
-        """Run and time one statement of those that one writes by hand."""
+        """Run and time one hand-written statement."""
         with self._turn(name):
             began = time.perf_counter()
             with self.database.connection() as connection, connection.begin():

@@ -1,5 +1,5 @@
 -- Makes some counters drift.
--- Index: none; they are drawn from all of them.
+-- Index: none; they are drawn from all counters.
 update billing_usage_counters
 set usage_count = usage_count + 7
 where id in (

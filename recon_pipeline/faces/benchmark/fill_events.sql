@@ -1,6 +1,6 @@
--- A log of so many events, in the order in which they happened, as an application leaves it behind.
--- Invariant: the same numbers and seed give the same events but for their ids; every key has at least one, and a few
--- customers have most of the rest. Each customer has six periods of a month, which start on a day of its own.
+-- Inserts so many events into the log, in the order in which they happened, as an application leaves it behind.
+-- Invariant: the same numbers and seed give the same events except for their ids. Every key has at least one event, and a few customers
+-- have most of the rest. Each customer has six periods of a month, which start on a day of its own.
 -- Index: none; it fills an empty table.
 insert into billing_usage_events (
     gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end, event_timestamp, created_at

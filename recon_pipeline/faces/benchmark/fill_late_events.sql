@@ -1,4 +1,4 @@
--- Events that an application knows and the log does not: of the customers and the months of fill_events, in no order.
+-- Inserts events that an application knows and the log does not: of the customers and the months of fill_events, in random order.
 -- Invariant: the same numbers and seed give the same events, another seed gives others.
 -- Index: none; it fills an empty table.
 insert into pg_temp.late_event

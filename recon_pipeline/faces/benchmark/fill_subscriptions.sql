@@ -1,4 +1,4 @@
--- A subscription for two of five customers, over the last period that they have a counter for.
+-- Inserts a subscription for two of five customers, over the last period for which they have a counter.
 -- Index: none; it fills an empty table.
 insert into billing_subscriptions (
     gateway_name, gateway_customer_id, status, current_period_start, current_period_end

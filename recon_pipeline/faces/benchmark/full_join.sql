@@ -1,4 +1,4 @@
--- What is compared against: detection as one writes it by hand.
+-- The reference of detection: a full join as one writes it by hand.
 select count(*)
 from (
     select gateway_name, gateway_customer_id, usage_type, period_start, period_end, sum(quantity) as usage_count

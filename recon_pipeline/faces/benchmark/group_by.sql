@@ -1,4 +1,4 @@
--- What is compared against: the sums alone.
+-- The reference of event sums: the sums alone.
 select count(*), sum(usage_count)
 from (
     select gateway_name, gateway_customer_id, usage_type, period_start, period_end, sum(quantity) as usage_count

@@ -1,7 +1,7 @@
 """`recon benchmark --idle`: what the product costs while nothing happens, and how long its short commands take.
 
-Invariant: measured is what a person starts, `recon dev` and commands as processes, on databases of their own. Processor
-time is the kernel's, of these processes and all that they started; rows are those of Dagster's tables.
+Invariant: it measures `recon dev` and commands as a person starts them, as processes, on databases of their own.
+Processor time is the kernel's, of these processes and all that they started; rows are those of Dagster's tables.
 """
 
 import os
@@ -164,7 +164,7 @@ def _show(console: Console, report: IdleReport) -> None:
 
 
 def _environment(folder: Path, billing_url: str, dagster_url: str) -> dict[str, str]:
-    """What the processes find: nothing of the product's but what is measured."""
+    """The environment of the processes, with only those variables of the product that are measured."""
     (folder / "dagster.yaml").write_bytes((project_folder() / "dagster.yaml").read_bytes())
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RECON_", "DAGSTER_"))}
     return kept | {"DATABASE_URL": billing_url, "DAGSTER_PG_URL": dagster_url, "DAGSTER_HOME": str(folder)}

@@ -1,5 +1,4 @@
--- Gives the log its indexes back, as billing_tables.sql makes them.
--- Run without parameters.
+-- Creates the indexes of the log again, as billing_tables.sql makes them. Run without parameters.
 alter table billing_usage_events add primary key (id);
 alter table billing_usage_events add unique (gateway_name, request_id);
 create index billing_usage_events_customer on billing_usage_events (gateway_customer_id, event_timestamp desc);

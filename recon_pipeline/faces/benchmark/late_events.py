@@ -2,8 +2,8 @@
 
     export ─▶ by hand: COPY, INSERT … ON CONFLICT ⇄ product: the command `recon backfill-events`, a process of its own
 
-Each has a database of its own, filled alike. Each round has new rows of a Parquet file, and then the same rows once
-more, which are duplicates then; and new rows in each of the other forms, the same file for both.
+Each has a database of its own, with the same content. Each round inserts new rows of a Parquet file, then the same rows
+again, as duplicates, and then new rows in each of the other forms, which are the same file for both.
 """
 
 import json
@@ -63,7 +63,7 @@ class _Export:
 def measure_backfill(
     url: str | None, *, rows: int, events: int, counters: int, console: Console, seed: int = 1, rounds: int = 3
 ) -> BackfillReport:
-    """Measure the command `recon backfill-events` beside COPY and INSERT … ON CONFLICT DO NOTHING.
+    """Measure `recon backfill-events` beside COPY and INSERT … ON CONFLICT DO NOTHING.
 
     Args:
         url: Of a server on which our role may create databases; None for embedded ones of its own.
@@ -217,7 +217,7 @@ def _watched(process: subprocess.Popen[bytes]) -> int:
 
 
 def _environment(folder: Path, url: str, first: BillingMonth) -> dict[str, str]:
-    """What the command finds: nothing of the product's but what is measured, and a history of runs of its own."""
+    """The command's environment: only the measured variables of the product, and a run history of its own."""
     (folder / "dagster.yaml").write_text(_DAGSTER_YAML)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RECON_", "DAGSTER_"))}
     return kept | {"DATABASE_URL": url, "DAGSTER_HOME": str(folder), "RECON_START_PERIOD": first.key}

@@ -1,4 +1,4 @@
-"""What the benchmark measures of the product: the database's work of each step, called as the assets call it.
+"""The product's side of the benchmark: the database's work in each step, called as the assets call it.
 
 Runs in a process of its own, so that the peak of its memory is the product's. Every measurement begins with a
 connection of its own, as a run does.

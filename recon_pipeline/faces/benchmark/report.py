@@ -1,4 +1,4 @@
-"""What the benchmark has to say: times, ratios with the bars they have to keep to, and the tables that show them."""
+"""The benchmark's result: times, ratios, the limits that they are held to, and the tables that show them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

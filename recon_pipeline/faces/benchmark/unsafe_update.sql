@@ -1,5 +1,5 @@
--- What is compared against: the repair as one writes it by hand. It is wrong while anybody counts: the subquery is not run
--- again for a counter that turns out to have changed (PostgreSQL manual, 13.2.1), so the increment is lost. No ledger either.
+-- The reference of a repair, as one writes it by hand. It is wrong while an application counts: the subquery is not run again for a counter
+-- that turns out to have changed (PostgreSQL manual, 13.2.1), so the increment is lost. It also writes no ledger.
 update billing_usage_counters as counter
 set usage_count = event_sum.usage_count, updated_at = now()
 from (

@@ -1,8 +1,8 @@
 """The command line: the list of its commands.
 
 Each is the `command` of a module of its own here, which parses, calls one function of a module beside this folder, and
-prints what that returned. That function is imported when the command runs: what most commands use takes a second to
-load, and Dagster four, which help, completion and wrong usage should not wait for.
+prints what that returned. That function is imported when the command runs, so that help, completion and wrong usage are
+quick: most commands take a second to load, and Dagster takes four.
 """
 
 import click

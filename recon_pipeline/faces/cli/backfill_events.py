@@ -13,12 +13,14 @@ from recon_pipeline.settings import read_settings
 @click.option(
     "--mapping",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-    help="A YAML file that says which column is what.",
+    help="A YAML file that maps columns of the export to the log's.",
 )
 @click.option("--period", "periods", multiple=True, metavar="YYYY-MM", help="Only this billing month; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Show what would happen; insert nothing.")
 @click.option("--no-reconcile", is_flag=True, help="Leave the counters to the next tick.")
-@click.option("--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets; recorded.")
+@click.option(
+    "--approve", "approve_reason", metavar="REASON", help="Approve repairs beyond the budgets, with this reason."
+)
 @json_option
 @reporting_errors
 def command(
@@ -33,8 +35,8 @@ def command(
 ) -> int:
     """Insert events that never arrived, each once, and reconcile.
 
-    A SOURCE is a file, a glob, a folder or a URL of CSV, TSV, JSON, Parquet, ORC or Arrow, packed or not; - for what
-    is piped in; or table:NAME, or query:"SELECT …", of the billing database.
+    A SOURCE is a file, a glob, a folder or a URL of CSV, TSV, JSON, Parquet, ORC or Arrow, packed or not; - for a
+    pipe; or table:NAME, or query:"SELECT …", of the billing database.
     """
     from recon_pipeline.faces import backfill as face
     from recon_pipeline.faces import backfilled

@@ -1,4 +1,4 @@
-"""`recon explain`: why a counter is what it is."""
+"""`recon explain`: why a counter has its value."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from recon_pipeline.settings import read_settings
 @json_option
 @reporting_errors
 def command(*, customer: str, period: str | None, html: Path | None, as_json: bool) -> int:
-    """Show why a customer's counter is what it is: repairs, event sum, limit, days, producers."""
+    """Explain a customer's counter: repairs, event sum, limit, days, producers."""
     from recon_pipeline.faces import explain as face
     from recon_pipeline.faces import explained
 

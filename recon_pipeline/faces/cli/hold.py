@@ -1,4 +1,4 @@
-"""`recon hold`: some customers' counters are left alone for a while."""
+"""`recon hold`: excludes some customers' counters from repairs for a while."""
 
 import click
 
@@ -16,9 +16,9 @@ from recon_pipeline.settings import read_settings
 @json_option
 @reporting_errors
 def command(*, customers: tuple[str, ...], periods: tuple[str, ...], reason: str, until: str, as_json: bool) -> int:
-    """Leave the counters of some customers alone, whatever the log says; they are reported as held.
+    """Exclude the counters of some customers from repairs, whatever the log says; they are reported as held.
 
-    Without --period: of every billing month. Returns when no repair of them is in progress any more.
+    Without --period, in every billing month. Returns when no repair of them is in progress any more.
     """
     from recon_pipeline.faces import holds as face
 

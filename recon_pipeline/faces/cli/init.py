@@ -10,8 +10,8 @@ from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_erro
 @click.option(
     "--with-ingest-xid/--without-ingest-xid",
     default=None,
-    help="Add the log's column, or leave the log as it is: every run then reads all of it. "
-    "Without either: as the last time, and at first with it.",
+    help="Add the log's column, or leave the log as it is; every run then reads all of it. "
+    "If neither is given: as the last time, at first with the column.",
 )
 @click.option(
     "--subscribers-have-ingest-xid",
@@ -31,7 +31,7 @@ def command(
 ) -> int:
     """Prepare the database that DATABASE_URL names: schema recon, and the log's column ingest_xid.
 
-    Without DATABASE_URL, the embedded database of recon demo and recon dev, if there is one.
+    Without DATABASE_URL it prepares the embedded database of recon demo and recon dev, if there is one.
     """
     from recon_pipeline.faces import initialised as face
 

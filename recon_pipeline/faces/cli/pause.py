@@ -9,11 +9,13 @@ from recon_pipeline.settings import read_settings
 
 @click.command("pause", epilog='Example: recon pause --reason "INC-1234: the log is being restored" --until 2h')
 @click.option("--reason", required=True, metavar="TEXT", help="Why; recorded.")
-@click.option("--until", metavar="WHEN", help="Ends by itself: 30m, 2h, 3d, 2026-11-25T06:00Z. Else by recon resume.")
+@click.option(
+    "--until", metavar="WHEN", help="When it ends: 30m, 2h, 3d, 2026-11-25T06:00Z. If not given, at recon resume."
+)
 @json_option
 @reporting_errors
 def command(*, reason: str, until: str | None, as_json: bool) -> int:
-    """Stop repairs: no counter is changed from now on; detection, checks and alerts go on.
+    """Stop repairs: no counter is changed from now on; comparisons, checks and alerts go on.
 
     This includes the schedule, the HTTP endpoint and backfills. Returns when no repair is in progress any more.
     """

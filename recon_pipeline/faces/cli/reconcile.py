@@ -13,12 +13,10 @@ from recon_pipeline.settings import read_settings
 @click.option("--all", "every_period", is_flag=True, help="Every month from RECON_START_PERIOD on.")
 @click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Compare and check the guards; repair nothing.")
-@click.option("--full", is_flag=True, help="Take sums from the log itself; check stored ones.")
+@click.option("--full", is_flag=True, help="Sum the log itself, and compare the stored sums with it.")
 @click.option("--while-paused", is_flag=True, help="Repair although repairs are paused.")
-@click.option(
-    "--approve", "approve_reason", metavar="REASON", help="Repair beyond the budgets what a blocked run has shown."
-)
-@click.option("--approve-run", metavar="RUN", help="Which blocked run; the latest over the same if not given.")
+@click.option("--approve", "approve_reason", metavar="REASON", help="Approve what a run has shown, with this reason.")
+@click.option("--approve-run", metavar="RUN", help="That run; if not given, the latest over the same months.")
 @json_option
 @reporting_errors
 def command(
@@ -35,7 +33,7 @@ def command(
 ) -> int:
     """Compare counters with the log, repair what drifted, verify.
 
-    Without --period and --all: the months that a tick of the schedule would take.
+    Without --period and --all it covers the months of a tick of the schedule.
     """
     from recon_pipeline.faces import reconcile as face
     from recon_pipeline.faces import reconciled

@@ -1,4 +1,4 @@
-"""`recon rejected`: what was not inserted, to be fixed."""
+"""`recon rejected`: the rows that are not in the log, to be fixed."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from recon_pipeline.settings import read_settings
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write all of them, .csv or .ndjson, as they came; fix that file and backfill it.",
+    help="Write all of them, .csv or .ndjson, as they were read; fix that file and backfill it.",
 )
 @json_option
 @reporting_errors

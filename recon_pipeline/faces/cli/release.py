@@ -17,7 +17,7 @@ from recon_pipeline.settings import read_settings
 def command(*, customers: tuple[str, ...], periods: tuple[str, ...], reason: str | None, as_json: bool) -> int:
     """End holds before their time; the next run repairs what drifted meanwhile.
 
-    Without --period every hold on the customer ends; with it the hold on that month alone.
+    Without --period every hold on the customer ends; with it only the hold on that month.
     """
     from recon_pipeline.faces import holds as face
 

@@ -18,7 +18,7 @@ from recon_pipeline.settings import read_settings
 def command(*, before: str | None, reason: str | None, as_json: bool) -> int:
     """Declare that the billing months before one are no longer in the log: their counters are kept as they are.
 
-    No run compares these months any more. The latest declaration counts. Without options: show it.
+    No run compares these months any more. The latest declaration counts. Without options it shows that declaration.
     """
     from recon_pipeline.faces import retention as face
 

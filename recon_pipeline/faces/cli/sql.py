@@ -14,11 +14,11 @@ from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_erro
     "strategies",
     multiple=True,
     metavar="PART",
-    help="What fills a hole where several parts can, by name; repeatable. The first that is declared if not given.",
+    help="A part that fills a hole, where several can; repeatable. If not given, the first declared one.",
 )
-@click.option("--customer", "customers", multiple=True, metavar="ID", help="Values are of this customer; repeatable.")
-@click.option("--period", metavar="YYYY-MM", help="Values are of this billing month; the current one if not given.")
-@click.option("--explain", "explains", is_flag=True, help="Show how Postgres would run it, on the billing database.")
+@click.option("--customer", "customers", multiple=True, metavar="ID", help="Use values of this customer; repeatable.")
+@click.option("--period", metavar="YYYY-MM", help="Use this billing month; if not given, the current one.")
+@click.option("--explain", "explains", is_flag=True, help="Show its query plan on the billing database.")
 @json_option
 @reporting_errors
 def command(
@@ -32,8 +32,8 @@ def command(
 ) -> int:
     """List the statements that runs send; with NAME print one for psql, or show its plan.
 
-    Nothing is run: with --explain Postgres plans the statement in a transaction that is rolled back, and takes what the
-    tables decide from them.
+    It does not run the statement: with --explain Postgres plans it in a transaction that is rolled back, with the parts
+    that the tables require.
     """
     from recon_pipeline.faces import sql as face
     from recon_pipeline.faces import sql_printed

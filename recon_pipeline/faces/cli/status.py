@@ -1,4 +1,4 @@
-"""`recon status`: what is known without a run."""
+"""`recon status`: the current state, without a run."""
 
 import click
 

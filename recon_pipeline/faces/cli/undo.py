@@ -11,14 +11,14 @@ from recon_pipeline.settings import read_settings
 @click.argument("run")
 @click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; recorded.")
-@click.option("--dry-run", is_flag=True, help="Show what there is to undo; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what it would undo; change nothing.")
 @json_option
 @reporting_errors
 def command(*, run: str, customers: tuple[str, ...], reason: str, dry_run: bool, as_json: bool) -> int:
-    """Undo what RUN repaired; usage counted since then stays.
+    """Undo the repairs of RUN; usage that was counted since then stays.
 
-    RUN is the id of a run, or the beginning of it as recon status shows it. Refused unless repairs are paused or the
-    customers are held: the next run would make the same repairs again.
+    RUN is the id of a run, or the beginning of it as recon status shows it. It refuses unless repairs are paused or
+    the customers are held: otherwise the next run would make the same repairs again.
     """
     from recon_pipeline.faces import undo as face
 

@@ -1,4 +1,6 @@
--- Invariant: all counts are of one snapshot. Reads the tables whole; uses no index.
+-- Counts the rows of the billing tables.
+-- Invariant: all counts are of one snapshot.
+-- Index: none; reads the tables whole.
 select
     (select count(*) from billing_usage_events) as event_count,
     (select count(*) from billing_usage_counters) as counter_count,

@@ -1,5 +1,5 @@
--- Invariant: holds the counters that no mishap has touched yet, each with its customer's limit; who picks
--- one takes it out, so that mishaps never cancel each other. It is gone when the transaction ends.
+-- Creates the list of counters that no mishap has touched yet, each with its customer's limit.
+-- Invariant: a mishap that picks a counter removes it here, so that mishaps never cancel each other. The table ends with the transaction.
 create temporary table demo_untouched_counter (
     gateway_customer_id text not null,
     period_start timestamptz not null,

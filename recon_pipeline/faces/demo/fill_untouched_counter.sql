@@ -1,5 +1,6 @@
--- Invariant: the limit is the paid one exactly where an active or trialing subscription's current period
--- contains the counter's period. Uses billing_subscriptions_customer; reads all counters of the usage type.
+-- Lists every counter as untouched.
+-- Invariant: the limit is the paid one exactly if an active or trialing subscription's current period contains the counter's period.
+-- Index: billing_subscriptions_customer; reads all counters of the usage type.
 insert into demo_untouched_counter (gateway_customer_id, period_start, period_end, usage_count, usage_limit)
 select
     counter.gateway_customer_id,

@@ -1,5 +1,6 @@
--- Invariant: the demo begins only where this returns no row: it never mixes into somebody's data.
--- Reads at most one row of each table; uses no index.
+-- The first billing table that has rows.
+-- Invariant: the demo begins only if this returns no row, so it never mixes into existing data.
+-- Index: none; reads at most one row of each table.
 select table_name
 from (values
     ('billing_usage_events', exists (select from billing_usage_events)),

@@ -1,5 +1,5 @@
--- Invariant: an event goes into the log past the recorder, so that its counter never hears of it.
--- Refused by the unique (gateway_name, request_id) if it is there already.
+-- Inserts an event past the recorder, so that its counter does not follow.
+-- Invariant: the unique (gateway_name, request_id) refuses an event that is in the log already.
 insert into billing_usage_events (
     gateway_name, gateway_customer_id, usage_type, request_id,
     quantity, period_start, period_end, event_timestamp

@@ -1,4 +1,5 @@
--- Invariant: a counter without events, in a period that had none. Refused by the unique key otherwise.
+-- Inserts a counter without events, in a period that had none.
+-- Invariant: the unique key refuses it otherwise.
 insert into billing_usage_counters (
     gateway_name, gateway_customer_id, usage_type, period_start, period_end, usage_count
 ) values (

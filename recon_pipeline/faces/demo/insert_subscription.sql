@@ -1,4 +1,6 @@
--- Invariant: a customer of the demo has at most one subscription. Uses no index.
+-- Inserts a customer's subscription.
+-- Invariant: a customer of the demo has at most one subscription.
+-- Index: none.
 insert into billing_subscriptions (
     gateway_name, gateway_customer_id, status, current_period_start, current_period_end
 ) values (

@@ -1,4 +1,4 @@
-"""What goes wrong after the traffic: each mishap makes counters drift from the log in one true-to-life way.
+"""The mishaps after the traffic: each makes counters drift from the log in one realistic way.
 
 Invariants: no two mishaps touch the same key; each names exactly the keys that drift by it and the units
 of usage they drift by; a counter crosses its limit only where the story says so. Together they drift

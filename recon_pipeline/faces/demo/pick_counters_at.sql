@@ -1,6 +1,7 @@
--- Invariant: takes counters whose period contains the moment, and which stay on their side of the limit
--- however they are moved by up to the margin. The order is random but for a salt always the same.
--- Uses the primary key of demo_untouched_counter to take them out.
+-- Picks counters whose period contains a moment, and removes them from the untouched ones.
+-- Invariant: a change by up to the margin leaves each of them on its side of the limit. The order is random, but the same for the same
+-- salt.
+-- Index: the primary key of demo_untouched_counter.
 delete from demo_untouched_counter as picked
 using (
     select gateway_customer_id, period_start, period_end

@@ -1,6 +1,7 @@
--- Invariant: takes counters by how far they stand above their limit (below it: negative), those of open
--- periods first, because there a customer is blocked or let through. The order is random but for a salt
--- always the same. Uses the primary key of demo_untouched_counter to take them out.
+-- Picks counters by their distance above their limit (below it: negative), and removes them from the untouched ones.
+-- Invariant: those of open periods come first, because there a customer is blocked or let through. The order is random, but the same for
+-- the same salt.
+-- Index: the primary key of demo_untouched_counter.
 delete from demo_untouched_counter as picked
 using (
     select gateway_customer_id, period_start, period_end

@@ -1,5 +1,6 @@
--- Invariant: the current periods of subscriptions whose customer never sent an event and has no counter.
--- The order is random but for a salt always the same. Uses billing_usage_events_customer; reads all counters.
+-- The current periods of subscriptions whose customer never sent an event and has no counter.
+-- Invariant: the order is random, but the same for the same salt.
+-- Index: billing_usage_events_customer; reads all counters.
 select
     subscription.gateway_customer_id,
     subscription.current_period_start as period_start,

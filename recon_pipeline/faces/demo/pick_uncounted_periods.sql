@@ -1,5 +1,6 @@
--- Invariant: the current periods of subscriptions that contain the moment and have no counter row. The
--- order is random but for a salt always the same. Uses the unique key of billing_usage_counters.
+-- The current periods of subscriptions that contain a moment and have no counter row.
+-- Invariant: the order is random, but the same for the same salt.
+-- Index: the unique key of billing_usage_counters.
 select
     subscription.gateway_customer_id,
     subscription.current_period_start as period_start,

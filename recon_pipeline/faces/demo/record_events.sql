@@ -1,6 +1,6 @@
--- Invariant: every event goes through the application's recorder, in the order given, so that rows of
--- counters are locked in the order of their keys. Returns how many events were new. The recorder finds
--- an event by its unique (gateway_name, request_id) and a counter by its unique key.
+-- Records events through the application's recorder, and returns how many were new.
+-- Invariant: the events are recorded in the given order, so that counters are locked in the order of their keys.
+-- Index: the unique (gateway_name, request_id) of the log; the unique key of the counters.
 select count(*) filter (
     where record_billing_usage_event(
         %(gateway_name)s, event.gateway_customer_id, %(usage_type)s, event.request_id,

@@ -1,5 +1,6 @@
--- Invariant: sets one counter that still stands where it was when it was picked; updated_at stays, as it
--- does when an increment is lost. Uses the unique key of billing_usage_counters.
+-- Sets one counter that is unchanged since it was picked.
+-- Invariant: updated_at stays, as it does when an increment is lost.
+-- Index: the unique key of billing_usage_counters.
 update billing_usage_counters
 set usage_count = %(after)s
 where gateway_name = %(gateway_name)s

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP, as the environment says: the secrets, and the proxies whose word is taken for an address.
+"""Who may do what over HTTP, as the environment says: the secrets, and the proxies that are trusted for addresses.
 
 No value that can hold a secret is shown.
 """
@@ -22,7 +22,7 @@ _EVERYWHERE = 8
 
 @dataclass(frozen=True)
 class Secrets:
-    """What opens what; each in ASCII, without spaces.
+    """The secrets; each in ASCII, without spaces.
 
     Attributes:
         changing: `CRON_SECRET`, and while it is being changed `CRON_SECRET_PREVIOUS` too: the cron endpoint, and all
@@ -69,7 +69,7 @@ class Proxies:
     networks: tuple[IPv4Network | IPv6Network, ...]
 
     def __contains__(self, address: str) -> bool:
-        """Whether a proxy has that address; what is no address is none."""
+        """Whether a proxy has that address; false for a text that is no address."""
         try:
             found = ip_address(address)
         except ValueError:
@@ -98,7 +98,7 @@ def read_proxies(environ: Mapping[str, str] = os.environ) -> Proxies:
 
 
 def neighborhood(address: str) -> str:
-    """What counts as one address: of IPv6 the network that one customer has."""
+    """What counts as one address: for IPv6 the network that one customer has."""
     try:
         found = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What one caller, or many, can take from this process: bounds that uvicorn does not have.
+"""Bounds on what callers can take from this process, which uvicorn does not have.
 
 Invariant: a request's head has at most `HEAD_BYTES`, however it arrives, and is complete within `HEAD_SECONDS`; an
 answer is taken within `ANSWER_SECONDS`; one address has at most `CONNECTIONS_PER_ADDRESS` connections, and through a
@@ -35,7 +35,7 @@ class BoundedProtocol(H11Protocol):
     """Set on a subclass by `bounded`: uvicorn makes the instances."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Start the timer, or drop what is too much of one address."""
+        """Start the timer, or drop the connection if its address has too many."""
         super().connection_made(transport)
         self._room = HEAD_BYTES
         self._is_refused = False
@@ -51,7 +51,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read a head no further than there is room for it; h11 bounds only those that arrive in pieces."""
+        """Read a head up to its bound; h11 bounds only heads that arrive in pieces."""
         if self._is_refused:
             return
         if self.cycle is None:
@@ -102,7 +102,7 @@ def bounded(proxies: Proxies) -> type[BoundedProtocol]:
 
 
 class PerAddress:
-    """Bounds the requests at work of one address, which is the caller's own where a proxy says it."""
+    """Bounds the requests in progress of one address; behind a proxy, of the address that the proxy names."""
 
     def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
         """Wrap an application."""

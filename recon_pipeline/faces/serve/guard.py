@@ -1,7 +1,7 @@
 """Lets in who has a secret: one guard for all paths, so that wrong secrets are counted together.
 
-Invariant: what starts or changes something takes a token alone, never a login, which a browser also sends when the page
-of somebody else makes it ask.
+Invariant: a request that starts or changes something needs a token, never a login, which a browser also sends when a
+foreign page makes the request.
 """
 
 import base64
@@ -37,7 +37,7 @@ class Guard:
     """Accepts requests with a secret."""
 
     def __init__(self, secrets: Secrets) -> None:
-        """Take the secrets; where none is set for something, every request for it is refused."""
+        """Take the secrets; if none is set for something, every request for it is refused."""
         self._changing = tuple(secret.encode() for secret in secrets.changing)
         self._reading = self._changing + tuple(secret.encode() for secret in secrets.reading)
         self._wrong = FixedWindowRateLimiter(MemoryStorage())

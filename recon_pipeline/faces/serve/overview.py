@@ -1,6 +1,6 @@
-"""What the page at `/` says first: the one sentence that somebody who was woken needs, and what she is to do.
+"""The top of the page at `/`: one sentence for the engineer on call, and what to do.
 
-Knows nothing of HTTP. It says what `recon status` says, from the same record, and what alerts say of what fails.
+Knows nothing of HTTP. It shows the record that `recon status` shows, and the alerts of what fails.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ TONES = {"clean": Tone.GOOD, "not_clean": Tone.BAD, "blocked": Tone.BAD, "failed
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that a person is to know.
+    """Something that a person has to know.
 
     Attributes:
         title: In a few words.
@@ -52,7 +52,7 @@ class Verdict:
 
 
 def notices(status: Status, *, last_success: datetime | None, now: datetime) -> list[Notice]:
-    """What a person is to know, the worst first."""
+    """What a person has to know, the worst first."""
     return sorted(_notices(status, last_success, now), key=lambda notice: list(Tone).index(notice.tone))
 
 
@@ -81,7 +81,7 @@ def months_of_run(run: RunRecord) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long ago that was, in words."""
+    """The time since then, in words."""
     seconds = max((now - moment).total_seconds(), 0.0)
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
@@ -134,7 +134,7 @@ def _of_alarm(alarm: Alarm, now: datetime) -> Notice:
 
 
 def _of_latest_run(status: Status, now: datetime) -> Iterator[Notice]:
-    """The latest run that says something of every customer, if it went wrong and no alert that is shown says why."""
+    """The latest run over every customer, if it went wrong and no shown alert says why."""
     run = status.latest_decided
     if run is None or TONES.get(run.outcome) is not Tone.BAD:
         return

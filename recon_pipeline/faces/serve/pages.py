@@ -1,6 +1,6 @@
-"""The pages for people: how it is, at `/`, and what is known of a customer, at `/customers/ID`.
+"""The pages for people: the current state, at `/`, and a customer's counters, at `/customers/ID`.
 
-Invariant: a page changes nothing, and shows nothing to who has no secret. What goes wrong is a page, too.
+Invariant: a page changes nothing, and shows nothing without a secret. An error is a page, too.
 """
 
 from collections.abc import Mapping

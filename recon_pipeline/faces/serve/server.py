@@ -49,7 +49,7 @@ def serve(settings: Settings, secrets: Secrets, proxies: Proxies, *, host: str, 
         ConfigurationError: The address cannot be used, or there is no `dagster.yaml`.
     """
     database = billing_database(settings)
-    # A database that is away comes back; a schema of another version does not get right by waiting.
+    # An unreachable database comes back; a schema of another version does not become right by waiting.
     with suppress(DatabaseUnreachableError), database.connection():
         pass
     if not secrets.changing:

@@ -1,4 +1,4 @@
-"""The record of backfills in `recon.backfill_batch`, and the rows that were not taken in `recon.rejected_event`.
+"""The record of backfills in `recon.backfill_batch`, and the rows that were not inserted in `recon.rejected_event`.
 
 Invariant: figures are written in the transaction that inserts the events, so they are true also after a crash.
 """
@@ -19,7 +19,7 @@ COPY_REJECTED_EVENTS = with_name(
     "copy_rejected_events",
     "copy recon.rejected_event (batch_id, ordinal, kind, source, line, reasons, raw_row, stays) from stdin",
 )
-# Closes the record of a batch, with what went wrong if anything did.
+# Closes the record of a batch, with its error if there is one.
 # Binds: batch_id uuid, error text, outcome text
 _FINISH_BACKFILL = labelled(
     "finish_backfill",
@@ -29,7 +29,7 @@ _FINISH_BACKFILL = labelled(
     where batch_id = cast(:batch_id as uuid)
     """,
 )
-# Closes the record of a batch whose run ended without closing it; what its chunks had inserted is counted already.
+# Closes the record of a batch whose run ended without closing it; what its chunks inserted is counted already.
 # Invariant: a batch that is closed stays as it is.
 # Binds: error text, run_id text
 _FAIL_OPEN_BATCHES = labelled(
@@ -42,7 +42,7 @@ _FAIL_OPEN_BATCHES = labelled(
     """,
 )
 # Opens the record of a batch.
-# Invariant: one row for each backfill that read anything, also for one that only looked.
+# Invariant: one row for each backfill that read anything, also for a dry run.
 # Binds: batch_id uuid, dry_run boolean, mapping jsonb, periods text[], run_id text, sources text[], started_by text
 _START_BACKFILL = labelled(
     "start_backfill",
@@ -54,7 +54,7 @@ _START_BACKFILL = labelled(
     )
     """,
 )
-# Rows of a batch that were not taken, in the order in which they were read.
+# Rows of a batch that were not inserted, in the order in which they were read.
 # Binds: batch_id uuid, rows bigint
 _READ_REJECTED_EVENTS = labelled(
     "read_rejected_events",
@@ -70,7 +70,7 @@ _READ_REJECTED_EVENTS = labelled(
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of rows; each ended in exactly one way.
+    """The outcomes of rows; each row has exactly one.
 
     Attributes:
         inserted: New in the log (or would be, in a dry run).
@@ -78,7 +78,7 @@ class Tally:
         conflict: In the log already, with another content; that one stays.
         rejected: No event, with reasons.
         partitions: Billing months of what is in the log.
-        skipped: Left out by the mapping, and so not among the rows read.
+        skipped: Skipped by the mapping, and so not among the rows read.
     """
 
     inserted: int = 0
@@ -102,7 +102,7 @@ class Batch:
         batch_id: Named by the metadata of each of its events.
         outcome: `running`, `done` or `failed`.
         partitions: Billing months of its events that are in the log.
-        skipped: Rows that its mapping leaves out; not among `rows_read`.
+        skipped: Rows that its mapping skips; not among `rows_read`.
         mapping: As given; empty for none.
     """
 
@@ -127,7 +127,7 @@ class Batch:
 
     @property
     def adds_up(self) -> bool:
-        """Whether every row that was read ended in exactly one way."""
+        """Whether every row that was read has exactly one outcome."""
         return self.rows_read == self.inserted + self.duplicate + self.conflict + self.rejected
 
     @property
@@ -182,7 +182,7 @@ def start(
 
 
 def count(connection: Connection, batch_id: str, tally: Tally) -> None:
-    """Add what became of some rows."""
+    """Add the outcomes of some rows."""
     names = ("rows_read", "inserted", "duplicate", "conflict", "rejected", "skipped")
     figures = {name: getattr(tally, name) for name in names}
     connection.execute(
@@ -212,7 +212,7 @@ def recent(connection: Connection, *, rows: int) -> tuple[Batch, ...]:
 
 
 def named(connection: Connection, batch: str) -> Batch:
-    """The batch whose id begins like this.
+    """The batch whose id begins with this text.
 
     Raises:
         ConfigurationError: None does, or several.

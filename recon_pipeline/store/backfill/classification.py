@@ -1,8 +1,8 @@
-"""What readings need from the database before they are events: their period, and whether the customer is known.
+"""What the database adds to readings before they are events: their period, and whether the customer is known.
 
-Invariant: which period it is, only `core/backfill/periods.py` decides; here are the facts for it, of a whole chunk at a
-time. What is known of a customer beyond counters is read once in a backfill: later it may hold what this one inserted,
-which follows from the same facts. All events of a customer are only read where counters and aggregates do not tell.
+Invariant: only `core/backfill/periods.py` decides the period; this module reads the facts for it, of a whole chunk at a
+time. What is known of a customer beyond counters is read once in a backfill, because later it may contain events that
+this backfill inserted. All events of a customer are read only if counters and aggregates do not tell the period.
 """
 
 from collections import defaultdict
@@ -48,7 +48,7 @@ _SUBSCRIBED_PERIODS = labelled(
     ) as subscription
     """,
 )
-# What time it is, for the rows that are read now.
+# The current time, for the rows that are read now.
 _NOW = labelled("time_of_classification", "select clock_timestamp()")
 
 _KNOWN_CUSTOMERS = 200_000
@@ -70,7 +70,7 @@ class Classifier:
         self._uncounted = UncountedPeriods(tables, writable.first)
 
     def classified(self, connection: Connection, piece: Readings) -> Sequence[Reading]:
-        """The same readings with their periods, and with the reasons that come of those and of unknown customers."""
+        """The same readings with their periods, and with the reasons for missing periods and unknown customers."""
         readings = piece.readings
         unknown = self._unknown(connection, readings)
         now = connection.execute(_NOW).scalar_one()
@@ -116,7 +116,7 @@ class Classifier:
     def _histories(
         self, connection: Connection, asked: Collection[UsageOfCustomer]
     ) -> Mapping[UsageOfCustomer, History]:
-        """What is known of customers whose counters do not tell enough."""
+        """What is known of customers whose counters do not tell the period."""
         customers = {(gateway_name, customer) for gateway_name, customer, _ in asked}
         if len(self._known) > _KNOWN_CUSTOMERS:
             self._known.clear()

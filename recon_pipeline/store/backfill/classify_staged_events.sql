@@ -1,8 +1,9 @@
--- Records the outcome of each event of a chunk that was just inserted, to be counted and shown. The table ends with the transaction.
--- Invariant: an event is the same if the same was billed: customer, usage type, quantity, period, and about when. Times within a
--- day and metadata are written differently by every source; a day more is another event under a request id that was used twice.
--- The setting recon.event_identity of the transaction contains the event identity.
--- Index: the log's unique key, or an index on request_id; one look for each event.
+-- Records the outcome of each event of a chunk that was just inserted, so that outcomes can be counted and shown. The table ends with the
+-- transaction.
+-- Invariant: an event is a duplicate if the log bills the same: customer, usage type, quantity, period, and a time less than a day apart.
+-- Sources write times within a day, and metadata, in different ways. More than a day apart, it is another event whose request id was used
+-- twice. The setting recon.event_identity of the transaction contains the event identity.
+-- Index: the log's unique key, or an index on request_id; one lookup for each event.
 -- After: create_staged_events, declare_identity
 create temporary table classified_event on commit drop as
 select
@@ -19,7 +20,7 @@ from pg_temp.staged_event as staged
 left join lateral (
     select
         event.id,
-        -- What is billed otherwise, by name.
+        -- The columns that differ, by name.
         array_remove(array[
             case when event.gateway_customer_id is distinct from staged.gateway_customer_id then 'gateway_customer_id' end,
             case when event.usage_type is distinct from staged.usage_type then 'usage_type' end,

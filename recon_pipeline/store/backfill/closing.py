@@ -1,6 +1,6 @@
 """Closes the record of a batch that fails, whatever the error is.
 
-Invariant: the record says that the batch failed, of what and at which rows; and the error is raised.
+Invariant: the record says that the batch failed, why and at which rows; and the error is raised.
 """
 
 from collections.abc import Generator, Iterator
@@ -16,10 +16,10 @@ from recon_pipeline.store.postgres.database import BillingDatabase
 
 @contextmanager
 def closing_record(database: BillingDatabase, batch_id: str) -> Generator[None]:
-    """Close the record of a batch if the block fails, and let an error for people say what became of the rows before.
+    """Close the record of a batch if the block fails, and add the outcomes of earlier rows to an error for people.
 
-    Where the record cannot be closed, because the database is away, the error is raised as it is. The sensor of failed
-    runs closes the record then.
+    If the record cannot be closed because the database is unreachable, the error is raised as it is. The sensor of
+    failed runs then closes the record.
     """
     try:
         yield

@@ -1,5 +1,5 @@
 -- Adds the outcomes of some rows to the record of their batch.
--- Invariant: in the transaction that inserts them, so that the figures are true after a crash; a constraint holds the sum.
+-- Invariant: runs in the transaction that inserts the rows, so that the figures are true after a crash; a constraint checks the sum.
 -- Index: the primary key of recon.backfill_batch.
 -- Binds: batch_id uuid, conflict bigint, duplicate bigint, inserted bigint, partitions text[], rejected bigint
 -- Binds: rows_read bigint, skipped bigint

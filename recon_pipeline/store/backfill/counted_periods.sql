@@ -1,6 +1,6 @@
 -- The periods of counters of some customers and usage types that contain a time between the first and the last of their events.
--- Invariant: one without an end, or that ends in a year of five digits, is never given to an event; known_periods returns it.
--- Index: the unique key of counters; one look for each customer and usage type.
+-- Invariant: no event gets a period without an end, or one that ends in a year of five digits; known_periods returns such periods.
+-- Index: the unique key of counters; one lookup for each customer and usage type.
 -- Binds: customers text[], firsts timestamptz[], gateway_names text[], lasts timestamptz[], usage_types text[]
 select asked.ordinal, counter.period_start, counter.period_end
 from unnest(

@@ -1,5 +1,6 @@
--- Where the events of a chunk wait to be inserted; gone with the transaction.
--- Invariant: every value fits its column here, whatever the types of the log's columns are. Ids are made before, so they show what was inserted.
+-- Creates the table in which the events of a chunk wait to be inserted. It ends with the transaction.
+-- Invariant: every value fits its column here, whatever the types of the log's columns are. Ids are made before the insert, so they show
+-- what was inserted.
 create temporary table staged_event (
     ordinal bigint not null,
     id uuid not null,

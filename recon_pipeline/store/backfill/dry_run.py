@@ -1,7 +1,7 @@
-"""What a backfill would do, found out without inserting an event.
+"""The dry run of a backfill: finds out what it would do, without inserting an event.
 
-Invariant: one transaction with a temporary table; no row of the application's is written or locked. What only the log
-itself can refuse (a trigger, a check, another foreign key than the customer's) is not found here.
+Invariant: one transaction with a temporary table; no row of the application's is written or locked. Not found here is
+what only the log itself can refuse (a trigger, a check, another foreign key than the customer's).
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
 from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# Lets the planner know how much a dry run looks at: a guess can make it loop over all of one for each of the other.
+# Gives the planner the size of the staged events: with a guess it may choose a nested loop.
 # After: create_staged_events, declare_identity, preview_staged_events.
 _ANALYZE_PREVIEW_EVENTS = labelled("analyze_preview_events", "analyze pg_temp.preview_event")
-# Finds the first event of a request id, in a source that is looked at as a whole.
+# Finds the first event of a request id, in a source that is previewed as a whole.
 # After: create_staged_events.
 INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
-# Finds the events of a request id, where their times name them and may be cut or rounded.
+# Finds the events of a request id, if their time is part of the identity and may be cut or rounded.
 # After: create_staged_events.
 _INDEX_STAGED_REQUESTS = labelled(
     "index_staged_requests", "create index on pg_temp.staged_event (request_id, gateway_name)"
@@ -119,7 +119,7 @@ class Preview:
 
 
 class DryRun:
-    """Rows that are looked at as a whole, in a transaction of the caller's."""
+    """Rows that are previewed as a whole, in a transaction of the caller's."""
 
     def __init__(self, connection: Connection, batch_id: str, tables: BillingTables) -> None:
         self._connection = connection
@@ -130,7 +130,7 @@ class DryRun:
         connection.execute(statement("create_staged_events"))
 
     def take(self, chunk: Chunk) -> None:
-        """Look at some more rows."""
+        """Add some more rows."""
         copy_lines_in(self._connection, COPY_STAGED_EVENTS, chunk.lines)
         refused = refused_rows(self._batch_id, chunk)
         if refused:
@@ -139,7 +139,7 @@ class DryRun:
         self._skipped += chunk.skipped
 
     def preview(self, question: PreviewOptions) -> Preview:
-        """What would become of all of them; counted in the record of the batch."""
+        """The preview of all rows; counted in the record of the batch."""
         connection = self._connection
         see_every_row(connection, EVENTS, COUNTERS, SUBSCRIPTIONS)
         connection.execute(INDEX_STAGED_EVENTS)

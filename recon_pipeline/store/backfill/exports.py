@@ -1,6 +1,6 @@
 """An audit log in the same database as a source: a table, or a query that a person wrote.
 
-Invariant: read in a transaction that cannot write, with a cursor on the server, so that its size does not matter.
+Invariant: a transaction that cannot write reads it, with a cursor on the server, so its size does not matter.
 """
 
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _keep_values_as_written(cursor: psycopg.ServerCursor[Any]) -> None:
 
 
 def _or_text(usual: type[AnyLoader] | None) -> type[Loader]:
-    """A loader that gives the text of a value which the usual one has none for: its row is rejected, and no other."""
+    """A loader that returns the text of a value that the usual loader cannot read: only its row is rejected."""
 
     class OrText(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:

@@ -1,10 +1,11 @@
--- Compares the events of a chunk with the log, inserts those that are new by its identity (RECON_EVENT_IDENTITY), and counts both by billing month.
--- Invariant: an event that is there stays as it is; of several of one identity in the chunk the first is inserted. Nothing is updated. What is counted
--- is certain; an event that is not counted here (it differs, was committed at this very moment, or was refused) is classified afterwards.
--- Where its time names an event, that time cut or rounded to a millisecond or a second names no other one: the event differs.
--- Index: the log's unique key, or an index on request_id; one look for each event. The order is of a row, which no index on
--- created_at gives: with bad statistics that one would be read from its beginning for each event. Where no unique key says so, an event
--- that the application commits at this very moment is not seen.
+-- Compares the events of a chunk with the log, inserts those that are new by its identity (RECON_EVENT_IDENTITY), and counts both by
+-- billing month.
+-- Invariant: an event that exists stays as it is; nothing is updated. Of several events of one identity in the chunk, the first is
+-- inserted. What is counted is certain; another event (it differs, was committed at this moment, or was refused) is classified afterwards.
+-- Where the time is part of the identity, an event differs if its time is that of another, cut or rounded to a millisecond or a second.
+-- Index: the log's unique key, or an index on request_id; one lookup for each event. The order is of a row, so that no index on created_at
+-- can give it: with bad statistics Postgres would read that index from its beginning for each event. Where no unique key refuses
+-- repetitions, an event that the application commits at this moment is not seen.
 -- Binds: event_identity text[]
 -- After: create_staged_events
 with looked_up as materialized (

@@ -1,7 +1,8 @@
--- Inserts the events of a chunk one by one, after the log refused one of them: it records the refused one with the error and inserts the others.
--- Invariant: only an error of the row itself counts as a refusal; a full disk, a lost privilege or a lock fails the whole chunk.
--- The setting recon.event_identity of the transaction contains the event identity, since a block takes no values.
--- Where no unique key refuses repetitions, an event that the application commits at this very moment is not seen.
+-- Inserts the events of a chunk one by one, after the log refused one of them: it records the refused one with the error and inserts the
+-- others.
+-- Invariant: only an error of the row itself counts as a refusal; a full disk, a lost privilege or a lock fails the whole chunk. The
+-- setting recon.event_identity of the transaction contains the event identity, since a block takes no values. Where no unique key refuses
+-- repetitions, an event that the application commits at this moment is not seen.
 -- Index: as insert_staged_events.
 -- After: create_staged_events, declare_identity
 do $singly$

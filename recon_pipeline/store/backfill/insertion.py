@@ -1,10 +1,10 @@
-"""Inserts late events into the log, and finds out what became of each.
+"""Inserts late events into the log, and records the outcome of each.
 
-Invariant: an event whose identity is there already stays as it is; each chunk with its figures and its refused rows is
-one short transaction. So a crash leaves whole chunks, and running again inserts nothing twice. Where the log has a
-unique key on what names an event, that key promises it, also against the application at the same moment; else a lock
-keeps backfills apart, and an event that the application commits in that very moment can be in the log twice, and is
-counted once. An event has no created_at before it is inserted, so that column never tells two of them apart.
+Invariant: an event whose identity is in the log already stays as it is. Each chunk with its figures and its refused
+rows is one short transaction, so a crash leaves whole chunks, and a second backfill inserts nothing twice. If the log
+has a unique key on the event identity, this also holds against the application at the same moment. Otherwise a lock
+keeps backfills apart; an event that the application commits at that moment can be in the log twice, and is counted
+once. An event has no created_at before it is inserted, so that column never tells two of them apart.
 """
 
 import json
@@ -45,7 +45,7 @@ _LOCK_BACKFILLS = labelled(
     """,
 )
 
-# What became of the staged events, by billing month.
+# The outcomes of the staged events, by billing month.
 # After: create_staged_events, declare_identity, classify_staged_events.
 _COUNT_STAGED_EVENTS = labelled(
     "count_staged_events",
@@ -125,11 +125,12 @@ def insert(
         batch_id: Whose record counts them.
         chunk: What to insert.
         identity: What names an event.
-        settle_seconds: Longest time an event may be visible before its increment; if it is not 0, it is noted which
-            units have none to come.
+        settle_seconds: Longest time an event may be visible before its increment; if it is not 0, the units are noted,
+            because no increment of them is to come.
 
     Raises:
-        DBAPIError: A lock was not free in `LOCK_ATTEMPTS` attempts, or no row is what is wrong; nothing was inserted.
+        DBAPIError: A lock was not free in `LOCK_ATTEMPTS` attempts, or an error has no row as its cause; nothing was
+            inserted.
     """
     attempts = Retrying(
         retry=retry_if_exception(is_lock_conflict),
@@ -163,7 +164,7 @@ def _insert_once(
 
 
 def _insert_staged(connection: Connection, identity: EventIdentity) -> Sequence[Row[Any]]:
-    """Insert what is new, and count what has certainly become of staged events; where one was refused, of none."""
+    """Insert what is new, and count the staged events whose outcome is certain; none of them if one was refused."""
     try:
         with connection.begin_nested():
             return connection.execute(

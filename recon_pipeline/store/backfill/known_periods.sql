@@ -1,5 +1,5 @@
--- All periods by which log and counters know the usage of some customers; null bounds for one without an end.
--- Invariant: asked only of customers of whom counted_periods does not show enough, once for each in a backfill: it reads all their events.
+-- All periods in which log and counters know usage of some customers; null bounds for a period without an end.
+-- Invariant: a backfill runs it once for each customer of whom counted_periods does not show enough, because it reads all their events.
 -- Index: the unique key of counters, the log by customer.
 -- Binds: customers text[], gateway_names text[]
 select distinct gateway_name, gateway_customer_id, usage_type,

@@ -1,6 +1,6 @@
 """A backfill from its first row to its last: what the log must allow, chunk after chunk, and the record of the batch.
 
-Invariant: whatever ends it, the record of the batch says what became of every row that was read.
+Invariant: whatever ends it, the record of the batch has the outcome of every row that was read.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +68,7 @@ class LogShape:
 
 
 def require_insertable(connection: Connection, *, dry_run: bool, refuses_negative: bool) -> LogShape:
-    """Look at the log, and refuse what a backfill cannot work with.
+    """Check the log, and refuse one that a backfill cannot work with.
 
     Raises:
         ReconError: With the cause and its fix.
@@ -123,8 +123,8 @@ def run(
     """Insert all rows.
 
     Raises:
-        ReconError: A source or the database failed in the middle; the record of the batch is closed with it, and it
-            says what became of the rows before.
+        ReconError: A source or the database failed in the middle; the record of the batch is closed with that error,
+            which says which rows are done.
     """
 
     def take(connection: Connection, chunk: Chunk) -> None:
@@ -145,7 +145,7 @@ def preview(
     on_progress: OnProgress,
     question: PreviewOptions,
 ) -> tuple[Batch, Preview]:
-    """Find out what would become of all rows, and insert none.
+    """Preview the outcomes of all rows, and insert none.
 
     Raises:
         ReconError: As `run`.

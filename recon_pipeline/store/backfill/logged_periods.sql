@@ -1,7 +1,8 @@
--- The periods that the log gave to events which it has already, of those that are asked for by their request ids.
--- Invariant: of several events of one identity, whatever their periods, the first to arrive decides, as in insert_staged_events; one of another customer or usage type is another event.
--- Where the period names an event, too, an event of another period is another one: only that of a period which contains the row's time, or of this very time, tells.
--- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
+-- The periods of those events that the log already has, by their request ids.
+-- Invariant: of several events of one identity, whatever their periods, the first to arrive decides, as in insert_staged_events. An event
+-- of another customer or usage type is another event. Where the period is part of the identity, so is an event of another period: then only
+-- an event counts whose period contains the row's time, or whose time is the row's.
+-- Index: the log's unique key, or an index on request_id; one lookup for each event, ordered as in insert_staged_events.
 -- Binds: customers text[], event_identity text[], gateway_names text[], request_ids text[], timestamps timestamptz[]
 -- Binds: usage_types text[]
 select asked.ordinal, event.period_start, event.period_end

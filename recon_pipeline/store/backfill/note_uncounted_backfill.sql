@@ -1,6 +1,6 @@
--- Notes what a chunk has inserted, by key: units that no application counts, and no repair has counted yet.
--- Invariant: in the transaction that inserted the events, so that neither is seen without the other.
--- Index: the unique key on request ids, or an index on request_id; one look for each event.
+-- Notes the units that a chunk has inserted, by key: no application counts them, and no repair has counted them yet.
+-- Invariant: runs in the transaction that inserted the events, so that neither is seen without the other.
+-- Index: the unique key on request ids, or an index on request_id; one lookup for each event.
 -- After: create_staged_events
 insert into recon.uncounted_backfill (gateway_name, usage_type, gateway_customer_id, period_start, period_end, units, credit_units)
 select event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end,

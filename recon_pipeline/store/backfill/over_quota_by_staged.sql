@@ -1,5 +1,6 @@
--- The keys that the staged events would carry over their limit, of one metered usage; counters taken as they are now.
--- Invariant: limits are paid, free and unknown as in subscribed_keys, and an unknown one is not crossed; asked only where there is a table billing_subscriptions.
+-- The keys of one metered usage that the staged events would take over their limit, with the counters as they are now.
+-- Invariant: limits are paid, free and unknown as in subscribed_keys, and no counter crosses an unknown one. Runs only if there is a table
+-- billing_subscriptions.
 -- Index: billing_subscriptions by customer, where there is one; the preview is read as a whole; counters by their key.
 -- After: create_staged_events, declare_identity, preview_staged_events
 -- Uses: subscribed_keys

@@ -1,8 +1,9 @@
--- Keeps what would become of each event of a whole source, nothing of which is inserted, to be counted in several ways; gone with the transaction.
--- Invariant: events are the same as in insert_staged_events and classify_staged_events; the first of several of one identity would be inserted, the others compared with it.
--- The setting recon.event_identity of the transaction contains the event identity.
--- Where times name events, the source is also looked into by request id, since the first may have been written with another time.
--- Index: the log's unique key, or an index on request_id; one look for each event, ordered as in insert_staged_events.
+-- Keeps the outcome that each event of a whole source would have, to be counted in several ways. It inserts nothing; the table ends with
+-- the transaction.
+-- Invariant: events are the same as in insert_staged_events and classify_staged_events. The first of several of one identity would be
+-- inserted; the others are compared with it. The setting recon.event_identity of the transaction contains the event identity. Where the
+-- time is part of the identity, the source is also searched by request id, since the first event may be written with another time.
+-- Index: the log's unique key, or an index on request_id; one lookup for each event, ordered as in insert_staged_events.
 -- After: create_staged_events, declare_identity
 create temporary table preview_event on commit drop as
 with identity as (

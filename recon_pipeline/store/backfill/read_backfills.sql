@@ -1,4 +1,4 @@
--- Records of batches, newest first: of one run, of those whose id begins as given, or the latest.
+-- Records of batches, newest first: of one run, of one id or its beginning, or the latest.
 -- Index: recon.backfill_batch by run or by start; they are few.
 -- Binds: batch text, rows bigint, run_id text
 select batch_id::text as batch_id, run_id, sources, periods, dry_run, started_by, started_at, finished_at, outcome,

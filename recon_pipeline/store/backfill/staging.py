@@ -1,4 +1,4 @@
-"""Events as lines of COPY's text format, written by the thread that reads: the other one only has to send them."""
+"""Events as lines of COPY's text format, written by the reading thread: the other thread only sends them."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ COPY_STAGED_EVENTS = with_name(
     """,
 )
 
-# Says what names an event to the statements that take no values.
+# Gives the event identity to the statements that take no values.
 # Invariant: ends with the transaction.
 # Binds: identity_columns text
 _DECLARE_IDENTITY = labelled("declare_identity", "select set_config('recon.event_identity', :identity_columns, true)")
@@ -31,7 +31,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def declare_identity(connection: Connection, identity: EventIdentity) -> None:
-    """Let the rest of the transaction compare events by what names them."""
+    """Let the rest of the transaction compare events by their identity."""
     connection.execute(_DECLARE_IDENTITY, {"identity_columns": ",".join(identity.columns)})
 
 
@@ -62,14 +62,14 @@ def staged_lines(first_ordinal: int, readings: Sequence[Reading], identity: Even
 
 
 class _Timed:
-    """The events of a chunk that are the first of their name, where a time that may be cut or rounded is part of it."""
+    """The first events of each identity in a chunk, if a time that may be cut or rounded is part of it."""
 
     def __init__(self) -> None:
         self._exact: set[tuple[object, ...]] = set()
         self._written: set[tuple[object, ...]] = set()
 
     def is_first(self, named_by: tuple[object, ...], timestamp: datetime) -> bool:
-        """Whether no event before is this one; then it is kept for those to come."""
+        """Whether no earlier event is this one; then it is kept for later ones."""
         written = {(*named_by, time) for time in writings(timestamp)}
         exact = (*named_by, timestamp)
         if exact in self._written or not written.isdisjoint(self._exact):
@@ -80,7 +80,7 @@ class _Timed:
 
 
 def _further(reading: Reading, period: Period, identity: EventIdentity) -> tuple[object, ...]:
-    """What names an event beside its gateway, request id and time; created_at is the same for all inserted now."""
+    """The identity of an event beside gateway, request id and time; created_at is the same for all inserted now."""
     known = {
         "usage_type": reading.usage_type,
         "gateway_customer_id": reading.gateway_customer_id,

@@ -1,9 +1,9 @@
-"""Periods that only the log knows, of customers who have a counter at that time: none shows which of the two is right.
+"""Periods that only the log knows, of customers who also have a counter at that time: nothing shows which is right.
 
-Invariant: all of the log counts. Where its increments are read, aggregates and newer events name such periods, month by
-month and once in a backfill, and the log confirms each; so no customer's events are all read. Of months without
-aggregates, and of a log that each run reads whole, they do not tell: the caller looks into the log itself. Months are
-asked for from the first that the backfill may write; an older period is known only if a counter or an aggregate has it.
+Invariant: all of the log counts. In incremental mode, aggregates and newer events name such periods, month by month and
+once in a backfill, and the log confirms each; so no customer's events are all read. In months without aggregates, and
+in full mode, the caller reads the log itself. Months are read from the first that the backfill may write; an older
+period is known only if a counter or an aggregate has it.
 """
 
 from collections import defaultdict

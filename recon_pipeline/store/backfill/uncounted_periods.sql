@@ -1,10 +1,12 @@
--- Which months of a metered usage have aggregates; and of those months that were not read before, the periods that the log knows, no counter has, and that
--- overlap one of the same customer's counters.
--- Invariant: no month is returned unless the aggregates are of this log and made in increments, so that newer and noted events complete them.
--- A month none of whose periods reaches :since is left out; newer events and noted keys are read of all months, if asked for.
--- The sums only name suspects: whether the log has an event of such a period, it is asked itself. All of it is of one snapshot.
--- Index: the primary key of recon.usage_aggregate, by period; ingest_xid; counters by period_start where there is such an index: one pass over each.
--- The log by gateway_customer_id, for the few that are found; the rest is asked inside a case, so that no index on periods is taken for it.
+-- The months of a metered usage that have aggregates; and, for those months that were not read before, the periods that the log knows, no
+-- counter has, and that overlap a period of the same customer's counters.
+-- Invariant: a month is returned only if the aggregates are of this log and made in incremental mode, so that newer and noted events
+-- complete them. A month without a period that reaches :since is not read; newer events and noted keys are read of all months, with
+-- :with_newer. The sums only name suspects: the log itself shows whether it has an event of such a period. All of it is read at one
+-- snapshot.
+-- Index: one pass each over the primary key of recon.usage_aggregate, by period, over ingest_xid, and over counters by period_start, where
+-- there is such an index. The log by gateway_customer_id, for the few that are found; the other conditions stand in a case, so that
+-- Postgres takes no index on periods for them.
 -- Binds: gateway_name text, last text, log_identity text, partitions text[], since timestamptz, usage_type text
 -- Binds: with_newer boolean
 with month as materialized (
@@ -45,7 +47,7 @@ known as materialized (
     from recon.invalidated_key
     where :with_newer and gateway_name = :gateway_name and usage_type = :usage_type
 ),
--- Hashed, whatever the planner expects: it knows nothing of how many keys have no counter.
+-- Except is hashed: the planner does not know how many keys have no counter.
 uncounted as materialized (
     select gateway_customer_id, period_start, period_end
     from known

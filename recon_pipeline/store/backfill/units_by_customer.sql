@@ -1,4 +1,4 @@
--- Who would get the most usage, of one metered usage.
+-- The customers of one metered usage who would get the most usage.
 -- Index: none; the preview is read as a whole.
 -- After: create_staged_events, declare_identity, preview_staged_events
 -- Binds: gateway_name text, rows bigint, usage_type text

@@ -2,9 +2,9 @@
 
 Invariant: lock the counter row, then sum the log's own rows in a new statement, then write. A sum from before the lock
 would lose the increments in between; so would one UPDATE ... FROM (SELECT sum ...), whose subquery is not run again
-when a row turns out to have changed (PostgreSQL manual, 13.2.1). There is no other way to write: what a comparison or
-an aggregate said is a reason to look. While a chunk has locks it waits for none. A key that Postgres refuses fails by
-itself. That a key was repaired is written once, in the ledger.
+when a row turns out to have changed (PostgreSQL manual, 13.2.1). There is no other way to write: a comparison or an
+aggregate is only a reason to check a key. A chunk that has locks waits for no other. If Postgres refuses a key, only
+that key fails. The ledger alone records that a key was repaired.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -84,9 +84,9 @@ class Repairer:
         lock_timeout_ms: int,
         before: Callable[[BillingTables, int], None] | None = None,
     ) -> Generator[tuple[BillingTables, dict[int, str]]]:
-        """The transaction of a chunk; gives the keys of it that may be repaired, with their kinds.
+        """The transaction of a chunk; yields those of its keys that may be repaired, with their kinds.
 
-        If keys turn out to be doubtful it is taken back, and records why.
+        If keys turn out to be doubtful, it is rolled back, and the reasons are recorded.
 
         Args:
             ordinals: Of the chunk.
@@ -114,12 +114,12 @@ class Repairer:
                 asked = {"run_id": self.run.run_id, "first": ordinals[0], "last": ordinals[-1]}
                 rows = self.connection.execute(statement("keys_to_repair"), asked)
                 yield tables, {row.ordinal: row.kind for row in rows}
-        except InDoubtError as found:  # and all of it is taken back
+        except InDoubtError as found:  # and all of it is rolled back
             for doubt, of_it in found.by_doubt().items():
                 mark_alone(self.connection, self.run.run_id, of_it, "doubtful", doubt.reason, doubt=doubt.name)
 
     def free_keys(self, ordinals: range) -> list[int]:
-        """Repair the keys of a chunk that no other session has locked; returns those that one has."""
+        """Repair the keys of a chunk that no other session has locked; returns the locked ones."""
         began = self.clock()
         try:
             wait_ms = CHUNK_LOCK_TIMEOUT_MS if self._may_wait() else 1
@@ -151,8 +151,8 @@ class Repairer:
         """Repair one key with so many events that they cannot all be summed while its counter is locked.
 
         Its events below a horizon are final: they are summed before the lock, and the others under it. Events that are
-        deleted or updated in between leave a note, and all is taken back; no run takes notes away meanwhile, since
-        the row of `recon.event_log` is ours.
+        deleted or updated in between leave a note, and then all is rolled back. No run removes notes meanwhile, since
+        the row of `recon.event_log` is locked by us.
         """
         one, noted = range(ordinal, ordinal + 1), {"run_id": self.run.run_id, "ordinal": ordinal}
         try:
@@ -184,7 +184,7 @@ class Repairer:
                 doubt_of_periods.mark_found_later(self.connection, self.run.run_id, ordinal)
 
     def busy_key(self, ordinal: int) -> None:
-        """Repair one key, waiting for its lock while nothing else is locked; defer it if it is not free in time."""
+        """Repair one key: wait for its lock while nothing else is locked; defer it if the lock is not free in time."""
         began, one = self.clock(), range(ordinal, ordinal + 1)
         try:
             with self.chunk(one, lock_timeout_ms=COUNTER_LOCK_TIMEOUT_MS if self._may_wait() else 1) as (tables, keys):
@@ -208,10 +208,10 @@ class Repairer:
     def _lock_and_repair(
         self, tables: BillingTables, ordinals: Sequence[int], lock: str, *, create: Sequence[int]
     ) -> set[int]:
-        """Give a row to keys that are to be created, lock what there is of all, repair what is locked.
+        """Insert the missing counters, lock all counters that can be locked, repair these.
 
         Raises:
-            InDoubtError: Keys that were given a row, or share an event, are doubtful; all is to be taken back.
+            InDoubtError: Keys that were given a row, or share an event, are doubtful; all has to be rolled back.
         """
         asked = {**tables.parameters, "run_id": self.run.run_id, "ordinals": list(ordinals)}
         if create:

@@ -1,9 +1,9 @@
 """The exact comparison of counters with the log at one snapshot.
 
 Invariant: log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot, so a
-writer that commits event and increment together never looks like drift. Which keys are looked at may be chosen by the
-aggregates and by what changed; whether a key differs is decided by the log's own rows alone. So an aggregate that is
-wrong can make a run look in vain, and never raise an alarm or change a counter.
+writer that commits event and increment together never looks like drift. Aggregates and changes may choose which keys
+are compared; only the log's own rows decide whether a key differs. So a wrong aggregate can make a run compare a key
+for nothing, and never raises an alarm or changes a counter.
 """
 
 from collections import Counter, defaultdict
@@ -94,12 +94,12 @@ class DriftedKey:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison looked at.
+    """What a comparison covered.
 
     Attributes:
-        counters_scanned: Counters of the extent; where only changed keys were looked at, those that are not 0, or the
-            keys with events if these are more.
-        stale_aggregates: Keys whose aggregate is not what the log adds up to; nothing was done by it.
+        counters_scanned: Counters of the extent; if only changed keys were compared, those that are not 0, or the keys
+            with events if these are more.
+        stale_aggregates: Keys whose aggregate differs from the log's sum; no counter was changed by it.
         coverage: What was compared, for each metered usage.
         below: Transactions below it had ended, and so all that they wrote was seen.
     """
@@ -115,7 +115,7 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
 
     Args:
         connection: In a REPEATABLE READ transaction that has locked the tables, which the caller commits.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
         mode: Whether the log can, and may, be read in increments.
     """

@@ -1,10 +1,11 @@
--- Writes one row of recon.counter_drift for every key, of an extent or of those that are given, whose counter is not what the log says.
--- Invariant: log and counters are read in one statement, so at one snapshot; a counter is in sync between the least that it may be, with the
--- settled events and the negative ones (settled_sum), and the most, with the settled and the positive ones (visible_sum); with settle_seconds
--- 0 both are the sum of all visible events. Settled is what a transaction wrote that had ended long enough ago, by the horizons that runs
--- have taken. Units that a backfill inserted and no repair has counted yet, credits too, are missing in the counter, whatever is in flight. Where credits
--- are refused, a drifted key with an event of negative quantity is doubtful.
--- Ordinals number the keys in lock order. A limit that nobody knows is null, and then nothing is a transition.
+-- Writes one row of recon.counter_drift for every key, of an extent or of those that are given, whose counter differs from the log.
+-- Invariant: one statement reads log and counters, so at one snapshot. A counter is in sync between settled_sum (of the settled and the
+-- negative events) and visible_sum (of the settled and the positive ones); with settle_seconds 0 both are the sum of all visible events. An
+-- event is settled if its transaction had ended long enough ago, by the horizons of earlier runs. Units that a backfill inserted and no
+-- repair has counted yet, credits too, are missing in the counter, whatever is in flight. Where credits are refused, a drifted key with an
+-- event of negative quantity is doubtful. Ordinals number the keys in lock order. An unknown limit is null, and then nothing is a
+-- transition. Whether backfilled units are settled is written out: they have the id of a transaction (xid8) and not the xmin of a row,
+-- which recon.is_settled takes.
 -- Index: as {events_of_extent_or_given} says, and the unique key of the counters; recon.uncounted_backfill is small.
 -- Uses: events_of_extent_or_given, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
 -- Binds: customers_given text[], gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean
@@ -33,7 +34,7 @@ compared as materialized (
             gateway_customer_id,
             period_start,
             period_end,
-            -- Cases, so that what nobody asks for is not even computed.
+            -- Cases, so that what is not used is not computed.
             case
                 when :settle_seconds > 0 then coalesce(sum(quantity) filter (where is_settled or quantity > 0), 0)
                 else sum(quantity)
@@ -59,7 +60,7 @@ compared as materialized (
                 )
         end
 ),
--- Uncounted units do not come to the counter by themselves, as those of events in flight do, but by a repair: on top of it.
+-- A repair adds uncounted units to the counter; those of events in flight come by themselves.
 drifted as (
     select
         gateway_customer_id, period_start, period_end,
@@ -67,7 +68,7 @@ drifted as (
         bound.least_sum as settled_sum,
         bound.most_sum as visible_sum
     from compared
-    -- A left join that is never a loop through all of the one for each of the other: uncounted keys may be of other months.
+    -- A full join, filtered to a left join, never becomes a nested loop. Uncounted keys may be of other months.
     full join (
         select
             gateway_customer_id, period_start, period_end,
@@ -133,6 +134,6 @@ select
     end,
     case when :refuses_negative and drifted.credit_count > 0 then array['negative quantities'] else '{}' end
 from drifted
--- Subscribed keys are drifted ones, so this is a left join; but a full join never loops through all of the one for each of the other,
--- whatever the statistics of tables that were just filled make the planner expect.
+-- Subscribed keys are drifted ones, so this is a left join. A full join never becomes a nested loop, whatever the statistics of tables that
+-- were just filled.
 full join subscribed using (gateway_customer_id, period_start, period_end)

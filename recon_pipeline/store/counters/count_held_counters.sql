@@ -1,5 +1,5 @@
--- How many counters of some customers there are, in some billing months or in all of them.
--- Index: the unique key of the counters, where it begins with the customer; else none: this is asked once, by a person.
+-- How many counters some customers have, in some billing months or in all of them.
+-- Index: the unique key of the counters, if it begins with the customer; else none: a person runs this once.
 -- Binds: customers text[], every_month boolean, partitions text[]
 select gateway_customer_id, count(*) as counters
 from billing_usage_counters

@@ -1,5 +1,5 @@
--- How many repairs of a run there are to take back, and how many of them the next run would make again since their key is not held.
--- Invariant: a repair is taken back once; one that is taken back already is counted apart.
+-- How many repairs of a run can be undone, and how many of them the next run would make again since their key is not held.
+-- Invariant: a repair is undone once; one that is undone already is counted apart.
 -- Index: recon.counter_repair by run, and by what it undoes; recon.hold, those that are not released.
 -- Binds: customers text[], every_customer boolean, undone_run_id text
 select

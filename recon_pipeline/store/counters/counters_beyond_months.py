@@ -1,6 +1,6 @@
 """Counters that no run compares, because their period begins in no known month: lifetime counters, very old ones.
 
-They are left as they are; how many there are is said, so that nobody takes them for compared.
+They stay as they are, and are counted and reported, so that nobody believes that they were compared.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ _COUNT_COUNTERS_BEYOND_MONTHS = labelled(
 )
 # A few counters of a scope whose period begins outside of the known months, and how many are among the first :most of
 # each side.
-# Invariant: the scope is looked at after the limit, so that a tick's cost is bounded whatever the table holds.
+# Invariant: the scope is filtered after the limit, so that a tick's cost is bounded whatever the table holds.
 # Index: of the counters period_start, in its order.
 # Binds: first_start timestamptz, gateway_names text[], last_end timestamptz, most bigint, sample_rows bigint
 # Binds: usage_types text[]
@@ -105,7 +105,7 @@ class CountersBeyond:
     Attributes:
         earlier_count: Whose period begins before the first known month, or at -infinity.
         later_count: After the last one, or at infinity.
-        is_exact: They are so many; else at least so many.
+        is_exact: The counts are exact; else there are at least so many.
         sample: At most `SAMPLE_ROWS` of them.
     """
 

@@ -1,5 +1,5 @@
 -- Part of other statements: the counters of an extent, or of the keys in `given`.
--- Index: none for all months, counters are few beside the log; for given keys the unique key of the counters.
+-- Index: none for all months, because counters are few beside the log; for given keys the unique key of the counters.
 -- Uses: in_extent
 -- Binds: every_key boolean, gateway_name text, usage_type text
 select gateway_customer_id, period_start, period_end, usage_count::bigint as usage_count

@@ -1,6 +1,7 @@
--- Gives the keys of a chunk that have no counter a row of 0, so that there is something to lock.
--- Invariant: a row that appears meanwhile is left as it is, whichever unique key of the table it meets (its columns may be fewer than ours);
--- keys are inserted in the order in which they are locked. A period that the columns would round gets no row: it would be one of another period.
+-- Inserts a counter of 0 for each key of a chunk that has none, so that there is a row to lock.
+-- Invariant: a row that another session inserts meanwhile stays as it is, whichever unique key of the table it meets (its columns may be
+-- fewer than ours). Keys are inserted in the order in which they are locked. A period that the columns would round gets no row, because the
+-- row would be of another period.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
 -- Binds: end_digits integer, ordinals bigint[], run_id text, start_digits integer
 insert into billing_usage_counters (

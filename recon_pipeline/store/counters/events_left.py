@@ -1,4 +1,4 @@
-"""What left the log and was left alone, as a run shows it: by billing month, and the keys of which most has left."""
+"""Events that left the log, whose counters a run left alone: by billing month, and the keys of which most has left."""
 
 from dataclasses import dataclass
 from typing import Any

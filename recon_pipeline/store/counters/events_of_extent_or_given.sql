@@ -1,6 +1,7 @@
--- Part of other statements: the countable events of an extent, or of the keys in `given`; which of the two is known when the statement is planned.
+-- Part of other statements: the countable events of an extent, or of the keys in `given`. Which of the two is known when the statement is
+-- planned.
 -- Index: none for all keys of all months, (usage_type, period_start, period_end) for few months; for given keys billing_usage_events by
--- gateway_customer_id. The keys are asked for inside a case, so that they are looked up in a hash.
+-- gateway_customer_id. The condition on keys stands in a case, so that keys are looked up in a hash.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, in_extent
 -- Binds: customers_given text[], every_key boolean, gateway_name text, settled_below xid8, usage_type text
 select

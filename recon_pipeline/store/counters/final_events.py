@@ -1,4 +1,4 @@
-"""The events of one key that no transaction can add to any more, summed before its counter is locked."""
+"""Sums the final events of one key, to which no transaction can add, before its counter is locked."""
 
 from typing import Any
 

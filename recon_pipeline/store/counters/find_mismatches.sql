@@ -1,7 +1,8 @@
--- The product's promise, asked of the log itself: the keys, of an extent or of those that are given, where counter and log differ.
--- Invariant: written another way than the comparison (rows of both sides summed per key, no join between them), so that one cannot hide the
--- other's mistake; a counter is in sync between the least and the most that it may be while increments are in flight; one to which a repair
--- still has to add what a backfill inserted, only where that has been done by hand.
+-- The keys, of an extent or of those that are given, whose counter differs from the log: the check of what a run promises.
+-- Invariant: written in another way than the comparison (rows of both sides summed per key, no join between them), so that neither can hide
+-- the other's mistake. A counter is in sync between the least and the most that it may be while increments are in flight. If a repair still
+-- has to add what a backfill inserted, the counter is in sync only where a person has added it. Whether these units are settled is written
+-- out, as in compare_counters.
 -- Index: as of compare_counters.
 -- Uses: events_of_extent_or_given, counters_of_extent_or_given
 -- Binds: customers_given text[], gateway_name text, most_keys integer, period_ends_given text[], period_starts_given text[]
@@ -53,7 +54,7 @@ from (
                 select gateway_customer_id, period_start, period_end, usage_count, 0, 0, 0, 0, 0, true
                 from ({counters_of_extent_or_given}) as counter
                 union all
-                -- Those in flight are in the least or the most that the counter may be, as if they could still come by themselves.
+                -- Units in flight are part of the least or the most that the counter may be, as if their increments could still come.
                 select
                     gateway_customer_id, period_start, period_end, null, 0, 0, units,
                     case when (inserted_xid < cast(:settled_below as xid8)) is not true then units - credit_units else 0 end,
@@ -73,7 +74,7 @@ from (
         where coalesce(counted, 0) < case when uncounted > 0 then most_sum else least_sum end
             or coalesce(counted, 0) > case when uncounted < 0 then least_sum else most_sum end
     ) as key
-    -- A full join never loops through all of the one for each of the other, whatever old statistics make the planner expect.
+    -- A full join never becomes a nested loop, whatever old statistics the planner has.
     full join (
         select
             found.gateway_customer_id, found.period_start, found.period_end,

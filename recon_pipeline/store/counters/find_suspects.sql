@@ -1,12 +1,13 @@
--- Finds the keys of an extent that may differ: of those that changed since the last verification, the ones whose counter lies outside of what the aggregates
--- and the newest events let it be. They are a reason to look at the log, and nothing more.
--- Changed are keys with a young counter, with an event that was not part of what was verified, with events that were deleted or updated, and
--- keys that do not count as verified; the keys that this run has found drifted, and those with backfilled events that no repair has counted.
--- Invariant: aggregates, events and counters are of one snapshot, :horizon included. What is summed is summed for changed keys alone, so that no
--- key is looked at by half. A key is looked up in a hash, or by an index that is unique: whatever the planner expects, nothing is a loop over a loop.
--- One row for each suspect, at most :most_keys + 1, and a row without one where there is none: each says how many keys changed, how many of them have an
--- aggregate, and how many a counter, that is not 0.
--- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables are small.
+-- Finds the suspects of an extent: the keys that changed since the last verification, and whose counter lies outside the range that the
+-- aggregates and the newest events allow. A suspect is a reason to read the log, and nothing more.
+-- Changed are: keys with a young counter; keys with an event after those that were verified, or with deleted or updated events; open keys;
+-- the keys that this run has found drifted; keys with backfilled events that no repair has counted.
+-- Invariant: aggregates, events and counters are of one snapshot, :horizon included. Only changed keys are summed, each with all its parts.
+-- Each key is looked up in a hash, or by a unique index: whatever the planner expects, there is no nested loop over a scan. The result has
+-- one row for each suspect, at most :most_keys + 1, or one row without a suspect. Each row says how many keys changed, and how many of
+-- these have an aggregate and a counter other than 0.
+-- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables
+-- are small.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, in_months
 -- Binds: customers_changed text[], gateway_name text, horizon xid8, most_keys integer, period_ends_changed text[]
 -- Binds: period_starts_changed text[], run_id text, settle_seconds integer, settled_below xid8, usage_type text
@@ -38,14 +39,14 @@ with changed as materialized (
         from recon.open_key
         where {in_months}
         union all
-        -- What a run has touched is asked of the log again, as a noted key is, whatever was added up.
+        -- Keys that the run found drifted are compared with the log again, as noted keys are, whatever their sums.
         select gateway_customer_id, period_start, period_end, true
         from recon.counter_drift
         where run_id = :run_id
             and gateway_name = :gateway_name
             and usage_type = :usage_type
         union all
-        -- And so is what a backfill inserted and no repair has counted yet: what is in flight may hide it.
+        -- So are keys with backfilled events that no repair has counted yet: events in flight may hide them.
         select gateway_customer_id, period_start, period_end, true
         from recon.uncounted_backfill
         where {in_months}

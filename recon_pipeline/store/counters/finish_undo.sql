@@ -1,4 +1,4 @@
--- Closes the record of repairs that were taken back.
+-- Closes the record of an undo.
 -- Index: the primary key of recon.undo.
 -- Binds: already_undone bigint, below_zero bigint, deferred bigint, failed bigint, not_undone jsonb, run_id text
 -- Binds: undone bigint, without_counter bigint

@@ -1,8 +1,8 @@
-"""Holds: customers whose counters are left alone for a while, in one billing month or in all of them.
+"""Holds: customers whose counters are not repaired for a while, in one billing month or in all of them.
 
-Invariant: when `hold` returns, no repair writes these keys any more (see `pause`). A hold ends by the database's
-clock or when it is released. A drifted key that a run left alone is an open key: every run looks at it again until it
-matches, so that the first one after the hold repairs it, however long ago it drifted.
+Invariant: when `hold` returns, no repair writes these keys any more (see `pause`). A hold ends by the database's clock
+or when it is released. A drifted key that a run left alone is an open key: every run compares it again until it
+matches. So the first run after the hold repairs it, however long ago it drifted.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from recon_pipeline.store.log.tables import COUNTERS
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# Lets repairs leave a customer alone.
+# Excludes a customer from repairs.
 # Invariant: runs in the transaction that has run lock_control, after the one that it replaces was released.
 # Binds: gateway_customer_id text, held_by text, partition text, reason text, until timestamptz
 _APPEND_HOLD = labelled(
@@ -91,7 +91,7 @@ def hold(
     held_by: str,
     until: datetime,
 ) -> None:
-    """Let repairs leave these customers alone, and wait until none is at work. Holds on the same are replaced.
+    """Exclude these customers from repairs, and wait until no repair is in progress. Holds on the same are replaced.
 
     Args:
         connection: Not in a transaction.

@@ -1,10 +1,10 @@
--- The drifted keys of a run, all or some of them, of which the log does not say what their events are: one of these has a twin, an event that agrees with it in
--- the columns of the identity (RECON_EVENT_IDENTITY), and that belongs to another key, so that the usage may be counted for the wrong one, or is a credit, or
--- nothing, where the other is usage, which is no repetition. Where the log declares a wider key than that, it says that they are two: then a twin of the same
--- key is one, too.
--- Invariant: whatever else decides whether an event counts, one without a finite quantity never does, and is no twin. What a chunk has written is asked for after it was
--- written, so that whatever twin it was summed with is seen.
--- Index: billing_usage_events by gateway_customer_id, and with :by_index by request_id; what is asked for inside a case is looked up in a hash.
+-- The drifted keys of a run, all or some, of which the log does not say for certain what their events are: one of the events has a twin. A
+-- twin agrees with it in the columns of the identity (RECON_EVENT_IDENTITY), and belongs to another key, so that the usage may be counted
+-- for the wrong one; or its quantity has another sign, so that it is no repetition. If the log declares a wider key, it says that the two
+-- are different events: then a twin of the same key counts too.
+-- Invariant: an event without a finite quantity never counts, and is no twin. For the keys of a chunk this runs after their write, so that
+-- it sees every twin that was summed.
+-- Index: billing_usage_events by gateway_customer_id, and with :by_index by request_id; the conditions in a case are looked up in a hash.
 -- Binds: by_index boolean, declares_wider_key boolean, event_identity text[], every_key boolean, ordinals bigint[], run_id text
 with drifted as materialized (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
@@ -26,7 +26,7 @@ of_keys as materialized (
                 then true
         end
 ),
--- Those events and their twins: read as a whole or by index, never looked for one by one.
+-- Those events and their twins, in one pass or by index, never in a nested loop.
 of_requests as materialized (
     select *, tableoid as event_table, ctid as event_place
     from billing_usage_events as event
@@ -51,9 +51,9 @@ sharing as materialized (
         event.gateway_name, event.usage_type, event.gateway_customer_id, event.period_start, event.period_end,
         bool_or(least(event.quantity, twin.quantity) < 0) as is_of_credits
     from of_keys as event
-    -- A full join never loops through all of the one for each of the other, whatever the planner expects.
+    -- A full join never becomes a nested loop, whatever the planner expects.
     full join of_requests as twin on twin.gateway_name = event.gateway_name and twin.request_id = event.request_id
-    -- A case, since a condition that is not true of half a row would make it another join.
+    -- A case, since a condition on one side would make it another join.
     where case
         when recon.are_one_event(
             :event_identity,

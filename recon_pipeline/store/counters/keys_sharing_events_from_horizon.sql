@@ -1,7 +1,7 @@
--- The drifted keys among some, each with very many events, one of which has a twin as in keys_sharing_events, and it or its twin came since a horizon. The others
--- were checked before the counter was locked.
+-- Those of some drifted keys, each a heavy key, that have a twin as in keys_sharing_events, where the event or its twin came since a
+-- horizon. Older events were checked before the counter was locked.
 -- Invariant: as of keys_sharing_events.
--- Index: ingest_xid, and billing_usage_events by request_id for each event that is as new.
+-- Index: ingest_xid, and billing_usage_events by request_id for each event since the horizon.
 -- Binds: declares_wider_key boolean, event_identity text[], horizon xid8, ordinals bigint[], run_id text
 select drifted.ordinal, sharing.is_of_credits
 from recon.counter_drift as drifted

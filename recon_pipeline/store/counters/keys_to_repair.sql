@@ -1,5 +1,5 @@
 -- The keys of a chunk that are still to be repaired, with their kind.
--- Invariant: a step that is run again leaves alone what it repaired before; a key whose customer is on hold, and a doubtful one, is left alone.
+-- Invariant: a step that runs again skips what it repaired before. Keys of a customer on hold and doubtful keys are skipped.
 -- Index: the primary key of recon.counter_drift, by range; recon.counter_repair by drift.
 -- Binds: first bigint, last bigint, run_id text
 select drift.ordinal, drift.kind

@@ -1,5 +1,5 @@
--- Locks the counter of one key, waiting at most lock_timeout for the session that has locked it.
--- Invariant: the transaction has locked nothing else of the application's while it waits.
+-- Locks the counter of one key, and waits at most lock_timeout for another session that has locked it.
+-- Invariant: the transaction has no other lock on the application's rows while it waits.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
 -- Binds: ordinals bigint[], run_id text
 select drift.ordinal, counter.id as counter_id

@@ -1,4 +1,4 @@
--- Locks the counters of a chunk that no other session has locked, in order, and says which keys they are.
+-- Locks the counters of a chunk that no other session has locked, in order, and returns their keys.
 -- Invariant: never waits, so it never makes the application wait for a lock that it waits for itself.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters.
 -- Binds: ordinals bigint[], run_id text

@@ -1,4 +1,4 @@
--- Locks the counters of some repairs that no other session has locked, in order, and says which they are.
+-- Locks the counters of some repairs that no other session has locked, in order, and returns the repairs.
 -- Invariant: never waits, so it never makes the application wait for a lock that it waits for itself.
 -- Index: the primary key of recon.counter_repair; the unique key of the counters.
 -- Binds: ids bigint[]

@@ -1,6 +1,7 @@
--- Part of repair_locked_counters: the event sum of one locked key with very many events: of those below a horizon, which were final, summed before the lock, and the
--- others from the log's own rows; and the sums of new events of keys that begin at nearly the same time, as in locked_sums.
--- Invariant: the caller takes all of it back if events of the key were deleted or updated since the first sum.
+-- Part of repair_locked_counters: the event sum of one locked heavy key. Its events below a horizon are final and were summed before the
+-- lock; the others are summed from the log's own rows. Also the sums of new events of keys that begin at nearly the same time, as in
+-- locked_sums.
+-- Invariant: the caller rolls back if events of the key were deleted or updated since the first sum.
 -- Index: ingest_xid.
 -- Uses: countable_events = countable_events | countable_events_deduplicated
 -- Binds: final_negatives bigint, final_settled numeric, final_visible numeric, horizon xid8, settle_seconds integer

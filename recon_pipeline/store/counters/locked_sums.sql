@@ -1,7 +1,8 @@
--- Part of repair_locked_counters: the event sums of the locked keys, from the log's own rows: the most and the least that their counters may be.
--- The sums of keys that begin at nearly the same time are there too, since one of them may be a locked key that is written in another way.
--- Index: billing_usage_events by gateway_customer_id, read once per chunk; the keys are asked for inside a case, so that each event is looked up in a
--- hash of them.
+-- Part of repair_locked_counters: the event sums of the locked keys, from the log's own rows: the most and the least that their counters
+-- may be. Also the sums of keys that begin at nearly the same time, since one of them may be a locked key whose period is written in
+-- another way.
+-- Index: billing_usage_events by gateway_customer_id, read once per chunk. The condition on keys stands in a case, so that each event is
+-- looked up in a hash of them.
 -- Uses: countable_events = countable_events | countable_events_deduplicated
 -- Binds: settle_seconds integer, settled_below xid8
 select

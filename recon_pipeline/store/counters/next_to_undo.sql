@@ -1,5 +1,5 @@
--- The next repairs of a run to take back, newest first; of several of one key the newest is the first of its key.
--- Invariant: each is given once, since ids only go down.
+-- The next repairs of a run to undo, newest first; if several are of one key, the newest is the first.
+-- Invariant: each is returned once, since ids only go down.
 -- Index: recon.counter_repair by run, and by what it undoes.
 -- Binds: before bigint, customers text[], every_customer boolean, rows bigint, undone_run_id text
 select

@@ -1,7 +1,8 @@
--- Notes the suspects whose aggregate, with the events at or above the horizon, is not what the log itself adds up to, so that they are summed again.
--- Invariant: in the transaction of the comparison, after it: a suspect whose counter did not fit what was added up, and that the log found in sync or with
--- another sum, was added up wrongly. Keys that are noted already are known to be wrong.
--- Index: recon.counter_drift by run. A full join never loops through all of the one for each of the other.
+-- Notes the suspects whose aggregate, with the events at or above the horizon, differs from the log's own sum, so that they are summed
+-- again.
+-- Invariant: runs in the transaction of the comparison, after it. The sum of a suspect was wrong if its counter did not fit it, and the log
+-- found the counter in sync or with another sum. Keys that are noted already are known to be wrong.
+-- Index: recon.counter_drift by run. A full join never becomes a nested loop.
 -- Binds: added_up text[], customers_given text[], gateway_name text, noted boolean[], period_ends_given text[]
 -- Binds: period_starts_given text[], run_id text, usage_type text
 insert into recon.invalidated_key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)

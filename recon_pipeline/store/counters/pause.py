@@ -2,7 +2,7 @@
 
 Invariant: when `pause_repairs` returns, no repair writes any more. It commits the pause and then waits for the chunks
 that are at work. A chunk takes a shared lock and reads the pause in the statement after that: so either the pause waits
-for the chunk, or the chunk sees the pause. The newest row of `recon.control` says what is so; a pause ends by the
+for the chunk, or the chunk sees the pause. The newest row of `recon.control` is in force; a pause ends by the
 database's clock.
 """
 
@@ -21,7 +21,7 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 # One change of pauses and holds at a time.
 # Invariant: ends with the transaction, so that rows are numbered in the order in which they commit; the number is ours.
 LOCK_CONTROL = labelled("lock_control", "select pg_advisory_xact_lock(720271130)")
-# Writes down that repairs are paused, or that they go on.
+# Records that repairs are paused, or that they go on.
 # Invariant: runs in the transaction that has run lock_control; nothing is ever changed or deleted.
 # Binds: acted_by text, action text, reason text, until timestamptz
 _APPEND_CONTROL = labelled(
@@ -39,7 +39,7 @@ CHUNKS_END_MS = 15_000
 # The advisory lock that chunks of repairs share.
 # Invariant: ends with the transaction; the number is ours.
 ENTER_CHUNK = labelled("enter_chunk", "select pg_advisory_xact_lock_shared(720271131)")
-# The same lock for one alone, who waits until no chunk has it.
+# The same lock, exclusive: waits until no chunk has it.
 _AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
 # The time by the clock of the database.
 _READ_CLOCK = labelled("read_clock", "select clock_timestamp()")
@@ -76,7 +76,7 @@ class RepairsPausedError(Exception):
 
 
 def now(connection: Connection) -> datetime:
-    """What time it is to the database, by whose clock pauses and holds end."""
+    """The time by the database's clock, by which pauses and holds end."""
     return connection.execute(_READ_CLOCK).scalar_one()
 
 
@@ -87,7 +87,7 @@ def read_pause(connection: Connection) -> Pause | None:
 
 
 def pause_repairs(connection: Connection, *, reason: str, paused_by: str, until: datetime | None) -> Pause | None:
-    """Pause repairs, and wait until none is at work. A pause that is in force is replaced.
+    """Pause repairs, and wait until none is in progress. A pause that is in force is replaced.
 
     Args:
         connection: Not in a transaction.
@@ -122,11 +122,11 @@ def resume_repairs(connection: Connection, *, reason: str | None, resumed_by: st
 
 
 def await_chunks(connection: Connection, *, done: str) -> None:
-    """Wait until every chunk of a repair has ended that may not know yet what was just committed.
+    """Wait until every chunk of a repair has ended that may not see yet what was just committed.
 
     Args:
         connection: Not in a transaction; what is to be known is committed.
-        done: What that is, for the error.
+        done: What was committed, for the error.
 
     Raises:
         ReconError: One has not ended within `CHUNKS_END_MS`.
@@ -154,7 +154,7 @@ def enter_chunk(
     lock_timeout_ms: int,
     statement_timeout_ms: int,
 ) -> None:
-    """The first statements of a chunk of repairs: ask whether it may go on, and mark those of its keys that are held.
+    """The first statements of a chunk of repairs: check whether it may go on, and mark those of its keys that are held.
 
     Args:
         connection: In the chunk's transaction, which has changed nothing and locked no row.

@@ -1,7 +1,9 @@
--- Part of other statements: which keys of `near` have their period written in another way by another key of it, and a sentence that says so.
--- Invariant: one period is written in two ways where both bounds lie at most a second apart, as where a driver or a column cuts microseconds; or the
--- start alone, where counters are unique without the end, which may have moved. The ordinal is null for a key that is only there for comparison.
--- Index: none; a sort, never a loop over a loop.
+-- Part of other statements: the keys of `near` whose period another key of it has, written in another way, each with a sentence that says
+-- so.
+-- Invariant: one period is written in two ways if both bounds lie at most a second apart, as where a driver or a column cuts microseconds.
+-- Where counters are unique without the end, which may have moved, the start alone decides. The ordinal is null for a key that is only
+-- there for comparison.
+-- Index: none; a sort, never a nested loop.
 -- Binds: end_is_in_key boolean
 select
     one.ordinal,

@@ -1,5 +1,6 @@
 -- What keeps a chunk from repairing: the pause that is in force, and whether there is any hold.
--- Invariant: one row. The newest row of recon.control says what is so (rows are numbered in the order in which they commit); a pause ends by this server's clock.
+-- Invariant: one row. The newest row of recon.control is in force (rows are numbered in the order in which they commit); a pause ends by
+-- this server's clock.
 -- Index: the primary key of recon.control, one row; recon.hold, those that are not released.
 select
     exists (select from recon.hold where released_at is null and until > clock_timestamp()) as has_holds,

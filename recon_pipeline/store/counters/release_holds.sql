@@ -1,5 +1,5 @@
 -- Ends the holds on a customer: those of one billing month, those of all months (every_partition false, partition null), or all of them.
--- Invariant: runs in the transaction that has run lock_control; what was released or has ended stays as it was.
+-- Invariant: runs in the transaction that has run lock_control. Holds that were released or have ended stay as they are.
 -- Index: recon.hold, those that are not released.
 -- Binds: every_partition boolean, gateway_customer_id text, partition text, reason text, released_by text
 update recon.hold

@@ -29,7 +29,7 @@ CHUNK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class RepairOutcome:
-    """What became of the drifted keys of a run; every key is in exactly one of the first seven.
+    """The outcomes of a run's drifted keys; every key is in exactly one of the first seven.
 
     Attributes:
         repaired: Counter set (or created), ledger row written.
@@ -41,7 +41,7 @@ class RepairOutcome:
         untouched: Not reached.
         over_quota_transitions: Repairs that reached or passed the limit from below.
         under_quota_transitions: Repairs that fell below the limit.
-        pause: What kept the run from touching the rest, if it was that.
+        pause: The pause that kept the run from repairing the rest, if there was one.
         months: The same of each month, `YYYY-MM`, that has any such key.
     """
 
@@ -58,7 +58,7 @@ class RepairOutcome:
     months: Mapping[str, "RepairOutcome"] = field(default_factory=lambda: dict[str, "RepairOutcome"]())
 
     def of_month(self, month: str) -> "RepairOutcome":
-        """What became of the keys of a month."""
+        """The outcomes of the keys of a month."""
         return self.months.get(month, RepairOutcome())
 
     @property
@@ -121,7 +121,7 @@ def _repair(repairer: Repairer, drift_count: int, on_progress: Callable[[int], N
 
 
 def summarize(connection: Connection, run_id: str) -> RepairOutcome:
-    """Read back what became of a run's drifted keys."""
+    """Read back the outcomes of a run's drifted keys."""
     with begin(connection):
         rows = connection.execute(statement("summarize_repairs"), {"run_id": run_id}).mappings().all()
     totals, months = Counter[str](), dict[str, RepairOutcome]()

@@ -1,16 +1,19 @@
--- Sums the events of keys whose counters this transaction has locked, sets the counters that differ, and accounts for it.
--- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the locked counter, and no
--- counter in it can change. What is written is what the log's own rows add up to in this statement, whatever the comparison or the
--- aggregates said. Counter, ledger row and outcome commit together or not at all. A repaired key is in the ledger; an outcome is
--- written only for one that was not. Units of a backfill are counted with the counter, so once: they are added to it, whatever is in flight.
--- No counter is lowered below the sum that the comparison saw, nor one that was to be raised: its events left the log or changed meanwhile, which the next run knows.
--- Nor is one of a key with credits raised above that sum. New events hide nothing of that: a key whose events were noted since, or of which more is known to have left than was let
--- through, waits for the next run too. The comparison's own notes, of wrong aggregates, are recognised by their transaction.
--- A doubtful key is left alone, and returned: the caller takes all back where it was given a row.
--- Keys with a sum and keys updated are locked ones, so the full joins are left joins; but a full join never loops through all of the one for each
--- of the other, whatever statistics make the planner expect. A counter is found by id and key: nothing makes sure that ids are unique.
--- Index: as {locked_sums} says; the counters by their unique key and recon.counter_drift by primary key; recon.uncounted_backfill by primary key; recon.usage_aggregate by primary key, for keys of
--- which the sum has risen; recon.invalidated_key by key, once for all; recon.open_key, those of which something left.
+-- Sums the events of keys whose counters this transaction has locked, sets the counters that differ, and writes the ledger.
+-- Invariant: runs as a statement after the one that took the locks: its snapshot sees every event whose increment is in the locked counter,
+-- and no counter in it can change. What is written is the sum of the log's own rows in this statement, whatever the comparison or the
+-- aggregates say. Counter, ledger row and outcome commit together or not at all. A repaired key is in the ledger; only other keys get an
+-- outcome. Units of a backfill are added to the counter, whatever is in flight, and their note is deleted here, so they are counted once.
+-- No counter is lowered below the sum that the comparison saw, and none is lowered that was to be raised: its events left the log or
+-- changed meanwhile, and the next run decides. No counter of a key with credits is raised above that sum. So that new events hide nothing
+-- of that, a key also waits for the next run if its events were noted since, or if more is known to have left than was let through. The
+-- comparison's own notes, of wrong aggregates, are recognised by their transaction. A doubtful key is left alone and returned: the caller
+-- rolls back if the key was given a row.
+-- Keys with a sum and keys updated are locked ones, so the full joins are left joins. A full join never becomes a nested loop, whatever the
+-- statistics. A counter is found by id and key, because nothing makes sure that ids are unique. Whether backfilled units are settled is
+-- written out, as in compare_counters.
+-- Index: as {locked_sums} says; the counters by their unique key; recon.counter_drift and recon.uncounted_backfill by primary key;
+-- recon.usage_aggregate by primary key, for keys whose sum has risen; recon.invalidated_key by key, once for all; recon.open_key, those of
+-- which something left.
 -- Uses: locked_sums = locked_sums | locked_sum_from_horizon, periods_written_twice
 -- Binds: counter_ids uuid[], ordinals bigint[], reads_notes boolean, refuses_negative boolean, run_id text
 -- Binds: settle_seconds integer, settled_below xid8
@@ -28,7 +31,7 @@ with locked as materialized (
         -- A row version written by this very transaction is the one that create_missing_counters inserted.
         counter.xmin = pg_current_xact_id()::xid as created
     from unnest(cast(:ordinals as bigint[]), cast(:counter_ids as uuid[])) as given (ordinal, counter_id)
-    -- Limit 1, of what there is once: a row for each key is then expected whatever the statistics say, which are of other runs.
+    -- There is one such row. Limit 1 makes the planner expect that; its statistics are of other runs.
     cross join lateral (
         select *, xmin as found_by, coalesce(usage_count, 0) > visible_sum as is_lowered
         from recon.counter_drift
@@ -75,7 +78,7 @@ event_sum as (
         uncounted.units, uncounted.usage_in_flight, uncounted.credits_in_flight
     ) as bound
 ),
--- What is known to have left of the locked keys.
+-- What left of the locked keys, as far as known.
 has_left as materialized (
     select locked.ordinal, open.units_left, open.credits_left
     from locked
@@ -136,7 +139,7 @@ target as (
             when :refuses_negative and event_sum.negative_count > 0 then 'negative quantities'
             when written_twice.doubt is not null then 'written twice'
         end as doubt_name,
-        -- The nearest value that may be right: an increment of an event in flight is never taken away before it came.
+        -- The nearest value that may be right, so that no increment of an event in flight is removed before it came.
         case
             when since.is_changing then locked.usage_count
             when locked.usage_count > event_sum.visible then event_sum.visible
@@ -259,7 +262,7 @@ counted as (
         ) = (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end)
         and locked.ordinal not in (select ordinal from verdict where outcome in ('failed', 'doubtful'))
 ),
--- Few or none: whatever the planner makes of the join with them, it is not a loop over a loop.
+-- Few or none, so any join with them is quick.
 odd as materialized (
     select ordinal, outcome, error, created, case when outcome = 'doubtful' then doubt_name end as doubt
     from verdict
@@ -270,6 +273,6 @@ set outcome = odd.outcome, error = odd.error, doubts = recon.and_doubt(drift.dou
 from odd
 where drift.run_id = :run_id
     and drift.ordinal = odd.ordinal
-    -- Said twice, so that the rows are found by index: a chunk is few of them.
+    -- Repeated, so that the few rows of a chunk are found by index.
     and drift.ordinal = any(:ordinals)
 returning odd.ordinal, odd.outcome = 'doubtful' and odd.created as is_created_in_doubt, odd.error, odd.doubt

@@ -1,9 +1,9 @@
--- One pass over every counter of an extent: how many are not 0, and which have a row that is too young to be known from the last verification.
--- Invariant: a row version that the verifying snapshot did not see was written by a transaction at or above the lowest one that ran then. Ages
--- are compared within 2^31 transactions, which the caller ensures; a row that was frozen long ago may be compared without need. Where more are
--- young than :most_keys, none is named, and every key has to be compared.
--- One pass, and one aggregate of what is young: two passes that do less for each row take half as long again.
--- Index: of the counters period_start, so that those of closed months are left alone; else they are read whole.
+-- One pass over every counter of an extent: how many are not 0, and which have a row that is younger than the last verification.
+-- Invariant: a row version that the verifying snapshot did not see was written by a transaction at or above the lowest one that ran then.
+-- Ages are compared within 2^31 transactions, which the caller ensures; a row that was frozen long ago may be compared without need. If
+-- more than :most_keys are young, none is named, and every key has to be compared. One pass with one aggregate: two simpler passes take
+-- half as long again. The months are written out, so that this text needs no part and can be sent as it stands.
+-- Index: of the counters period_start, so that those of closed months are not read; else all are read.
 -- Binds: counters_verified_below xid8, end timestamptz, gateway_name text, most_keys integer, start timestamptz
 -- Binds: usage_type text
 select

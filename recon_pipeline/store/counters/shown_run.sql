@@ -1,8 +1,9 @@
--- The run whose figures a person has seen who approves this one: the latest over the same metered usages, months and customers, or the one that
--- was named by the beginning of its id. Of the runs that were blocked, or of those that compared and were not: an approval answers one question, and a
--- blocked run asked another.
--- Invariant: of a blocked run no run has repaired the same since, or anything under an approval of it, however that run ended; what was shown before that is no
--- longer true. The ledger shows which run repaired: a run that was killed has not recorded it in its own row.
+-- The run whose figures the approving person has seen: the latest over the same metered usages, months and customers, or the one that was
+-- named by the beginning of its id. With :is_blocked it is a blocked run, else one that compared and was not blocked: an approval answers
+-- one question, and a blocked run asked another.
+-- Invariant: since a blocked run, no run has repaired the same, and none anything under an approval of it, however that run ended;
+-- otherwise what was shown is no longer true. The ledger shows which run repaired: a run that was killed has not recorded it in its own
+-- row.
 -- Index: recon.reconciliation_run by start, recon.counter_repair by run.
 -- Binds: is_blocked boolean, named text, run_id text
 select shown.*,

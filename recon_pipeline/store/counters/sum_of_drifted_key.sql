@@ -1,5 +1,6 @@
--- The event sum of one drifted key below a horizon: of transactions that have all ended, so that it is final. It is given as the most and the
--- least that the counter may be; and how many of the events are of negative quantity, and how many carry its period written in another way.
+-- The event sum of one drifted key below a horizon, where all transactions have ended, so that it is final. It is returned as the most and
+-- the least that the counter may be, with the number of negative events, and whether there are events of the same period written in another
+-- way.
 -- Index: billing_usage_events by gateway_customer_id.
 -- Uses: countable_events = countable_events | countable_events_deduplicated
 -- Binds: end_is_in_key boolean, horizon xid8, ordinal bigint, run_id text, settle_seconds integer, settled_below xid8

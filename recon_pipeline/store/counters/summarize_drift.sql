@@ -1,5 +1,5 @@
 -- What a run's comparison found, by billing month and kind.
--- Invariant: counts keys, each once; transitions are those that a repair to the settled sum would make, which leaves held and doubtful keys alone.
+-- Invariant: each key is counted once. Transitions are those of a repair to the settled sum, without held and doubtful keys.
 -- Index: the primary key of recon.counter_drift, by run.
 -- Binds: run_id text
 select
@@ -17,7 +17,7 @@ select
 from (
     select
         *,
-        -- What left the log, and an approval lets through.
+        -- What left the log and an approval lets through.
         units_left is not null
         and outcome is null
         and exists (select from recon.reconciliation_run as run where run.run_id = :run_id and run.approved_reason is not null) as is_approved

@@ -1,8 +1,8 @@
 -- The outcomes of a run's drifted keys, and the quota transitions of its ledger rows, by billing month.
 -- Invariant: every drifted key of the run is counted under exactly one outcome. A key with a row in the ledger was repaired, unless its
--- outcome says otherwise; the ledger may contain more: the repairs of an earlier attempt, before the comparison was made again.
--- Index: the primary key of recon.counter_drift, by run; recon.counter_repair by run. A full join never loops through all of the one for each
--- of the other, whatever old statistics make the planner expect.
+-- outcome says otherwise. The ledger may contain more: the repairs of an earlier attempt, before the comparison was made again.
+-- Index: the primary key of recon.counter_drift, by run; recon.counter_repair by run. A full join never becomes a nested loop, whatever old
+-- statistics the planner has.
 -- Binds: run_id text
 select
     recon.billing_month(coalesce(drift.period_start, repair.period_start)) as partition,

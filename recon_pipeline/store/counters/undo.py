@@ -1,12 +1,12 @@
-"""Takes the repairs of a run back, while the application keeps counting.
+"""Undoes the repairs of a run, while the application keeps counting.
 
 Invariant: for each key, counter = increments by the application + sum of the ledger's deltas, before and after. Under
-the counter's lock what the repair added is taken off again, as a further row of the ledger; increments since the repair
-stay. Each repair is taken back once (the ledger refuses a second row for it); taking back what was taken back is the
-same again, for the run that did it. No counter falls below 0.
+the counter's lock the repair's change is subtracted, as a new row of the ledger; increments since the repair stay. Each
+repair is undone once (the ledger refuses a second row for it). An undo can be undone in the same way, as a run of its
+own. No counter falls below 0.
 
-Knows nothing of events: whether the repair was right is a person's to say. Unless repairs are paused or the customer is
-held, the next run would make it again, so that is refused.
+Knows nothing of events: a person decides whether the repair was right. Unless repairs are paused or the customer is
+held, the next run would make it again, so the undo is refused.
 """
 
 import json
@@ -34,7 +34,7 @@ from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, first_line, is_
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
-# The record of repairs that were taken back in a run.
+# The record of the repairs that a run undid.
 # Binds: run_id text
 _READ_UNDO = labelled("read_undo", "select * from recon.undo where run_id = :run_id")
 # One row of the ledger as a person reads it.
@@ -47,7 +47,7 @@ _DESCRIBE_REPAIR = labelled(
     where id = :id
     """,
 )
-# Opens the record of repairs being taken back.
+# Opens the record of an undo.
 # Invariant: one row for each run of Dagster's; a retried step finds it open.
 # Binds: customers text[], reason text, requested_by text, run_id text, undone_run_id text
 _START_UNDO = labelled(
@@ -66,7 +66,7 @@ CHUNK_ROWS = 500
 
 @dataclass(frozen=True)
 class NotUndone:
-    """One repair that was not taken back, for a person; numbers as text.
+    """One repair that was not undone, for a person; numbers as text.
 
     Attributes:
         usage_count: The counter as it is.
@@ -85,11 +85,11 @@ class NotUndone:
 
 @dataclass(frozen=True)
 class UndoRecord:
-    """How taking back ended, in repairs; figures are None while it runs.
+    """How an undo ended, in repairs; figures are None while it runs.
 
     Attributes:
-        undone: Taken back.
-        already_undone: Taken back before.
+        undone: Undone now.
+        already_undone: Undone before.
         below_zero: The counter is lower than what the repair added.
         without_counter: The counter was deleted since.
         deferred: Another session has the counter locked.
@@ -114,12 +114,12 @@ class UndoRecord:
 
     @property
     def left(self) -> int:
-        """Repairs that should have been taken back and were not."""
+        """Repairs that should have been undone and were not."""
         return sum(figure or 0 for figure in (self.below_zero, self.without_counter, self.deferred, self.failed))
 
 
 def take_back(connection: Connection, undo: UndoRequest) -> UndoRecord:
-    """Take repairs back, chunk after chunk.
+    """Undo repairs, chunk after chunk.
 
     Args:
         connection: Not in a transaction.
@@ -144,7 +144,7 @@ def take_back(connection: Connection, undo: UndoRequest) -> UndoRecord:
 
 
 def read(connection: Connection, run_id: str) -> UndoRecord | None:
-    """The record of a run that took repairs back, or None if it never opened one."""
+    """The record of a run that undid repairs, or None if it never opened one."""
     row = connection.execute(_READ_UNDO, {"run_id": run_id}).mappings().one_or_none()
     return None if row is None else UndoRecord(**row)
 
@@ -157,7 +157,7 @@ class _Undoer:
     sample: list[NotUndone]
 
     def run(self) -> None:
-        """Every repair once; those that were locked are tried one by one at the end."""
+        """Undo every repair once; try those that were locked one by one at the end."""
         before, later = LARGEST_BIGINT, list[int]()
         while True:
             with begin(self.connection):
@@ -173,7 +173,7 @@ class _Undoer:
             self._one(repair_id)
 
     def _chunk(self, ids: Sequence[int]) -> list[int]:
-        """Take back what no other session has locked; returns what is to be tried again by itself."""
+        """Undo what no other session has locked; returns what has to be tried again by itself."""
         try:
             with self._begin(CHUNK_LOCK_TIMEOUT_MS):
                 see_every_row(self.connection, COUNTERS)
@@ -186,7 +186,7 @@ class _Undoer:
         return sorted(set(ids) - {row.repair_id for row in rows}, reverse=True)
 
     def _one(self, repair_id: int) -> None:
-        """Take one repair back, waiting for its counter while holding none."""
+        """Undo one repair: wait for its counter without any other lock."""
         try:
             with self._begin(COUNTER_LOCK_TIMEOUT_MS):
                 see_every_row(self.connection, COUNTERS)

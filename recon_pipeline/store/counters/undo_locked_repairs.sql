@@ -1,8 +1,7 @@
--- Takes repairs back whose counters this transaction has locked: the inverse of what each added, as a further row of the ledger.
--- Invariant: runs as a statement after the one that took the locks, so that no counter in its snapshot can change, and no other transaction can take
--- the same repair back (it would need the lock). Increments since the repair stay, since only its delta is taken off. No counter falls
--- below 0, nor, where credits had it below, under what it was before the repair.
--- Counter and ledger row commit together.
+-- Undoes repairs whose counters this transaction has locked: writes the inverse of each change as a new row of the ledger.
+-- Invariant: runs as a statement after the one that took the locks, so that no counter in its snapshot can change, and no other transaction
+-- can undo the same repair (it would need the lock). Increments since the repair stay, since only its delta is subtracted. No counter falls
+-- below 0, nor, where credits had it below, under its value before the repair. Counter and ledger row commit together.
 -- Index: the primary key of recon.counter_repair, and what it undoes; the counters by their unique key.
 -- Binds: counter_ids uuid[], ids bigint[], run_id text
 with locked as materialized (

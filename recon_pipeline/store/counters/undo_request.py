@@ -1,4 +1,4 @@
-"""What a person asks to be taken back, what there is of it, and the refusal of what the next run would make again."""
+"""What a person asks to undo, what there is to undo, and the refusal of an undo that the next run would reverse."""
 
 import shlex
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, Reco
 from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# The runs whose id begins with what a person typed; runs that repaired and runs that took repairs back.
+# The runs whose id begins with what a person typed; runs that repaired and runs that undid repairs.
 # Invariant: at most a few rows, to tell one run from several.
 # Binds: prefix text
 _FIND_RUNS = labelled(
@@ -27,10 +27,10 @@ _FIND_RUNS = labelled(
 
 @dataclass(frozen=True)
 class UndoRequest:
-    """What a person asks to be taken back.
+    """What a person asks to undo.
 
     Attributes:
-        run_id: Of the run that takes back.
+        run_id: Of the run that undoes.
         undone_run_id: Whose repairs.
         customers: Only these, or all if empty.
         reason: Why.
@@ -56,11 +56,11 @@ class UndoRequest:
 
 @dataclass(frozen=True)
 class Undoable:
-    """What there is to take back.
+    """What there is to undo.
 
     Attributes:
         undoable: Repairs.
-        already_undone: Repairs that were taken back before.
+        already_undone: Repairs that were undone before.
         usage_delta: Units that they added to counters, in all.
         not_held: Those among the first whose key is not held.
         not_held_customers: A few of their customers.
@@ -76,7 +76,7 @@ class Undoable:
 
 
 def find_run(connection: Connection, prefix: str) -> str:
-    """The run whose id begins with this.
+    """The run whose id begins with this text.
 
     Raises:
         ConfigurationError: There is none, or more than one.
@@ -93,7 +93,7 @@ def find_run(connection: Connection, prefix: str) -> str:
 
 
 def find_undoable(connection: Connection, undo: UndoRequest) -> Undoable:
-    """What there is to take back, and whether the next run would make it again."""
+    """What there is to undo, and whether the next run would make it again."""
     row = connection.execute(statement("count_undoable"), undo.parameters).one()
     return Undoable(
         row.undoable,
@@ -106,7 +106,7 @@ def find_undoable(connection: Connection, undo: UndoRequest) -> Undoable:
 
 
 def require_lasting(found: Undoable) -> None:
-    """Refuse to take back what the next run would simply make again.
+    """Refuse to undo what the next run would make again.
 
     Raises:
         ReconError: Repairs are not paused, and not every customer is held.

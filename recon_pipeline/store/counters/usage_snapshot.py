@@ -1,7 +1,7 @@
 """One metered usage at a snapshot: which keys may differ, and whether they do; for comparison and verification.
 
-Invariant: which keys are looked at may be chosen by the aggregates and by what changed; whether a key differs is
-decided by the log's own rows alone.
+Invariant: aggregates and changes may choose which keys are compared; only the log's own rows decide whether a key
+differs.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ many open keys are remembered: where more are open, nothing counts as verified."
 
 @dataclass(frozen=True)
 class Suspects:
-    """Keys that may differ, as columns; values as Postgres prints them, so that none is too odd to be carried."""
+    """Keys that may differ, as columns; values as Postgres prints them, so that every value can be carried."""
 
     gateway_customer_id: tuple[str, ...] = ()
     period_start: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Suspects:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the statements bind that look at given keys."""
+        """The parameters of the statements that read given keys."""
         return {
             "customers_given": list(self.gateway_customer_id),
             "period_starts_given": list(self.period_start),
@@ -80,15 +80,15 @@ class UsageSnapshot:
         if found is None:
             return None
         suspects, total = found
-        # Of the keys that did not change, as many must have a counter that is not 0 as have such a sum: else a counter
-        # was deleted, which no row is left to tell of.
+        # Among the keys that did not change, there must be as many counters other than 0 as sums other than 0: else a
+        # counter was deleted, which leaves no row.
         unchanged_counters = counters.nonzero_count - total.nonzero_counters
         unchanged_sums = sum(month.nonzero_count for month in months) - total.nonzero_aggregates
         counters_scanned = max(counters.nonzero_count, sum(month.key_count for month in months))
         return (suspects, counters_scanned) if unchanged_counters == unchanged_sums else None
 
     def suspects_with_events(self, mode: Mode) -> Suspects | None:
-        """The keys that may differ of those with new events, and of open and drifted ones; None: look at every key."""
+        """Of the keys with new events and of open and drifted ones, those that may differ; None: compare every key."""
         months = self._verified_months(mode)
         found = None if months is None else self._find_suspects(self._marks(months), ())
         return None if found is None else found[0]
@@ -105,19 +105,19 @@ class UsageSnapshot:
         return self._exactly("compare_counters", suspects, parts, ordinal_offset=ordinal_offset).rowcount
 
     def find_mismatches(self, suspects: Suspects | None) -> Sequence[Any]:
-        """Ask exactly which counters differ; each row has the number of all that do."""
+        """Find exactly which counters differ; each row has the number of all that do."""
         if suspects is not None and not len(suspects):
             return ()
         return self._exactly("find_mismatches", suspects, {}).mappings().all()
 
     def note_stale(self, suspects: Suspects) -> int:
-        """Have keys summed again whose aggregate the log has shown to be wrong; returns how many."""
+        """Let keys be summed again whose aggregate differs from the log; returns how many."""
         carried: dict[str, Any] = {"added_up": list(suspects.added_up), "noted": list(suspects.is_noted)}
         carried |= suspects.parameters
         return self._execute("note_stale_aggregates", {}, **carried).rowcount
 
     def _verified_months(self, mode: Mode) -> tuple[Month, ...] | None:
-        """The months, if all but what changed since is known to match and can be derived from what did not change."""
+        """The months, if every key that did not change since is known to match; else None."""
         if mode is Mode.FULL or self.run.extent.customers is not None:
             return None
         months = horizons.months_of_extent(self.connection, self.usage, self.run.extent, self.position)
@@ -140,7 +140,7 @@ class UsageSnapshot:
         }
 
     def _find_suspects(self, marks: dict[str, Any], young: Sequence[Sequence[str]]) -> tuple[Suspects, Row[Any]] | None:
-        """Of the keys that changed, those of `young` counters (customer, period's start and end) among them."""
+        """The suspects among the changed keys, also those of `young` counters (customer, period's start and end)."""
         changed = {
             "customers_changed": [key[0] for key in young],
             "period_starts_changed": [key[1] for key in young],

@@ -1,7 +1,7 @@
 """The last check of a run: do counters match the log, on a new snapshot?
 
-Invariant: it is asked by another statement than the comparison's, so that one cannot hide the other's mistake; as
-there, log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot.
+Invariant: another statement than the comparison's checks it, so that neither can hide the other's mistake. As in the
+comparison, log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot.
 """
 
 from dataclasses import dataclass, fields
@@ -21,8 +21,7 @@ class Mismatch:
     """One key whose counter differs from its event sum, for a person to see.
 
     Attributes:
-        outcome: What this run did with the key, `untouched` if it did not come to it, '' if it had not found it
-            drifted.
+        outcome: What this run did with the key; `untouched` if it did not reach it, '' if it had not found it drifted.
         error: Why, where it could not be repaired.
     """
 
@@ -42,8 +41,8 @@ class Verified:
     Attributes:
         usage: Which.
         events_below: The verifying snapshot saw all events of transactions below it; None where that is unknown.
-        counters_below: Row versions of counters of transactions below it were looked at.
-        seen_below: What transactions below it wrote was seen.
+        counters_below: The check covered row versions of counters of transactions below it.
+        seen_below: The snapshot saw what transactions below it wrote.
         mismatches: The open keys, at most `MOST_KEYS`.
     """
 
@@ -63,11 +62,11 @@ class Verification:
         deferred_count: Those among them that this run put off because another session had them locked.
         held_count: Those that it left alone because of a hold.
         doubtful_count: Those that it left alone because the log does not say for certain what they should be.
-        untouched_count: Those that it had found drifted and did not come to.
+        untouched_count: Those that it had found drifted and did not reach.
         sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
-        verified: Up to where months were looked at; not those in which more than `MOST_KEYS` differ.
-        known_since: When the log was first seen whose aggregates show up to where; None where none do.
-        settled_below: What transactions below it wrote counted as settled; None where nothing did.
+        verified: Up to where months were checked; without those in which more than `MOST_KEYS` differ.
+        known_since: When the log of these aggregates was first seen; None if there are none.
+        settled_below: Events of transactions below it counted as settled; None if none did.
     """
 
     mismatch_count: int
@@ -88,12 +87,12 @@ def verify(
 
     Args:
         connection: In a REPEATABLE READ transaction of its own that has locked the tables.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
         mode: Whether the log can, and may, be read in increments.
-        compared_below: What transactions below it wrote was seen by this run's comparison, if it made one: then only
-            keys with events since the last verification, open keys and those that it found drifted are looked at again,
-            and a counter that changed after it is the next run's.
+        compared_below: This run's comparison, if it made one, saw what transactions below it wrote. Then only keys with
+            events since the last verification, open keys and drifted ones are checked again; a counter that changed
+            after the comparison is left to the next run.
     """
     counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "doubtful_count", "untouched_count"), 0)
     sample: list[Mismatch] = []

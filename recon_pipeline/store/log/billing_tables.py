@@ -2,8 +2,8 @@
 
 Invariant ("Refuse to be fooled" in docs/correctness.md): no comparison and no repair happens before
 `require_trustworthy` has passed in the same step. Row level security hides rows without an error, a standby lags and
-cannot be written, a missing column means another table. Real tables differ in constraints and types; what they have
-decides which statements are used, never an assumption.
+cannot be written, a missing column means another table. Real tables differ in constraints and types; these decide which
+statements are used, never an assumption.
 """
 
 from dataclasses import dataclass
@@ -38,21 +38,21 @@ class BillingTables:
     """What the statements need to know of the tables.
 
     Attributes:
-        event_identity: What names an event, as the owner declares it.
+        event_identity: The event identity, as the owner declares it.
         refuses_repetitions: The log itself refuses a second event of one identity.
         wider_key: The log declares two events of one identity to be two.
         quantity_is_numeric: Quantities can be fractions, NaN or infinite.
         has_subscriptions: Without them limits are unknown.
         has_ingest_xid: Events carry the transaction that inserted them.
         end_is_in_key: Counters of one customer and usage type may begin at the same instant, if they end at others.
-        start_digits: Of a second, that the counters keep of a period's start.
+        start_digits: The digits of a second that the counters keep of a period's start.
         end_digits: The same of its end.
         finds_periods: An index tells which events begin before or after a moment.
-        finds_counter_periods: An index tells which counters do.
+        finds_counter_periods: An index tells this for counters.
         to_lock: The tables that a decision locks.
-        log_identity: Which log this is: server, database, tables and partitions, and what names an event of it.
+        log_identity: Which log this is: server, database, tables and partitions, and the event identity.
         reads_by_policy: Row level security is active, and its policies let us read and write every row.
-        catalog_version: Another one as soon as anything about the tables has changed.
+        catalog_version: Changes as soon as anything about the tables changes.
     """
 
     event_identity: EventIdentity
@@ -73,7 +73,7 @@ class BillingTables:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The files that fill holes, where the tables decide which."""
+        """The parts that fill holes, where the tables decide which."""
         return {
             "countable_events": "countable_events" if self.refuses_repetitions else "countable_events_deduplicated",
             "key_sums": "key_sums" if self.refuses_repetitions else "key_sums_deduplicated",
@@ -98,14 +98,14 @@ class BillingTables:
 
     @property
     def prepared_catalog(self) -> str:
-        """The version of the catalog, and what of it is needed: where an event is named otherwise, it may lack more."""
+        """The version of the catalog, with the event identity if it is not the default: then the log may lack more."""
         return f"{self.catalog_version}{_as_suffix(self.event_identity)}"
 
 
 def require_trustworthy(connection: Connection) -> BillingTables:
-    """Look at server and tables, and refuse what a repair must never rely on.
+    """Check server and tables, and refuse what a repair must never rely on.
 
-    In each transaction anew: what a connection has looked up before holds as long as the catalog's version does.
+    Runs in each transaction; what a connection has read before is valid as long as the catalog's version is the same.
 
     Returns:
         The facts that choose the statements.
@@ -162,7 +162,7 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
 
 
 def _as_suffix(identity: EventIdentity) -> str:
-    """Nothing for the default, so that what was stored before there was a setting stays true."""
+    """Empty for the default, so that identities that were stored before the setting existed stay valid."""
     return "" if identity.is_default else f"{NAMED_BY}{identity}"
 
 

@@ -1,6 +1,6 @@
 -- Part of countable_events_deduplicated: which of two events arrived first, where rows carry transaction ids.
--- Invariant: arrival is the order of transactions, so what is decided below the horizon stays decided; rows from before there were
--- transaction ids come first; within a transaction created_at, id and physical place decide.
+-- Invariant: arrival is the order of transactions, so what is decided below the horizon stays decided. Rows from before there were
+-- transaction ids come first. Within a transaction created_at, id and physical place decide.
 (
     coalesce(earlier.ingest_xid, '0'), coalesce(earlier.created_at, '-infinity'),
     earlier.id, earlier.event_table, earlier.event_place

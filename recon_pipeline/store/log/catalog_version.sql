@@ -1,7 +1,7 @@
--- Whether the log can be trusted at this snapshot, a version of all that the catalog says of the application's tables, and the version of schema recon.
--- Invariant: whatever changes a column, default, index, trigger, partition, privilege or policy of these tables writes a row of the catalog,
--- and the version is made of the transactions that wrote them; so with the version unchanged nothing need be looked up again. Names are
--- looked up through search_path, exactly as our statements do.
+-- Whether the log can be trusted at this snapshot, a version of the application's tables in the catalog, and the version of schema recon.
+-- Invariant: whatever changes a column, default, index, trigger, partition, privilege or policy of these tables writes a row of the
+-- catalog. The version is made of the transactions that wrote these rows, so while it stays the same nothing needs to be read again. Names
+-- are looked up through search_path, exactly as our statements do.
 -- Index: the catalog's own, by relation.
 with recursive relation (oid) as (
     select to_regclass(wanted.name)::oid
@@ -10,7 +10,7 @@ with recursive relation (oid) as (
     union
     select inherits.inhrelid from pg_inherits as inherits join relation on relation.oid = inherits.inhparent
 ),
--- An array, which the planner looks up by index, whatever it expects of the catalog.
+-- An array, which the planner looks up by index, whatever its statistics of the catalog.
 ours as materialized (
     select array_agg(oid) as oids, bool_or(row_security_active(oid)) as is_filtered from relation
 )

@@ -1,4 +1,4 @@
--- Part of other statements: the events that count, where the log itself refuses a second event of one identity: all that are valid.
+-- Part of other statements: the events that count, if the log itself refuses a second event of one identity: all valid ones.
 -- Index: none of its own; the predicates of the statement around it reach the table.
 -- Uses: classified_events
 select event.*

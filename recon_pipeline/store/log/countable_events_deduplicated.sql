@@ -1,6 +1,6 @@
--- Part of other statements: the events that count, where the log admits two events of one identity (RECON_EVENT_IDENTITY).
--- Invariant: of the valid events that agree in the columns of the identity only the first to arrive counts, wherever in the log the others are;
--- gateway_name and request_id are always among these columns.
+-- Part of other statements: the events that count, if the log admits two events of one identity (RECON_EVENT_IDENTITY).
+-- Invariant: of the valid events that agree in the columns of the identity only the first to arrive counts, wherever in the log the others
+-- are. gateway_name and request_id are always among these columns.
 -- Index: one that begins with request_id or (gateway_name, request_id), where there is one; else a hash of the whole log.
 -- Uses: classified_events, came_before = came_before_by_transaction | came_before_by_age
 -- Binds: event_identity text[]

@@ -1,6 +1,6 @@
-"""The transaction in which a decision is taken from the application's tables.
+"""The transaction in which a decision is made from the application's tables.
 
-Invariant: the tables are locked before the first snapshot, and nothing is decided if a partition came since.
+Invariant: the tables are locked before the first snapshot, and nothing is decided if a partition was attached since.
 """
 
 from collections.abc import Generator
@@ -64,7 +64,7 @@ def decision(
         PutOffError: Another session has one of the tables locked, or attached a partition since the snapshot.
     """
     known: BillingTables | None = connection.info.get(BillingTables)
-    if known is None:  # which tables there are is to be known before they can be locked
+    if known is None:  # the tables must be known before they can be locked
         with begin(connection):
             known = require_trustworthy(connection)
     with begin(
@@ -84,7 +84,7 @@ def decision(
 
 
 def _require_locked(known: BillingTables, found: BillingTables) -> None:
-    """Refuse tables that came since it was known which to lock: their policies can still change."""
+    """Refuse tables that were created since the locks were chosen: their policies can still change."""
     if found.to_lock != known.to_lock:
         raise PutOffError(
             "The run was put off: a table of the application was created while it began.",
@@ -93,7 +93,7 @@ def _require_locked(known: BillingTables, found: BillingTables) -> None:
 
 
 def _require_no_new_partition(connection: Connection) -> None:
-    """Refuse what was read if a partition came since the snapshot: its rows were seen, its increments were not."""
+    """Refuse what was read if a partition came after the snapshot: its rows were seen, its increments were not."""
     attached = connection.execute(_ATTACHED_SINCE_SNAPSHOT, {"tables": [EVENTS, COUNTERS]}).scalar_one()
     if attached is not None:
         raise PutOffError(

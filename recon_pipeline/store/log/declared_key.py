@@ -1,8 +1,8 @@
-"""What the log itself declares to be one event, beside what its owner declares: `RECON_EVENT_IDENTITY`.
+"""The event identity that the log's unique keys declare, beside the owner's declaration `RECON_EVENT_IDENTITY`.
 
-Invariant: only a valid unique key of the log is taken for a declaration. One of the identity's columns, or of fewer,
-keeps repetitions out. One that needs further columns admits two events of one identity, and says that they are two,
-while the identity says that they are one: nobody but the owner knows which of them is right.
+Invariant: only a valid unique key of the log counts as a declaration. A key on the identity's columns, or on fewer,
+keeps repetitions out. A key that needs further columns admits two events of one identity: it says that they are two,
+while the identity says that they are one. Only the owner knows which of the two is right.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class WiderKey:
         table: The log, as found through search_path.
         identity: As declared.
         columns: Of the key.
-        is_partitioned: So is the log, whose unique keys have to contain the columns by which it is partitioned.
+        is_partitioned: The log is partitioned, so its unique keys have to contain the partition columns.
     """
 
     table: str
@@ -36,7 +36,7 @@ class WiderKey:
 
     @property
     def ways_to_declare(self) -> str:
-        """How the owner says what is one event: by the setting, or by a unique key."""
+        """How the owner declares what one event is: by the setting, or by a unique key."""
         named = identity_of(frozenset(self.columns))
         key = f"({self.identity})"
         if self.is_partitioned:
@@ -54,10 +54,10 @@ def refuses_repetitions(events: Table, identity: EventIdentity) -> bool:
 
 
 def wider_key(events: Table, identity: EventIdentity) -> WiderKey | None:
-    """The unique key by which the log declares two events of one identity to be two; None if it declares no such."""
+    """The unique key by which the log declares two events of one identity to be two; None if there is none."""
     if refuses_repetitions(events, identity):
         return None
-    # With its own id every row is unique: such a key says nothing of what is one event.
+    # With its own id every row is unique: such a key says nothing about the event identity.
     keys = [key for key in events.unique_keys if "request_id" in key and "id" not in key]
     if not keys:
         return None

@@ -1,5 +1,5 @@
--- What kind of server this is and who we are on it.
--- Invariant: reads no table, so that it answers also where nothing is installed.
+-- What kind of server this is, and our role on it.
+-- Invariant: reads no table, so it also works where nothing is installed.
 select
     current_setting('server_version_num')::int as version,
     current_setting('server_version') as version_name,

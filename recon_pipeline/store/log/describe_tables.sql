@@ -1,13 +1,13 @@
--- Some tables of the application as the catalog knows them: columns, unique keys, row security, our privileges.
--- Invariant: looks names up through search_path exactly as our statements do; no row where there is no such table.
+-- Some tables of the application as the catalog describes them: columns, unique keys, row security, our privileges.
+-- Invariant: looks names up through search_path exactly as our statements do; returns no row for a table that does not exist.
 -- Binds: table_names text[]
 select
     wanted.name as wanted,
     relation.oid::regclass::text as name,
     relation.relkind::text as kind,
     row_security_active(relation.oid) as row_security_active,
-    -- What policies let us do with every row. They are for all roles or for ours by name, since a membership can end while
-    -- nobody has the table locked; beside a restrictive policy nothing is certain.
+    -- The commands that policies allow us on every row. Only policies for all roles or for ours by name count, since a membership can end
+    -- while nobody has the table locked. Beside a restrictive policy nothing is certain.
     (
         select coalesce(jsonb_agg(command), '[]')
         from unnest(array['r', 'a', 'w']) as command

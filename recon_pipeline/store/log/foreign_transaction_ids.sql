@@ -1,6 +1,6 @@
--- Whether an event carries a transaction id that this server has not come to.
--- Invariant: a row that is visible was written by a transaction below the snapshot's upper end, or on another server.
--- Index: ingest_xid, in whose order rows are asked for, so that the planner takes it; stops at the first row.
+-- Whether an event carries a transaction id that this server has not reached.
+-- Invariant: a visible row was written by a transaction below the snapshot's upper end, or on another server.
+-- Index: ingest_xid, which the order of the rows makes the planner take; stops at the first row.
 select exists (
     select
     from (

@@ -1,9 +1,9 @@
-"""The column `ingest_xid` that makes the log readable in increments: what of it is there, and how it is put there.
+"""The column `ingest_xid` of the incremental mode: what of it the log has, and how the rest is added.
 
-Invariant: a live log is never rewritten, and no session waits for long: the column comes without a default
-and gets it afterwards, which fills new rows only; the index is built concurrently; each lock is asked for briefly,
-again and again. What is left to do is read from the catalog before each step, so a preparation that was killed goes on
-where it was, and two at once do the work once.
+Invariant: a live log is never rewritten, and no session waits for long. The column is added without a default and gets
+it afterwards, so only new rows are filled. The index is built concurrently. Each lock is requested briefly, again and
+again. Before each step, the catalog shows what is left to do, so a preparation that was killed is continued, and two at
+once do the work once.
 """
 
 from collections import Counter
@@ -27,20 +27,20 @@ LOCK_MIGRATIONS = labelled("lock_migrations", "select pg_advisory_xact_lock(7202
 _LIFT_TIME_LIMITS = labelled("lift_time_limits", "set lock_timeout = 0; set statement_timeout = 0")
 # The limits of time that the session began with.
 _RESET_TIME_LIMITS = labelled("reset_time_limits", "reset lock_timeout; reset statement_timeout")
-# Whether the log is to be left as it is.
-# Invariant: nobody but recon init says so, in a comment that goes with schema recon into each dump.
+# Whether recon init leaves the log as it is.
+# Invariant: only recon init sets it, as a comment that goes with schema recon into each dump.
 _IS_LEFT_ALONE = labelled(
     "is_log_left_alone",
     """
     select coalesce(obj_description(to_regnamespace('recon')::oid, 'pg_namespace') like '%--without-ingest-xid%', false)
     """,
 )
-# Says it for every later recon init.
+# Sets that for every later recon init.
 _LEAVE_ALONE = labelled(
     "leave_log_alone",
     "comment on schema recon is 'recon init --without-ingest-xid was run: the log is left as it is.'",
 )
-# Takes that back.
+# Unsets it.
 _ALLOW_TO_ALTER = labelled("allow_to_alter_log", "comment on schema recon is null")
 
 LOG_LOCK_TIMEOUT_MS = 500
@@ -65,8 +65,8 @@ class Need(StrEnum):
 
     Attributes:
         REQUIRED: Without it sums are taken from the whole log.
-        ADVISED: The same, and it is the operator's to decide.
-        OPTIONAL: Runs are incremental without it; it spares them something later.
+        ADVISED: The same, but the operator decides whether to add it.
+        OPTIONAL: Runs are incremental without it; it saves work later.
     """
 
     REQUIRED = "required"
@@ -82,7 +82,7 @@ class Lack:
         kind: What that means.
         lacks: A sentence.
         statement: The SQL that fixes it, or None where none does.
-        is_concurrent: It must run outside a transaction, and waits for open ones without holding anybody up.
+        is_concurrent: It must run outside a transaction, and waits for open ones without blocking other sessions.
     """
 
     kind: Need
@@ -92,7 +92,7 @@ class Lack:
 
     @property
     def rules_out_increments(self) -> bool:
-        """Whether sums have to be taken from the whole log."""
+        """Whether runs have to be in full mode."""
         return self.kind is not Need.OPTIONAL
 
 
@@ -124,17 +124,17 @@ def is_left_alone(connection: Connection) -> bool:
 
 
 def remember(connection: Connection, *, left_alone: bool) -> None:
-    """Keep the answer for later calls of `recon init` without an option.
+    """Store the answer for later calls of `recon init` without an option.
 
     Raises:
-        DBAPIError: It is another one than before, and our role does not own schema `recon`.
+        DBAPIError: The answer changes, and our role does not own schema `recon`.
     """
     if left_alone != is_left_alone(connection):
         connection.execute(_LEAVE_ALONE if left_alone else _ALLOW_TO_ALTER)
 
 
 def has_foreign_ids(connection: Connection) -> bool:
-    """Whether events carry transaction ids that this server has not come to, as after a restore on another server."""
+    """Whether events carry transaction ids that this server has not reached, as after a restore on another server."""
     return connection.execute(statement("foreign_transaction_ids")).scalar_one()
 
 
@@ -160,7 +160,7 @@ def install(
         on_step: Called with each statement before it runs.
 
     Returns:
-        What is still lacking, since it is not ours to decide or has no fix.
+        What is still lacking, because the operator decides it or there is no fix.
 
     Raises:
         DBAPIError: Our role may not alter the log, or a lock was not free in `LOCK_ATTEMPTS` attempts.
@@ -194,9 +194,9 @@ class _Installation:
                         self._run_concurrently(step.statement or "")
 
     def _next(self, lock_timeout_ms: int) -> tuple[tuple[Lack, ...], Lack | None]:
-        """What is lacking and the step to take, which is done already if it can be done in a transaction."""
+        """What is lacking, and the next step, which this function does if it can run in a transaction."""
         with begin(self.connection, lock_timeout_ms=lock_timeout_ms, idle_timeout_ms=IDLE_TIMEOUT_MS):
-            # So that of two preparations one does the step, and the other one sees it done.
+            # One of two preparations does the step, and the other sees it done.
             self.connection.execute(LOCK_MIGRATIONS)
             left = lacking(self.connection, refuses_repetitions=self.refuses_repetitions)
             ours = [lack for lack in left if lack.statement is not None and lack.kind is not Need.ADVISED]
@@ -228,7 +228,7 @@ class _Installation:
 
 @contextmanager
 def _patiently(connection: Connection) -> Generator[None]:
-    """Without limits: what is built concurrently waits for transactions that are open, and holds no session up."""
+    """Without time limits: a concurrent build waits for open transactions, and blocks no session."""
     connection.execute(_LIFT_TIME_LIMITS)
     try:
         yield

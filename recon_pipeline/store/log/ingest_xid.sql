@@ -1,9 +1,9 @@
--- Lets runs read what is new in the log instead of all of it (`recon init` does the same, and looks at how your log is made).
--- Invariant: rewrites nothing; each lock is waited for briefly, and the index is built while the application writes. Run it as the owner of
+-- Lets runs read what is new in the log instead of all of it (`recon init` does the same, and adapts it to your log).
+-- Invariant: rewrites nothing; waits only briefly for each lock, and builds the index while the application writes. Run it as the owner of
 -- the table, outside a transaction; if a lock is not free in time, run this part again.
--- A log that is partitioned, or without a unique key on request ids, needs more: recon init then says what, and recon doctor what is lacking.
--- Where the log is published by logical replication, each subscriber's table needs the column first (alter table … add column ingest_xid xid8), or its
--- subscription stops.
+-- A log that is partitioned, or without a unique key on request ids, needs more: recon init then says what, and recon doctor what is
+-- missing. If the log is published by logical replication, each subscriber's table first needs the column (alter table … add column
+-- ingest_xid xid8), or its subscription stops.
 set lock_timeout = '2s';
 alter table billing_usage_events add column if not exists ingest_xid xid8;
 alter table billing_usage_events alter column ingest_xid set default pg_current_xact_id();

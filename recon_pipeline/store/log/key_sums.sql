@@ -1,7 +1,7 @@
--- Part of other statements: what some events add up to, by key, where the log itself refuses a second event of one identity.
--- Invariant: every event is counted as exactly one of: counted (event_count), invalid. Those of negative quantity are counted and summed once
--- more. An event that belongs to no key that could be kept (no customer, a name that is too long, no end of the period) is invalid, and kept
--- under the empty name.
+-- Part of other statements: the sums of some events, by key, if the log itself refuses a second event of one identity.
+-- Invariant: every event is counted exactly once: as counted (event_count) or invalid. Those of negative quantity are also counted and
+-- summed apart. An event whose key cannot be kept (no customer, a name that is too long, no end of the period) is invalid, and kept under
+-- the empty name.
 -- Index: as {which_events} says.
 -- Uses: classified_events, which_events = *
 select

@@ -1,8 +1,8 @@
--- Part of other statements: what some events add up to, by key, where the log admits two events of one identity.
--- Invariant: every event is counted as exactly one of: counted (event_count), invalid, repeated (dedupe_count). Those of negative quantity that
--- count are counted and summed once more. Which of several events of one identity counts is decided by their order of arrival, so later events
+-- Part of other statements: the sums of some events, by key, if the log admits two events of one identity.
+-- Invariant: every event is counted exactly once: as counted (event_count), invalid or repeated (dedupe_count). Countable ones of negative
+-- quantity are also counted and summed apart. The order of arrival decides which of several events of one identity counts, so later events
 -- never change it.
--- Index: as {which_events} says; one that begins with request_id for the few, a hash of the log for all of it.
+-- Index: as {which_events} says; for repetitions one that begins with request_id if events are few, a hash of the log for all of it.
 -- Uses: countable_events = countable_events_deduplicated, classified_events, which_events = *
 select
     key_sum.gateway_customer_id,

@@ -1,4 +1,4 @@
-"""What statements bind that ask for a customer's limit (`subscribed_keys`)."""
+"""The parameters of statements that read a customer's limit (`subscribed_keys`)."""
 
 from collections.abc import Sequence
 from typing import Any

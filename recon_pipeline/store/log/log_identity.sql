@@ -1,6 +1,7 @@
 -- Which log this is: server, database, tables and partitions.
--- Invariant: another text for a restored dump, a new cluster, a recreated table, a partition that came or went, and wherever rows may have come
--- without a transaction id or gone without a note (column recreated, default or trigger off for a while); the same text after anything else.
+-- Invariant: another text for a restored dump, a new cluster, a recreated table, and a partition that was added or removed; also after rows
+-- may have come without a transaction id or gone without a note (column recreated, default or trigger off for a while). After anything else
+-- the text is the same.
 -- Index: the catalog's own.
 select
     concat_ws(

@@ -1,7 +1,7 @@
 -- What the log still lacks for the incremental mode, in the order in which it is made, each with the statement that makes it.
--- Invariant: reads the catalog alone; no row of kind `required` or `advised` means that the incremental mode is safe. Each statement does
--- nothing where another session has run it meanwhile. Where something is in the way for good, nothing else is to be made. An invalid index
--- has no statement while an index of its table is being built: it may be that one. Names are quoted by Postgres.
+-- Invariant: reads the catalog alone. If no row is of kind `required` or `advised`, the incremental mode is safe. Each statement does
+-- nothing if another session has run it meanwhile. If the log cannot have the column, the rows say why, and none makes it. While an index
+-- of a table is being built, an invalid index of it has no statement: it may be that one. Postgres quotes the names.
 -- Binds: refuses_repetitions boolean
 with log as materialized (
     select to_regclass('billing_usage_events')::oid as oid
@@ -128,7 +128,7 @@ from (
         from part
         where level = 0 and attnum is null
         union all
-        -- Reaches the partitions that are there, too.
+        -- This also changes the existing partitions.
         select
             3, level, name, 'required', format('%s.ingest_xid is not filled with pg_current_xact_id()', name),
             format('alter table %s alter column ingest_xid set default pg_current_xact_id()', full_name), false
@@ -166,7 +166,7 @@ from (
                 select from key where indrelid = part.oid and on_column = 'ingest_xid' and (is_usable or is_being_built)
             )
         union all
-        -- So that partitions that are made later have it from the start.
+        -- So that later partitions have it from the start.
         select
             6, level, name, 'optional', format('partitions of %s that are made later will have no index on ingest_xid', name),
             format(

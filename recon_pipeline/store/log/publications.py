@@ -4,8 +4,8 @@ from sqlalchemy import Connection
 
 from recon_pipeline.store.postgres.statements import labelled
 
-# The publications by which a column that the log is given would be published, of any of its partitions too.
-# Invariant: one that lists the columns of the log publishes no other.
+# The publications that would publish a new column of the log, or of any of its partitions.
+# Invariant: a publication that lists the columns of the log publishes no other.
 _PUBLICATIONS = labelled(
     "publications_of_log",
     """

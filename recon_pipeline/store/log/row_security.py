@@ -1,9 +1,9 @@
-"""Row level security of the application's tables: refused where it could hide a row, used where it lets us see all.
+"""Row level security of the application's tables: refused if it could hide a row, used if it lets us see all rows.
 
 Invariant: no transaction of ours reads a table of which a policy hides rows. Our transactions begin with `row_security`
-off, where Postgres makes a policy that applies an error. It is switched on only while the tables are locked, so that
+off: then Postgres raises an error if a policy would apply. It is switched on only while the tables are locked, so that
 none of their policies can change, and only where a permissive policy, for all roles or for ours by name, is `true` and
-none is restrictive: then it does not matter which roles ours is a member of, or whether it bypasses policies.
+none is restrictive: then the memberships of our role, and whether it bypasses policies, make no difference.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from recon_pipeline.core.errors import UntrustworthyLogError
 from recon_pipeline.store.log.tables import COUNTERS, SUBSCRIPTIONS, Server, Table, describe_server, describe_tables
 from recon_pipeline.store.postgres.statements import labelled, with_name
 
-# Whether policies decide what our role sees of some tables.
+# Whether policies decide which rows of some tables our role sees.
 # Binds: table_names text[]
 _IS_ACTIVE = labelled(
     "is_row_security_active",
@@ -28,7 +28,7 @@ _LOCKABLE = "rpv"
 
 
 def see_every_row(connection: Connection, *names: str) -> None:
-    """Let the policies of these tables apply for the rest of the transaction, if they have any and let us see all.
+    """Apply the policies of these tables for the rest of the transaction, if they have any and let us see all rows.
 
     Args:
         connection: In a transaction; of REPEATABLE READ only where the tables were locked before its first snapshot.
@@ -47,7 +47,7 @@ def see_every_row(connection: Connection, *names: str) -> None:
 
 
 def lockable(tables: Iterable[Table]) -> tuple[str, ...]:
-    """The names by which these were looked up, of those that can be locked."""
+    """The looked-up names of those tables that can be locked."""
     return tuple(table.wanted for table in tables if table.kind in _LOCKABLE)
 
 
@@ -55,7 +55,7 @@ def require_every_row(tables: Iterable[Table], server: Server) -> None:
     """Refuse tables of which a policy could hide rows.
 
     Raises:
-        UntrustworthyLogError: With the policy that is missing or in the way.
+        UntrustworthyLogError: Names the policy that is missing or restrictive.
     """
     found = tuple(tables)
     for table in found:
@@ -72,7 +72,7 @@ def require_every_row(tables: Iterable[Table], server: Server) -> None:
 
 
 def hidden_rows(table: Table, role: str) -> tuple[str, str] | None:
-    """Why rows of the table could be kept from our role, and the fix; None if every row is there for it."""
+    """Why policies could hide rows of the table from our role, and the fix; None if it sees every row."""
     if not table.hides_rows:
         return None
     what = (

@@ -50,7 +50,7 @@ def wrong_columns(table: Table, name: str) -> tuple[str, ...]:
 
 
 def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
-    """Why log or counters are not of a kind that we can work with, and the fix; None if they are."""
+    """Why the kind of log or counters cannot be used, and the fix; None if it can."""
     if name == SUBSCRIPTIONS:
         return None
     if table.foreign_part is not None:

@@ -1,8 +1,8 @@
--- Part of other statements: the keys in `limited` of which a subscription says something other than that they are free. Paid are those that a subscription
--- of a paid status covers; unknown is the limit of the others, whose period had ended before that of a subscription began: its row keeps no
--- earlier one. A subscription whose period is still to come says nothing of those that are over by then.
--- Invariant: each key at most once, so that joining it multiplies nothing. Bounds that lie at most a second apart are one instant, which two programs
--- wrote to other fractions of a second.
+-- Part of other statements: the keys in `limited` that a subscription makes paid or unknown; all other keys are free. A key is paid if a
+-- subscription of a paid status covers it. Else its limit is unknown if its period had ended before that of a subscription began, because
+-- the subscription's row keeps no earlier period. A subscription whose period is still to come decides nothing.
+-- Invariant: each key at most once, so that a join with it multiplies nothing. Bounds that lie at most a second apart are one instant,
+-- which two programs wrote with other fractions of a second.
 -- Index: billing_subscriptions by customer where there is one; the keys are few, or one hash serves them all.
 -- Binds: gateway_name text, paid_statuses text[]
 select

@@ -18,7 +18,7 @@ class Table:
     """One table as the catalog describes it, for the role we are.
 
     Attributes:
-        wanted: The name that was looked up.
+        wanted: The looked-up name.
         name: As found through search_path.
         kind: `r` for a plain table, `p` for a partitioned one, else a view, a foreign table or the like.
         types: Column name to type name.
@@ -27,10 +27,10 @@ class Table:
         unique_keys: Column sets of valid, unconditional unique indexes.
         leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
         period_index_without_customer: An index that begins with `period_start` and has no customer.
-        checked_columns: Columns that a valid CHECK speaks of.
+        checked_columns: Columns in a valid CHECK.
         row_security_active: Policies decide what we see.
-        unrestricted_commands: What they let us do with every row: `r` read, `a` add, `w` write.
-        restrictive_policy: One that narrows what the others allow, whomever it is for.
+        unrestricted_commands: The commands that policies allow us on every row: `r` read, `a` add, `w` write.
+        restrictive_policy: A policy that restricts the others, for whichever role.
         foreign_part: The table itself, a partition of it or a table that inherits from it, if that is a foreign table.
         heir: A table that inherits from it without being a partition.
         finds_periods: An index of it, or of each partition, begins with `period_start`, or with `usage_type` and it.
@@ -63,7 +63,7 @@ class Table:
 
     @property
     def hides_rows(self) -> bool:
-        """Policies could keep a row from us that we need: counters are written, the others read."""
+        """Policies could hide a row that we need: counters are written, the others read."""
         needed = {"r", "a", "w"} if self.wanted == COUNTERS else {"r"}
         return self.row_security_active and not needed <= self.unrestricted_commands
 
@@ -76,8 +76,8 @@ class Server:
         version: As `server_version_num`, for example 150018.
         version_name: For people.
         is_standby: In recovery: lags behind and takes no writes.
-        role: Who we are.
-        database: Where we are.
+        role: Our role.
+        database: The name of the database.
         search_path: Where unqualified tables are looked up.
         is_read_only: Transactions are read only by default.
         can_create_schema: May create schema `recon`.
@@ -110,7 +110,7 @@ def describe_table(connection: Connection, name: str) -> Table | None:
 
 
 def describe_tables(connection: Connection, *names: str) -> dict[str, Table]:
-    """The tables that search_path finds under these names; those that it does not find are left out."""
+    """The tables that search_path finds under these names; others are left out."""
     rows = connection.execute(statement("describe_tables"), {"table_names": list(names)}).mappings()
     return {row["wanted"]: _table(row) for row in rows}
 

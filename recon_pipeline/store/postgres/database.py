@@ -1,11 +1,10 @@
 """The connection to the billing database: how it is opened, how its transactions behave, its name in a message.
 
-Invariant: every transaction has bounded waits, UTC and no JIT from its first statement on, and gives a pooled
-connection back as it was (a pooler in transaction mode is fine: no session state, no server-side prepared statements).
-Settings and table locks are sent before the first statement that takes a snapshot: a rewriting ALTER TABLE and TRUNCATE
-are not MVCC-safe (PostgreSQL manual, 13.6), a snapshot older than them would see an empty table.
-No connection is given out on which schema `recon` is of another version than this code needs, unless that is asked for
-by name.
+Invariant: every transaction has bounded waits, UTC and no JIT from its first statement on, and returns a pooled
+connection as it was. So a pooler in transaction mode works: there is no session state and no server-side prepared
+statement. Settings and table locks are sent before the first statement that takes a snapshot: a rewriting ALTER TABLE
+and TRUNCATE are not MVCC-safe (PostgreSQL manual, 13.6), a snapshot older than them would see an empty table. A
+connection to another version of schema `recon` than this code needs is refused, unless the caller allows it explicitly.
 """
 
 from collections.abc import Generator, Sequence
@@ -69,7 +68,7 @@ class BillingDatabase:
         url: Any form of a Postgres URL; it may hold a password, which is never shown.
         keeps_connection: Use one connection again and again until `close`, which knows the tables already: for a run,
             whose statements are short.
-        event_identity: What names an event of its log, as the owner declares it.
+        event_identity: The event identity of its log, as the owner declares it.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class BillingDatabase:
             pool_pre_ping=keeps_connection,
             connect_args={
                 "application_name": "recon_pipeline",
-                "client_encoding": "utf8",  # whatever the database is stored in
+                "client_encoding": "utf8",  # whatever the encoding of the database
                 "connect_timeout": 10,
                 "prepare_threshold": None,
                 "keepalives_idle": 30,
@@ -99,12 +98,12 @@ class BillingDatabase:
         """One connection for several transactions, closed at the end.
 
         Args:
-            any_schema_version: Also where schema `recon` is of another version than this code needs, or missing: for
-                what prepares a database or examines it.
+            any_schema_version: Also allow a missing schema `recon`, or one of another version: to prepare a database or
+                to examine it.
 
         Raises:
             SchemaVersionError: Schema `recon` is of another version, or missing.
-            ReconError: In the three parts that a person needs, for whatever the driver reports.
+            ReconError: The driver reported an error.
         """
         with reporting_driver_errors(self.name), self.engine.connect() as connection:
             if not any_schema_version and not is_known_to_be_ours(connection):
@@ -126,7 +125,7 @@ class BillingDatabase:
 
         Raises:
             SchemaVersionError: Schema `recon` is of another version, or missing.
-            ReconError: In the three parts that a person needs, for whatever the driver reports.
+            ReconError: The driver reported an error.
         """
         with (
             self.connection(any_schema_version=any_schema_version) as connection,
@@ -142,7 +141,7 @@ def open_database(settings: Settings, *, keeps_connection: bool = False) -> Bill
 
 
 def declared_identity(connection: Connection) -> EventIdentity:
-    """What names an event of the log, as its owner declares it."""
+    """The event identity of the log, as its owner declares it."""
     return connection.get_execution_options().get(_IDENTITY, _DEFAULT_IDENTITY)
 
 
@@ -186,34 +185,34 @@ def begin(
 
 
 def database_id(connection: Connection) -> str:
-    """Which database it is, whatever host name or pooler it is reached through."""
+    """Which database this is, whatever host name or pooler a connection uses."""
     return connection.execute(statement("database_id")).scalar_one()
 
 
 def limit_waits(connection: Connection, *, lock_timeout_ms: int, statement_timeout_ms: int) -> None:
-    """Other limits for the rest of the transaction."""
+    """Set other limits for the rest of the transaction."""
     connection.exec_driver_sql(
         f"set local lock_timeout = {lock_timeout_ms}; set local statement_timeout = {statement_timeout_ms}"
     )
 
 
 def look_up_by_index(connection: Connection) -> None:
-    """For the rest of the transaction rows are found by index: for statements that look for few among many.
+    """Find rows by index for the rest of the transaction: for statements that need few rows of many.
 
-    The planner knows nothing of the newest rows and of a column that was just added; what it expects is then a
-    third of the table, which it would read whole.
+    The planner knows nothing of the newest rows and of a column that was just added. It then expects a third of the
+    table, and would read all of it.
     """
     connection.exec_driver_sql("set local enable_seqscan = off")
 
 
 def look_up_each_by_index(connection: Connection) -> None:
-    """The same, and each row is looked up by itself: for staged events, of which there are no statistics."""
+    """The same, with one lookup for each row: for staged events, which have no statistics."""
     look_up_by_index(connection)
     connection.exec_driver_sql("set local enable_hashjoin = off; set local enable_mergejoin = off")
 
 
 def plan_as_usual(connection: Connection) -> None:
-    """Takes `look_up_by_index`, `join_by_hash` and `sum_by_hash` back, within the same transaction."""
+    """End `look_up_by_index`, `join_by_hash` and `sum_by_hash` within the same transaction."""
     connection.exec_driver_sql(
         "set local enable_seqscan = default; set local enable_hashjoin = default; "
         "set local enable_mergejoin = default; set local enable_nestloop = default; "
@@ -222,17 +221,17 @@ def plan_as_usual(connection: Connection) -> None:
 
 
 def sum_by_hash(connection: Connection) -> None:
-    """For the rest of the transaction extents are read in one pass and summed by a hash of the keys.
+    """Read extents in one pass and sum them by a hash of the keys, for the rest of the transaction.
 
-    Where the planner expects the hash to outgrow `WORK_MEM` it would read the log by an index on periods and sort each
-    of them, which takes three times as long as a pass that spills.
+    If the planner expects the hash to outgrow `WORK_MEM`, it would read the log by an index on periods and sort each of
+    them. That takes three times as long as a pass that spills.
     """
     plan_as_usual(connection)
     connection.exec_driver_sql("set local enable_sort = off; set local enable_incremental_sort = off")
 
 
 def join_by_hash(connection: Connection) -> None:
-    """For the rest of the transaction nothing is looked up one by one: for a log without an index to do it by."""
+    """Join by hash for the rest of the transaction, without lookups: for a log without an index for them."""
     plan_as_usual(connection)
     connection.exec_driver_sql("set local enable_nestloop = off")
 

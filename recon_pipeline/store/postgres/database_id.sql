@@ -1,4 +1,4 @@
--- Which database this is, whatever host name or pooler it is reached through.
+-- Which database this is, whatever host name or pooler a connection uses.
 -- Invariant: another text for another database, also for a dump restored elsewhere.
 -- Index: the catalog's own.
 select

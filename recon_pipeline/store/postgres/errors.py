@@ -1,4 +1,4 @@
-"""Turns what the driver reports into errors that say what failed, what was left alone and what to do.
+"""Turns the driver's errors into errors that say what failed, what was not changed and what to do.
 
 Knows SQLSTATEs; never shows a connection string. Source of the codes: PostgreSQL manual, appendix A.
 """
@@ -43,18 +43,18 @@ def sqlstate(error: DBAPIError) -> str:
 def is_connection_lost(error: DBAPIError) -> bool:
     """Whether the server went away or never answered, as opposed to refusing a statement."""
     state = sqlstate(error)
-    if not state:  # the driver's own complaint: of the connection, or of a value that it cannot read
+    if not state:  # the driver's own error: of the connection, or of a value that it cannot read
         return isinstance(error, (OperationalError, InterfaceError))
     return error.connection_invalidated or state == SESSION_WAS_IDLE or state.startswith(_CONNECTION_STATES)
 
 
 def is_lock_conflict(error: BaseException) -> bool:
-    """Whether another session was in the way, so that trying again may help."""
+    """Whether another session's lock was the cause, so that trying again may help."""
     return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_CONFLICTS
 
 
 def first_line(error: DBAPIError) -> str:
-    """The first line of what Postgres said, without its context; of several hosts, what each said."""
+    """The first line of Postgres's message, without its context; if there are several hosts, that of each."""
     return in_one_line(str(error.orig)) or type(error.orig).__name__
 
 

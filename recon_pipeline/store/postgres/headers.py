@@ -1,9 +1,10 @@
 """Reads what the comments at the beginning of a statement's file declare.
 
 `-- Uses: countable_events = countable_events | countable_events_deduplicated, in_extent` says which files may fill a
-hole: one that has its own file alone stands by itself, and `hole = *` leaves the choice to the statement around a part,
-which declares it. `-- Binds: start timestamptz` names the values of the file itself, not those of its parts.
-`-- After: create_staged_events` names what the same transaction has to have run before. Knows nothing of SQL.
+hole. A hole that only the file of its own name fills is written as a bare name. `hole = *` leaves the choice to the
+statement around a part, which declares it. `-- Binds: start timestamptz` names the values of the file itself, not those
+of its parts. `-- After: create_staged_events` names what the same transaction has to have run before. Knows nothing of
+SQL.
 """
 
 import re
@@ -21,12 +22,12 @@ _SENTENCE = re.compile(r".*?\.(?=\s+[A-Z]|$)")
 
 
 class StatementError(ValueError):
-    """A statement's file does not say what it needs, or is given what it does not take."""
+    """A statement's file does not declare what it needs, or is given what it does not declare."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """What a file declares.
 
     Attributes:
         summary: Its first sentence.

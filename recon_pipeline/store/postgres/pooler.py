@@ -1,7 +1,7 @@
 """Whether a pooler gives a connection another session of the server for each transaction.
 
-Our transactions do not mind. What needs one session does: a build outside a transaction lifts the limits of its
-session, and would leave them lifted in a session that the pooler then gives to another application.
+Our transactions work with that. A build outside a transaction does not: it lifts the limits of its session, and the
+pooler could then give this session to another application.
 """
 
 from typing import Any, cast
@@ -28,7 +28,7 @@ def require_own_session(database: BillingDatabase) -> None:
     with database.connection(any_schema_version=True) as ours:
         first = _backend(ours)
         driver = cast(Any, ours.connection.driver_connection)
-        if driver.info.backend_pid == first:  # what the server itself said when it was connected to
+        if driver.info.backend_pid == first:  # the process that the server named when it was connected to
             return
         for _ in range(_ROUNDS):
             with database.connection(any_schema_version=True) as beside, begin(beside):

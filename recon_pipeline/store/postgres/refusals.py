@@ -1,7 +1,7 @@
-"""Why a server that answers does not let us in, and what to do about each reason.
+"""Why a server that answers refuses the login, and what to do about each reason.
 
-Before a session begins the driver hands on no SQLSTATE, so the server's words are read. What they do not match, such as
-another language, is reported as a server out of reach.
+Before a session begins the driver has no SQLSTATE, so the server's message is matched. If none matches, for example in
+another language, the server is reported as unreachable.
 """
 
 import re
@@ -71,10 +71,10 @@ _REFUSALS = tuple(
 
 
 def explain_refusal(said: str, *, state: str, database: str) -> DatabaseRefusedError | None:
-    """The error that a person reads, or None if the server is out of reach, or the session had begun.
+    """The error that a person reads, or None if the server is unreachable, or the session had begun.
 
     Args:
-        said: By the driver, of each host that it tried.
+        said: The driver's message for each host that it tried.
         state: The SQLSTATE, or '' where the driver knows none.
         database: As a person knows it, without its password.
     """

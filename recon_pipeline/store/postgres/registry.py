@@ -74,7 +74,7 @@ def comment(name: str) -> list[str]:
 
 
 def header(name: str) -> Header:
-    """What they say."""
+    """What the comment lines declare."""
     inline = inline_statements().get(name)
     return parse(name, inline.comment) if inline else statements.header(name)
 

@@ -1,8 +1,8 @@
 """The version of schema `recon` that this code works on, and the refusal to work on another.
 
-Invariant: an older release knows nothing of what a newer one keeps, and the reverse; so versions are compared on each
-connection before anything else, and at the snapshot of each decision. Knows the version as a constant, since loading
-Alembic takes longer than most commands do; a test holds it to the last migration.
+Invariant: releases do not know the content of each other's schema. So versions are compared on each connection before
+anything else, and at the snapshot of each decision. The version is a constant, since loading Alembic takes longer than
+most commands; a test compares it with the last migration.
 """
 
 from sqlalchemy import Connection
@@ -45,7 +45,7 @@ def is_standby(connection: Connection) -> bool:
 
 
 def require_primary(*, is_standby: bool, database: str) -> None:
-    """Refuse a standby, also to read from: what it shows is of an earlier time.
+    """Refuse a standby, also for reading: it shows an earlier state.
 
     Raises:
         UntrustworthyLogError: With its fix.

@@ -1,9 +1,9 @@
 """Loads the statements that lie beside the modules, and gives every statement its name on the server.
 
 Values are bound parameters; what is put into a text is another file. A file declares its holes, the parts that may fill
-each, and its values (see `headers`): a hole that nothing fills, and a part that no hole takes or that is not declared,
-are errors. The text that is sent begins with the statement's name, so that `pg_stat_activity`, the server's log and our
-own errors show which one it is.
+each, and its values (see `headers`): a hole that nothing fills, and a part that fits no hole or is not declared, are
+errors. The text that is sent begins with the statement's name, so that `pg_stat_activity`, the server's log and our own
+errors show which one it is.
 """
 
 import re
@@ -54,7 +54,7 @@ class Composition:
     """A statement with its holes filled.
 
     Attributes:
-        package: Where its files lie.
+        package: Of its files.
         given: For a hole the part that fills it, where there are several.
         filled: The part that fills each hole.
         used: The files that it is made of, itself the first.

@@ -1,7 +1,7 @@
-"""Metered usages that may be repaired, since a person has seen their first comparison, or it found nothing to repair.
+"""Metered usages that may be repaired: a person has approved their first run, or every counter matched.
 
-Counters may hold opening balances of an older system, or be counted by rules that we do not know: only a person can
-tell, once for each metered usage, and once more for earlier months that enter the comparison later.
+Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can tell, once
+for each metered usage, and again for earlier months that enter the comparison later.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
 
-# The metered usages that nobody has accepted, or of which not these months, and those before which month.
+# The metered usages that are not accepted, or not from this month on, with the month from which they are.
 # Binds: first_partition text, gateway_names text[], usage_types text[]
 _WAITING_USAGES = labelled(
     "waiting_usages",
@@ -31,8 +31,8 @@ _WAITING_USAGES = labelled(
 )
 # What a run's comparison would have changed of each metered usage in months that nobody has accepted, with the three
 # largest differences.
-# Invariant: held and doubtful keys are left alone, and so are not part of it; nor are those that were shown one by one
-# since events of theirs left the log, and approved.
+# Invariant: held and doubtful keys are not repaired, so they are not included. Nor are keys whose events left the
+# log, and that a person approved one by one.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text
 _REPAIRS_TO_ACCEPT = labelled(
@@ -79,7 +79,7 @@ _HAS_COUNTERS = labelled(
     """,
 )
 # Lets runs repair a metered usage from a month on.
-# Invariant: whoever was first to accept it stays on record.
+# Invariant: the record keeps who accepted it first.
 # Binds: accepted_by text, first_partition text, gateway_name text, reason text, run_id text, usage_type text
 _ACCEPT_USAGE = labelled(
     "accept_usage",
@@ -99,11 +99,11 @@ _IS_ANY_ACCEPTED = labelled("is_any_accepted", "select exists (select from recon
 
 @dataclass(frozen=True)
 class Waiting:
-    """A metered usage that runs may not repair, or not in all months, before somebody has accepted it.
+    """A metered usage that runs may not repair, or not in all months, before it is accepted.
 
     Attributes:
         usage: Which.
-        before: Of it only the months before this one; None: all of it.
+        before: Only the months before this one wait; None: all months.
     """
 
     usage: MeteredUsage
@@ -123,7 +123,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class RepairsToAccept:
-    """What a comparison would have changed of one metered usage, or of months of it, that nobody has accepted.
+    """The repairs of one metered usage, or of months of it, that wait until it is accepted.
 
     Attributes:
         waiting: Which.
@@ -142,7 +142,7 @@ class RepairsToAccept:
 
 
 def waiting(connection: Connection, scope: Sequence[MeteredUsage], first: BillingMonth) -> tuple[Waiting, ...]:
-    """The metered usages of a scope of which nobody has accepted all months from the first on; in a transaction."""
+    """The metered usages of a scope that are not accepted from the first month on; in a transaction."""
     asked = {
         "first_partition": first.key,
         "gateway_names": [usage.gateway_name for usage in scope],
@@ -157,7 +157,7 @@ def _waiting(row: Any) -> Waiting:
 
 
 def repairs_to_accept(connection: Connection, run_id: str) -> tuple[RepairsToAccept, ...]:
-    """What a run's comparison would have changed of metered usages and months that nobody has accepted.
+    """The repairs of a run's comparison in metered usages and months that are not accepted.
 
     Args:
         connection: In a transaction.
@@ -179,7 +179,7 @@ def covers_all(
     first: BillingMonth,
     current: BillingMonth,
 ) -> bool:
-    """Whether a run has looked at all that there is of a metered usage: every customer, every month with anything new.
+    """Whether a run covers all of a metered usage: every customer, and every month with anything new.
 
     Months that an earlier run has found matching, and where nothing has happened since, need not be in it.
 
@@ -202,7 +202,7 @@ def covers_all(
 
 
 def has_counters(connection: Connection, usage: MeteredUsage, extent: Extent) -> bool:
-    """Whether there was anything to compare in the months of an extent; in a transaction that reads for a decision."""
+    """Whether a usage has counters in the months of an extent; in a transaction that reads for a decision."""
     asked = {
         "gateway_name": usage.gateway_name,
         "usage_type": usage.usage_type,

@@ -1,7 +1,7 @@
 """What people did by command: paused, resumed, held, released, declared.
 
-Invariant: an action is a record of its own table, written by the command; this only reads. It becomes visible when its
-transaction ends, some time after `acted_at`: whoever goes on from a time reads `OVERLAP_MINUTES` before it again.
+Invariant: the command writes an action into its own table; this module only reads. An action becomes visible when its
+transaction ends, some time after `acted_at`, so `OVERLAP_MINUTES` before a time are read again.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ OVERLAP_MINUTES = 10
 FIRST_READ_HOURS = 24
 """How far somebody looks back who has read none so far."""
 
-# What people did since a time, or lately.
+# The actions of people since a time, or of the last hours.
 # Invariant: a hold is read twice, when it began and when it was released.
 # Binds: first_hours integer, overlap_minutes integer, since timestamptz
 _READ_ACTIONS = labelled(
@@ -48,7 +48,7 @@ _READ_ACTIONS = labelled(
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that a person did.
+    """One action of a person.
 
     Attributes:
         action: `pause`, `resume`, `hold`, `release` or `retention`.
@@ -70,7 +70,7 @@ class Action:
 
     @property
     def name(self) -> str:
-        """What no other action is called, in another database neither."""
+        """A name that no other action has, in any database."""
         return f"{self.action} {self.id} {self.acted_at.isoformat()}"
 
 

@@ -1,5 +1,5 @@
--- A message, and where it is to be delivered.
--- Invariant: written in the transaction that noticed the change, so that no message is lost and none is invented.
+-- Stores a message and its targets.
+-- Invariant: runs in the transaction that noticed the change, so that no message is lost and none is invented.
 -- Binds: body text, failing text[], is_resolved boolean, resolved text[], severity text, target_names text[], targets text[], title text
 with alert as (
     insert into recon.alert_outbox (severity, is_resolved, title, body, failing, resolved)

@@ -1,6 +1,6 @@
-"""Alerts in schema `recon`: what fails, and what is noticed of runs that ended.
+"""Alerts in schema `recon`: what fails, and which ended runs were detected.
 
-Invariant: what is noticed and the message about it commit together.
+Invariant: a detected change and the message about it commit together.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.outbox import put_in_outbox
 
-# Up to where runs were noticed.
+# The time up to which ended runs were detected.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
 # A subject that passes again.
 # Binds: subject text
@@ -31,7 +31,7 @@ _FORGET_ALERT_RUNS = labelled(
     where ended_at < cast(:runs_noticed_until as timestamptz) - make_interval(days => :days)
     """,
 )
-# Begins to watch, once: what ended before is not reported.
+# Begins to watch, once: runs that ended before are not reported.
 # Binds: runs_noticed_until timestamptz
 _WATCH_ALERTS = labelled(
     "watch_alerts",
@@ -41,8 +41,8 @@ _WATCH_ALERTS = labelled(
     on conflict do nothing
     """,
 )
-# How far was noticed, locked until the transaction ends.
-# Invariant: two that notice do so one after the other, so that no message is written twice.
+# The time up to which ended runs were detected, locked until the transaction ends.
+# Invariant: two sessions detect changes one after the other, so no message is written twice.
 _LOCK_ALERT_WATCH = labelled(
     "lock_alert_watch",
     """
@@ -60,7 +60,7 @@ _READ_ALARMS = labelled(
     order by failing_since, subject
     """,
 )
-# Moves on to where runs are noticed now, and remembers a pause while there is one.
+# Moves the time up to which ended runs were detected, and records a pause while there is one.
 # Binds: is_paused boolean, runs_noticed_until timestamptz
 _NOTE_ALERT_WATCH = labelled(
     "note_alert_watch",
@@ -71,8 +71,8 @@ _NOTE_ALERT_WATCH = labelled(
         paused_at = case when :is_paused then clock_timestamp() else paused_at end
     """,
 )
-# Takes note of runs that ended; returns those that were not known.
-# Invariant: a run is noticed once, however often it is read.
+# Records runs that ended; returns those that were not known.
+# Invariant: each run is returned once, however often it is read.
 # Binds: ended_at timestamptz[], run_ids text[]
 _NOTE_ALERT_RUNS = labelled(
     "note_alert_runs",
@@ -90,7 +90,7 @@ KEEP_NOTICED_RUNS_DAYS = 40
 
 
 def noticed_until(connection: Connection, *, otherwise: datetime) -> datetime:
-    """Up to where runs were noticed; begins to watch at `otherwise` if no watch had begun."""
+    """The time up to which ended runs were detected; begins to watch at `otherwise` if no watch had begun."""
     connection.execute(_WATCH_ALERTS, {"runs_noticed_until": otherwise})
     return connection.execute(_READ_ALERT_WATCH).scalar_one()
 
@@ -103,11 +103,11 @@ def notice(
     database: str,
     overview: str = "",
 ) -> tuple[Message, ...]:
-    """Take in runs that ended, the dead man's switch and the time; put what changed into the outbox.
+    """Evaluate runs that ended, the dead man's switch and reminders; put the changes into the outbox.
 
     Args:
-        connection: In a transaction, which holds all of it or nothing.
-        ended: In the order in which they ended; those that were noticed before are left out here.
+        connection: In a transaction, which commits all of it or nothing.
+        ended: In the order in which they ended; runs that were detected before are skipped here.
         targets: Who gets the messages.
         database: Its name for people.
         overview: Where to look in the UI, or ''.

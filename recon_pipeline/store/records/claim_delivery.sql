@@ -1,5 +1,5 @@
--- The oldest message that a target has not got, after those tried in this round; ours to send for a while.
--- Invariant: two that deliver do not send the same message at once; one that dies in between has it sent again.
+-- The oldest message that a target has not received, after those tried in this round. It is ours to send for a while.
+-- Invariant: two sessions do not send the same message at once; if one of them dies in between, the message is sent again.
 -- Index: recon.alert_delivery, those that are not delivered.
 -- Binds: after bigint, lease_seconds double precision, target text
 update recon.alert_delivery as delivery

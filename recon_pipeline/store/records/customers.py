@@ -1,7 +1,7 @@
-"""Whether a customer that a person has named is known: a mistyped id has no counters, which looks like good news.
+"""Whether a named customer is known: a mistyped id has no counters, which would look as if all counters matched.
 
 Invariant: a customer with a counter, a hold, a repair, a subscription or an event is known, of whatever usage. The log
-is read last, and only for those that are known from nowhere else: it may be large, and locked.
+is read last, and only for customers that are known from nowhere else: it may be large, and locked.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.statements import labelled
 
-# Of some customers those that have no counter.
+# Those of some customers that have no counter.
 # Index: counters by customer, where there is one.
 # Binds: customers text[]
 _WITHOUT_COUNTER = labelled(
@@ -24,7 +24,7 @@ _WITHOUT_COUNTER = labelled(
     where not exists (select from billing_usage_counters where gateway_customer_id = customer)
     """,
 )
-# Of some customers those of which schema recon knows nothing.
+# Those of some customers of whom schema recon knows nothing.
 # Index: recon.counter_repair by customer; recon.hold is small.
 # Binds: customers text[]
 _WITHOUT_RECORD = labelled(
@@ -36,7 +36,7 @@ _WITHOUT_RECORD = labelled(
         and not exists (select from recon.counter_repair where gateway_customer_id = customer)
     """,
 )
-# Of some customers those that have no subscription.
+# Those of some customers that have no subscription.
 # Index: subscriptions by customer, where there is one.
 # Binds: customers text[]
 _WITHOUT_SUBSCRIPTION = labelled(
@@ -47,7 +47,7 @@ _WITHOUT_SUBSCRIPTION = labelled(
     where not exists (select from billing_subscriptions where gateway_customer_id = customer)
     """,
 )
-# Of some customers those that have no event.
+# Those of some customers that have no event.
 # Index: the events by gateway_customer_id.
 # Binds: customers text[]
 _WITHOUT_EVENT = labelled(

@@ -1,4 +1,4 @@
--- By how many units the counters that a run found drifted differed from the log.
+-- The number of units by which the drifted counters of a run differed from the log.
 -- Index: the primary key of recon.counter_drift, the rows of that run.
 -- Binds: run_id text
 select

@@ -1,7 +1,7 @@
-"""Why a counter is what it is: one customer's keys, and all that log, ledger and subscriptions say of them.
+"""Why a counter has its value: one customer's keys, and all that log, ledger and subscriptions say of them.
 
-Invariant: read at one snapshot, unchanged meanwhile. Postgres adds up; what is read is a few rows for each key,
-however many events there are.
+Invariant: everything is read at one snapshot. Postgres sums; only a few rows are read for each key, however many events
+it has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,8 +113,8 @@ class Key:
     """A key of the customer with its counter; None where there is no row.
 
     Attributes:
-        left_alone_as: What the latest run that compared it did not repair it for: `doubtful`, `held`, `deferred`,
-            `failed`, `untouched` or `drifted`; None if it matched, or was not compared since it changed.
+        left_alone_as: Why the latest run that compared it did not repair it: `doubtful`, `held`, `deferred`, `failed`,
+            `untouched` or `drifted`; None if it matched, or was not compared since it changed.
         left_alone_because: The reason in a sentence, where there is one.
     """
 

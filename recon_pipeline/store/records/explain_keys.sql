@@ -1,5 +1,5 @@
--- The keys of one customer in a range of months, the latest periods first, with their counters, and why a run left one as it is.
--- Invariant: a key is there if it has a counter or an event, each once; a period that has not begun comes last.
+-- The keys of one customer in a range of months, the latest periods first, with their counters, and why a run left a counter as it is.
+-- Invariant: each key with a counter or an event is there once; a period that has not begun comes last.
 -- Index: the events by gateway_customer_id; the unique key of the counters and of recon.open_key.
 -- Binds: customer text, end timestamptz, gateway_names text[], rows bigint, start timestamptz, usage_types text[]
 select

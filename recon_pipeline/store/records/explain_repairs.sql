@@ -1,4 +1,4 @@
--- What was done to the counter of one key, the latest first.
+-- The changes to the counter of one key, the latest first.
 -- Index: recon.counter_repair by customer.
 -- Binds: customer text, gateway_name text, period_end timestamptz, period_start timestamptz, rows bigint
 -- Binds: usage_type text

@@ -1,5 +1,5 @@
 -- The subscriptions of one customer: those that cover a period first, then those whose own period began when it was over.
--- Invariant: the first of them gives the limit that subscribed_keys does.
+-- Invariant: the first of them gives the same limit as subscribed_keys.
 -- Index: billing_subscriptions by customer, where there is one.
 -- Binds: customer text, gateway_name text, paid_statuses text[], period_end timestamptz, period_start timestamptz
 -- Binds: rows bigint

@@ -1,6 +1,8 @@
--- The usage of one key in several ways: by the UTC day on which it happened, by the minutes in which most of it happened, by who sent it, and a row of all of it.
--- Invariant: counted, invalid and repeated events are all of them; an event arrived late if that was more than an hour after it happened. One that happened before
--- the customer's first event arrived is history that was imported, and not late. A table without the column metadata has no devices. At most a few rows of each kind, in the order of their position.
+-- The usage of one key in several ways: by the UTC day on which it happened, by the minutes in which most of it happened, by its producer,
+-- and one row for all of it.
+-- Invariant: counted, invalid and repeated events together are all events. An event arrived late if it arrived more than an hour after it
+-- happened. An event from before the customer's first arrival is history that was imported, and not late. A table without the column
+-- metadata has no devices. At most a few rows of each kind, in the order of their position.
 -- Index: the events by gateway_customer_id.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events
 -- Binds: customer text, days bigint, gateway_name text, period_end timestamptz, period_start timestamptz, rows bigint
@@ -15,7 +17,7 @@ select
 from (
     select
         grouped.*,
-        -- What the days had added up to by the end of each.
+        -- The sum of the days up to the end of each.
         sum(usage_count) over (partition by kind order by day) as running_total,
         row_number() over (
             partition by kind order by day, case when kind <> 'day' then usage_count end desc, minute, pattern, device
@@ -46,7 +48,7 @@ from (
                     and countable.event_timestamp < first.arrived_at as is_imported,
                 (coalesce(countable.event_timestamp, countable.created_at) at time zone 'UTC')::date as day,
                 date_trunc('minute', coalesce(countable.event_timestamp, countable.created_at), 'UTC') as minute,
-                -- The request id, with what differs between requests taken out.
+                -- The request id without what differs between requests.
                 left(
                     regexp_replace(
                         regexp_replace(

@@ -1,4 +1,4 @@
-"""How much a customer may use in a period, as far as it is known, and where that comes from."""
+"""The limit of a customer's period, as far as it is known, and its source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from recon_pipeline.store.postgres.statements import statement
 
 @dataclass(frozen=True)
 class Limit:
-    """How much the customer may use in the period.
+    """The limit of the period.
 
     Attributes:
         units: None for a usage type without limits, or where it is unknown.

@@ -1,6 +1,6 @@
--- The least that the product needs, as a role of its own. Choose a password; run as the owner of the billing tables, who needs createrole
--- for the first block, or a DBA has created the role and granted it to the owner. A role that is there keeps its password.
--- Where these tables have row level security, policies let that role see every row, which no restrictive policy may narrow.
+-- The least privileges that the product needs, as a role of its own. Choose a password. Run this as the owner of the billing tables, who
+-- needs createrole for the first block, unless a DBA has created the role and granted it to the owner. An existing role keeps its password.
+-- If these tables have row level security, policies let that role see every row, which no restrictive policy may narrow.
 do $role$
 begin
     if to_regrole('recon_pipeline') is null then

@@ -1,4 +1,4 @@
-"""The latest run that decided what becomes of a counter: whether a customer's drift waits for a person."""
+"""The latest run that decided on a counter: it shows whether a customer's drift waits for a person."""
 
 from sqlalchemy import Connection
 
@@ -8,7 +8,7 @@ from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
 
-# The latest run that looked at one key of a customer and was neither asked nor made to leave all counters alone.
+# The latest run that covered one key of a customer, ended, and was not dry, paused or put off.
 # Index: recon.reconciliation_run by start, backwards.
 # Binds: customer text, partition text, usage text
 _LATEST_RUN_OF_KEY = labelled(

@@ -1,4 +1,5 @@
--- The latest run that ended, covered every customer and reached the month that was current when it began; one that was put off has no figures.
+-- The latest run that ended, covered every customer and reached the month that was current when it began. A run that was put off has no
+-- figures.
 -- Index: recon.reconciliation_run by start, backwards.
 select
     run_id,

@@ -1,6 +1,6 @@
 """The metrics that monitoring asks for.
 
-From what is recorded, so that they survive restarts and are the same in every process.
+They are read from records, so they survive restarts and are the same in every process.
 """
 
 from dataclasses import dataclass, fields
@@ -42,7 +42,7 @@ class LatestRun:
         units_missed: By which its drifted counters were too low.
         units_excess: By which they were too high.
         events_left_the_log: Events that left the log, and for which counters were left alone.
-        units_left_the_log: What these added up to.
+        units_left_the_log: Their units in all.
     """
 
     run_id: str

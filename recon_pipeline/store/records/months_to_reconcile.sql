@@ -1,6 +1,7 @@
--- The billing months that a tick must look at in full mode: with a period that is open or ended lately, or touched since they were verified.
--- Invariant: a month with anything to repair since it was last verified is among them, and so is one that never was; an idle old month is not.
--- created_at and updated_at are starts of transactions: overlap finds those that committed late.
+-- The billing months that a tick covers in full mode: with a period that is open or ended lately, or touched since they were verified.
+-- Invariant: a month with anything to repair since it was last verified is among them, and so is one that was never verified; an idle old
+-- month is not. created_at and updated_at are starts of transactions: overlap_minutes finds those that committed late. The months are
+-- written out in both branches, for all usages at once, so that each table is read once.
 -- Index: none: one pass over the log, as every statement of the full mode.
 -- Binds: end timestamptz, gateway_names text[], overlap_minutes integer, recent_days integer, start timestamptz
 -- Binds: usage_types text[]
@@ -35,7 +36,7 @@ where (touched.gateway_name, touched.usage_type)
         touched.last_end > now() - make_interval(days => :recent_days)
         or verified.verified_at is null
         or touched.last_touch >= verified.verified_at - make_interval(mins => :overlap_minutes)
-        -- What a run left open.
+        -- Keys that a run left open.
         or touched.partition in (select recon.billing_month(period_start) from recon.open_key)
     )
 group by touched.partition

@@ -1,5 +1,5 @@
--- The billing months that a tick must look at: with a period that is open or ended lately, never verified, or with new events, deleted or
--- updated ones since they were verified, or with a key that does not count as verified.
+-- The billing months that a tick covers: with a period that is open or ended lately, never verified, with new, deleted or updated events
+-- since they were verified, or with an open key.
 -- Invariant: an idle old month is not among them, and costs nothing; after a truncation every month is.
 -- Index: ingest_xid, from the horizon on; the other tables are small.
 -- Binds: end timestamptz, gateway_names text[], horizon xid8, partitions text[], recent_days integer
@@ -14,7 +14,7 @@ left join recon.usage_month as month using (gateway_name, usage_type, partition)
 where month.verified_below is null
     or month.verified_below is distinct from cast(:horizon as xid8)
     or exists (select from recon.invalidated_key where gateway_name is null)
-    -- A month without events may have counters all the same.
+    -- A month without events may still have counters.
     or coalesce(
         month.last_period_end,
         (to_date(known.partition, 'YYYY-MM') + interval '1 month') at time zone 'UTC'

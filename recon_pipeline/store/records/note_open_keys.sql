@@ -1,7 +1,10 @@
--- Remembers which keys of a run's months do not count as verified, and why; forgets those that it saw and that match, with their uncounted units.
--- Invariant: the caller has locked the row of recon.event_log, and notes in the same transaction what counts as verified. A key that was opened at or above the run's oldest
--- transaction was perhaps not seen, and stays. So does one that was doubtful or of which something left the log, while events of it are in flight: its counter lies in a band then, which
--- hides what left, and matches only once they have settled, or once this run was approved to change it.
+-- Records which keys of a run's months do not count as verified, and why; deletes the open keys that the run saw and that match, with their
+-- uncounted units.
+-- Invariant: the caller has locked the row of recon.event_log, and records in the same transaction what counts as verified. A key that was
+-- opened at or above the run's oldest transaction was perhaps not seen, and stays. While events of a key are in flight, it also stays if it
+-- was doubtful or something of it left the log: its counter then lies in a band, which hides what left. It matches only once they have
+-- settled, or once a run with an approval has repaired it. The months are written out, so that this text needs no part and can be sent as
+-- it stands.
 -- Index: the primary key of recon.open_key and of recon.uncounted_backfill; open keys are few. recon.counter_drift and
 -- recon.counter_repair, of the run. billing_usage_events by gateway_customer_id, only with settle_seconds.
 -- Binds: end timestamptz, gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
@@ -58,7 +61,7 @@ matching as (
             )
         )
 ),
--- What a backfill inserted and a person counted by hand; a key that a repair has locked at this moment is left to it.
+-- What a backfill inserted and a person counted by hand. A key that a repair has locked at this moment is left to that repair.
 counted as (
     delete from recon.uncounted_backfill
     where ctid = any(array(

@@ -1,7 +1,7 @@
--- Remembers of the months of a run that every counter matched but those of open keys, and below which transactions.
--- Invariant: the caller has locked the row of recon.event_log. Both marks of a month move together, and never back. A run that did not look at counters by their rows' age leaves
--- their mark as it is.
--- A month that has a row counts as built, so none is made where there are aggregates of others; without a horizon all of them are rebuilt.
+-- Records for the months of a run below which transactions every counter matched, except those of open keys.
+-- Invariant: the caller has locked the row of recon.event_log. Both marks of a month move together, and never back. A run that did not
+-- check counters by their rows' age leaves their mark as it is. A month that has a row counts as built, so none is made while its
+-- aggregates are of another log; without a horizon all of them are rebuilt.
 -- Index: the primary key of recon.usage_month.
 -- Binds: counters_verified_below xid8, gateway_name text, partitions text[], run_id text, usage_type text
 -- Binds: verified_below xid8

@@ -1,7 +1,7 @@
-"""The outbox of alerts in schema `recon`: which target is owed which message, and what became of it.
+"""The outbox of alerts in schema `recon`: which message is due for which target, and its delivery.
 
-Invariant: a message stays due for a target until the target took it. A target may get one twice (it took it, and we
-died before writing that down), never none.
+Invariant: a message stays due for a target until the target has accepted it. A target may get a message twice (if we
+die before recording that it accepted the message), but never none.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _NOTE_DELIVERED = labelled(
     where alert_id = :alert_id and target = :target
     """,
 )
-# Whether a target is due for a message now: a message to it is new, or whose wait is over.
+# Whether a message is due for a target now: a new one, or one whose wait is over.
 # Binds: target text
 _IS_TARGET_DUE = labelled(
     "is_target_due",
@@ -50,8 +50,8 @@ _DELETE_OLD_ALERTS = labelled(
         )
     """,
 )
-# A message was not delivered: its target is left alone, each time for twice as long as before, up to a bound.
-# Invariant: all that the target has not got waits for the oldest, so that messages arrive in their order.
+# A message was not delivered: its target is skipped, each time for twice as long as before, up to a bound.
+# Invariant: all messages of the target wait for the oldest, so that they arrive in their order.
 # Binds: alert_id bigint, error text, first_seconds double precision, longest_seconds double precision, target text
 _NOTE_UNDELIVERED = labelled(
     "note_undelivered",
@@ -90,7 +90,7 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Undelivered:
-    """What one target has not got.
+    """The messages that one target has not received.
 
     Attributes:
         target_name: For people.
@@ -106,7 +106,7 @@ class Undelivered:
 
 
 def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
-    """Give what is due for addresses that are gone to those that are there; without any, it stays due."""
+    """Redirect messages from addresses that are gone to those that exist; without any, the messages stay due."""
     if not targets:
         return
     pairs = [(target, severity) for target in targets for severity in target.severities]
@@ -121,12 +121,12 @@ def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
 
 
 def is_due(connection: Connection, target: AlertTarget) -> bool:
-    """Whether the target is due for a message now, as opposed to left alone for a while."""
+    """Whether a message is due for the target now; false while the target is skipped."""
     return connection.execute(_IS_TARGET_DUE, {"target": target.fingerprint}).scalar_one()
 
 
 def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed | None:
-    """The oldest message that the target has not got, of those after that one; None if there is none."""
+    """The oldest message after that one which the target has not received; None if there is none."""
     parameters = {"target": target.fingerprint, "after": after, "lease_seconds": LEASE_SECONDS}
     row = connection.execute(statement("claim_delivery"), parameters).one_or_none()
     if row is None:
@@ -138,12 +138,12 @@ def claim(connection: Connection, target: AlertTarget, *, after: int) -> Claimed
 
 
 def note_delivered(connection: Connection, claimed: Claimed, target: AlertTarget) -> None:
-    """The target took it."""
+    """The target has accepted the message."""
     connection.execute(_NOTE_DELIVERED, {"alert_id": claimed.alert_id, "target": target.fingerprint})
 
 
 def note_undelivered(connection: Connection, claimed: Claimed, target: AlertTarget, error: str) -> None:
-    """The target did not take it, and is left alone for a while."""
+    """The target has not accepted the message, and is skipped for a while."""
     connection.execute(
         _NOTE_UNDELIVERED,
         {

@@ -1,4 +1,4 @@
--- What is not delivered, by target, with the last error.
+-- The messages that are not delivered, by target, with the last error.
 -- Index: recon.alert_delivery, those that are not delivered.
 select
     target_name,

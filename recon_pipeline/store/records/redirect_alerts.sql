@@ -1,4 +1,4 @@
--- Undelivered messages to addresses that are no longer in RECON_ALERT_URLS go to those that are.
+-- Redirects undelivered messages from addresses that are no longer in RECON_ALERT_URLS to those that are.
 -- Invariant: a corrected address gets what the wrong one did not; no address gets a message twice.
 -- Index: recon.alert_delivery, those that are not delivered.
 -- Binds: severities text[], target_names text[], targets text[]

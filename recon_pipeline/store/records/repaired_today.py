@@ -1,4 +1,4 @@
-"""What the runs of the last 24 hours used up of the budgets."""
+"""The part of the budgets that the runs of the last 24 hours used up."""
 
 from sqlalchemy import Connection
 
@@ -8,7 +8,7 @@ from recon_pipeline.store.sums.run import Reconciliation
 
 
 def repaired_today(connection: Connection, run: Reconciliation) -> Today:
-    """What other runs repaired in the last 24 hours without an approval; in a transaction."""
+    """The repairs of other runs in the last 24 hours without an approval; in a transaction."""
     extent = run.extent
     row = connection.execute(
         statement("repaired_today"),

@@ -1,6 +1,7 @@
--- What other runs repaired in the last 24 hours without an approval, in distinct keys.
--- Invariant: what was taken back does not count, and taking back is no repair. No run takes a day: one that began before yesterday has ended.
--- Index: recon.reconciliation_run by start, then recon.counter_repair by run, which `offset 0` keeps it at whatever the statistics say.
+-- The distinct keys that other runs repaired in the last 24 hours without an approval, as numbers.
+-- Invariant: repairs that were undone do not count, and an undo is no repair. No run takes a day: one that began before yesterday has
+-- ended. The extent is written out, as an expression of each key and over several usages at once.
+-- Index: recon.reconciliation_run by start, then recon.counter_repair by run, which `offset 0` enforces whatever the statistics say.
 -- Binds: customers text[], end timestamptz, every_customer boolean, gateway_names text[], run_id text
 -- Binds: start timestamptz, usage_types text[]
 with repaired as (

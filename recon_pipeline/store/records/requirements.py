@@ -1,4 +1,4 @@
-"""Everything that a run relies on in the billing database, looked at one by one, each with its fix.
+"""Everything that a run relies on in the billing database, checked one by one, each with its fix.
 
 Changes nothing.
 """
@@ -33,7 +33,7 @@ CLOCK_SKEW_SECONDS = 5.0
 
 
 def check_database(connection: Connection) -> Iterator[Finding]:
-    """Look at server, tables, privileges and schema `recon`.
+    """Check server, tables, privileges and schema `recon`.
 
     Args:
         connection: In a transaction.
@@ -118,7 +118,7 @@ def _schema(connection: Connection, server: Server) -> Iterator[Finding]:
 
 
 def _control(connection: Connection) -> Iterator[Finding]:
-    """What keeps runs from repairing, because a person said so."""
+    """Pauses and holds: what keeps runs from repairing, because a person said so."""
     pause, held = read_pause(connection), holds.open_holds(connection)
     yield passed("repairs", "not paused") if pause is None else noted("repairs", f"paused {pause}", "recon resume")
     retention = read_retention(connection)

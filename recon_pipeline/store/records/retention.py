@@ -1,6 +1,6 @@
 """From which billing month on the log is complete, as a person has declared.
 
-Invariant: the latest row counts. Months before it are compared by no run: their counters stay as they are, whatever the
+Invariant: the latest row counts. No run compares the months before it: their counters stay as they are, whatever the
 log still has of them.
 """
 
@@ -13,7 +13,7 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.postgres.statements import labelled
 
-# What was declared last.
+# The latest declaration.
 _READ_RETENTION = labelled(
     "read_retention",
     """
@@ -36,15 +36,15 @@ _DECLARE_RETENTION = labelled(
 # Waits until no run writes aggregates, months or open keys.
 # Invariant: ends with the transaction.
 _AWAIT_EVENT_LOG = labelled("await_event_log", "select from recon.event_log for update")
-# Forgets what was verified of the months before one; notes of changed events of such months are forgotten from then on.
-# Invariant: the caller has locked the row of recon.event_log. Aggregates and open keys stay, as the memory of what had
-# been counted and what left, for a month that is declared complete again.
+# Deletes what was verified of the months before one; later notes of changed events of such months are deleted too.
+# Invariant: the caller has locked the row of recon.event_log. Aggregates and open keys stay: they show what was
+# counted and what left, if a month is declared complete again.
 # Binds: before_partition text
 _FORGET_MONTHS = labelled(
     "forget_months_before",
     "delete from recon.usage_month where partition < :before_partition",
 )
-# Months before one are no longer accepted: should they be declared complete again, they are asked about.
+# Months before one are no longer accepted: if they are declared complete again, they need an approval.
 # Binds: before_partition text
 _ACCEPT_FROM = labelled(
     "accept_from",
@@ -81,7 +81,7 @@ class Retention:
 
 
 def read_retention(connection: Connection) -> Retention | None:
-    """What is declared, or None."""
+    """The declaration in force, or None."""
     row = connection.execute(_READ_RETENTION).mappings().one_or_none()
     return None if row is None else Retention(**row)
 
@@ -89,7 +89,7 @@ def read_retention(connection: Connection) -> Retention | None:
 def declare(connection: Connection, before: BillingMonth, *, reason: str, declared_by: str) -> None:
     """Declare that the months before this one are no longer in the log; in a transaction.
 
-    Waits for a run that is writing what is known of the log.
+    Waits for a run that writes aggregates, months or open keys.
     """
     row = {"before_partition": before.key, "reason": reason, "declared_by": declared_by}
     connection.execute(_DECLARE_RETENTION, row)

@@ -27,7 +27,7 @@ _NOTE_EVENTS = labelled(
     where run_id = :run_id
     """,
 )
-# Writes down what a comparison saw, and how many aggregates it found wrong.
+# Records what a comparison saw, and how many aggregates it found wrong.
 # Binds: below xid8, run_id text, stale integer
 _NOTE_COMPARED = labelled(
     "note_compared",
@@ -42,7 +42,7 @@ _NOTE_COMPARED = labelled(
     where run_id = :run_id
     """,
 )
-# Below which transaction a run's comparison saw everything.
+# The transaction below which a run's comparison saw everything.
 # Binds: run_id text
 _READ_COMPARED_BELOW = labelled(
     "read_compared_below", "select compared_below::text from recon.reconciliation_run where run_id = :run_id"
@@ -69,13 +69,13 @@ _NOTE_DRIFT = labelled(
     where run_id = :run_id
     """,
 )
-# Writes what a run left alone because events left the log.
+# Records the counters that a run left alone because events left the log.
 # Binds: months jsonb, run_id text
 _NOTE_EVENTS_LEFT = labelled(
     "note_events_left",
     "update recon.reconciliation_run set events_left_the_log = cast(:months as jsonb) where run_id = :run_id",
 )
-# Writes what was repaired into the record of a run.
+# Writes the repairs into the record of a run.
 # Invariant: metrics are read from drift outcomes and ledger, so they are true after a crash as well.
 # Binds: deferred bigint, doubtful bigint, failed bigint, held bigint, over_quota_transitions bigint
 # Binds: paused_reason text, repaired bigint, run_id text, under_quota_transitions bigint
@@ -95,7 +95,7 @@ _NOTE_REPAIRS = labelled(
     where run_id = :run_id
     """,
 )
-# Writes what became of the aggregates into the record of a run.
+# Writes the metrics of the aggregates into the record of a run.
 # Invariant: touches no other metric of the run.
 # Binds: aggregates_differing bigint, rebuilt_because text, run_id text
 _NOTE_AGGREGATES = labelled(
@@ -118,7 +118,7 @@ def note_events(connection: Connection, run_id: str, quality: LogQuality) -> Non
 def note_aggregates(
     connection: Connection, run_id: str, *, rebuilt_because: str | None = None, aggregates_differing: int | None = None
 ) -> None:
-    """Write what became of the aggregates; None leaves a metric as it is."""
+    """Write the metrics of the aggregates; None leaves a metric as it is."""
     metrics = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
     connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **metrics})
 
@@ -130,13 +130,13 @@ def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> No
 
 
 def note_events_left(connection: Connection, run_id: str, left: EventsLeft) -> None:
-    """Write what left the log and was left alone, by month."""
+    """Write what left the log and which counters were left alone, by month."""
     months = json.dumps([asdict(month) for month in left.months])
     connection.execute(_NOTE_EVENTS_LEFT, {"run_id": run_id, "months": months})
 
 
 def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
-    """Write what the comparison saw: all that transactions below this one wrote, and how many aggregates were wrong."""
+    """Write below which transaction the comparison saw everything, and how many aggregates were wrong."""
     connection.execute(
         _NOTE_COMPARED,
         {"run_id": run_id, "below": str(compared.below), "stale": compared.stale_aggregates},
@@ -144,13 +144,13 @@ def note_compared(connection: Connection, run_id: str, compared: Compared) -> No
 
 
 def compared_below(connection: Connection, run_id: str) -> int | None:
-    """What transactions below this one wrote was seen by the run's comparison; None if it made none."""
+    """The run's comparison saw everything from transactions below this one; None if it made no comparison."""
     found = connection.execute(_READ_COMPARED_BELOW, {"run_id": run_id}).scalar_one_or_none()
     return None if found is None else int(found)
 
 
 def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
-    """Write what was repaired."""
+    """Write the metrics of the repairs."""
     _write(connection, _NOTE_REPAIRS, run_id, outcome, paused_reason=outcome.paused_reason)
 
 

@@ -1,4 +1,4 @@
-"""The record of runs in `recon.reconciliation_run`: what each looked at, who approved its repair, and how it ended."""
+"""The record of runs in `recon.reconciliation_run`: what each covered, who approved its repairs, and how it ended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -52,7 +52,7 @@ _RECENT_RUNS = labelled(
     limit :rows
     """,
 )
-# Of some runs those whose record, or the record of whose batch, is open.
+# Those of some runs whose record, or the record of whose batch, is open.
 # Index: the primary key of recon.reconciliation_run; recon.backfill_batch is small.
 # Binds: run_ids text[]
 _LEFT_OPEN = labelled(
@@ -66,7 +66,7 @@ _LEFT_OPEN = labelled(
 # Whether a run has a row in the ledger.
 # Binds: run_id text
 _HAS_REPAIRED = labelled("has_repaired", "select exists (select from recon.counter_repair where run_id = :run_id)")
-# Deletes what old comparisons found.
+# Deletes the drift of old comparisons.
 # Invariant: runs and the ledger of repairs stay.
 # Binds: days integer
 _DELETE_OLD_DRIFT = labelled(
@@ -102,15 +102,15 @@ class RunRecord:
     """One run; figures are None where the run did not get so far.
 
     Attributes:
-        customers: The only ones that were looked at, or None for all.
+        customers: The only ones that the run covered, or None for all.
         mode: `incremental` or `full`.
         mode_reason: Why it is full, or None.
         rebuilt_because: Why the aggregates were rebuilt, or None.
-        aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None where no
-            audit was made and the comparison found none.
+        aggregates_differing: Aggregates that an audit or a comparison found to differ from the log, or None if no audit
+            was made and the comparison found none.
         events_left_the_log: By billing month, the keys that were left alone because events of theirs left the log, with
             how many events and units; None where there were none.
-        paused_reason: Who paused repairs and why, where that kept the run from repairing all that it found, or None.
+        paused_reason: Who paused repairs and why, if that kept the run from repairing all that it found, or None.
         outcome: `running`, `clean`, `not_clean`, `compared` (nothing was to be repaired), `paused`, `blocked`,
             `put_off` (another session had a table locked) or `failed`.
         confirms_run_id: Of a tick that started no run: the run whose result it confirms. None of a run.
@@ -171,7 +171,7 @@ def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str
 def note_approval(
     connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str | None = None
 ) -> None:
-    """Record who approved what is not repaired without it, why, and the figures of which blocked run he had seen."""
+    """Record who approved the repairs, why, and which blocked run showed the figures."""
     approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
     connection.execute(_NOTE_APPROVAL, {"run_id": run_id, **approval})
 
@@ -199,7 +199,7 @@ def shown_run(connection: Connection, run_id: str, *, named: str, is_blocked: bo
         connection: In a transaction.
         run_id: Of the run that is approved; its record is open.
         named: The beginning of its id, or '' for the latest.
-        is_blocked: One that was blocked, whose figures are current; or one that compared and was not.
+        is_blocked: Whether to find a blocked run, whose figures are current, or one that compared and was not blocked.
     """
     asked = {"run_id": run_id, "named": named, "is_blocked": is_blocked}
     found = connection.execute(statement("shown_run"), asked).mappings().one_or_none()
@@ -239,5 +239,5 @@ def _record(row: Any) -> RunRecord:
 
 
 def delete_old_drift(connection: Connection, *, days: int) -> int:
-    """Forget what comparisons older than this had found; returns how many rows were deleted."""
+    """Delete the drift of comparisons that are older than this; returns how many rows were deleted."""
     return connection.execute(_DELETE_OLD_DRIFT, {"days": days}).rowcount

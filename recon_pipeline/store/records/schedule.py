@@ -1,4 +1,4 @@
-"""Which billing months a tick must look at, and which need no further look."""
+"""Which billing months a tick covers, and which are verified."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,7 +35,7 @@ def months_to_reconcile(
 
     Args:
         connection: In a transaction.
-        extent: All that is known; of it the months that are declared to be no longer in the log are left out.
+        extent: All known months; those that are declared to be no longer in the log are left out.
         tables: How the tables are shaped.
         recent_days: How long a period stays in every tick after its end; None: only months that were touched.
         mode: Whether the log can be read in increments; then only what is new in it is read.
@@ -62,17 +62,17 @@ def months_to_reconcile(
 
 
 def note_verified(connection: Connection, run: Reconciliation, tables: BillingTables, answer: Verification) -> bool:
-    """Remember that all but open keys matched, and which keys are open; nothing for a run over some customers only.
+    """Record that all keys but open ones matched, and which are open; nothing for a run over some customers only.
 
     Args:
         connection: In a READ COMMITTED transaction of its own, which the caller commits.
-        run: What was looked at.
+        run: What the run covered.
         tables: How the tables are shaped.
         answer: Of the last check.
 
     Returns:
-        Whether it was noted: not while another run writes what is known of the log, nor where everything was rebuilt
-        since the check, from a log that may be another one.
+        Whether it was recorded: not while another run writes aggregates, months or open keys, and not if everything was
+        rebuilt since the check, from a log that may be another one.
     """
     if run.extent.customers is not None or not is_ours_to_write(connection, tables):
         return False

@@ -20,7 +20,7 @@ _TRY_SERVE_LOCK = labelled(
 
 @contextmanager
 def serve_lock(database: BillingDatabase) -> Generator[bool]:
-    """Whether no other run is at work; if so, none begins until the block ends.
+    """Whether no other run is in progress; if so, none begins until the block ends.
 
     Raises:
         ReconError: The database cannot be reached.

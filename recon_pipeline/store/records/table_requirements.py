@@ -1,4 +1,4 @@
-"""What a run relies on in the application's tables, each with its fix.
+"""The requirements of a run on the application's tables, each with its fix.
 
 Changes nothing.
 """
@@ -20,7 +20,7 @@ LACKS_SHOWN = 3
 
 
 def check_table(connection: Connection, name: str, server: Server) -> Generator[Finding, None, Table | None]:
-    """What holds for each table: it is there, of a kind and shape to work with, and hides nothing; returns it."""
+    """Check that a table exists, has the right kind and columns, and hides nothing; returns it."""
     table = describe_table(connection, name)
     if table is None:
         yield failed(
@@ -58,7 +58,7 @@ def check_table(connection: Connection, name: str, server: Server) -> Generator[
 
 
 def check_events(events: Table, identity: EventIdentity, left: Sequence[Lack], server: Server) -> Iterator[Finding]:
-    """What holds for the log: its keys, indexes and checks, and that our role can neither change nor delete events."""
+    """Check the log: its keys, indexes and checks, and that our role can neither change nor delete events."""
     yield _check_identity(events, identity, [lack for lack in left if lack.kind is Need.ADVISED])
     yield (
         passed("events by customer", "indexed")
@@ -95,7 +95,7 @@ def check_events(events: Table, identity: EventIdentity, left: Sequence[Lack], s
 
 
 def _check_identity(events: Table, identity: EventIdentity, unindexed: Sequence[Lack]) -> Finding:
-    """Whether what the owner declares to be one event, and what the log declares, are the same."""
+    """Whether the owner and the log declare the same event identity."""
     name = "event identity"
     if refuses_repetitions(events, identity):
         return passed(name, f"{identity}: unique by constraint")
@@ -116,7 +116,7 @@ def _check_identity(events: Table, identity: EventIdentity, unindexed: Sequence[
 
 
 def check_increments(left: Sequence[Lack], connection: Connection, events: Table) -> Iterator[Finding]:
-    """Which mode runs will be in, and why; full is slower, and does not repair keys with very many events."""
+    """The mode of runs, and its reason; full mode is slower, and does not repair heavy keys."""
     in_the_way = [lack for lack in left if lack.rules_out_increments]
     others = [lack for lack in left if not lack.rules_out_increments]
     yield (
@@ -149,14 +149,14 @@ def _sentences(lacks: Sequence[Lack]) -> str:
 
 
 def _fix(lacks: Sequence[Lack]) -> str:
-    """What recon init does and what is the operator's to decide; empty where there is no fix."""
+    """What recon init does, and what the operator decides; empty if there is no fix."""
     is_ours = any(lack.statement is not None and lack.kind is not Need.ADVISED for lack in lacks)
     advised = [f"{lack.statement};" for lack in lacks if lack.kind is Need.ADVISED]
     return "\n".join([*(["recon init --with-ingest-xid"] if is_ours else []), *advised])
 
 
 def check_counters(counters: Table, server: Server) -> Iterator[Finding]:
-    """What holds for the counters: their key, and that they can be repaired."""
+    """Check the counters: their key, and that they can be repaired."""
     key = ", ".join(COUNTER_KEY)
     yield (
         passed("counter key", "unique")
@@ -202,7 +202,7 @@ def check_counters(counters: Table, server: Server) -> Iterator[Finding]:
 
 
 def check_precision(events: Table, counters: Table) -> Iterator[Finding]:
-    """A note where log and counters keep the bounds of a period to different fractions of a second."""
+    """A note if log and counters keep the bounds of a period to different fractions of a second."""
     differing = [column for column in COUNTER_KEY[3:] if events.digits[column] != counters.digits[column]]
     kept = ", ".join(f"{column} to {events.digits[column]} and {counters.digits[column]}" for column in differing)
     if differing:

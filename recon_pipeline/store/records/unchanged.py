@@ -1,7 +1,7 @@
 """Whether anything changed since a run found every counter matching; if nothing did, its result is still true.
 
-Invariant: what says so is what a tick itself relies on: the stored sums, what came to the log after them, what was
-noted as deleted or updated, the open keys, and the version of every counter's row. No statistics.
+Invariant: this relies on what a tick itself relies on: the stored sums, later events, notes of deleted or updated
+events, the open keys, and the version of every counter's row. It uses no statistics.
 """
 
 from dataclasses import dataclass
@@ -77,13 +77,13 @@ class Confirmed:
 
 
 def confirm(connection: Connection, run: Reconciliation, tables: BillingTables, *, mode: Mode) -> Confirmed | None:
-    """Record that a run's result is still true, under the id of the question; None if something may have changed.
+    """Record that a run's result is still true, under the id of this check; None if something may have changed.
 
     Args:
         connection: In a REPEATABLE READ transaction that has locked the tables, which the caller commits.
-        run: What is looked at, all customers of it.
+        run: What the check covers, all customers.
         tables: How the tables are shaped.
-        mode: Only in increments can it be known.
+        mode: Only the incremental mode can know it.
     """
     if mode is Mode.FULL:
         return None

@@ -1,6 +1,6 @@
--- Adds what some events add up to, to recon.usage_aggregate and to the totals of their months.
--- Invariant: the caller has locked the row of recon.event_log, and moves the horizon in the same transaction: each event is added exactly once, and nobody
--- else writes aggregates meanwhile, so that a key which is not there can be inserted.
+-- Adds the sums of some events to recon.usage_aggregate and to the totals of their months.
+-- Invariant: the caller has locked the row of recon.event_log, and moves the horizon in the same transaction. So each event is added
+-- exactly once, and no other session writes aggregates meanwhile: a key that does not exist can be inserted.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
 -- Uses: key_sums = key_sums | key_sums_deduplicated, which_events = since_horizon
 -- Binds: gateway_name text, partitions text[], usage_type text
@@ -15,7 +15,7 @@ of_built_month as materialized (
     ) as of_month
     where partition = any(:partitions)
 ),
--- Nearly all keys are there already. An upsert would lock each of them before it writes it, and log both.
+-- Nearly all keys exist already. An upsert would lock each row before it writes it, and write WAL for both.
 changed as (
     update recon.usage_aggregate as aggregate
     set
@@ -46,7 +46,7 @@ created as (
         added.event_count, added.usage_count, added.invalid_count, added.dedupe_count, added.outside_period_count, added.negative_count,
         added.credit_units
     from of_built_month as added
-    -- Not in, which is looked up in a hash whatever the planner expects.
+    -- Not in is looked up in a hash, whatever the planner expects.
     where (added.period_start, added.gateway_customer_id, added.period_end)
         not in (select period_start, gateway_customer_id, period_end from changed)
     order by added.period_start, added.gateway_customer_id, added.period_end

@@ -1,4 +1,4 @@
-"""Event sums per key, kept in `recon.usage_aggregate`: which keys may differ is found by them, never what to write.
+"""Event sums per key, stored in `recon.usage_aggregate`: they show which keys may differ, never what to write.
 
 Invariant: one run at a time writes them (it holds the row of `recon.event_log`, and nobody waits for it). One statement
 makes them (`put_sums`: sum these keys from the log and store them) and one adds what is new (`add_to_aggregates`).
@@ -30,9 +30,9 @@ _IS_ANYTHING_STORED = labelled(
     )
     """,
 )
-# Remembers of counters that no stored sum accounts for that what they count may have left the log: whoever truncates or
-# detaches tells nobody what was in it.
-# Invariant: only where sums of the log that was there before are stored, and before they are replaced.
+# Marks counters that no stored sum accounts for, as if all their events had left the log: a truncation or a detached
+# partition leaves no trace of what was in it.
+# Invariant: only if sums of the earlier log are stored, and before they are replaced.
 # Index: none; the counters of an extent, and recon.usage_aggregate by primary key.
 # Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
 _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
@@ -69,7 +69,7 @@ _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon =
 
 @dataclass(frozen=True)
 class StoredFromLog:
-    """What the whole log of an extent added up to.
+    """The sums of the whole log of an extent.
 
     Attributes:
         keys: Keys with events.
@@ -84,7 +84,7 @@ class StoredFromLog:
 
 @dataclass(frozen=True)
 class DifferingAggregate:
-    """A key whose aggregate was not what the log adds up to; values as Postgres prints them."""
+    """A key whose aggregate differed from the log's sum; values as Postgres prints them."""
 
     gateway_customer_id: str
     period_start: str
@@ -95,10 +95,10 @@ class DifferingAggregate:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the log itself says of the stored aggregates.
+    """The result of comparing the stored aggregates with the log.
 
     Attributes:
-        differing_count: Keys whose aggregate is not what the log adds up to.
+        differing_count: Keys whose aggregate differs from the log's sum.
         sample: At most `SAMPLE_ROWS` of them for each metered usage.
         unaudited: Metered usages without aggregates that could be audited.
     """
@@ -113,11 +113,11 @@ def store_from_log(connection: Connection, run: Reconciliation, tables: BillingT
 
     Args:
         connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
 
     Returns:
-        What it added up to, or None if another run is writing them.
+        The sums, or None if another run is writing them.
     """
     if not is_ours_to_write(connection, tables):
         return None
@@ -133,7 +133,7 @@ def audit(connection: Connection, run: Reconciliation, tables: BillingTables) ->
 
     Args:
         connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
-        run: What is looked at. A metered usage whose months are not built is not audited.
+        run: What the run covers. A metered usage whose months are not built is not audited.
         tables: How the tables are shaped; the log can be read in increments.
     """
     if not is_ours_to_write(connection, tables):
@@ -155,25 +155,26 @@ def audit(connection: Connection, run: Reconciliation, tables: BillingTables) ->
 
 
 def is_ours_to_write(connection: Connection, tables: BillingTables) -> bool:
-    """Lock the record of the log, which the first run of all makes; whether no other run has locked it.
+    """Lock the record of the log, which the very first run makes; returns whether no other run has locked it.
 
-    Whoever changes aggregates, months or open keys holds it, to the end of its transaction.
+    A session that changes aggregates, months or open keys has this lock to the end of its transaction.
     """
     connection.execute(statement("note_event_log"), {"identity": tables.log_identity})
     return connection.execute(statement("lock_event_log")).one_or_none() is not None
 
 
 def note_what_left(connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage) -> None:
-    """Before months are built: compare what was stored of them with the whole log, and remember what has left it.
+    """Before months are built: compare what was stored of them with the whole log, and record what has left it.
 
-    With all of the log, since what was stored may be of events that are above the horizon now, as after a restore.
+    The whole log is compared, since the stored sums may contain events that are above the horizon now, as after a
+    restore.
     """
     if connection.execute(_IS_ANYTHING_STORED, run.parameters(usage, tables)).scalar_one():
         put_extent(connection, run, tables, usage, horizon=None)
 
 
 def note_counters_without_sums(connection: Connection, run: Reconciliation, tables: BillingTables) -> None:
-    """Before sums of another or a truncated log: remember counters of which nothing was stored, as if all had left."""
+    """Before sums of another or a truncated log: mark counters of which nothing was stored, as if all had left."""
     for usage in run.extent.scope:
         connection.execute(_NOTE_COUNTERS_WITHOUT_SUMS, run.parameters(usage, tables))
 
@@ -188,17 +189,17 @@ def put_extent(
     opens_differing: bool = False,
     notes_left: bool = True,
 ) -> Any:
-    """Put what the log says of an extent, below a horizon or all of it, into the aggregates.
+    """Write the log's sums of an extent, below a horizon or of all events, into the aggregates.
 
     Args:
         connection: In a transaction that holds the row of `recon.event_log`.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
         usage: Of which metered usage.
         horizon: Only events of transactions below it; None: all of them.
-        opens_differing: Let every run look at the keys whose aggregates differed until they match.
-        notes_left: Remember which keys have fewer events or units than was stored, and how many: not where what was
-            stored is not of the same events.
+        opens_differing: Open the keys whose aggregates differed, so that every run covers them until they match.
+        notes_left: Record which keys have fewer events or units than was stored, and how many. False if the stored sums
+            are not of the same events.
 
     Returns:
         What differed.

@@ -1,4 +1,4 @@
--- Part of put_sums: the events of an extent of transactions that had ended at the horizon, and those from before there were transaction ids.
+-- Part of put_sums: the events of an extent whose transactions had ended at the horizon, and those from before there were transaction ids.
 -- Index: that of the extent; nearly all of it is below the horizon.
 -- Uses: in_extent
 -- Binds: horizon xid8

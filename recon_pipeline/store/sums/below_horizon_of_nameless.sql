@@ -1,5 +1,5 @@
--- Part of put_sums: the events below the horizon of the keys that this transaction has opened, one of which has the empty name: the events that belong to no key that
--- could be kept are kept under it.
+-- Part of put_sums: the events below the horizon of the keys that this transaction has opened, if one of them has the empty name. Events
+-- whose key cannot be kept are kept under that name.
 -- Index: none, since no index finds these; such events are few, and changed once.
 -- Binds: gateway_name text, horizon xid8, usage_type text
 case

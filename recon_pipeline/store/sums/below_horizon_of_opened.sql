@@ -1,5 +1,6 @@
 -- Part of put_sums: the events below the horizon of the keys that this transaction has opened.
--- Index: billing_usage_events by gateway_customer_id. The keys are asked for inside a case, so that each event is looked up in a hash of them.
+-- Index: billing_usage_events by gateway_customer_id. The condition on keys stands in a case, so that each event is looked up in a hash of
+-- them.
 -- Binds: gateway_name text, horizon xid8, usage_type text
 event.gateway_customer_id = any(array(select distinct gateway_customer_id from opened))
 and case

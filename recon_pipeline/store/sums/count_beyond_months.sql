@@ -1,5 +1,5 @@
--- How many events of a metered usage have a period that begins outside of the known months.
--- Invariant: infinity is later than every month, and no period_start is a kind of its own.
+-- The number of events of a metered usage whose period begins outside the known months.
+-- Invariant: infinity is later than every month, and a null period_start is a kind of its own.
 -- Index: (usage_type, period_start, ...), or one pass over the log.
 -- Binds: first_start timestamptz, gateway_name text, last_end timestamptz, usage_type text
 select

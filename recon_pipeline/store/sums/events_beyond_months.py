@@ -1,4 +1,4 @@
-"""Events of the log whose period begins in no known month, so that no run looks at them."""
+"""Events of the log whose period begins in no known month, so that no run covers them."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,13 @@ MOST_BEYOND = 1_000
 
 @dataclass(frozen=True)
 class BeyondMonths:
-    """Events that no run looks at, since their period begins in no known month.
+    """Events that no run covers, since their period begins in no known month.
 
     Attributes:
         earlier_count: Before the first one.
         later_count: After the last one, or at infinity.
         never_count: Without a period_start.
-        is_exact: They are so many; else at least so many.
+        is_exact: The counts are exact; else there are at least so many.
         sample: A few of them for each metered usage.
     """
 
@@ -53,7 +53,7 @@ def find_events_beyond(
 
     Args:
         connection: In a transaction.
-        run: Whose scope is looked at.
+        run: Whose scope is checked.
         tables: How the tables are shaped.
         first: The first known month.
         last: The last one.

@@ -1,7 +1,7 @@
--- Forgets the months and the horizon, and of another log also what log it was: every aggregate is rebuilt.
--- The aggregates stay until they are: what a month added up to is the memory by which is seen what left the log.
--- Invariant: the caller has locked the row of recon.event_log. A note that another transaction relies on stays, and is taken later. Horizons that runs took before the log was first seen
--- say nothing of it; those since then do, whatever becomes of the aggregates.
+-- Deletes the months and the horizon, and if the log is another one also its identity: every aggregate is rebuilt. The aggregates stay
+-- until then, because what is stored of a month shows what left the log.
+-- Invariant: the caller has locked the row of recon.event_log. A note that another transaction relies on stays, and is taken later.
+-- Horizons of runs from before the log was first seen say nothing of it. Those since then do, whatever happens to the aggregates.
 -- Index: none; all of it goes.
 -- Binds: identity text, is_another_log boolean
 with forgotten_month as (delete from recon.usage_month),

@@ -1,4 +1,4 @@
-"""How far the aggregates have come, and what of it counts as verified.
+"""The horizon of the aggregates, and what of the months counts as verified.
 
 Invariant: transactions below a horizon had all ended when it was taken (`pg_snapshot_xmin`), so their rows are final
 however late they committed. A run reads horizon, aggregates and rows at one snapshot. What a run verified is remembered
@@ -15,7 +15,7 @@ from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import statement
 
 FAR_TRANSACTIONS = 2**31 - 1_000_000
-"""Ages of rows are compared in 32 bits: what was verified longer ago than this is looked at whole."""
+"""Ages of rows are compared in 32 bits: if a month was verified longer ago than this, all of it is compared."""
 
 HELD_BACK_SECONDS = 600
 """Two ticks: a transaction that is open for longer was forgotten, or does too much at once."""
@@ -23,18 +23,18 @@ HELD_BACK_SECONDS = 600
 
 @dataclass(frozen=True)
 class Position:
-    """Which log this is, how far its aggregates have come, and where transactions stand, at one snapshot.
+    """The log's identity, the horizon of its aggregates, and the server's transaction ids, at one snapshot.
 
     Attributes:
         log_identity: Of server, database, tables and partitions.
         known_log_identity: Of the log that the aggregates are of; None where there are none.
-        known_since: When that log was first seen, as Postgres prints it: another one where everything is rebuilt.
+        known_since: When that log was first seen, as Postgres prints it; another time after everything was rebuilt.
         was_truncated: The log was truncated since.
         aggregated_below: Events of transactions below it are in the aggregates; None: none are.
         oldest_transaction: Every transaction below it has ended.
         next_transaction: None at or above it has begun.
-        settled_below: Transactions below it had ended for longer than `RECON_SETTLE_SECONDS`; None where that is not
-            set, or no run took a horizon so long ago.
+        settled_below: Transactions below it had ended for longer than `RECON_SETTLE_SECONDS`; None if that is not set,
+            or no run took a horizon so long ago.
     """
 
     log_identity: str
@@ -63,8 +63,8 @@ class Month:
 
     Attributes:
         partition: `YYYY-MM`.
-        verified_below: Events below it were matched by counters, but those of open keys; None: nothing is known.
-        counters_verified_below: Row versions of counters below it are as they were when they matched.
+        verified_below: Counters matched the events below it, except open keys; None: nothing is known.
+        counters_verified_below: Row versions of counters below it matched.
         key_count: Keys with events.
         nonzero_count: Keys whose event sum is not 0.
         event_count: Events that count.
@@ -96,7 +96,7 @@ class OldestTransaction:
         pid: Of the backend.
         database: That it is connected to.
         role: Who.
-        application: As the application names itself.
+        application: Its `application_name`.
         state: For example `idle in transaction`.
         prepared_as: The name of a prepared transaction.
     """
@@ -118,7 +118,7 @@ def oldest_transaction(connection: Connection) -> OldestTransaction | None:
 
 
 def position(connection: Connection, tables: BillingTables, *, settle_seconds: int = 0) -> Position:
-    """Where the log stands, at the snapshot of the transaction or of this statement."""
+    """The position of the log, at the snapshot of the transaction or of this statement."""
     row = connection.execute(statement("log_position"), {"settle_seconds": settle_seconds}).one()
     return Position(
         log_identity=tables.log_identity,

@@ -1,7 +1,7 @@
-"""The move of the horizon: adds to the aggregates what is new in the log, and builds what is missing.
+"""Moves the horizon: adds the new events of the log to the aggregates, and builds missing months.
 
-Invariant: an event is added exactly once, since the sums and the horizon move in one transaction. A log that is not
-the one that the aggregates were made from is noticed, and everything is rebuilt.
+Invariant: an event is added exactly once, since the sums and the horizon move in one transaction. If the log is not the
+one that the aggregates were made from, everything is rebuilt.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Advance:
 
     Attributes:
         absorbed_count: Events added because they were new.
-        built_months: Months summed from the whole log, as they were not there.
+        built_months: Months summed from the whole log, because they were missing.
         recomputed_months: Months with keys summed again, because events were deleted or updated.
         rebuilt_because: Why everything was rebuilt, or None.
         waits_because: Why the horizon could not be moved, or None; what is stored stays true.
@@ -63,13 +63,13 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
 
     Args:
         connection: In a READ COMMITTED transaction of its own that has locked the tables, which the caller commits.
-        run: What is looked at; months of its extent are built if they are not.
+        run: What the run covers; its missing months are built.
         tables: How the tables are shaped; the log can be read in increments.
     """
     if not is_ours_to_write(connection, tables):
         return Advance(waits_because="another run is adding events to the aggregates")
     _note_prepared(connection, tables)
-    # After the lock, in a statement of its own: what is below this horizon is final in every statement that follows.
+    # After the lock, in a statement of its own: what is below this horizon is final in every later statement.
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
     rebuilt_because = _reason_to_rebuild(position)
     if rebuilt_because is not None or position.aggregated_below is None:
@@ -97,7 +97,8 @@ class _Advancing:
     """One move of the horizon; holds the row of `recon.event_log`.
 
     Attributes:
-        is_renamed: Sums were stored of other events than now count, so that what they have less has not left the log.
+        is_renamed: The event identity changed, so that other events count now: smaller sums do not mean that events
+            left the log.
     """
 
     connection: Connection
@@ -180,14 +181,14 @@ class _Advancing:
 
 
 def _note_what_left(connection: Connection, run: Reconciliation, tables: BillingTables) -> None:
-    """Remember what has left the log of the run's months, which are built later."""
+    """Record what has left the log in the run's months, which are built later."""
     every_customer = replace(run, extent=replace(run.extent, customers=None))
     for usage in run.extent.scope:
         note_what_left(connection, every_customer, tables, usage)
 
 
 def _note_prepared(connection: Connection, tables: BillingTables) -> None:
-    """Spare the runs to come to ask what the log lacks, as long as its catalog stays as it is."""
+    """Spare later runs the check of what the log lacks, as long as its catalog stays as it is."""
     if prepared_catalog(connection) == tables.prepared_catalog:
         return
     left = ingest_xid.lacking(connection, refuses_repetitions=tables.refuses_repetitions)
@@ -197,7 +198,7 @@ def _note_prepared(connection: Connection, tables: BillingTables) -> None:
 
 
 def _is_renamed(position: horizons.Position) -> bool:
-    """Whether it is the same log, and its events are named by other columns."""
+    """Whether it is the same log with another event identity."""
     log, _, named_by = position.log_identity.partition(NAMED_BY)
     known_log, _, known_named_by = (position.known_log_identity or "").partition(NAMED_BY)
     return log == known_log and named_by != known_named_by

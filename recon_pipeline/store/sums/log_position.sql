@@ -1,4 +1,4 @@
--- Which log the aggregates are of and how far they have come, and where transactions stand.
+-- The log that the aggregates are of, their horizon, and the server's transaction ids.
 -- Index: recon.event_log has one row; recon.invalidated_key is small.
 -- Binds: settle_seconds integer
 select
@@ -10,11 +10,11 @@ select
     pg_snapshot_xmax(pg_current_snapshot())::text as next_transaction,
     case
         when :settle_seconds > 0 then (
-            -- The newest horizon that a run took so long ago, of the log as it is now: transactions below it had ended by then.
+            -- The newest horizon of this log that a run took so long ago: transactions below it had ended by then.
             select max(run.horizon)
             from recon.reconciliation_run as run
             where run.started_at > log.first_seen_at
-                and run.horizon <= pg_snapshot_xmin(pg_current_snapshot()) -- of this server, not of one that was restored here
+                and run.horizon <= pg_snapshot_xmin(pg_current_snapshot()) -- of this server, not of another whose dump was restored here
                 and run.started_at <= clock_timestamp() - make_interval(secs => :settle_seconds)
                 and run.started_at > clock_timestamp() - make_interval(secs => :settle_seconds) - interval '1 day'
         )

@@ -1,5 +1,5 @@
--- Whether anything of a metered usage is visible at all, over every period.
--- Invariant: an empty log beside counters that are not 0 is a log that was lost, not usage that was taken back.
+-- Whether a metered usage has any visible event, and any counter other than 0, over all periods.
+-- Invariant: an empty log beside counters that are not 0 is a lost log, and no reason to lower them.
 -- Index: (usage_type, period_start, period_end) of the events; both stop at the first row.
 -- Binds: gateway_name text, usage_type text
 select

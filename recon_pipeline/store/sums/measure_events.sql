@@ -1,8 +1,8 @@
--- The quality of the log within an extent, or of what of it lies beyond the horizon: how much there is, how much of it counts, what is odd, and a few events that a person should look at: invalid
--- ones (never summed) and ones outside their period (summed).
--- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate. Values of events are text
--- as Postgres prints them, so that no value is too odd to be shown.
--- Index: as {which_events} says; odd events are looked for only where there are any.
+-- The quality of the log within an extent, or of its events beyond the horizon: how many there are, how many count, how many are odd, and a
+-- sample of events that a person should see: invalid ones (never summed) and ones outside their period (summed).
+-- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate. Values of
+-- events are text as Postgres prints them, so every value can be shown.
+-- Index: as {which_events} says; odd events are searched only if there are any.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events, which_events = in_extent | beyond_horizon
 -- Binds: refuses_repetitions boolean, sample_rows bigint, since timestamptz
 with event as not materialized (

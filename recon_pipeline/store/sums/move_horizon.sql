@@ -1,5 +1,5 @@
 -- Moves the horizon, and with it the mark of every month that had nothing new to verify.
--- Invariant: in the transaction that added the events below it to the aggregates.
+-- Invariant: runs in the transaction that added the events below it to the aggregates.
 -- Index: recon.event_log has one row, recon.usage_month one for each month.
 -- Binds: gateways_touched text[], horizon xid8, partitions_touched text[], since xid8, usages_touched text[]
 with moved as (

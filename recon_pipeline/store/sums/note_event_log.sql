@@ -1,6 +1,5 @@
--- Remembers which log the aggregates are of; a log that is known is left alone.
--- Invariant: never waits: where another run is just writing the first row, nothing is written, and no row is to be seen. The number is this
--- product's own.
+-- Records which log the aggregates are of; a known log stays as it is.
+-- Invariant: never waits: while another run writes the first row, this writes nothing and sees no row. The number is this product's own.
 -- Index: the primary key of recon.event_log.
 -- Binds: identity text
 insert into recon.event_log as log (identity)

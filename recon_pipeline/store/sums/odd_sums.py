@@ -1,4 +1,4 @@
-"""Stored event sums that a person should look at: those that no counter can hold, and those of negative quantities."""
+"""Stored event sums that a person should see: those that no counter can hold, and those with negative quantities."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.run import Reconciliation
 
 # The keys of an extent whose event sum no counter can hold: past bigint, or not a whole number.
-# Invariant: the repair fails exactly these, each by itself. A month in which there never was one is not looked at.
+# Invariant: exactly these keys fail in a repair, each by itself. A month in which there never was one is not read.
 # Index: none; the months say whether there is anything to be found.
 # Binds: customers text[], end timestamptz, every_customer boolean, first text, gateway_name text, last text
 # Binds: months_tell boolean, sample_rows bigint, start timestamptz, usage_type text
@@ -40,7 +40,7 @@ _SAMPLE_OVERSIZED = labelled(
     """,
 )
 # The keys of an extent with events of negative quantity: how many they are, how many such events, and a few of them.
-# Index: none; asked only where a month has such events.
+# Index: none; runs only if a month has such events.
 # Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sample_rows bigint
 # Binds: start timestamptz, usage_type text
 _SAMPLE_NEGATIVE = labelled(
@@ -88,7 +88,7 @@ def oversized(
 
     Args:
         connection: In a transaction.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
         months_tell: The aggregates are made in increments, which note in the months whether there are any.
     """
@@ -108,7 +108,7 @@ def negative_quantities(
 
     Args:
         connection: In a transaction.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
     """
     events = keys = 0

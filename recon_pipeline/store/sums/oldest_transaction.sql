@@ -1,5 +1,5 @@
 -- The transaction that holds the horizon back: the oldest one that is still open, and for how long the horizon has not moved.
--- Invariant: no row where no transaction is open. What our role may not see of other sessions is null.
+-- Invariant: no row if no transaction is open. What our role may not see of other sessions is null.
 -- Index: recon.reconciliation_run by start; the views are small.
 with held as (
     select

@@ -1,10 +1,12 @@
--- Puts what the log says of some keys into recon.usage_aggregate: of an extent, or of the keys that this transaction has opened. The one way in which aggregates are
--- made, audited and rebuilt.
--- Invariant: the caller has locked the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one snapshot; the events are those below
--- the horizon, whose transactions have all ended. Keys that are noted are known to be wrong: they are corrected, and not counted as found wrong.
--- What a key has less than was stored has left the log, since nothing else makes a sum of final events fall: its open key says how much, until its counter matches.
--- Usage and credits are looked at apart, so that neither hides what left of the other.
--- Index: none for all of the log; billing_usage_events by gateway_customer_id for opened keys, asked for inside a case, so that they are looked up in a hash.
+-- Writes the log's sums of some keys into recon.usage_aggregate: of an extent, or of the keys that this transaction has opened. This is the
+-- only way in which aggregates are made, audited and rebuilt.
+-- Invariant: the caller has locked the row of recon.event_log, so no other run writes aggregates. Sums, aggregates and notes are of one
+-- snapshot. The events are those below the horizon, whose transactions have all ended. Noted keys are known to be wrong: they are
+-- corrected, and not counted as found wrong. If a key has less than was stored, events left the log, since nothing else makes a sum of
+-- final events fall: its open key keeps how much, until its counter matches. Usage and credits are compared apart, so that neither hides
+-- what left of the other.
+-- Index: none for all of the log. billing_usage_events by gateway_customer_id for opened keys, in a case, so that they are looked up in a
+-- hash.
 -- Uses: key_sums = key_sums | key_sums_deduplicated, in_extent
 -- Uses: which_events = in_extent | below_horizon | below_horizon_of_opened | below_horizon_of_nameless
 -- Binds: every_key boolean, gateway_name text, notes_left boolean, opens_differing boolean, sample_rows bigint
@@ -44,7 +46,7 @@ stored as materialized (
         limit 1
     ) as aggregate
 ),
--- A full join never loops through all of the one for each of the other, whatever the statistics of a table that was just filled make the planner expect.
+-- A full join never becomes a nested loop, whatever the statistics of a table that was just filled.
 changed as materialized (
     select
         gateway_customer_id, period_start, period_end,
@@ -53,12 +55,13 @@ changed as materialized (
         stored.usage_count as stored_count,
         greatest(stored.event_count - coalesce(key_sum.event_count, 0), 0) as events_left,
         greatest(stored.usage_count - stored.credit_units - coalesce(key_sum.usage_count - key_sum.credit_units, 0), 0)
-        -- Credits that are more were usage or smaller credits, unless they are of more events and may have come since.
+        -- A larger sum of credits was usage or smaller credits before, unless it is of more events, which may have come since.
         + case
             when :every_key and key_sum.negative_count > stored.negative_count then 0
             else greatest(stored.credit_units - coalesce(key_sum.credit_units, 0), 0)
         end as units_left,
-        -- Of the same events, none fewer and none more, those that are smaller were updated. All of the log has newer events, which may stand for those that left.
+        -- If the number of events is the same, smaller credits were updated. With :every_key there may be newer events in place of those
+        -- that left.
         case
             when not :every_key and key_sum.event_count = stored.event_count then 0
             else greatest(coalesce(key_sum.credit_units, 0) - stored.credit_units, 0)

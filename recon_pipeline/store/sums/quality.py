@@ -1,6 +1,6 @@
-"""The event log as a run finds it: how much of it there is, what does not count, what is odd.
+"""The quality of the log: how many events there are, how many do not count, and which are odd.
 
-Reads only; never a row of it leaves Postgres but a sample.
+Reads only; no rows of the log leave Postgres except a sample.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class LogQuality:
 
 @dataclass(frozen=True)
 class OddEvent:
-    """An event that a person should look at; all values as Postgres prints them."""
+    """An event that a person should see; all values as Postgres prints them."""
 
     event_id: str
     gateway_customer_id: str | None
@@ -92,7 +92,7 @@ class OddEvent:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of the log.
+    """The measured quality of the log.
 
     Attributes:
         quality: The figures.
@@ -141,10 +141,9 @@ def measure(
 
     Args:
         connection: In the REPEATABLE READ transaction that read what is known.
-        run: What is looked at.
+        run: What the run covers.
         tables: How the tables are shaped.
-        known: The aggregates to start from, to which what has come since is added: that is what is new. None: the log
-            is read.
+        known: The aggregates to start from, to which new events are added. None: the whole log is read.
         since: Without aggregates, events created after it are new: the start of the last finished run by the database's
             clock, or None if there was none.
     """
@@ -170,7 +169,7 @@ def _from_known(connection: Connection, run: Reconciliation, tables: BillingTabl
     horizon = {"horizon": str(known.horizon), "most_events_sampled": MOST_EVENTS_SAMPLED}
     found, odd = LogQuality(0, 0, 0, 0, 0), dict[bool, list[OddEvent]]([(True, []), (False, [])])
     increment = statement("measure_events", tables.parts, which_events="beyond_horizon")
-    # Totals alone: odd events are looked for below the horizon too, and only where there are any.
+    # Totals alone: odd events are searched below the horizon too, and only if there are any.
     totals = horizon | {"since": None, "refuses_repetitions": tables.refuses_repetitions, "sample_rows": 0}
     for usage in run.extent.scope:
         row = connection.execute(increment, run.parameters(usage, tables) | totals).mappings().one()

@@ -1,5 +1,5 @@
--- What is known of the months of one metered usage: no row for a month that was never built.
--- Invariant: in the transaction that reads the aggregates themselves, at its snapshot or under its lock.
+-- What is stored of the months of one metered usage; no row for a month that was never built.
+-- Invariant: runs in the transaction that reads the aggregates themselves, at its snapshot or under its lock.
 -- Index: the primary key of recon.usage_month.
 -- Binds: first text, gateway_name text, last text, usage_type text
 select

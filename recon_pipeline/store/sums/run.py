@@ -1,4 +1,4 @@
-"""What every statement over an extent shares: the input of a run, and the parameters it binds.
+"""The input of a run, and the parameters that all statements over an extent bind.
 
 Knows no Dagster; a run is identified by its id alone.
 """
@@ -19,17 +19,17 @@ SAMPLE_ROWS = 20
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What one run is asked to reconcile, the same for every step of it.
+    """The input of one run, the same for each of its steps.
 
     Attributes:
         run_id: Dagster's id of the run.
-        extent: What is looked at.
+        extent: What the run covers.
         settle_seconds: Longest time an event may be visible before its increment, in seconds.
         quotas: Limits by usage type.
         paid_statuses: With which a subscription gives its customer the paid limit.
         max_events_left: For how many events a day, that left the log, counters are lowered without an approval.
-        refuses_negative: A drifted counter with an event of negative quantity is left alone: nobody has said that such
-            events are credits.
+        refuses_negative: A drifted counter with an event of negative quantity is left alone, because nobody has
+            declared that such events are credits.
     """
 
     run_id: str
@@ -42,7 +42,7 @@ class Reconciliation:
 
     @classmethod
     def of(cls, settings: Settings, run_id: str, extent: Extent) -> Self:
-        """What a run over an extent asks, as the settings say."""
+        """The input of a run over an extent, from the settings."""
         return cls(
             run_id=run_id,
             extent=extent,

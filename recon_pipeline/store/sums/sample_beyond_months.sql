@@ -1,6 +1,7 @@
--- A few events of a metered usage whose period begins outside of the known months, and how many there are among the first :most of each kind.
--- Invariant: infinity is later than every month, and no period_start is a kind of its own, so that no event is in no count at all. The usage is
--- counted after the limit, so that a tick's cost is bounded whatever the log holds.
+-- A sample of events of a metered usage whose period begins outside the known months, and how many there are among the first :most of each
+-- kind.
+-- Invariant: infinity is later than every month, and a null period_start is a kind of its own, so every event is counted. The usage is
+-- filtered after the limit, so that a tick's cost is bounded whatever the log holds.
 -- Index: (usage_type, period_start, ...) or (period_start, ...), in its order.
 -- Binds: first_start timestamptz, gateway_name text, last_end timestamptz, most bigint, sample_rows bigint
 -- Binds: usage_type text

@@ -1,6 +1,6 @@
--- A few events that a person should look at: invalid ones (never summed) or ones outside their period (summed).
--- Invariant: values are text as Postgres prints them, so that no value is too odd to be shown. Of the events below the horizon those of a few keys are looked at that
--- have not very many: an audit samples from all.
+-- A sample of events that a person should see: invalid ones (never summed) or ones outside their period (summed).
+-- Invariant: values are text as Postgres prints them, so every value can be shown. Below the horizon, a tick samples only from a few keys
+-- that have not very many events; an audit samples from all.
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
 -- Uses: classified_events, in_extent
 -- Binds: gateway_name text, horizon xid8, invalid boolean, most_events_sampled bigint, sample_rows bigint
@@ -30,7 +30,7 @@ from (
         from ({classified_events}) as event
         where gateway_customer_id = key.gateway_customer_id
         union all
-        -- No index finds the events that belong to no key: they are looked for among the newest ones.
+        -- No index finds the events that belong to no key: they are searched among the newest ones.
         select *
         from (
             (select * from ({classified_events}) as event where ingest_xid is not null order by ingest_xid desc limit :most_events_sampled)
@@ -49,7 +49,7 @@ from (
     select *
     from ({classified_events}) as event
     where ingest_xid >= cast(:horizon as xid8)
-        -- A case, so that the planner reads them by ingest_xid alone, whatever the statistics say of a log that just grew.
+        -- A case, so that the planner reads them by ingest_xid alone, whatever the statistics of a log that just grew.
         and case
             when {in_extent}
                 then true

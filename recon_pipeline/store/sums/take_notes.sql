@@ -1,8 +1,10 @@
--- Takes the notes of keys whose events were deleted or updated, and opens these keys: they are summed again in the next statement of this transaction, and every run
--- looks at them until they match. What the notes say left the log before a sum counted it is remembered there; of credits
--- that are smaller, only where an event left: an update that raises a sum is followed at once. Notes of months that are not built are taken and forgotten.
--- Invariant: each note is locked before it is taken. Who changes events of a key that is noted already relies on that note and locks it too (recon.note_changed_events), so
--- his transaction has ended when the note is ours, and the next statement sees what he did. A note that another transaction relies on stays for the next run: no session waits.
+-- Takes the notes of keys whose events were deleted or updated, and opens these keys: the next statement of this transaction sums them
+-- again, and every run covers them until they match. The open key keeps what, according to the notes, left the log before a sum counted it.
+-- Smaller credits are kept only if an event left, because an update that raises a sum is followed at once. Notes of months that are not
+-- built are deleted.
+-- Invariant: each note is locked before it is taken. A transaction that changes events of a key that is noted already relies on that note
+-- and locks it too (recon.note_changed_events). So when the note is ours, that transaction has ended, and the next statement sees what it
+-- did. A note that another transaction relies on stays for the next run: no session waits.
 -- Index: the primary key of recon.invalidated_key.
 with locked as materialized (
     select id
@@ -12,7 +14,7 @@ with locked as materialized (
 ),
 taken as (
     delete from recon.invalidated_key
-    -- An array, so that each is looked up once by index: as a subquery that locks, it could be run again for each row.
+    -- An array, so that each is looked up once by index: a subquery that locks could run again for each row.
     where id = any(array(select id from locked))
     returning gateway_name, usage_type, gateway_customer_id, period_start, period_end, events_left, units_left, credits_left
 )

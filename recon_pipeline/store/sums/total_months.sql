@@ -1,5 +1,6 @@
--- Totals the aggregates of some months, after they were corrected from the log; makes the row of a month that was not built.
--- Invariant: the caller has locked the row of recon.event_log; a month without events has a row too, since it is built.
+-- Totals the aggregates of some months after they were corrected from the log, and inserts the row of a month that was not built.
+-- Invariant: the caller has locked the row of recon.event_log. A month without events has a row too, since it is built. The months are
+-- written out, so that this text needs no part and can be sent as it stands.
 -- Index: the primary key of recon.usage_aggregate, by period.
 -- Binds: end timestamptz, gateway_name text, partitions text[], start timestamptz, usage_type text
 insert into recon.usage_month as month (
