@@ -5,7 +5,7 @@ Invariant: figures are written in the transaction that inserts the events, so th
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +79,7 @@ class Tally:
         rejected: No event, with reasons.
         partitions: Billing months of what is in the log.
         skipped: Skipped by the mapping, and so not among the rows read.
+        inserted_of_months: How many are new, by billing month.
     """
 
     inserted: int = 0
@@ -87,6 +88,7 @@ class Tally:
     rejected: int = 0
     partitions: frozenset[str] = frozenset()
     skipped: int = 0
+    inserted_of_months: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def rows_read(self) -> int:

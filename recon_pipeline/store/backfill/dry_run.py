@@ -152,10 +152,12 @@ class DryRun:
         connection.execute(_ANALYZE_PREVIEW_EVENTS)
         rows = connection.execute(statement("preview_by_month")).mappings()
         months = tuple(sorted((PreviewMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
-        total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
+        inserted, duplicate, conflict = (sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES)
         taken = frozenset(one.partition for one in months if one.outcome != "conflict")
         batches.count(
-            connection, self._batch_id, Tally(**total, rejected=self._rejected, partitions=taken, skipped=self._skipped)
+            connection,
+            self._batch_id,
+            Tally(inserted, duplicate, conflict, self._rejected, partitions=taken, skipped=self._skipped),
         )
         customers: list[PreviewCustomer] = []
         over_quota: list[OverQuota] = []

@@ -202,6 +202,7 @@ def _keep_outcomes(
         rejected=len(chunk.readings) - figures["inserted"] - figures["duplicate"] - figures["conflict"],
         partitions=frozenset(row.partition for row in counted if row.outcome in ("inserted", "duplicate")),
         skipped=chunk.skipped,
+        inserted_of_months={row.partition: row.events for row in counted if row.outcome == "inserted"},
     )
 
 
