@@ -14,9 +14,11 @@ from sqlalchemy import Connection, make_url
 from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.approving import SEE_ALL
+from recon_pipeline.core.database_url import redacted
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.assumptions import Assumption, in_words, read_assumptions
+from recon_pipeline.faces.billing import existing_url, which_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
 from recon_pipeline.faces.orchestrator import Part, load_part, open_records
@@ -36,10 +38,12 @@ class Examined:
     """What was found.
 
     Attributes:
+        database: Which, for a person.
         findings: A verdict on each requirement.
         assumptions: Of this installation.
     """
 
+    database: str
     findings: tuple[Finding, ...]
     assumptions: tuple[Assumption, ...]
 
@@ -49,14 +53,15 @@ class Examined:
         return _is_healthy(self.findings)
 
 
-def examine(settings: Settings, url: str) -> Examined:
+def examine(settings: Settings) -> Examined:
     """Look at variables, database and orchestrator, one after the other.
 
-    Args:
-        settings: What the variables say.
-        url: Of the billing database.
+    Raises:
+        ConfigurationError: DATABASE_URL is not set, and there is no embedded database.
     """
-    return Examined(tuple(_findings(settings, url)), read_assumptions(settings, url))
+    url = existing_url(settings)
+    found = tuple(_findings(settings, url))
+    return Examined(which_database(redacted(url), settings), found, read_assumptions(settings, url))
 
 
 def as_json(examined: Examined) -> dict[str, Any]:
@@ -78,6 +83,7 @@ def as_json(examined: Examined) -> dict[str, Any]:
 
 def show(examined: Examined) -> None:
     """The same for a person."""
+    out.print(examined.database, markup=False, soft_wrap=True)
     table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in examined.findings:
         colour = _COLOURS[finding.verdict]

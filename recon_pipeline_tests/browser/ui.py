@@ -42,8 +42,8 @@ class Ui:
 
     def open_month_of_check(self, month: str) -> None:
         """On a check's page, go to its result for that month."""
-        self.page.get_by_role("tab", name="Partitions").click()
-        self.page.get_by_text(month, exact=True).first.click()
+        self.page.get_by_role("tab", name="Partitions").last.click()  # the first is that of the asset
+        self.page.get_by_text(month, exact=True).filter(visible=True).last.click()
 
     @property
     def nodes(self) -> Locator:
