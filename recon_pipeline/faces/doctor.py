@@ -24,11 +24,13 @@ from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster
 from recon_pipeline.faces.orchestrator import Part, load_part, open_records
 from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.counters_beyond_months import described, find_counters_beyond
+from recon_pipeline.store.log.tables import SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.negative_counters import check_negative_counters
 from recon_pipeline.store.records.requirements import check_database
 from recon_pipeline.store.records.retention import months_in_the_log, read_retention
+from recon_pipeline.store.records.subscription_bounds import check_bounds
 
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
@@ -145,6 +147,8 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     )
     if not settings.refuses_negative:
         yield check_negative_counters(connection)
+    if describe_table(connection, SUBSCRIPTIONS) is not None:
+        yield check_bounds(connection, settings.scope, limited=settings.quotas, paid_statuses=settings.paid_statuses)
     beyond = find_counters_beyond(connection, settings.scope, first=first, last=current.next(), every=True)
     said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())
     few = "; ".join(f"{one.gateway_customer_id} {one.period_start} to {one.period_end}" for one in beyond.sample[:3])

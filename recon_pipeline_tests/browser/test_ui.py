@@ -208,7 +208,7 @@ def take_pictures_of_a_repair(ui: Ui) -> None:
     """Of the check's page, on which the browser is, of what had drifted and of the graph."""
     if ui.pictures is None:
         return
-    ui.picture("check", ui.text("Checks (1)"), ui.page.locator("canvas").last, to_right_edge=True)
+    ui.picture("check", ui.text("Checks (1)"), ui.fact("mismatch_count"), ui.fact("customers"), to_right_edge=True)
     ui.page.set_viewport_size(WIDE)
     ui.open("/assets/counter_drift?view=events")
     expect(ui.fact("drift_count")).to_be_visible()
