@@ -14,9 +14,10 @@ from sqlalchemy import Connection
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.backfill import batches
-from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
+from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS
 from recon_pipeline.store.backfill.insertion import Chunk, refused_rows
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, declare_identity
+from recon_pipeline.store.backfill.tally import Tally
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.limits import limit_parameters
 from recon_pipeline.store.log.row_security import see_every_row
