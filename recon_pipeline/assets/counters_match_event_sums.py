@@ -31,9 +31,9 @@ def counters_match_event_sums(names: Names) -> dg.AssetChecksDefinition:
         name=NAME,
         partitions_def=BILLING_MONTHS,
         required_resource_keys={names.reconciler, names.database},
-        description="Every counter of the month equals its event sum, compared on a fresh snapshot by another statement. A "
-        "difference is a warning if the counter was locked during the repair, is held (recon hold), is doubtful, or "
-        "was left alone because repairs are paused (recon pause). Any other difference is an error.",
+        description="Every counter of the month equals its event sum, compared on a fresh snapshot by another "
+        "statement. A difference is a warning if the counter was locked during the repair, is held (recon hold), is "
+        "doubtful, or was left alone because repairs are paused (recon pause). Any other difference is an error.",
     )
     def verified(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Output[None] | dg.AssetCheckEvaluation]:
         with step_of(context, names) as step:
