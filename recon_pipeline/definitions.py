@@ -12,9 +12,10 @@ import dagster as dg
 from recon_pipeline.assets.application import application_tables
 from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.counter_drift import counter_drift
+from recon_pipeline.assets.counters_match_event_sums import counters_match_event_sums
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
-from recon_pipeline.assets.repaired_counters import counters_match_event_sums, repaired_counters
+from recon_pipeline.assets.repaired_counters import repaired_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.alert_sensor import alerts

@@ -105,22 +105,6 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def require_url(settings: Settings) -> str:
-    """DATABASE_URL, for a command that makes no sense on the embedded database.
-
-    Raises:
-        ConfigurationError: It is not set.
-    """
-    if settings.database_url is None:
-        raise ConfigurationError(
-            "DATABASE_URL is not set: this command works on a database of your own.",
-            changed="Nothing was changed.",
-            fix="export DATABASE_URL=postgresql://user:password@host:5432/database "
-            "(for a first look without one: recon demo).",
-        )
-    return settings.database_url
-
-
 def read_alerting(environ: Mapping[str, str] = os.environ) -> Alerting:
     """Read and check what alerts need.
 

@@ -124,9 +124,9 @@ def _backfilled(context: dg.AssetExecutionContext, config: Backfill, step: Step)
         yield _adds_up(batch)
         yield _taken(batch, _not_taken(step, batch))
         return
-    batch = load.run(step.database, request, shape, pieces, on_progress.get())
+    batch, inserted = load.run(step.database, request, shape, pieces, on_progress.get())
     checks = [_adds_up(batch), _taken(batch, _not_taken(step, batch))]
-    counts = figures.by_month(context, step.run.extent, _counts(batch))
+    counts = figures.by_month(context, step.run.extent, _counts(batch), lambda month: {"inserted": inserted[month]})
     yield dg.MaterializeResult(metadata={**_texts(batch, unread), **counts}, check_results=checks)
 
 

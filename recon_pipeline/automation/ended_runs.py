@@ -4,6 +4,7 @@ Invariant: a run is read again for `OVERLAP_MINUTES` after it ended, because run
 the caller skips the runs that it knows.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -66,35 +67,43 @@ def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
 
 
 def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[CheckOutcome]:
+    evaluations: dict[dg.AssetCheckKey, list[dg.AssetCheckEvaluation]] = {}
     for event in _events(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         evaluation = event.asset_check_evaluation_data
-        if is_left_out(evaluation):
-            continue
-        severity = Severity.ERROR if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARN
+        if not is_left_out(evaluation):
+            evaluations.setdefault(evaluation.asset_check_key, []).append(evaluation)
+    for check, of_months in evaluations.items():
+        failed = [one for one in of_months if not one.passed]
+        is_error = any(one.severity is dg.AssetCheckSeverity.ERROR for one in failed)
         yield CheckOutcome(
-            name=evaluation.check_name,
-            severity=None if evaluation.passed else severity,
-            is_blocking=bool(evaluation.blocking),
-            details="" if evaluation.passed else _details(evaluation, run_id, ui_url),
+            name=check.name,
+            severity=(Severity.ERROR if is_error else Severity.WARN) if failed else None,
+            is_blocking=any(one.blocking for one in of_months),
+            details=_details(failed, run_id, ui_url) if failed else "",
         )
 
 
-def _details(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str) -> str:
-    """The check's description with what to do, its exact counts, a capped sample, and where to look."""
-    lines = [(evaluation.description or "The check gave no description.")[:LONGEST_DETAILS]]
-    counts = [
-        f"{name} {value.value:,}"
-        for name, value in evaluation.metadata.items()
-        if isinstance(value, dg.IntMetadataValue) and value.value is not None
-    ]
-    lines += [", ".join(counts)] if counts else []
-    for value in evaluation.metadata.values():
-        if isinstance(value, dg.TableMetadataValue):
-            lines += _sample(value)
-            break
+def _details(failed: Sequence[dg.AssetCheckEvaluation], run_id: str, ui_url: str) -> str:
+    """The check's description of each month that failed with what to do, its exact counts, a sample, where to look."""
+    check = failed[0].asset_check_key
+    said = [one.description for one in failed if one.description] or ["The check gave no description."]
+    lines = ["\n".join(said)[:LONGEST_DETAILS]]
+    counts: Counter[str] = Counter()
+    for one in failed:
+        counts.update(
+            {
+                name: value.value
+                for name, value in one.metadata.items()
+                if isinstance(value, dg.IntMetadataValue) and value.value is not None
+            }
+        )
+    lines += [", ".join(f"{name} {count:,}" for name, count in counts.items())] if counts else []
+    tables = (value for one in failed for value in one.metadata.values() if isinstance(value, dg.TableMetadataValue))
+    table = next(tables, None)
+    lines += _sample(table) if table else ()
     if ui_url:
-        lines.append(f"{ui_url}{check_page(evaluation.asset_key.path, evaluation.check_name)}")
-    lines.append(f"Run {run_id}. Runbook: docs/runbook.md, {evaluation.check_name}.")
+        lines.append(f"{ui_url}{check_page(check.asset_key.path, check.name)}")
+    lines.append(f"Run {run_id}. Runbook: docs/runbook.md, {check.name}.")
     return "\n".join(lines)
 
 

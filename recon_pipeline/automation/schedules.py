@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from recon_pipeline.assets.counters_match_event_sums import still_match
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.assets.reconciler import Reconciler
-from recon_pipeline.assets.repaired_counters import still_match
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.automation.unfinished import run_in_progress

@@ -1,6 +1,7 @@
 """The billing database as commands use it."""
 
 from recon_pipeline import embedded_postgres
+from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import ensure_running
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.database import BillingDatabase, open_database
@@ -18,6 +19,24 @@ def billing_database(settings: Settings) -> BillingDatabase:
     return open_database(settings)
 
 
-def has_embedded_database(settings: Settings) -> bool:
-    """Whether commands use the embedded server, and one was made before."""
-    return settings.database_url is None and embedded_postgres.default_data_folder().exists()
+def existing_url(settings: Settings) -> str:
+    """The plain URL of that database, for a command that makes no sense on an embedded one that it would create.
+
+    Raises:
+        ConfigurationError: DATABASE_URL is not set, and there is no embedded database.
+    """
+    if settings.database_url is None and not embedded_postgres.default_data_folder().exists():
+        raise ConfigurationError(
+            "DATABASE_URL is not set: this command works on a database of your own.",
+            changed="Nothing was changed.",
+            fix="export DATABASE_URL=postgresql://user:password@host:5432/database "
+            "(for a first look without one: recon demo).",
+        )
+    own_embedded_server(settings)
+    return settings.database_url or embedded_postgres.billing_url()
+
+
+def which_database(name: str, settings: Settings) -> str:
+    """Which database a command is about, for a person."""
+    why = "" if settings.database_url else ", the embedded one: DATABASE_URL is not set"
+    return f"Database {name}{why}"

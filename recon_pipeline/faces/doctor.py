@@ -14,19 +14,23 @@ from sqlalchemy import Connection, make_url
 from recon_pipeline.assets.names import Names
 from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
 from recon_pipeline.core.approving import SEE_ALL
+from recon_pipeline.core.database_url import redacted
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.assumptions import Assumption, in_words, read_assumptions
+from recon_pipeline.faces.billing import existing_url, which_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
 from recon_pipeline.faces.orchestrator import Part, load_part, open_records
 from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.counters_beyond_months import described, find_counters_beyond
+from recon_pipeline.store.log.tables import SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
 from recon_pipeline.store.records.negative_counters import check_negative_counters
 from recon_pipeline.store.records.requirements import check_database
 from recon_pipeline.store.records.retention import months_in_the_log, read_retention
+from recon_pipeline.store.records.subscription_bounds import check_bounds
 
 _COLOURS = {Verdict.PASS: "green", Verdict.NOTE: "yellow", Verdict.FAIL: "bold red"}
 
@@ -36,10 +40,12 @@ class Examined:
     """What was found.
 
     Attributes:
+        database: Which, for a person.
         findings: A verdict on each requirement.
         assumptions: Of this installation.
     """
 
+    database: str
     findings: tuple[Finding, ...]
     assumptions: tuple[Assumption, ...]
 
@@ -49,14 +55,15 @@ class Examined:
         return _is_healthy(self.findings)
 
 
-def examine(settings: Settings, url: str) -> Examined:
+def examine(settings: Settings) -> Examined:
     """Look at variables, database and orchestrator, one after the other.
 
-    Args:
-        settings: What the variables say.
-        url: Of the billing database.
+    Raises:
+        ConfigurationError: DATABASE_URL is not set, and there is no embedded database.
     """
-    return Examined(tuple(_findings(settings, url)), read_assumptions(settings, url))
+    url = existing_url(settings)
+    found = tuple(_findings(settings, url))
+    return Examined(which_database(redacted(url), settings), found, read_assumptions(settings, url))
 
 
 def as_json(examined: Examined) -> dict[str, Any]:
@@ -78,6 +85,7 @@ def as_json(examined: Examined) -> dict[str, Any]:
 
 def show(examined: Examined) -> None:
     """The same for a person."""
+    out.print(examined.database, markup=False, soft_wrap=True)
     table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in examined.findings:
         colour = _COLOURS[finding.verdict]
@@ -139,6 +147,8 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     )
     if not settings.refuses_negative:
         yield check_negative_counters(connection)
+    if describe_table(connection, SUBSCRIPTIONS) is not None:
+        yield check_bounds(connection, settings.scope, limited=settings.quotas, paid_statuses=settings.paid_statuses)
     beyond = find_counters_beyond(connection, settings.scope, first=first, last=current.next(), every=True)
     said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())
     few = "; ".join(f"{one.gateway_customer_id} {one.period_start} to {one.period_end}" for one in beyond.sample[:3])

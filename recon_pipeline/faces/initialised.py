@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from recon_pipeline.faces.billing import billing_database, has_embedded_database
+from recon_pipeline.faces.billing import billing_database, existing_url
 from recon_pipeline.faces.console import err, out
 from recon_pipeline.faces.init import prepare, printed
-from recon_pipeline.settings import read_settings, require_url
+from recon_pipeline.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def initialise(options: InitOptions) -> Script | Initialised:
         sql = printed(with_billing_tables=options.with_billing_tables, with_ingest_xid=with_column)
         return Script(sql)
     settings = read_settings()
-    if not has_embedded_database(settings):
-        require_url(settings)
+    existing_url(settings)
     database = billing_database(settings)
     report = prepare(
         database,

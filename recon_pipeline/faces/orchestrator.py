@@ -112,11 +112,18 @@ def quietly() -> None:
 
 
 def failed_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> tuple[FailedCheck, ...]:
-    """Those among the evaluations that did not pass."""
+    """Those checks among the evaluations that did not pass, each once, with what they say of each month."""
+    failed: dict[str, list[dg.AssetCheckEvaluation]] = {}
+    for one in evaluations:
+        if not one.passed:
+            failed.setdefault(one.check_name, []).append(one)
     return tuple(
-        FailedCheck(one.check_name, one.severity.name == "ERROR", one.description or "")
-        for one in evaluations
-        if not one.passed
+        FailedCheck(
+            name,
+            any(one.severity is dg.AssetCheckSeverity.ERROR for one in of_check),
+            "\n".join(one.description or "" for one in of_check),
+        )
+        for name, of_check in failed.items()
     )
 
 

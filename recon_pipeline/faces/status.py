@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.faces.billing import billing_database
+from recon_pipeline.faces.billing import billing_database, which_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import holds
@@ -33,6 +33,7 @@ class Status:
 
     Attributes:
         database: Without its password.
+        which: The same, and why it is this one.
         mode_choice: How a run that begins now takes event sums, and why.
         waiting: Metered usages, or months of them, that wait for their first approval.
         pause: Of repairs, if they are paused.
@@ -45,6 +46,7 @@ class Status:
     """
 
     database: str
+    which: str
     mode_choice: ModeChoice
     waiting: tuple[MeteredUsage, ...]
     pause: Pause | None
@@ -92,6 +94,7 @@ def status_of(connection: Connection, database: str, settings: Settings) -> Stat
     clean = (run for run in latest if run.outcome == "clean" and run.customers is None)
     return Status(
         database=database,
+        which=which_database(database, settings),
         mode_choice=mode_choice,
         waiting=tuple(one.usage for one in waiting if one.before is None),
         pause=read_pause(connection),
@@ -129,7 +132,7 @@ def as_json(status: Status) -> dict[str, Any]:
 
 def show(status: Status) -> None:
     """The same for a person."""
-    out.print(f"Database {status.database}", markup=False)
+    out.print(status.which, markup=False, soft_wrap=True)
     if status.mode_choice.mode is Mode.INCREMENTAL:
         out.print("Mode incremental: a run reads what is new in the log, and compares what changed.")
     else:

@@ -71,7 +71,7 @@ def insert_file(
     if dry_run:
         question = PreviewOptions(scope, {}, ())
         return load.preview(database, request, shape, pieces, lambda rows_read, _: on_progress(rows_read), question)[0]
-    return load.run(database, request, shape, pieces, lambda rows_read, _: on_progress(rows_read))
+    return load.run(database, request, shape, pieces, lambda rows_read, _: on_progress(rows_read))[0]
 
 
 def _die_after(rows_wanted: int) -> Callable[[int], object]:

@@ -40,6 +40,11 @@ class Ui:
         expect(self.text("Latest execution")).to_be_visible()
         expect(self.text("Evaluation result")).to_be_visible()
 
+    def open_month_of_check(self, month: str) -> None:
+        """On a check's page, go to its result for that month."""
+        self.page.get_by_role("tab", name="Partitions").last.click()  # the first is that of the asset
+        self.page.get_by_text(month, exact=True).filter(visible=True).last.click()
+
     @property
     def nodes(self) -> Locator:
         """The assets in the graph."""

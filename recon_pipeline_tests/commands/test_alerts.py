@@ -17,7 +17,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.definitions import defs
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.commands.modes import finding
-from recon_pipeline_tests.reconciliation.billing import MAY, Billing
+from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.support.dagster import run_in_location, sensor_context
 from recon_pipeline_tests.support.defined import alerts
 from recon_pipeline_tests.support.receivers import Mailbox, Webhook
@@ -61,6 +61,23 @@ def report_failed_run(instance: DagsterInstance) -> str:
     run = run_in_location(instance, "reconcile", tags=range_tags(may, may))
     instance.report_run_failed(run)
     return run.run_id
+
+
+def test_a_check_that_fails_in_several_months_is_one_alert_with_what_it_says_of_each(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    watched.query("alter table billing_usage_counters add constraint broken check (usage_count < 7) not valid")
+    for customer, period in (("may", MAY), ("may too", MAY), ("june", JUNE)):
+        watched.add_event(customer, 9, period=period, event_timestamp=period[0])
+    assert recon("reconcile", "--period", "2025-05", "--period", "2025-06", "--period", "2025-07").exit_code == 1
+    evaluate(dagster_instance)
+
+    (output,) = [one for one in hook.received if "counters_match_event_sums" in one["title"]]
+    assert output["title"] == "[recon error] FAILING: counters_match_event_sums"
+    assert "2 counters of 2025-05 differ from their event sums." in output["message"]
+    assert "1 counters of 2025-06 differ from their event sums." in output["message"]
+    assert "2025-07 differ" not in output["message"]
+    assert "mismatch_count 3" in output["message"]
 
 
 def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolved_once(

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
 
 from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
@@ -258,6 +259,17 @@ def test_rows_of_other_months_than_asked_for_are_rejected(billing: Billing, mapp
     shown = recon("rejected", output.json["batch_id"])
     assert "its billing month 2025-05 is not among the requested ones (2025-06)" in shown.said
     assert output.json["batch_id"][:8] in recon("backfills").out
+
+
+def test_each_month_of_a_backfill_shows_in_dagster_what_was_inserted_in_it(
+    billing: Billing, run_history: DagsterInstance, mapping: str, tmp_path: Path
+) -> None:
+    source = written(tmp_path / "audit.csv", [row(1), row(2), row(3, at="2025-06-01T00:00:00Z")])
+    assert recon("backfill-events", source, "--mapping", mapping, "--json").exit_code == 0
+    of_asset = AssetRecordsFilter(AssetKey("backfilled_events"), asset_partitions=["2025-04", "2025-05", "2025-06"])
+    found = [one.asset_materialization for one in run_history.fetch_materializations(of_asset, limit=3).records]
+    inserted = {one.partition: one.metadata["inserted"].value for one in found if one is not None}
+    assert inserted == {"2025-04": 0, "2025-05": 2, "2025-06": 1}
 
 
 def test_a_table_of_the_same_database_is_a_source(billing: Billing, tmp_path: Path, mapping: str) -> None:

@@ -85,11 +85,12 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     assert "no drift: every counter equals its event sum" in second.said
 
 
-def test_an_embedded_database_is_prepared_by_the_command_that_is_advised(
+def test_an_embedded_database_is_prepared_by_the_command_that_is_advised_and_doctor_means_the_one_that_status_does(
     data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.delenv("RECON_SCOPE")
+    monkeypatch.delenv("DAGSTER_PG_URL")
     server = ensure_running(folder=data_folder, keep_running=False)
     server.ensure_database(BILLING_DATABASE)
 
@@ -97,5 +98,10 @@ def test_an_embedded_database_is_prepared_by_the_command_that_is_advised(
     assert refused.exit_code == 1
     assert "Run recon init." in refused.err
     assert recon("init", "--with-billing-tables").exit_code == 0
-    assert "No run was made on this database yet" in recon("status").said
+    status, doctor = recon("status"), recon("doctor")
+    assert "No run was made on this database yet" in status.said
+    assert status.out.splitlines()[0] == doctor.out.splitlines()[0]
+    assert doctor.exit_code == 0
+    assert ", the embedded one: DATABASE_URL is not set" in status.said
+    assert "Everything a run relies on is there." in doctor.said
     server.stop()

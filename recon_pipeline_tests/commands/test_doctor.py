@@ -12,7 +12,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 
 from recon_pipeline.core.findings import Verdict
 from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, beating_daemon, recon
-from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 
 SCHEDULE = "reconcile_every_5_minutes"
 
@@ -240,3 +240,31 @@ def test_a_counter_that_cannot_go_below_zero_is_named_where_credits_are_declared
             'alter table billing_usage_counters drop constraint "No credit";'
         )
     assert "negative sums" not in recon("doctor").out
+
+
+def test_a_paid_subscription_with_other_times_of_day_than_the_counter_is_named(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance
+) -> None:
+    """Its customer was blocked at the free limit, and nobody saw why."""
+    beating_daemon(dagster_instance)
+    billing = make_billing()
+    at_ten = timedelta(hours=10)
+    for customer, late in (("same", timedelta()), ("later", at_ten), ("day after", timedelta(days=1))):
+        billing.record(customer, 1)
+        billing.subscribe(customer, period=(MAY[0] + late, MAY[1] + late))
+    billing.record("canceled", 1)
+    billing.subscribe("canceled", period=(MAY[0] + at_ten, MAY[1] + at_ten), status="canceled")
+
+    found = findings(recon("doctor", "--json"))["subscription periods"]
+
+    assert (found["verdict"], found["detail"]) == (
+        Verdict.NOTE,
+        "1 counters of stripe:remote_commands have the period of a paid subscription, but other times of day, so that "
+        "it does not cover them, and the free limit is theirs; for example later: counter 2025-05-01 to 2025-06-01, "
+        "subscription 2025-05-01 10:00:00 to 2025-06-01 10:00:00",
+    )
+    assert found["mend"].startswith(
+        "Have the application write events and counters with the bounds of the subscription"
+    )
+    billing.query("update billing_subscriptions set current_period_start = %s, current_period_end = %s", *MAY)
+    assert findings(recon("doctor", "--json"))["subscription periods"]["verdict"] == Verdict.PASS

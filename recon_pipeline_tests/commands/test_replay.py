@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from dagster import (
+    AssetCheckKey,
     AssetKey,
     AssetMaterialization,
     DagsterInstance,
@@ -15,7 +16,7 @@ from dagster import (
     build_schedule_context,
 )
 
-from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.months import BILLING_MONTHS, range_tags
 from recon_pipeline.core.periods import BillingMonth, months_between
 from recon_pipeline.store.counters import repair
 from recon_pipeline.store.counters.chunks import Repairer
@@ -154,6 +155,40 @@ def test_of_one_run_over_months_each_month_shows_its_own_figures_in_dagster(
     assert whole["drift_count"] == 8
 
 
+def test_of_one_run_over_months_each_month_has_its_own_result_of_the_last_check(
+    make_billing: MakeBilling, run_history: DagsterInstance
+) -> None:
+    billing = make_billing(REFUSE_A_REPAIR)
+    let_drift(billing)
+
+    run = run_of(run_history, range_tags(MONTHS[0], MONTHS[-1]))
+
+    evaluated = [one for one in run.get_asset_check_evaluations() if one.check_name == MATCH]
+    broken = evaluated[MONTHS.index(BROKEN)]
+    assert [(one.partition, one.passed) for one in evaluated] == [(key, key != BROKEN.key) for key in KEYS]
+    assert [one.metadata["mismatch_count"].value for one in evaluated] == [int(one is broken) for one in evaluated]
+    assert evaluated[0].description == f"All counters of {KEYS[0]} equal their event sums."
+    assert str(broken.description).startswith(f"1 counters of {BROKEN.key} differ from their event sums.")
+    assert statuses(run_history) == {key: "FAILED" if key == BROKEN.key else "SUCCEEDED" for key in KEYS}
+
+    billing.query("alter table billing_usage_counters drop constraint broken")
+    run_of(run_history, {"dagster/partition": BROKEN.key})
+
+    assert statuses(run_history) == dict.fromkeys(KEYS, "SUCCEEDED")
+
+
+def statuses(instance: DagsterInstance) -> dict[str, str]:
+    """What the UI shows of the last check, by month."""
+    key = AssetCheckKey(AssetKey("repaired_counters"), MATCH)
+    states = instance.event_log_storage.get_asset_check_state([(key, BILLING_MONTHS)])
+    found = {month: status.name for status, subset in states[key].subsets.items() for month in _months_in(subset)}
+    return dict(sorted(found.items()))
+
+
+def _months_in(subset: Any) -> set[str]:
+    return set() if subset.is_empty else set(subset.subset_value.get_partition_keys())
+
+
 def materializations(run: Any, asset: str) -> dict[str, AssetMaterialization]:
     """What a run recorded of an asset, by month."""
     return {str(one.partition): one for one in run.asset_materializations_for_node(asset)}
@@ -266,9 +301,10 @@ def test_a_tick_in_the_middle_of_a_replay_does_not_wait_for_it_and_nothing_is_re
         stop.released.set()
 
     assert replay.result().success
-    (check,) = [one for one in replay.result().get_asset_check_evaluations() if one.check_name == MATCH]
-    assert check.passed
-    assert check.asset_key == AssetKey("repaired_counters")
+    checks = [one for one in replay.result().get_asset_check_evaluations() if one.check_name == MATCH]
+    assert [(one.asset_key, one.partition, one.passed) for one in checks] == [
+        (AssetKey("repaired_counters"), key, True) for key in KEYS
+    ]
     assert drift_count(billing) == 0
     repaired = ledger(billing)
     assert len({row[:2] for row in repaired}) == len(repaired) == len(expected)

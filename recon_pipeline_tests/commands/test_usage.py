@@ -74,7 +74,7 @@ def test_wrong_usage_exits_2_and_is_reported_as_one_json_object_too(arguments: t
 
 @pytest.mark.parametrize("command", ["init", "doctor"])
 @pytest.mark.parametrize("url", [None, ""])
-def test_init_and_doctor_need_a_database_of_ones_own(
+def test_init_and_doctor_need_a_database_of_ones_own_where_there_is_no_embedded_one(
     command: str, url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_postgres, "default_data_folder", lambda: tmp_path / "none")

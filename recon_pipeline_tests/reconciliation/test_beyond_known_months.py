@@ -10,7 +10,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.sums import events_beyond_months
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, USAGE, Billing, Period
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
-from recon_pipeline_tests.support.assets import AssetsRun, run_assets
+from recon_pipeline_tests.support.assets import AssetsRun, Check, run_assets
 
 NULLABLE = "alter table billing_usage_events alter period_start drop not null"
 CURRENT = BillingMonth.containing(datetime.now(UTC))
@@ -27,7 +27,7 @@ def add(billing: Billing, period: Sequence[str | None], *, gateway: str = GATEWA
     billing.query(ADD, gateway, "a", usage, *period)
 
 
-def check(result: AssetsRun) -> dg.AssetCheckResult:
+def check(result: AssetsRun) -> Check:
     return result.check("events_lie_in_known_months")
 
 

@@ -9,7 +9,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.counters import counters_beyond_months
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, MAY, USAGE, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling, install_increments
-from recon_pipeline_tests.support.assets import AssetsRun, run_assets
+from recon_pipeline_tests.support.assets import AssetsRun, Check, run_assets
 
 CURRENT = BillingMonth.containing(datetime.now(UTC))
 ADD = """
@@ -24,7 +24,7 @@ def add(billing: Billing, start: object, end: object, *, gateway: str = GATEWAY,
     billing.query(ADD, gateway, usage, start, end)
 
 
-def check(result: AssetsRun) -> dg.AssetCheckResult:
+def check(result: AssetsRun) -> Check:
     return result.check("counters_are_in_known_months")
 
 

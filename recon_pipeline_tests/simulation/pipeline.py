@@ -186,10 +186,11 @@ def run(
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
             entering(asset.op.name)
             for check in checks_of(body_of(asset)(context)):
-                if not check.passed:
-                    ended.failed_checks.append(check.check_name or "counters_match_event_sums")
+                if not check.passed and check.check_name not in ended.failed_checks:
+                    ended.failed_checks.append(str(check.check_name))
                 if "mismatch_count" in check.metadata:
-                    ended.mismatch_count = check.metadata["mismatch_count"].value  # pyright: ignore[reportAttributeAccessIssue]
+                    found: Any = check.metadata["mismatch_count"].value
+                    ended.mismatch_count = (ended.mismatch_count or 0) + found
             if blocking & set(ended.failed_checks):
                 ended.outcome = "blocked"
                 return ended

@@ -29,6 +29,7 @@ from recon_pipeline_tests.support.defined import (
 
 COMPARING = (usage_events, usage_aggregates, counter_drift)
 REPAIRING = (repaired_counters, counters_match_event_sums)
+Check = dg.AssetCheckResult | dg.AssetCheckEvaluation
 
 
 @dataclass
@@ -37,14 +38,16 @@ class AssetsRun:
 
     Attributes:
         run_id: In schema recon.
-        checks: What each asset check said, by its name.
+        checks: What each asset check said, by its name; of the last month, if it is evaluated for each.
+        months: What the last check said, by `YYYY-MM`.
         figures: What was said of single months, by `YYYY-MM`; of the assets that say something of months.
         errors: Everything that failed steps said.
         is_stopped: A blocking check did not pass.
     """
 
     run_id: str
-    checks: dict[str, dg.AssetCheckResult] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
+    months: dict[str, dg.AssetCheckEvaluation] = field(default_factory=dict)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: str = ""
     is_stopped: bool = False
@@ -54,7 +57,7 @@ class AssetsRun:
         """Whether Dagster would call the run a success."""
         return not self.errors and not self.is_stopped
 
-    def check(self, name: str) -> dg.AssetCheckResult:
+    def check(self, name: str) -> Check:
         """What one check said."""
         return self.checks[name]
 
@@ -91,9 +94,10 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
         for asset in assets:
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
             for check in checks_of(body_of(asset)(context)):
-                name = check.check_name or counters_match_event_sums.check_key.name
-                run.checks[name] = check
-                run.is_stopped |= name in blocking and not check.passed
+                run.checks[str(check.check_name)] = check
+                if isinstance(check, dg.AssetCheckEvaluation):
+                    run.months[str(check.partition)] = check
+                run.is_stopped |= check.check_name in blocking and not check.passed
             if run.is_stopped:
                 return run
         if assets == COMPARING:
@@ -126,7 +130,10 @@ def context_of(
         partition_keys=[month.key for month in months_between(*months)],
         add_asset_metadata=lambda said, partition_key: figures.setdefault(partition_key, {}).update(said),
         log=SimpleNamespace(info=lambda _: None, warning=lambda _: None),
-        instance=SimpleNamespace(get_records_for_run=lambda *_, **__: SimpleNamespace(records=())),
+        instance=SimpleNamespace(
+            get_records_for_run=lambda *_, **__: SimpleNamespace(records=()),
+            fetch_materializations=lambda *_, **__: SimpleNamespace(records=()),
+        ),
         asset_key=None,
         resources=SimpleNamespace(reconciler=reconciler, reconciled_database=database),
     )
@@ -137,12 +144,12 @@ def body_of(asset: Any) -> Any:
     return asset.op.compute_fn.decorated_fn
 
 
-def checks_of(results: Any) -> Iterable[dg.AssetCheckResult]:
+def checks_of(results: Any) -> Iterable[Check]:
     """What an asset says of its checks."""
     if isinstance(results, (dg.MaterializeResult, dg.AssetCheckResult)):
         results = [results]
     for result in results:
-        if isinstance(result, dg.AssetCheckResult):
+        if isinstance(result, Check):
             yield result
-        else:
+        elif not isinstance(result, dg.Output):
             yield from result.check_results or ()

@@ -3,7 +3,7 @@
 import click
 
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, json_option, reporting_errors, show_json
-from recon_pipeline.settings import read_settings, require_url
+from recon_pipeline.settings import read_settings
 
 
 @click.command("doctor", epilog="Example: recon doctor --json")
@@ -11,11 +11,9 @@ from recon_pipeline.settings import read_settings, require_url
 @reporting_errors
 def command(*, as_json: bool) -> int:
     """Check everything that a run relies on; show each failure with its fix."""
-    settings = read_settings()
-    url = require_url(settings)
     from recon_pipeline.faces import doctor as face
 
-    examined = face.examine(settings, url)
+    examined = face.examine(read_settings())
     if as_json:
         show_json(face.as_json(examined))
     else:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.store.backfill.tally import Tally
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import labelled, statement, with_name
 
@@ -66,32 +67,6 @@ _READ_REJECTED_EVENTS = labelled(
     limit :rows
     """,
 )
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The outcomes of rows; each row has exactly one.
-
-    Attributes:
-        inserted: New in the log (or would be, in a dry run).
-        duplicate: In the log already, with the same content.
-        conflict: In the log already, with another content; that one stays.
-        rejected: No event, with reasons.
-        partitions: Billing months of what is in the log.
-        skipped: Skipped by the mapping, and so not among the rows read.
-    """
-
-    inserted: int = 0
-    duplicate: int = 0
-    conflict: int = 0
-    rejected: int = 0
-    partitions: frozenset[str] = frozenset()
-    skipped: int = 0
-
-    @property
-    def rows_read(self) -> int:
-        """All of them."""
-        return self.inserted + self.duplicate + self.conflict + self.rejected
 
 
 @dataclass(frozen=True)

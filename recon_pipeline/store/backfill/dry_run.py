@@ -14,9 +14,10 @@ from sqlalchemy import Connection
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.backfill import batches
-from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
+from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS
 from recon_pipeline.store.backfill.insertion import Chunk, refused_rows
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, declare_identity
+from recon_pipeline.store.backfill.tally import Tally
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.limits import limit_parameters
 from recon_pipeline.store.log.row_security import see_every_row
@@ -152,10 +153,12 @@ class DryRun:
         connection.execute(_ANALYZE_PREVIEW_EVENTS)
         rows = connection.execute(statement("preview_by_month")).mappings()
         months = tuple(sorted((PreviewMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
-        total = {name: sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES}
+        inserted, duplicate, conflict = (sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES)
         taken = frozenset(one.partition for one in months if one.outcome != "conflict")
         batches.count(
-            connection, self._batch_id, Tally(**total, rejected=self._rejected, partitions=taken, skipped=self._skipped)
+            connection,
+            self._batch_id,
+            Tally(inserted, duplicate, conflict, self._rejected, partitions=taken, skipped=self._skipped),
         )
         customers: list[PreviewCustomer] = []
         over_quota: list[OverQuota] = []

@@ -23,8 +23,9 @@ from recon_pipeline.core.backfill.round_trip import row_as_text
 from recon_pipeline.core.backfill.rows import Reading
 from recon_pipeline.core.event_identity import TIME, EventIdentity
 from recon_pipeline.store.backfill import batches
-from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS, Tally
+from recon_pipeline.store.backfill.batches import COPY_REJECTED_EVENTS
 from recon_pipeline.store.backfill.staging import COPY_STAGED_EVENTS, declare_identity, staged_lines
+from recon_pipeline.store.backfill.tally import Tally
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
@@ -202,6 +203,7 @@ def _keep_outcomes(
         rejected=len(chunk.readings) - figures["inserted"] - figures["duplicate"] - figures["conflict"],
         partitions=frozenset(row.partition for row in counted if row.outcome in ("inserted", "duplicate")),
         skipped=chunk.skipped,
+        inserted_of_months={row.partition: row.events for row in counted if row.outcome == "inserted"},
     )
 
 

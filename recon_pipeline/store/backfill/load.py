@@ -3,6 +3,7 @@
 Invariant: whatever ends it, the record of the batch has the outcome of every row that was read.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -119,22 +120,27 @@ def run(
     shape: LogShape,
     pieces: Iterator[Readings],
     on_progress: OnProgress,
-) -> Batch:
+) -> tuple[Batch, Counter[str]]:
     """Insert all rows.
+
+    Returns:
+        What became of them, and how many were inserted in each billing month.
 
     Raises:
         ReconError: A source or the database failed in the middle; the record of the batch is closed with that error,
             which says which rows are done.
     """
+    inserted_of_months: Counter[str] = Counter()
 
     def take(connection: Connection, chunk: Chunk) -> None:
         identity = shape.tables.event_identity
-        insert(connection, request.batch_id, chunk, identity, settle_seconds=request.settle_seconds)
+        tally = insert(connection, request.batch_id, chunk, identity, settle_seconds=request.settle_seconds)
+        inserted_of_months.update(tally.inserted_of_months)
 
     _open(database, request, dry_run=False)
     with closing_record(database, request.batch_id), database.connection() as connection:
         _work_through(connection, _classified(database, request, shape, pieces), take, on_progress)
-    return _closed(database, request)
+    return _closed(database, request), inserted_of_months
 
 
 def preview(

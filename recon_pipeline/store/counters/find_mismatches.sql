@@ -14,13 +14,14 @@ with given as materialized (
 )
 select
     mismatch.*,
-    count(*) over () as mismatch_count,
-    count(*) filter (where mismatch.outcome = 'deferred') over () as deferred_count,
-    count(*) filter (where mismatch.outcome = 'held') over () as held_count,
-    count(*) filter (where mismatch.outcome = 'doubtful') over () as doubtful_count,
-    count(*) filter (where mismatch.outcome = 'untouched') over () as untouched_count
+    count(*) over of_month as mismatch_count,
+    count(*) filter (where mismatch.outcome = 'deferred') over of_month as deferred_count,
+    count(*) filter (where mismatch.outcome = 'held') over of_month as held_count,
+    count(*) filter (where mismatch.outcome = 'doubtful') over of_month as doubtful_count,
+    count(*) filter (where mismatch.outcome = 'untouched') over of_month as untouched_count
 from (
     select
+        recon.billing_month(key.period_start) as partition,
         key.gateway_customer_id,
         key.period_start::text as period_start,
         key.period_end::text as period_end,
@@ -92,5 +93,14 @@ from (
     ) as drift using (gateway_customer_id, period_start, period_end)
     where case when key.visible_sum is not null then true end
 ) as mismatch
-order by mismatch.outcome in ('deferred', 'doubtful', 'held', 'untouched'), mismatch.gateway_customer_id, mismatch.period_start
+window of_month as (partition by mismatch.partition)
+-- One of each month first, so that the counts of none are cut off.
+order by
+    row_number() over (
+        of_month
+        order by mismatch.outcome in ('deferred', 'doubtful', 'held', 'untouched'), mismatch.gateway_customer_id, mismatch.period_start
+    ) > 1,
+    mismatch.outcome in ('deferred', 'doubtful', 'held', 'untouched'),
+    mismatch.gateway_customer_id,
+    mismatch.period_start
 limit :most_keys + 1

@@ -4,7 +4,9 @@ Invariant: another statement than the comparison's checks it, so that neither ca
 comparison, log and counters are read in one REPEATABLE READ transaction that has locked them before its snapshot.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -54,30 +56,49 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Verification:
-    """The answer of a comparison on a fresh snapshot.
+class Mismatches:
+    """Keys whose counters differ from their event sums.
 
     Attributes:
-        mismatch_count: Keys that differ.
+        mismatch_count: How many.
         deferred_count: Those among them that this run put off because another session had them locked.
         held_count: Those that it left alone because of a hold.
         doubtful_count: Those that it left alone because the log does not say for certain what they should be.
         untouched_count: Those that it had found drifted and did not reach.
-        sample: At most `SAMPLE_ROWS` for each metered usage, those that are none of these first.
+        sample: At most `SAMPLE_ROWS` for each metered usage and month, those that are none of these first.
+    """
+
+    mismatch_count: int = 0
+    deferred_count: int = 0
+    held_count: int = 0
+    doubtful_count: int = 0
+    untouched_count: int = 0
+    sample: tuple[Mismatch, ...] = ()
+
+    def __add__(self, other: "Mismatches") -> "Mismatches":
+        """Both."""
+        return Mismatches(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Mismatches)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification(Mismatches):
+    """The answer of a comparison on a fresh snapshot: the keys that differ, of all months and of each.
+
+    Attributes:
+        months: By `YYYY-MM`, where any differ.
         verified: Up to where months were checked; without those in which more than `MOST_KEYS` differ.
         known_since: When the log of these aggregates was first seen; None if there are none.
         settled_below: Events of transactions below it counted as settled; None if none did.
     """
 
-    mismatch_count: int
-    deferred_count: int
-    held_count: int
-    doubtful_count: int
-    untouched_count: int
-    sample: tuple[Mismatch, ...]
+    months: Mapping[str, Mismatches]
     verified: tuple[Verified, ...]
     known_since: str | None
     settled_below: int | None
+
+    def of_month(self, partition: str) -> Mismatches:
+        """The keys that differ of one month, `YYYY-MM`."""
+        return self.months.get(partition, Mismatches())
 
 
 def verify(
@@ -94,19 +115,16 @@ def verify(
             events since the last verification, open keys and drifted ones are checked again; a counter that changed
             after the comparison is left to the next run.
     """
-    counts = dict.fromkeys(("mismatch_count", "deferred_count", "held_count", "doubtful_count", "untouched_count"), 0)
-    sample: list[Mismatch] = []
+    months: dict[str, Mismatches] = {}
     verified: list[Verified] = []
     position = horizons.position(connection, tables, settle_seconds=run.settle_seconds)
-    names = [field.name for field in fields(Mismatch)]
     for usage in run.extent.scope:
         snapshot = UsageSnapshot(connection, run, tables, usage, position)
         suspects = None if compared_below is None else snapshot.suspects_with_events(mode)
         rows = snapshot.find_mismatches(suspects)
-        if rows:
-            counts = {name: count + rows[0][name] for name, count in counts.items()}
-        mismatches = tuple(Mismatch(**{name: row[name] for name in names}) for row in rows)
-        sample += mismatches[:SAMPLE_ROWS]
+        for partition, found in _by_month(rows).items():
+            months[partition] = months.get(partition, Mismatches()) + found
+        mismatches = tuple(map(_mismatch, rows))
         if len(mismatches) <= MOST_KEYS:
             verified.append(
                 Verified(
@@ -119,9 +137,26 @@ def verify(
             )
     known_since = position.known_since if position.is_known else None
     return Verification(
-        **counts,
-        sample=tuple(sample),
+        **vars(sum(months.values(), Mismatches())),
+        months=months,
         verified=tuple(verified),
         known_since=known_since,
         settled_below=position.settled_below,
     )
+
+
+def _by_month(rows: Sequence[Any]) -> dict[str, Mismatches]:
+    of_months: dict[str, list[Any]] = {}
+    for row in rows:
+        of_months.setdefault(row["partition"], []).append(row)
+    return {partition: _mismatches(of_month) for partition, of_month in of_months.items()}
+
+
+def _mismatches(rows: Sequence[Any]) -> Mismatches:
+    """Those of one month, of which each row has all counts."""
+    counts = {one.name: rows[0][one.name] for one in fields(Mismatches) if one.name != "sample"}
+    return Mismatches(**counts, sample=tuple(map(_mismatch, rows[:SAMPLE_ROWS])))
+
+
+def _mismatch(row: Any) -> Mismatch:
+    return Mismatch(**{one.name: row[one.name] for one in fields(Mismatch)})
