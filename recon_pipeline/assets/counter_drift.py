@@ -10,6 +10,7 @@ from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.errors import BlockedError
+from recon_pipeline.core.event_identity import identity_of
 from recon_pipeline.core.guards import Breach, DriftSummary
 from recon_pipeline.store.counters import compare, doubt_of_identity, doubt_of_periods
 from recon_pipeline.store.counters.doubt_of_identity import SharedEvent, SharedEvents
@@ -195,6 +196,11 @@ def _within_budgets(
     )
 
 
+def _like(tables: BillingTables, shared: SharedEvents) -> str:
+    found = identity_of(frozenset(tables.event_identity.columns) | shared.columns)
+    return f", like {found.setting}" if found is not None and shared.columns else ""
+
+
 def _identity_is_known(tables: BillingTables, shared: SharedEvents) -> dg.AssetCheckResult:
     sentences: list[str] = []
     if shared.key_count:
@@ -206,8 +212,8 @@ def _identity_is_known(tables: BillingTables, shared: SharedEvents) -> dg.AssetC
     elif shared.key_count:
         sentences.append(
             f"Events of different keys have the same {tables.event_identity}, which {tables.event_identity.setting} "
-            "says are one event. If they are several: name them by more columns, like "
-            "RECON_EVENT_IDENTITY=gateway_name,request_id,usage_type, then recon init. "
+            f"says are one event. If they are several: name them by more columns{_like(tables, shared)}, then recon "
+            "init. "
             "If they are one: delete the event that should not be there; the next run asks before it lowers a counter."
         )
     elif shared.sample:

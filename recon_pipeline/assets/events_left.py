@@ -102,7 +102,8 @@ def _described(left: EventsLeft, how_to_approve: str | None) -> str:
     )
     found = f"Usage that counters hold left the log. {months}. "
     causes = (
-        "If it was a mistake: restore the events. "
+        "If it was a mistake: restore the events. If RECON_EVENT_IDENTITY was changed, or this process does not have "
+        "it: set it right. "
         "If it was retention: recon retention --before YYYY-MM keeps the counters of the months before. "
     )
     if how_to_approve is None:

@@ -106,7 +106,7 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
         with database.transaction() as connection:
             record = runs.read(connection, result.run_id)
             # What was changed is in the ledger; of what was not, people ask which keys it is about.
-            is_shown = record is not None and record.outcome in ("blocked", "compared")
+            is_shown = record is not None and (record.outcome in ("blocked", "compared") or record.events_left_the_log)
             largest = _largest(connection, settings, record, request.customers) if record and is_shown else ()
     except ReconError as error:
         raise failure or error from error
@@ -121,7 +121,8 @@ def _largest(
     connection: Connection, settings: Settings, record: RunRecord, customers: Sequence[str]
 ) -> tuple[DriftedKey, ...]:
     if record.drift_count is not None:
-        return compare.sample(connection, record.run_id)
+        is_done = record.outcome not in ("blocked", "compared")
+        return compare.sample(connection, record.run_id, outcomes=("doubtful",) if is_done else None)
     first, last = map(BillingMonth.parse, (record.first_partition, record.last_partition))
     extent = Extent(settings.scope, first, last, tuple(customers) or None)
     return lost_log.largest(connection, Reconciliation.of(settings, record.run_id, extent))

@@ -38,8 +38,8 @@ class Reconciled:
     Attributes:
         record: Its figures, as recorded in schema recon.
         failed_checks: What did not pass.
-        largest: Of a blocked or a dry run, the drifted keys that matter most: quota transitions first, then the largest
-            differences.
+        largest: The drifted keys that matter most, quota transitions first, then the largest differences: of a blocked
+            or a dry run, of all; of one that left counters alone because events left the log, of these.
     """
 
     record: RunRecord
@@ -177,7 +177,9 @@ def _show_keys(one: Reconciled) -> None:
     """The keys that a run would have repaired, or that it reports and leaves alone."""
     if not one.largest:
         return
-    more = (one.record.drift_count or 0) - len(one.largest)
+    record = one.record
+    shown_of = record.drift_count if record.outcome in ("blocked", "compared") else record.doubtful_count
+    more = (shown_of or 0) - len(one.largest)
     out.print(f"The {len(one.largest)} largest differences:" if more > 0 else "Differences:")
     for key in one.largest:
         counter = "no counter" if key.usage_count is None else f"counter {key.usage_count}"

@@ -183,7 +183,7 @@ comment on column recon.open_key.events_left is
 comment on column recon.open_key.units_left is 'What these events added up to, those of positive quantity.';
 comment on column recon.open_key.credits_left is 'What those of negative quantity added up to, as a positive number.';
 comment on column recon.open_key.doubts is
-    'What about the log, and under which declaration, made the key doubtful since its counter last matched.';
+    'What about the log made the key doubtful since its counter last matched.';
 
 -- What the triggers call that recon init puts on the log. With an argument: the log, where a request id can occur twice.
 create function recon.note_changed_events() returns trigger
@@ -445,8 +445,7 @@ comment on column recon.counter_drift.used_units is
 comment on column recon.counter_drift.credit_units is 'What those of negative quantity add up to.';
 comment on column recon.counter_drift.credit_count is 'How many of negative quantity there are.';
 comment on column recon.counter_drift.doubts is
-    'What about the log, and under which declaration, makes the key doubtful; also where it is left alone for another '
-    'reason.';
+    'What about the log makes the key doubtful; also where it is left alone for another reason.';
 -- Not valid, as the next: what was there before obeyed a narrower list, and was not read again.
 alter table recon.counter_drift add constraint counter_drift_outcome_check
     check (outcome in ('repaired', 'in_sync', 'deferred', 'failed', 'held', 'doubtful')) not valid;

@@ -141,6 +141,24 @@ def test_an_approval_lowers_what_the_latest_run_has_shown_once(
 
 
 @EVERY_MODE
+def test_an_approval_that_was_used_lowers_nothing_a_second_time(filled: Billing) -> None:
+    """The events are restored, and leave once more before a run has shown it."""
+    filled.query("create table kept as select * from billing_usage_events where quantity = 4")
+    filled.query("delete from billing_usage_events where quantity = 4")
+    shown = run()
+    assert run(approve_reason="TICKET-1", approve_run=shown.run_id).outcome == "clean"
+    names = "id, gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end"
+    filled.query(f"insert into billing_usage_events ({names}) select {names} from kept")
+    assert (run().outcome, set(filled.counters().values())) == ("clean", {10})
+    filled.query("delete from billing_usage_events where quantity = 4")
+
+    again = run(approve_reason="TICKET-1", approve_run=shown.run_id)
+
+    assert (again.outcome, left(again)) == ("not_clean", [("2025-05", 6, 6, "24")]), again.error
+    assert set(filled.counters().values()) == {10}
+
+
+@EVERY_MODE
 def test_an_approval_lowers_no_key_of_which_more_has_left_than_was_shown(filled: Billing) -> None:
     filled.query("delete from billing_usage_events where quantity = 4 and gateway_customer_id < 'customer_0002'")
     run()

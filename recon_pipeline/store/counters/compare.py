@@ -140,7 +140,7 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
     if drifted:
         doubt_of_identity.mark(connection, run.run_id, tables, range(1, drifted + 1))
         # The last of all rules, since it lets keys through.
-        doubt_of_events_left.mark(connection, run, tables, reads_notes=position.is_known)
+        doubt_of_events_left.mark(connection, run, reads_notes=position.is_known)
     return Compared(scanned, stale, tuple(coverage), position.oldest_transaction)
 
 

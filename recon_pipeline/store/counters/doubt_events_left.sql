@@ -72,7 +72,8 @@ set
     error = case
         when known.is_changing then 'its events changed while the run was under way: the next run decides'
         when not known.is_known
-            then 'events that made this counter doubtful left the log, and with them up to ' || trim_scale(known.units_left) || ' units that it counts'
+            then 'what made this counter doubtful is gone, since events left the log or RECON_EVENT_IDENTITY names them otherwise: it counts up to '
+            || trim_scale(known.units_left) || ' units more'
         when not known.is_lowered then 'credits of ' || trim_scale(known.units_left) || ' units left the log since this counter last matched'
         when known.events_left > 0
             then known.events_left || ' events of ' || trim_scale(known.units_left) || ' units left the log since this counter last matched'

@@ -5,8 +5,8 @@ Usage that left lowers no counter, and credits that left raise none.
 A retention job, a compaction, a detached or truncated partition, an update that lowers: the log says less than it did,
 and the customer has used what he has used. Invariant: what left is known from the stored sums (`put_sums` notes it in
 `recon.open_key`), or from a doubt that ended without a word of the owner (`remembered_doubt`), and forgotten once the
-counter matches. What an approval lets through was shown by an earlier run,
-key by key, and is shown by no run once it was repaired: so it is used up. Not known is what left before any run had
+counter matches. What an approval lets through was shown by an earlier run, key by key; once any run has repaired the
+key, what was shown of it before is used up. Not known is what left before any run had
 counted it.
 """
 
@@ -17,7 +17,6 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.counters import remembered_doubt
-from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
@@ -50,9 +49,9 @@ _EVENTS_LEFT_TODAY = labelled(
 )
 # Lets through what an earlier run has shown: keys of which no more has left the log than it showed, and whose counters
 # would change in the same direction.
-# Invariant: a key that was repaired by the run that showed it is no longer shown.
-# Index: the primary key of recon.counter_drift, by run. A full join never loops through all of the one for each of the
-# other.
+# Invariant: a key that any run repaired since then is no longer shown, so nothing is approved twice.
+# Index: the primary key of recon.counter_drift, by run; recon.counter_repair by customer. A full join never loops
+# through all of the one for each of the other.
 # Binds: run_id text, shown_run_id text
 _LET_SHOWN_THROUGH = labelled(
     "let_shown_events_left_through",
@@ -69,7 +68,16 @@ _LET_SHOWN_THROUGH = labelled(
             where run_id = :shown_run_id
                 and coalesce(outcome, 'doubtful') = 'doubtful'
                 and units_left is not null
-                and not exists (select from recon.counter_repair as repair where repair.drift_id = found.id)
+                and not exists (
+                    select
+                    from recon.counter_repair as repair
+                    where repair.gateway_customer_id = found.gateway_customer_id
+                        and (repair.gateway_name, repair.usage_type, repair.period_start, repair.period_end)
+                            = (found.gateway_name, found.usage_type, found.period_start, found.period_end)
+                        and repair.repaired_at > (
+                            select started_at from recon.reconciliation_run where run_id = :shown_run_id
+                        )
+                )
         ) as shown using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
         where now_left.events_left <= shown.events_left
             and now_left.units_left <= shown.units_left
@@ -118,20 +126,19 @@ _COUNT_LET_THROUGH = labelled(
 )
 
 
-def mark(connection: Connection, run: Reconciliation, tables: BillingTables, *, reads_notes: bool) -> None:
+def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> None:
     """Leave counters alone that would change because events left the log, but for what is let through in a day.
 
     Args:
         connection: In the transaction of the comparison, after every other rule that finds doubt: a key that is let
             through here is repaired.
         run: Whose drift it is.
-        tables: How the tables are shaped.
         reads_notes: Whether notes of changed events are taken by runs, so that one that is there is new.
     """
     look_up_by_index(connection)
     doubts = {
-        "doubts": remembered_doubt.standing(run, tables),
-        "doubts_of_credits": remembered_doubt.standing_of_credits(tables),
+        "doubts": remembered_doubt.standing(run),
+        "doubts_of_credits": [remembered_doubt.SHARED_WITH_CREDIT],
     }
     asked = {"run_id": run.run_id, "reads_notes": reads_notes} | doubts
     marked = connection.execute(statement("doubt_events_left"), asked)

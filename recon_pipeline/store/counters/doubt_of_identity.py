@@ -59,6 +59,17 @@ class SharedEvent:
     other_quantity: str
     other_event_timestamp: str | None
 
+    @property
+    def told_apart_by(self) -> tuple[str, ...]:
+        """The columns that could name an event in which the two differ, those of the key first."""
+        pairs = {
+            "usage_type": (self.usage_type, self.other_usage_type),
+            "gateway_customer_id": (self.gateway_customer_id, self.other_customer),
+            "period_start": (self.period_start, self.other_period_start),
+            "event_timestamp": (self.event_timestamp, self.other_event_timestamp),
+        }
+        return tuple(column for column, (one, other) in pairs.items() if one != other)
+
 
 @dataclass(frozen=True)
 class SharedEvents:
@@ -72,6 +83,15 @@ class SharedEvents:
 
     key_count: int = 0
     sample: tuple[SharedEvent, ...] = ()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """A few columns that tell every two events of the sample apart, as far as columns can."""
+        chosen = set[str]()
+        for pair in self.sample:
+            if not chosen.intersection(pair.told_apart_by):
+                chosen.update(pair.told_apart_by[:1])
+        return frozenset(chosen)
 
 
 def mark(connection: Connection, run_id: str, tables: BillingTables, ordinals: Sequence[int]) -> None:
@@ -126,7 +146,7 @@ def require_none(
 
 def look_at(connection: Connection, run_id: str, tables: BillingTables) -> SharedEvents:
     """What the log, which admits repetitions, does not say of a run's drifted keys."""
-    asked = {"run_id": run_id, "doubts": remembered_doubt.all_of_identity(tables)}
+    asked = {"run_id": run_id, "doubts": [remembered_doubt.SHARED_IDENTITY, remembered_doubt.SHARED_WITH_CREDIT]}
     count = connection.execute(_COUNT_DOUBTFUL, asked).scalar_one()
     _plan(connection, by_index=_finds_requests(connection, tables))
     shown = {**_parameters(tables), "most": _KEYS_SAMPLED, "sample_rows": SAMPLE_ROWS}
@@ -135,8 +155,10 @@ def look_at(connection: Connection, run_id: str, tables: BillingTables) -> Share
 
 
 def _doubt(tables: BillingTables, *, is_of_credits: bool) -> Doubt:
-    more = "; one of the two is of negative quantity" if is_of_credits else ""
-    return Doubt(remembered_doubt.of_identity(tables, is_of_credits=is_of_credits), _reason(tables) + more)
+    if is_of_credits:
+        more = "; one of the two is of negative quantity"
+        return Doubt(remembered_doubt.SHARED_WITH_CREDIT, _reason(tables) + more)
+    return Doubt(remembered_doubt.SHARED_IDENTITY, _reason(tables))
 
 
 def _reason(tables: BillingTables) -> str:

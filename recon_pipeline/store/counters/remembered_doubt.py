@@ -1,13 +1,12 @@
 """What about the log made keys doubtful, by names that are kept in `recon.counter_drift` and `recon.open_key`.
 
-Invariant: only a declaration of its owner or a counter that matches ends a doubt that a run has seen, whatever became
-of that run. Where it has ended otherwise, the events that made it are gone: they are in no stored sum, so that nothing
-else tells that they left. SQL files name the doubts that they find by the same names.
+Invariant: only a counter that matches ends a doubt that a run has seen, whatever became of that run; and the owner's
+word that negative quantities are credits. Where it has ended otherwise, the events that made it may be gone: they are
+in no stored sum, so that nothing else tells that they left. SQL files name the doubts that they find by the same names.
 """
 
 from sqlalchemy import Connection
 
-from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -17,6 +16,10 @@ UNDER_TWO_PERIODS = "under two periods"
 """Its counter is under one period, and its events are under another."""
 DIGITS = "digits of a second"
 """The counters cannot keep its period exactly; there is no counter that could follow what leaves."""
+SHARED_IDENTITY = "shared identity"
+"""One of its events has the identity of another event."""
+SHARED_WITH_CREDIT = "shared identity, credits"
+"""The same, where one of the two is a credit: so the counter is not raised for it either."""
 _NEGATIVE = "negative quantities"
 
 # Remembers what makes keys of a run doubtful.
@@ -43,29 +46,14 @@ _NOTE = labelled(
 )
 
 
-def of_identity(tables: BillingTables, *, is_of_credits: bool = False) -> str:
-    """The doubt of a key of which an event shares its identity with another; one of the two may be a credit."""
-    return f"identity {tables.event_identity}{', credits' if is_of_credits else ''}"
+def standing(run: Reconciliation) -> list[str]:
+    """The doubts of a counter that is not lowered for them, unless it matches or a person approves.
 
-
-def all_of_identity(tables: BillingTables) -> list[str]:
-    """Both of them."""
-    return [of_identity(tables), of_identity(tables, is_of_credits=True)]
-
-
-def standing(run: Reconciliation, tables: BillingTables) -> list[str]:
-    """The doubts that nobody has ended since by saying what the log means."""
-    found = [WRITTEN_TWICE, UNDER_TWO_PERIODS]
-    if run.refuses_negative:
-        found.append(_NEGATIVE)
-    if not tables.refuses_repetitions:
-        found += all_of_identity(tables)
-    return found
-
-
-def standing_of_credits(tables: BillingTables) -> list[str]:
-    """Those among them of which a credit may have left that no stored sum had."""
-    return [] if tables.refuses_repetitions else [of_identity(tables, is_of_credits=True)]
+    That credits count is for the owner to say. What names an event is, too; but events may have left before that was
+    said, and nothing tells them from those that no longer count.
+    """
+    found = [WRITTEN_TWICE, UNDER_TWO_PERIODS, SHARED_IDENTITY, SHARED_WITH_CREDIT]
+    return [*found, _NEGATIVE] if run.refuses_negative else found
 
 
 def note(connection: Connection, run_id: str) -> None:

@@ -81,32 +81,25 @@ def advance(connection: Connection, run: Reconciliation, tables: BillingTables) 
     horizon = position.oldest_transaction
     if run.settle_seconds > 0:
         if position.settled_below is None or rebuilt_because is not None:
-            if position.aggregated_below is None or (rebuilt_because is not None and not _is_renamed(position)):
+            if position.aggregated_below is None or rebuilt_because is not None:
                 _note_what_left(connection, run, tables)
             return Advance(
                 rebuilt_because=rebuilt_because,
                 waits_because="no run has taken a horizon longer than RECON_SETTLE_SECONDS ago",
             )
         horizon = position.settled_below
-    moved = _Advancing(connection, run, tables, since, max(since, horizon), _is_renamed(position))
-    return moved.advance(rebuilt_because)
+    return _Advancing(connection, run, tables, since, max(since, horizon)).advance(rebuilt_because)
 
 
 @dataclass(frozen=True)
 class _Advancing:
-    """One move of the horizon; holds the row of `recon.event_log`.
-
-    Attributes:
-        is_renamed: The event identity changed, so that other events count now: smaller sums do not mean that events
-            left the log.
-    """
+    """One move of the horizon; holds the row of `recon.event_log`."""
 
     connection: Connection
     run: Reconciliation
     tables: BillingTables
     since: int
     horizon: int
-    is_renamed: bool
 
     def advance(self, rebuilt_because: str | None) -> Advance:
         built: dict[MeteredUsage, list[str]] = {usage: [] for usage in self.run.extent.scope}
@@ -148,8 +141,7 @@ class _Advancing:
         missing = [month for month in self.run.extent.months if month.key not in built]
         for first, last in contiguous_ranges(missing):
             run = replace(self.run, extent=Extent(self.run.extent.scope, first, last))
-            if not self.is_renamed:
-                note_what_left(self.connection, run, self.tables, usage)
+            note_what_left(self.connection, run, self.tables, usage)
             put_extent(self.connection, run, self.tables, usage, horizon=self.horizon, notes_left=False)
         return [month.key for month in missing]
 

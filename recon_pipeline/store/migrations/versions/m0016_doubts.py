@@ -14,15 +14,16 @@ comment on function recon.and_doubt is 'The doubts of a key with one more, which
 
 alter table recon.counter_drift add doubts text[] not null default '{}';
 comment on column recon.counter_drift.doubts is
-    'What about the log, and under which declaration, makes the key doubtful; also where it is left alone for another '
-    'reason.';
+    'What about the log makes the key doubtful; also where it is left alone for another reason.';
 
 alter table recon.open_key add doubts text[] not null default '{}';
 comment on column recon.open_key.doubts is
-    'What about the log, and under which declaration, made the key doubtful since its counter last matched.';
+    'What about the log made the key doubtful since its counter last matched.';
 -- Which of two doubts about its period a key had is in the reason that a run recorded, unless a later one replaced it.
 update recon.open_key
 set doubts = case
+    when starts_with(doubt, 'identity ')
+        then array[case when doubt like '%, credits' then 'shared identity, credits' else 'shared identity' end]
     when doubt <> 'periods' then array[doubt]
     when starts_with(error, 'one usage under two periods') then array['under two periods']
     when starts_with(error, 'one period written in two ways') then array['written twice']
