@@ -442,6 +442,16 @@ MUTATIONS = (
         "test_a_doubt_is_remembered_whichever_run_has_seen_it[under a hold-incremental]",
     ),
     Mutation(
+        "a doubt about what names an event ends when that is declared",
+        (
+            Patch(
+                "recon_pipeline.store.counters.remembered_doubt:standing", "SHARED_IDENTITY, SHARED_WITH_CREDIT]", "]"
+            ),
+        ),
+        f"{_TESTS}/test_doubt_that_left.py::"
+        "test_declaring_what_names_an_event_hides_no_event_that_left[seen by no run-incremental]",
+    ),
+    Mutation(
         "a key has one doubt at most",
         (
             Patch(
