@@ -124,3 +124,22 @@ def test_seals_that_do_not_fit_are_named_with_exit_code_1(sealed: Billing) -> No
         f"of customer {ONE} (1 events of 10 units were sealed, 0 of 0 are there)."
     ) in found.said
     assert "recon corrections --period 2025-05 shows the keys" in found.said
+
+
+def test_explain_says_when_a_month_was_sealed_and_what_came_after(sealed: Billing) -> None:
+    said = recon("explain", "--customer", ONE, *MAY).said
+    assert "counter 10: equals the sealed sum sealed 10 in 1 events, by " in said
+    assert "since then" not in said
+    sealed.record(ONE, 5)
+    said = recon("explain", "--customer", ONE, *MAY).said
+    assert "counter 15: 5 above the sealed sum" in said
+    assert "since then +5 units, +1 events in the log: recon corrections" in said
+    (one,) = recon("explain", "--customer", ONE, *MAY, "--json").json["explanations"]
+    assert (one["seal"]["usage_count"], one["seal"]["event_count"]) == (10, 1)
+
+
+def test_status_says_the_newest_sealed_month(sealed: Billing) -> None:
+    assert "The newest sealed month is 2025-05; sealed in all: 1." in recon("status").said
+    assert recon("status", "--json").json["newest_sealed_month"] == "2025-05"
+    recon("reopen", *MAY, "--reason", "TICKET-8")
+    assert recon("status", "--json").json["newest_sealed_month"] is None

@@ -11,7 +11,8 @@ from recon_pipeline.store.postgres.errors import LOCK_CONFLICTS, QUERY_CANCELED,
 from recon_pipeline.store.postgres.statements import labelled
 
 # Records why keys of a run were not repaired, and which doubt of theirs was found.
-# Invariant: what is on hold, doubtful or repaired stays so, but a doubt is known of it too; another outcome is that of an earlier attempt.
+# Invariant: what is on hold, doubtful or repaired stays so, but a doubt is known of it too; another outcome is that of
+# an earlier attempt.
 # Index: the primary key of recon.counter_drift; recon.counter_repair by drift.
 # Binds: doubt text, error text, ordinals bigint[], outcome text, run_id text
 _MARK_DRIFT = labelled(
