@@ -143,3 +143,33 @@ def test_status_says_the_newest_sealed_month(sealed: Billing) -> None:
     assert recon("status", "--json").json["newest_sealed_month"] == "2025-05"
     recon("reopen", *MAY, "--reason", "TICKET-8")
     assert recon("status", "--json").json["newest_sealed_month"] is None
+
+
+def test_a_backfill_that_reaches_a_sealed_month_inserts_its_events_says_so_and_moves_no_counter(
+    sealed: Billing, tmp_path: Path
+) -> None:
+    export = tmp_path / "late.csv"
+    export.write_text(
+        "gateway_name,gateway_customer_id,usage_type,request_id,quantity,period_start,period_end,event_timestamp\n"
+        f"stripe,{ONE},remote_commands,late-1,45,2025-05-01T00:00:00Z,2025-06-01T00:00:00Z,2025-05-07T12:00:00Z\n"
+    )
+    said = "Sealed: 2025-05. Events of these months change no counter: recon corrections shows them."
+    sealed.subscribe("somebody")
+    planned = recon("backfill-events", str(export), "--dry-run", "--json").json
+    assert (planned["sealed_months"], planned["plan"]["over_quota"]) == (["2025-05"], [])
+    done = recon("backfill-events", str(export))
+    assert (done.exit_code, said in done.said) == (0, True), done.said
+    assert sealed.counter(ONE) == 10
+    (one,) = recon("corrections", *MAY, "--json").json["corrections"]
+    assert (one["difference"], [event["request_id"] for event in one["events"]]) == ("45", ["late-1"])
+
+
+def test_an_undo_leaves_repairs_of_a_sealed_month_and_says_so(sealed: Billing) -> None:
+    sealed.set_counter(ONE, 3)
+    run = run_assets().run_id
+    assert recon("pause", "--reason", "TICKET-9").exit_code == 0
+    assert "1 more are of sealed months and stay" in recon("undo", run, "--reason", "TICKET-9", "--dry-run").said
+    undone = recon("undo", run, "--reason", "TICKET-9", "--json")
+    assert (undone.exit_code, undone.json["undone"], undone.json["sealed"]) == (1, 0, 1)
+    assert undone.json["not_undone"][0]["outcome"] == "sealed"
+    assert sealed.counter(ONE) == 10
