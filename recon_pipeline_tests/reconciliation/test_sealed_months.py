@@ -223,7 +223,7 @@ def test_what_left_the_log_while_a_month_was_sealed_is_asked_about_once_it_is_re
 def test_a_run_that_verified_the_log_while_the_month_was_sealed_does_not_hide_a_counter(
     make_billing_in_mode: MakeBilling, mode: str
 ) -> None:
-    """The seal is of 10; before it is committed, a late event is counted, and a run finds that log and counter match."""
+    """The seal is of 10. Before it is committed, a late event is counted, and a run finds that all matches."""
     billing = fill(make_billing_in_mode(mode))
     question = new_run(billing.url).question
     with database(billing).connection() as connection, decision(connection, "REPEATABLE READ") as tables:
