@@ -223,14 +223,14 @@ def test_what_left_the_log_while_a_month_was_sealed_is_asked_about_once_it_is_re
 def test_a_run_that_verified_the_log_while_the_month_was_sealed_does_not_hide_a_counter(
     make_billing_in_mode: MakeBilling, mode: str
 ) -> None:
-    """The seal is of 10. Before it is committed, a late event is counted, and a run finds that all matches."""
+    """The seal is of 10. Between its snapshot and its first write a late event is counted, and a run verifies that."""
     billing = fill(make_billing_in_mode(mode))
     question = new_run(billing.url).question
     with database(billing).connection() as connection, decision(connection, "REPEATABLE READ") as tables:
-        sealing.seal(connection, question, tables, sealed_by="ada", reason=None, dagster_run_id=None)
         billing.record(ONE, 5)
         assert tick().outcome == "clean"
         assert billing.counter(ONE) == 15
+        sealing.seal(connection, question, tables, sealed_by="ada", reason=None, dagster_run_id=None)
     assert tick().outcome == "clean"
     assert billing.counter(ONE) == 10
 
