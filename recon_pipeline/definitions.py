@@ -16,12 +16,13 @@ from recon_pipeline.assets.counters_match_event_sums import counters_match_event
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.repaired_counters import repaired_counters
+from recon_pipeline.assets.sealed_counters import sealed_counters
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.housekeeping import housekeeping
 from recon_pipeline.automation.installation import Installation
-from recon_pipeline.automation.jobs import backfill_usage_events, reconcile
+from recon_pipeline.automation.jobs import backfill_usage_events, reconcile, seal_months
 from recon_pipeline.automation.schedules import schedules
 from recon_pipeline.automation.undo import undo_repairs
 from recon_pipeline.settings import read_name
@@ -54,9 +55,10 @@ def build_definitions(
             *application_tables(names),
             counter_drift(names),
             repaired_counters(names),
+            sealed_counters(names),
         ],
         asset_checks=[counters_match_event_sums(names)],
-        jobs=[reconcile(ours), backfill_usage_events(ours), undo_repairs(ours), housekeeping(ours)],
+        jobs=[reconcile(ours), backfill_usage_events(ours), undo_repairs(ours), seal_months(ours), housekeeping(ours)],
         schedules=schedules(ours),
         sensors=[alerts(ours)],
         resources=ours.resources,

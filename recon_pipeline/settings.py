@@ -26,7 +26,6 @@ DEFAULT_PAID_STATUSES = "active,trialing"
 DEFAULT_NEGATIVE_QUANTITIES = "refuse"
 DEFAULT_START_PERIOD = "2025-01"
 DEFAULT_EVENT_IDENTITY = "gateway_name,request_id"
-_OLDEST_MONTH = BillingMonth(1970, 1)
 RECENT_DAYS = 35
 """A period stays in every tick for this long after it ended: late events are common, very late ones rare."""
 
@@ -50,6 +49,7 @@ class Settings:
         paid_statuses: With which a subscription gives its customer the paid limit.
         refuses_negative: A drifted counter with an event of negative quantity is left alone; else these are credits.
         budgets: The largest repair that needs no approval.
+        seal_after_days: A month is sealed by itself so many days after it ended; 0: only by a person.
     """
 
     database_url: str | None = field(repr=False)
@@ -61,6 +61,7 @@ class Settings:
     paid_statuses: tuple[str, ...]
     refuses_negative: bool
     budgets: Budgets
+    seal_after_days: int
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             ),
             max_events_left=_number(environ, "RECON_MAX_EVENTS_LEFT", int, default.max_events_left),
         ),
+        seal_after_days=_number(environ, "RECON_SEAL_AFTER_DAYS", int, 0, 3_650),
     )
 
 
@@ -112,8 +114,7 @@ def read_alerting(environ: Mapping[str, str] = os.environ) -> Alerting:
         ConfigurationError: An address cannot be used; the message names its variable and place, and shows none of it.
     """
     _require_text(environ)
-    url = read_ui_url(environ)
-    return Alerting(parse_alert_urls(environ.get("RECON_ALERT_URLS", "")), url)
+    return Alerting(ui_url=read_ui_url(environ), targets=parse_alert_urls(environ.get("RECON_ALERT_URLS", "")))
 
 
 def read_ui_url(environ: Mapping[str, str] = os.environ) -> str:
@@ -162,9 +163,9 @@ def read_start_period(environ: Mapping[str, str] = os.environ) -> BillingMonth:
     except ConfigurationError as error:
         raise ConfigurationError(f"RECON_START_PERIOD: {error.what}", fix=error.fix) from error
     current = BillingMonth.containing(datetime.now(UTC))
-    if not _OLDEST_MONTH <= month <= current:
+    if not BillingMonth(1970, 1) <= month <= current:
         raise ConfigurationError(
-            f"RECON_START_PERIOD is {month.key}, which lies before {_OLDEST_MONTH.key} or in the future.",
+            f"RECON_START_PERIOD is {month.key}, which lies before 1970-01 or in the future.",
             fix=f"Set it to the month of your first billing period, {current.key} or earlier.",
         )
     return month
@@ -226,9 +227,8 @@ def _number(
     except ValueError:
         value = None
     if value is None or not 0 <= value <= cap:
-        kind = "a whole number" if read is int else "a number"
         raise ConfigurationError(
-            f"{name} is {text!r}, which is not {kind} from 0 to {cap:g}.",
+            f"{name} is {text!r}, which is not {'a whole number' if read is int else 'a number'} from 0 to {cap:g}.",
             fix=f"Set it like {name}={default}, or unset it for that default.",
         )
     return value

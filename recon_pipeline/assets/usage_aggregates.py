@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from recon_pipeline.assets import figures
+from recon_pipeline.assets import figures, sealed_months_hold
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -65,6 +65,7 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             description="Every stored sum equals the sum of the log. The nightly audit and runs with --full evaluate "
             "this; other runs in incremental mode do not.",
         ),
+        sealed_months_hold.spec(key),
     ]
 
 
@@ -106,6 +107,7 @@ def _summed(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Materi
         metadata={"count": count, **sample("sample", oversized, odd_sums.OversizedSum)},
     )
     yield _not_negative(step, *negative)
+    yield sealed_months_hold.sealed_months_hold(step, tables)
 
 
 def _not_negative(

@@ -1,4 +1,4 @@
-"""The jobs over assets: reconcile (compare, repair, verify), and the backfill of late events before it."""
+"""The jobs over assets: reconcile (compare, repair, verify), late events before it, and the seal of months after it."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -25,4 +25,15 @@ def backfill_usage_events(ours: Installation) -> UnresolvedAssetJobDefinition:
         executor_def=dg.in_process_executor,
         tags=ours.run_tags,
         description="Insert late events from the source in the config, then reconcile the run's months.",
+    )
+
+
+def seal_months(ours: Installation) -> UnresolvedAssetJobDefinition:
+    """Seal closed months."""
+    return dg.define_asset_job(
+        ours.names.of("seal_months"),
+        selection=dg.AssetSelection.assets(ours.names.key("sealed_counters")),
+        executor_def=dg.in_process_executor,
+        tags=ours.run_tags,
+        description="Seal a closed billing month: its counters stay what was billed, whatever happens to the log.",
     )

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from recon_pipeline.assets.counters_match_event_sums import still_match
-from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.months import PARTITION_TAG, range_tags
 from recon_pipeline.assets.reconciler import Reconciler
+from recon_pipeline.assets.sealed_counters import BY_ITSELF_TAG
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.automation.unfinished import run_in_progress
@@ -21,6 +22,7 @@ from recon_pipeline.settings import RECENT_DAYS, known_months
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import unchanged
+from recon_pipeline.store.records.closing import months_due
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.run import Reconciliation
@@ -69,7 +71,35 @@ def schedules(ours: Installation) -> list[dg.ScheduleDefinition]:
         """One run."""
         return dg.RunRequest()
 
-    return [tick, audit, clean]
+    @dg.schedule(
+        name=names.of("seal_closed_months"),
+        job_name=names.of("seal_months"),
+        cron_schedule="20 5 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Seal each month that ended RECON_SEAL_AFTER_DAYS ago, if that is set. One that cannot be sealed "
+        "yet is tried again the next day.",
+    )
+    def seal(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        yield from _due(context, ours)
+
+    return [tick, audit, clean, seal]
+
+
+def _due(context: dg.ScheduleEvaluationContext, ours: Installation) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run for each month that is due to be sealed."""
+    settings = ours.database.settings()
+    if not settings.seal_after_days:
+        yield dg.SkipReason("RECON_SEAL_AFTER_DAYS is not set: a person seals months (recon seal).")
+        return
+    with open_database(settings).transaction() as connection:
+        months = months_due(connection, settings.scope, after_days=settings.seal_after_days)
+    day = context.scheduled_execution_time.date().isoformat()
+    for month in months:
+        tags = {PARTITION_TAG: month.key, BY_ITSELF_TAG: "true", **ours.lane("seal")}
+        yield dg.RunRequest(run_key=f"seal/{day}/{month.key}", tags=tags)
+    if not months:
+        yield dg.SkipReason("Every month that is due is sealed.")
 
 
 def _tick(context: dg.ScheduleEvaluationContext, ours: Installation) -> Iterator[dg.RunRequest | dg.SkipReason]:

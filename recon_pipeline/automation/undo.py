@@ -84,6 +84,7 @@ def not_all_undone(record: UndoRecord) -> ReconError:
     reasons = (
         (record.below_zero, "would have made a counter negative"),
         (record.without_counter, "have no counter any more"),
+        (record.sealed, "belong to a sealed month (recon reopen)"),
         (record.deferred, "belong to a counter that another session has locked"),
         (record.failed, "were refused by Postgres"),
     )

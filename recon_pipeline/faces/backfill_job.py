@@ -22,6 +22,7 @@ from recon_pipeline.sources.names import Unread
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.dry_run import Preview
 from recon_pipeline.store.backfill.load import OnProgress
+from recon_pipeline.store.log.sealed_months import read_sealed_months
 from recon_pipeline.store.postgres.database import open_database
 from recon_pipeline.store.records import runs
 
@@ -98,6 +99,7 @@ def _backfill(settings: Settings, instance: dg.DagsterInstance, request: Backfil
     with database.transaction() as connection:
         batch = batches.of_run(connection, result.run_id)
         record = runs.read(connection, result.run_id)
+        sealed = {one.month.key for one in read_sealed_months(connection) if one.usage in settings.scope}
     if batch is None or batch.outcome != "done":
         raise error or ReconError(
             f"Run {result.run_id} left no batch.", fix=f"Look at run {result.run_id} in the UI (recon dev)."
@@ -106,7 +108,8 @@ def _backfill(settings: Settings, instance: dg.DagsterInstance, request: Backfil
         raise error
     checks = failed_checks(result.get_asset_check_evaluations())
     reconciled = None if record is None else Reconciled(record, checks)
-    return Backfilled(batch, _preview_of(result), reconciled, _unread_of(result, backfilled))
+    of_batch = tuple(month for month in batch.partitions if month in sealed)
+    return Backfilled(batch, _preview_of(result), reconciled, _unread_of(result, backfilled), of_batch)
 
 
 def _preview_of(result: dg.ExecuteInProcessResult) -> Preview | None:

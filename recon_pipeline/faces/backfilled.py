@@ -29,12 +29,14 @@ class Backfilled:
         preview: The preview of a dry run, else None.
         reconciled: How the reconciliation ended, or None if there was none.
         unread: Files of the sources that were found and not read.
+        sealed: Those of its billing months that are sealed, `YYYY-MM`.
     """
 
     batch: Batch
     preview: Preview | None
     reconciled: Reconciled | None
     unread: tuple[Unread, ...]
+    sealed: tuple[str, ...]
 
 
 def exit_code(ended: Backfilled) -> int:
@@ -62,6 +64,7 @@ def as_json(ended: Backfilled) -> dict[str, Any]:
         "rejected": batch.rejected,
         "skipped": batch.skipped,
         "partitions": batch.partitions,
+        "sealed_months": ended.sealed,
         "files_not_read": [asdict(one) for one in ended.unread],
         "plan": None if ended.preview is None else asdict(ended.preview),
         "reconcile": None
@@ -85,6 +88,13 @@ def show(ended: Backfilled) -> None:
         out.print(f"not read: {escape(one.name)} ({escape(one.reason)})", soft_wrap=True)
     if len(ended.unread) > UNREAD_SHOWN:
         out.print(f"not read: {len(ended.unread) - UNREAD_SHOWN:,} more files; --json names all")
+    if ended.sealed:
+        out.print(
+            f"Sealed: {', '.join(ended.sealed)}. Events of these months change no counter: "
+            "recon corrections shows them.",
+            style="yellow",
+            soft_wrap=True,
+        )
     if ended.preview is not None:
         _show_preview(ended.preview)
     if batch.conflict or batch.rejected:

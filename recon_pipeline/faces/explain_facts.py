@@ -8,11 +8,13 @@ from recon_pipeline.store.records.explain import Explanation, Key
 
 
 def verdict(one: Explanation) -> str:
-    """Counter and log in a sentence."""
+    """Counter and log, or the seal of its month, in a sentence."""
     counter = "no row" if one.key.usage_count is None else f"{one.key.usage_count:,}"
-    if one.difference == 0:
-        return f"{counter}: equals the event sum"
-    return f"{counter}: {abs(one.difference):,} {'above' if one.difference > 0 else 'below'} the event sum"
+    followed = "the event sum" if one.seal is None else "the sealed sum"
+    difference = one.difference if one.seal is None else (one.key.usage_count or 0) - one.seal.usage_count
+    if difference == 0:
+        return f"{counter}: equals {followed}"
+    return f"{counter}: {abs(difference):,} {'above' if difference > 0 else 'below'} {followed}"
 
 
 def facts(one: Explanation) -> Iterator[tuple[str, str]]:
@@ -24,6 +26,18 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
             "left alone",
             one.key.left_alone_as + (f": {one.key.left_alone_because}" if one.key.left_alone_because else ""),
         )
+    if one.seal is not None:
+        yield (
+            "sealed",
+            f"{one.seal.usage_count:,} in {one.seal.event_count:,} events, by {one.seal.acted_by} on "
+            f"{one.seal.acted_at:%Y-%m-%d %H:%M} UTC; what comes after changes no counter",
+        )
+        if (sums.usage_count, sums.event_count) != (one.seal.usage_count, one.seal.event_count):
+            yield (
+                "since then",
+                f"{sums.usage_count - one.seal.usage_count:+,} units, {sums.event_count - one.seal.event_count:+,} "
+                "events in the log: recon corrections",
+            )
     yield "event sum", f"{sums.usage_count:,} in {sums.event_count:,} events"
     if limit.units is None:
         yield "limit", f"{'none' if limit.is_known else 'unknown'} ({limit.source})"

@@ -22,6 +22,7 @@ _BY_TYPE: Mapping[str, Any] = {
     "xid8": "0",
     "uuid": "00000000-0000-0000-0000-000000000000",
     "jsonb": "[]",
+    "pg_snapshot": "1:1:",
     "text": "",
 }
 """What stands for a value that neither settings nor options give."""
@@ -73,6 +74,7 @@ def values_of(
         "gateway_customer_id": customer,
         "every_key": True,
         "action": "pause",
+        "kind": "sealed",
         "severity": "warn",
         "outcome": "failed",
         "mode": "full",

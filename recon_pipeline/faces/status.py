@@ -16,6 +16,7 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.holds import Hold
 from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.log.sealed_months import SealedMonth, read_sealed_months
 from recon_pipeline.store.records import accepted_usages, alerts, outbox, runs
 from recon_pipeline.store.records.outbox import Undelivered
 from recon_pipeline.store.records.retention import Retention, read_retention
@@ -39,6 +40,7 @@ class Status:
         pause: Of repairs, if they are paused.
         holds: Customers that are left alone, those that end first first.
         retention: The months that are declared to be no longer in the log, if any.
+        sealed: The sealed months, the oldest first.
         last_clean: The newest run shown that looked at every customer and left every counter of its months matching.
         runs: The latest, newest first.
         failing: What alerts reported and has not passed since.
@@ -52,6 +54,7 @@ class Status:
     pause: Pause | None
     holds: tuple[Hold, ...]
     retention: Retention | None
+    sealed: tuple[SealedMonth, ...]
     last_clean: RunRecord | None
     runs: tuple[RunRecord, ...]
     failing: tuple[Alarm, ...]
@@ -100,6 +103,7 @@ def status_of(connection: Connection, database: str, settings: Settings) -> Stat
         pause=read_pause(connection),
         holds=holds.open_holds(connection),
         retention=read_retention(connection),
+        sealed=read_sealed_months(connection),
         last_clean=next(clean, None),
         runs=latest,
         failing=alerts.alarms(connection),
@@ -118,6 +122,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "paused": asdict(status.pause) if status.pause else None,
         "holds": [asdict(hold) for hold in status.holds],
         "retention": asdict(status.retention) if status.retention else None,
+        "newest_sealed_month": status.sealed[-1].month.key if status.sealed else None,
+        "sealed_months": sorted({one.month.key for one in status.sealed}),
         "last_clean_at": status.last_clean.started_at if status.last_clean else None,
         "runs": [asdict(run) for run in status.runs],
         "alerts": {
@@ -159,6 +165,9 @@ def show(status: Status) -> None:
         out.print(f"… and {len(status.holds) - HOLDS_SHOWN:,} more holds.", style="yellow")
     if status.retention is not None:
         out.print(f"Not compared: {status.retention}.", markup=False, soft_wrap=True)
+    if status.sealed:
+        months = len({one.month for one in status.sealed})
+        out.print(f"The newest sealed month is {status.sealed[-1].month.key}; sealed in all: {months:,}.")
     clean = status.last_clean
     if not status.runs:
         out.print(f"No run was made on this database yet. To compare without repairing: {SEE_ALL}")

@@ -136,6 +136,12 @@ def _show_undoable(request: UndoRequest, found: Undoable) -> None:
         f"units; {found.already_undone:,} were undone before. Nothing was changed.",
         soft_wrap=True,
     )
+    if found.sealed:
+        out.print(
+            f"{found.sealed:,} more are of sealed months and stay, unless these are reopened (recon reopen).",
+            style="yellow",
+            soft_wrap=True,
+        )
     if found.not_held and not found.pause:
         out.print(
             f"The next run would make {found.not_held:,} of them again: pause repairs or hold the customers first.",
@@ -147,7 +153,7 @@ def _show_undoable(request: UndoRequest, found: Undoable) -> None:
 def _show_record(record: UndoRecord) -> None:
     table = Table(title="Undone", show_header=False)
     table.add_row("repairs of run", record.undone_run_id)
-    for name in ("undone", "already_undone", "below_zero", "without_counter", "deferred", "failed"):
+    for name in ("undone", "already_undone", "below_zero", "without_counter", "sealed", "deferred", "failed"):
         count = getattr(record, name)
         if count or name == "undone":
             table.add_row(name.replace("_", " "), f"{count:,}")

@@ -133,6 +133,8 @@ _READING = "recon_pipeline.core.backfill"
 _EXACT_TESTS = "recon_pipeline_tests/backfill/test_exact_values.py::test"
 _MEANING_TESTS = "recon_pipeline_tests/backfill/test_meaning.py::test"
 _SOURCES = "recon_pipeline.sources"
+_SEALED_TESTS = "recon_pipeline_tests/reconciliation/test_sealed_months.py::test"
+_SEALING_TESTS = "recon_pipeline_tests/reconciliation/test_sealing.py::test"
 _FILES_TESTS = "recon_pipeline_tests/backfill/test_files.py::test"
 _ENDS_TESTS = "recon_pipeline_tests/backfill/test_how_a_batch_ends.py::test"
 _ROUND_TRIP_TESTS = "recon_pipeline_tests/backfill/test_round_trip.py::test"
@@ -882,5 +884,64 @@ MUTATIONS = (
         "a time that Python has no value for ends the batch",
         (Patch("recon_pipeline.store.backfill.exports:_keep_values_as_written", "in _TIMES", "in ()"),),
         f"{_ENDS_TESTS}_a_time_of_a_table_that_is_no_instant_rejects_its_row_and_no_other",
+    ),
+    Mutation(
+        "a sealed month is compared with the log",
+        (
+            Patch(
+                "recon_pipeline.store.counters.usage_snapshot:UsageSnapshot._exactly",
+                "if any_sealed else",
+                "if not any_sealed and any_sealed else",
+            ),
+        ),
+        f"{_SEALED_TESTS}_what_happens_to_the_log_of_a_sealed_month_changes_no_counter_and_opens_no_key",
+    ),
+    Mutation(
+        "a sealed month is repaired to the log",
+        (Patch("repair_locked_counters", "else coalesce(sealed.usage_count, 0) end", "else bound.most_sum end"),),
+        f"{_SEALED_TESTS}_a_counter_of_a_sealed_month_that_somebody_edits_is_repaired_to_its_sealed_sum",
+    ),
+    Mutation(
+        "a repair goes on where a month was sealed or reopened under it",
+        (Patch("repair_locked_counters", "when locked.is_seal_changed then true", "when false then true"),),
+        f"{_SEALED_TESTS}_a_month_that_is_sealed_or_reopened_under_a_repair_leaves_its_keys_to_the_next_run",
+    ),
+    Mutation(
+        "what was verified against the log counts as verified against a seal",
+        (
+            Patch(
+                "recon_pipeline.store.counters.usage_snapshot:UsageSnapshot._is_verified",
+                "and month.verified_seal_id == month.seal_id",
+                "",
+            ),
+            Patch("months_with_news", "or month.verified_seal_id is distinct from sealed.seal_id", ""),
+        ),
+        f"{_SEALED_TESTS}_a_run_that_verified_the_log_while_the_month_was_sealed_does_not_hide_a_counter",
+    ),
+    Mutation(
+        "twins make a key of a sealed month doubtful",
+        (Patch("keys_sharing_events", "and seal_id is null", ""),),
+        f"{_SEALED_TESTS}_credits_and_twins_that_come_late_make_no_key_of_a_sealed_month_doubtful",
+    ),
+    Mutation(
+        "counters of sealed months make an empty log a lost one",
+        (Patch("log_visibility", "not in (", "is not null or recon.billing_month(period_start) in ("),),
+        f"{_SEALED_TESTS}_a_log_that_is_empty_but_for_sealed_months_blocks_no_run",
+    ),
+    Mutation(
+        "a month is sealed although a counter differs",
+        (Patch("recon_pipeline.store.counters.sealing:_require_closed", "if differing:", "if False:"),),
+        f"{_SEALING_TESTS}_a_month_that_is_not_over_or_not_right_is_not_sealed_and_the_refusal_says_why",
+    ),
+    Mutation(
+        "a row of the seals is taken out unnoticed",
+        (
+            Patch(
+                "recon_pipeline.store.counters.verify_seals:_misfits",
+                "if recorded.previous_chain != previous:",
+                "if False:",
+            ),
+        ),
+        f"{_SEALING_TESTS}_whatever_is_changed_of_a_seal_is_found_and_the_first_is_named",
     ),
 )

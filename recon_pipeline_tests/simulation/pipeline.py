@@ -178,6 +178,7 @@ def run(
         quotas=QUOTAS,
         paid_statuses=PAID_STATUSES,
         refuses_negative=asked.refuses_negative,
+        seal_after_days=0,
         budgets=asked.budgets,
     )
     context = context_of(ended.run_id, asked.first, asked.last, reconciler, reconciled, {})

@@ -12,6 +12,7 @@ from recon_pipeline.faces.cli import (
     backfill_events,
     backfills,
     benchmark,
+    corrections,
     demo,
     dev,
     doctor,
@@ -22,12 +23,15 @@ from recon_pipeline.faces.cli import (
     reconcile,
     rejected,
     release,
+    reopen,
     resume,
     retention,
+    seal,
     serve,
     sql,
     status,
     undo,
+    verify_seals,
 )
 from recon_pipeline.faces.console import Commands
 
@@ -48,6 +52,7 @@ for module in (
     backfill_events,
     backfills,
     benchmark,
+    corrections,
     demo,
     dev,
     doctor,
@@ -58,11 +63,14 @@ for module in (
     reconcile,
     rejected,
     release,
+    reopen,
     resume,
     retention,
+    seal,
     serve,
     sql,
     status,
     undo,
+    verify_seals,
 ):
     main.add_command(module.command)

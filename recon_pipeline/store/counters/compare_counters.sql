@@ -3,14 +3,15 @@
 -- negative events) and visible_sum (of the settled and the positive ones); with settle_seconds 0 both are the sum of all visible events. An
 -- event is settled if its transaction had ended long enough ago, by the horizons of earlier runs. Units that a backfill inserted and no
 -- repair has counted yet, credits too, are missing in the counter, whatever is in flight. Where credits are refused, a drifted key with an
--- event of negative quantity is doubtful. Ordinals number the keys in lock order. An unknown limit is null, and then nothing is a
+-- event of negative quantity is doubtful. In a sealed month the seal is the log, and no event makes a key doubtful.
+-- Ordinals number the keys in lock order. An unknown limit is null, and then nothing is a
 -- transition. Whether backfilled units are settled is written out: they have the id of a transaction (xid8) and not the xmin of a row,
 -- which recon.is_settled takes.
--- Index: as {events_of_extent_or_given} says, and the unique key of the counters; recon.uncounted_backfill is small.
--- Uses: events_of_extent_or_given, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
+-- Index: as {compared_events} says, and the unique key of the counters; recon.uncounted_backfill is small.
+-- Uses: compared_events = events_of_extent_or_given | sealed_sums_and_events, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
 -- Binds: customers_given text[], gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean
 -- Binds: ordinal_offset bigint, period_ends_given text[], period_starts_given text[], refuses_negative boolean, run_id text
--- Binds: settle_seconds integer, settled_below xid8, usage_type text
+-- Binds: seal_ids bigint[], sealed_months timestamptz[], settle_seconds integer, settled_below xid8, usage_type text
 with given as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end
     from unnest(cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]))
@@ -43,7 +44,7 @@ compared as materialized (
             case when :settle_seconds > 0 then (sum(quantity) filter (where quantity > 0))::numeric end as used,
             (sum(quantity) filter (where quantity < 0))::numeric as credit_units,
             count(*) filter (where quantity < 0) as credit_count
-        from ({events_of_extent_or_given}) as event
+        from ({compared_events}) as event
         group by gateway_customer_id, period_start, period_end
     ) as event_sum
     full join ({counters_of_extent_or_given}) as counter using (gateway_customer_id, period_start, period_end)
@@ -66,7 +67,8 @@ drifted as (
         gateway_customer_id, period_start, period_end,
         compared.usage_count, compared.without_events, compared.used_units, compared.credit_units, compared.credit_count,
         bound.least_sum as settled_sum,
-        bound.most_sum as visible_sum
+        bound.most_sum as visible_sum,
+        (cast(:seal_ids as bigint[]))[array_position(cast(:sealed_months as timestamptz[]), date_trunc('month', period_start, 'UTC'))] as seal_id
     from compared
     -- A full join, filtered to a left join, never becomes a nested loop. Uncounted keys may be of other months.
     full join (
@@ -97,7 +99,7 @@ subscribed as (
 )
 insert into recon.counter_drift (
     run_id, ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-    kind, usage_count, settled_sum, visible_sum, used_units, credit_units, credit_count, usage_limit, outcome, error, doubts
+    kind, usage_count, settled_sum, visible_sum, used_units, credit_units, credit_count, seal_id, usage_limit, outcome, error, doubts
 )
 select
     :run_id,
@@ -121,18 +123,19 @@ select
     drifted.used_units,
     drifted.credit_units,
     drifted.credit_count,
+    drifted.seal_id,
     case
         when not :limits_known then null
         when subscribed.is_paid then cast(:limit_paid as bigint)
         when subscribed.is_paid is null then cast(:limit_free as bigint)
     end,
-    case when :refuses_negative and drifted.credit_count > 0 then 'doubtful' end,
+    case when :refuses_negative and drifted.credit_count > 0 and drifted.seal_id is null then 'doubtful' end,
     case
-        when :refuses_negative and drifted.credit_count > 0
+        when :refuses_negative and drifted.credit_count > 0 and drifted.seal_id is null
             then 'has ' || drifted.credit_count
                 || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
     end,
-    case when :refuses_negative and drifted.credit_count > 0 then array['negative quantities'] else '{}' end
+    case when :refuses_negative and drifted.credit_count > 0 and drifted.seal_id is null then array['negative quantities'] else '{}' end
 from drifted
 -- Subscribed keys are drifted ones, so this is a left join. A full join never becomes a nested loop, whatever the statistics of tables that
 -- were just filled.

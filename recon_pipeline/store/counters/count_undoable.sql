@@ -1,17 +1,20 @@
 -- How many repairs of a run can be undone, and how many of them the next run would make again since their key is not held.
--- Invariant: a repair is undone once; one that is undone already is counted apart.
+-- Invariant: a repair is undone once; one that is undone already is counted apart, and so is one of a sealed month, which stays.
 -- Index: recon.counter_repair by run, and by what it undoes; recon.hold, those that are not released.
 -- Binds: customers text[], every_customer boolean, undone_run_id text
 select
-    count(*) filter (where not is_undone) as undoable,
+    count(*) filter (where not is_undone and not is_sealed) as undoable,
     count(*) filter (where is_undone) as already_undone,
-    coalesce(sum(usage_delta) filter (where not is_undone), 0) as usage_delta,
-    count(*) filter (where not is_undone and not is_held) as not_held,
-    coalesce((array_agg(distinct gateway_customer_id) filter (where not is_undone and not is_held))[1:5], '{}') as not_held_customers
+    count(*) filter (where not is_undone and is_sealed) as sealed,
+    coalesce(sum(usage_delta) filter (where not is_undone and not is_sealed), 0) as usage_delta,
+    count(*) filter (where not is_undone and not is_sealed and not is_held) as not_held,
+    coalesce((array_agg(distinct gateway_customer_id) filter (where not is_undone and not is_sealed and not is_held))[1:5], '{}') as not_held_customers
 from (
     select
         repair.gateway_customer_id,
         repair.usage_delta,
+        (repair.gateway_name, repair.usage_type, recon.billing_month(repair.period_start))
+        in (select gateway_name, usage_type, partition from recon.sealed_month) as is_sealed,
         exists (select from recon.counter_repair as undo where undo.undoes = repair.id) as is_undone,
         exists (
             select

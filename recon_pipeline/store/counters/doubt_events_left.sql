@@ -1,4 +1,4 @@
--- Marks the drifted keys of a run whose counters would be lowered, and of which usage left the log since the counter last matched, or raised, and of which credits did: what left
+-- Marks the drifted keys of a run, in open months, whose counters would be lowered, and of which usage left the log since the counter last matched, or raised, and of which credits did: what left
 -- is no reason to change a counter. So are keys marked whose events changed since the aggregates were last put in line: what left of these the next run knows.
 -- And so are keys that runs left alone as doubtful until now, where no declaration has ended the doubt: the events that made it have left, and what is in no stored sum of them is
 -- at most the difference, and how many events that was nobody knows. Of a counter that would be raised only where a credit was among them.
@@ -28,7 +28,7 @@ with known as materialized (
     from (
         select *, coalesce(usage_count, 0) > visible_sum as is_lowered
         from recon.counter_drift
-        where run_id = :run_id and outcome is null
+        where run_id = :run_id and outcome is null and seal_id is null
     ) as found
     left join lateral (
         select events_left, units_left, credits_left, doubts

@@ -113,6 +113,7 @@ _MARK_INVISIBLE = labelled(
         error = 'not one event of its metered usage is visible'
     where run_id = :run_id
         and outcome is null
+        and seal_id is null
         and kind = 'orphan'
         and gateway_name || ':' || usage_type = any(:usages)
     """,

@@ -37,12 +37,12 @@ _SAMPLE = labelled(
     limit :sample_rows
     """,
 )
-# Counters of an extent beside another one of the same customer and usage type whose period is the same but for the way
-# in which it is written: how many pairs, and a few of them, whether their counts are right or not.
+# Counters of the open months of an extent beside another one of the same customer and usage type whose period is the
+# same but for the way in which it is written: how many pairs, and a few of them, whether their counts are right or not.
 # Invariant: neighbours by their start are looked at.
 # Index: the unique key of the counters, or a sort of those of the extent.
 # Binds: customers text[], end timestamptz, end_is_in_key boolean, every_customer boolean, gateway_name text
-# Binds: sample_rows bigint, start timestamptz, usage_type text
+# Binds: sample_rows bigint, sealed_months timestamptz[], start timestamptz, usage_type text
 _SAMPLE_PAIRS = labelled(
     "sample_counters_written_twice",
     """
@@ -62,6 +62,7 @@ _SAMPLE_PAIRS = labelled(
             and period_start >= :start
             and period_start < :end
             and (:every_customer or gateway_customer_id = any(:customers))
+            and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
         window beside as (partition by gateway_customer_id order by period_start, period_end)
     ) as counter
     where other_start <= period_start + interval '1 second'

@@ -4,7 +4,7 @@
 -- has to add what a backfill inserted, the counter is in sync only where a person has added it. Whether these units are settled is written
 -- out, as in compare_counters.
 -- Index: as of compare_counters.
--- Uses: events_of_extent_or_given, counters_of_extent_or_given
+-- Uses: compared_events = events_of_extent_or_given | sealed_sums_and_events, counters_of_extent_or_given
 -- Binds: customers_given text[], gateway_name text, most_keys integer, period_ends_given text[], period_starts_given text[]
 -- Binds: run_id text, settle_seconds integer, settled_below xid8, usage_type text
 with given as materialized (
@@ -49,7 +49,7 @@ from (
                         gateway_customer_id, period_start, period_end,
                         case when :settle_seconds = 0 or is_settled or quantity > 0 then quantity::numeric else 0 end as visible,
                         case when :settle_seconds = 0 or is_settled or quantity < 0 then quantity::numeric else 0 end as settled
-                    from ({events_of_extent_or_given}) as countable
+                    from ({compared_events}) as countable
                 ) as event
                 union all
                 select gateway_customer_id, period_start, period_end, usage_count, 0, 0, 0, 0, 0, true

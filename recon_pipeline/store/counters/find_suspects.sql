@@ -5,12 +5,13 @@
 -- Invariant: aggregates, events and counters are of one snapshot, :horizon included. Only changed keys are summed, each with all its parts.
 -- Each key is looked up in a hash, or by a unique index: whatever the planner expects, there is no nested loop over a scan. The result has
 -- one row for each suspect, at most :most_keys + 1, or one row without a suspect. Each row says how many keys changed, and how many of
--- these have an aggregate and a counter other than 0.
+-- these have an aggregate and a counter other than 0. In a sealed month the sealed sum stands for the aggregate, and no event is new.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables
 -- are small.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, in_months
 -- Binds: customers_changed text[], gateway_name text, horizon xid8, most_keys integer, period_ends_changed text[]
--- Binds: period_starts_changed text[], run_id text, settle_seconds integer, settled_below xid8, usage_type text
+-- Binds: period_starts_changed text[], run_id text, seal_ids bigint[], sealed_months timestamptz[], settle_seconds integer
+-- Binds: settled_below xid8, usage_type text
 -- Binds: verified_below xid8
 with changed as materialized (
     select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted
@@ -91,8 +92,21 @@ looked_at as materialized (
                 and gateway_customer_id = changed.gateway_customer_id
                 and period_start = changed.period_start
                 and period_end = changed.period_end
+                and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
             limit 1
         ) as aggregate
+        union all
+        select changed.gateway_customer_id, changed.period_start, changed.period_end, false, false, null, sealed.usage_count, null, null
+        from changed
+        cross join lateral (
+            select usage_count
+            from recon.sealed_counter
+            where seal_id = any(cast(:seal_ids as bigint[]))
+                and gateway_customer_id = changed.gateway_customer_id
+                and period_start = changed.period_start
+                and period_end = changed.period_end
+            limit 1
+        ) as sealed
         union all
         select
             countable.gateway_customer_id, countable.period_start, countable.period_end, false, false,
@@ -102,7 +116,7 @@ looked_at as materialized (
         from ({countable_events}) as countable
         where countable.ingest_xid >= cast(:horizon as xid8)
             and case
-                when {in_months}
+                when {in_months} and date_trunc('month', countable.period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
                     then true
             end
     ) as side

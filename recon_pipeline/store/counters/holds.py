@@ -41,6 +41,23 @@ _OPEN_HOLDS = labelled(
     """,
 )
 
+# How many counters some customers have, in some billing months or in all of them.
+# Index: the unique key of the counters, if it begins with the customer; else none: a person runs this once.
+# Binds: customers text[], every_month boolean, partitions text[]
+_COUNT_COUNTERS = labelled(
+    "count_held_counters",
+    """
+    select gateway_customer_id, count(*) as counters
+    from billing_usage_counters
+    where gateway_customer_id = any(:customers)
+        and (
+            :every_month
+            or recon.billing_month(period_start) = any(:partitions)
+        )
+    group by gateway_customer_id
+    """,
+)
+
 
 @dataclass(frozen=True)
 class Hold:
@@ -78,7 +95,7 @@ def count_counters(connection: Connection, customers: Sequence[str], months: Seq
         "every_month": not months,
         "partitions": [month.key for month in months],
     }
-    rows = connection.execute(statement("count_held_counters"), parameters)
+    rows = connection.execute(_COUNT_COUNTERS, parameters)
     return dict.fromkeys(customers, 0) | {row.gateway_customer_id: row.counters for row in rows}
 
 

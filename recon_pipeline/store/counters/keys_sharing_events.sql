@@ -1,4 +1,4 @@
--- The drifted keys of a run, all or some, of which the log does not say for certain what their events are: one of the events has a twin. A
+-- The drifted keys of a run in open months, all or some, of which the log does not say for certain what their events are: one of the events has a twin. A
 -- twin agrees with it in the columns of the identity (RECON_EVENT_IDENTITY), and belongs to another key, so that the usage may be counted
 -- for the wrong one; or its quantity has another sign, so that it is no repetition. If the log declares a wider key, it says that the two
 -- are different events: then a twin of the same key counts too.
@@ -10,6 +10,7 @@ with drifted as materialized (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from recon.counter_drift
     where run_id = :run_id
+        and seal_id is null
         and coalesce(outcome, 'deferred') in ('deferred', 'doubtful', 'held')
         and (:every_key or ordinal = any(:ordinals))
 ),

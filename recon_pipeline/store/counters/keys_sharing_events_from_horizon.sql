@@ -39,5 +39,6 @@ cross join lateral (
 ) as sharing
 where drifted.run_id = :run_id
     and drifted.ordinal = any(:ordinals)
+    and drifted.seal_id is null
     and coalesce(drifted.outcome, 'deferred') = 'deferred'
     and sharing.is_of_credits is not null

@@ -4,13 +4,14 @@
 -- One usage is under two periods where of two drifted keys of one customer and usage type, whose periods overlap, one has a counter that is too high and the other events that
 -- its counter lacks, and one of the two has no events or no counter, or had none when an earlier run found so: a counter was moved to another period, and its events were not.
 -- Drift is compared with drift alone, and with what earlier runs found so in months that this run does not look at.
+-- Keys of sealed months are left out: they follow their seal.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters, for each drifted key; recon.open_key is small. Sorts, never a loop over a loop.
 -- Uses: periods_written_twice
 -- Binds: end timestamptz, end_digits integer, run_id text, start timestamptz, start_digits integer
 with drifted as materialized (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end, kind
     from recon.counter_drift
-    where run_id = :run_id
+    where run_id = :run_id and seal_id is null
 ),
 near as materialized (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end

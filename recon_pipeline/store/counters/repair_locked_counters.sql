@@ -8,12 +8,14 @@
 -- of that, a key also waits for the next run if its events were noted since, or if more is known to have left than was let through. The
 -- comparison's own notes, of wrong aggregates, are recognised by their transaction. A doubtful key is left alone and returned: the caller
 -- rolls back if the key was given a row.
+-- In a sealed month the seal is the log: its sum is written, and no event makes a key doubtful. A key whose month was sealed or reopened
+-- since the comparison waits for the next run.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins. A full join never becomes a nested loop, whatever the
 -- statistics. A counter is found by id and key, because nothing makes sure that ids are unique. Whether backfilled units are settled is
 -- written out, as in compare_counters.
 -- Index: as {locked_sums} says; the counters by their unique key; recon.counter_drift and recon.uncounted_backfill by primary key;
 -- recon.usage_aggregate by primary key, for keys whose sum has risen; recon.invalidated_key by key, once for all; recon.open_key, those of
--- which something left.
+-- which something left; recon.sealed_counter by primary key.
 -- Uses: locked_sums = locked_sums | locked_sum_from_horizon, periods_written_twice
 -- Binds: counter_ids uuid[], ordinals bigint[], reads_notes boolean, refuses_negative boolean, run_id text
 -- Binds: settle_seconds integer, settled_below xid8
@@ -24,6 +26,12 @@ with locked as materialized (
         drift.period_start, drift.period_end, drift.usage_limit, drift.outcome,
         drift.kind, drift.visible_sum as compared_sum,
         drift.found_by,
+        drift.seal_id,
+        case
+            when drift.seal_id is null
+                then (drift.gateway_name, drift.usage_type, recon.billing_month(drift.period_start)) in (select gateway_name, usage_type, partition from recon.sealed_month)
+            else drift.seal_id not in (select seal_id from recon.sealed_month)
+        end as is_seal_changed,
         case when drift.is_lowered then coalesce(drift.units_left, 0) else 0 end as usage_let_through,
         case when drift.is_lowered then 0 else coalesce(drift.units_left, 0) end as credits_let_through,
         counter.id as counter_id,
@@ -50,6 +58,19 @@ with locked as materialized (
 log_sum as materialized (
     {locked_sums}
 ),
+sealed as materialized (
+    select locked.ordinal, counter.usage_count
+    from locked
+    cross join lateral (
+        select usage_count
+        from recon.sealed_counter
+        where seal_id = locked.seal_id
+            and gateway_customer_id = locked.gateway_customer_id
+            and period_start = locked.period_start
+            and period_end = locked.period_end
+        limit 1
+    ) as counter
+),
 uncounted as materialized (
     select
         locked.ordinal,
@@ -66,13 +87,14 @@ uncounted as materialized (
 event_sum as (
     select
         locked.ordinal,
-        log_sum.visible is null as without_events,
+        case when locked.seal_id is null then log_sum.visible is null else sealed.usage_count is null end as without_events,
         log_sum.negative_count,
-        bound.least_sum as settled,
-        bound.most_sum as visible
+        case when locked.seal_id is null then bound.least_sum else coalesce(sealed.usage_count, 0) end as settled,
+        case when locked.seal_id is null then bound.most_sum else coalesce(sealed.usage_count, 0) end as visible
     from locked
     full join log_sum using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
     full join uncounted using (ordinal)
+    full join sealed using (ordinal)
     cross join lateral recon.counter_bounds(
         coalesce(log_sum.settled, 0), coalesce(log_sum.visible, 0), locked.usage_count,
         uncounted.units, uncounted.usage_in_flight, uncounted.credits_in_flight
@@ -102,6 +124,7 @@ noted as materialized (
 near as materialized (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from locked
+    where seal_id is null
     union all
     select null, gateway_name, usage_type, gateway_customer_id, period_start, period_end
     from log_sum
@@ -130,6 +153,8 @@ target as (
         event_sum.without_events,
         since.is_changing,
         case
+            when locked.is_seal_changed then 'its month was sealed or reopened while the run was under way: the next run decides'
+            when locked.seal_id is not null then null
             when :refuses_negative and event_sum.negative_count > 0
                 then 'has ' || event_sum.negative_count
                     || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
@@ -153,6 +178,8 @@ target as (
     cross join lateral (
         select coalesce(
             case
+                when locked.is_seal_changed then true
+                when locked.seal_id is not null then false
                 when locked.usage_count > event_sum.visible
                     then not locked.created
                         and (

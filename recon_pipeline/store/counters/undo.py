@@ -71,7 +71,7 @@ class NotUndone:
     Attributes:
         usage_count: The counter as it is.
         usage_delta: What the repair had added.
-        outcome: `below_zero`, `without_counter`, `deferred` or `failed`.
+        outcome: `below_zero`, `without_counter`, `sealed`, `deferred` or `failed`.
         error: What Postgres said, or ''.
     """
 
@@ -92,9 +92,10 @@ class UndoRecord:
         already_undone: Undone before.
         below_zero: The counter is lower than what the repair added.
         without_counter: The counter was deleted since.
+        sealed: Its month is sealed.
         deferred: Another session has the counter locked.
         failed: Postgres refused.
-        not_undone: At most `SAMPLE_ROWS` of the last four, as JSON objects.
+        not_undone: At most `SAMPLE_ROWS` of the last five, as JSON objects.
     """
 
     run_id: str
@@ -108,6 +109,7 @@ class UndoRecord:
     already_undone: int | None
     below_zero: int | None
     without_counter: int | None
+    sealed: int | None
     deferred: int | None
     failed: int | None
     not_undone: list[dict[str, Any]] | None
@@ -115,7 +117,9 @@ class UndoRecord:
     @property
     def left(self) -> int:
         """Repairs that should have been undone and were not."""
-        return sum(figure or 0 for figure in (self.below_zero, self.without_counter, self.deferred, self.failed))
+        return sum(
+            figure or 0 for figure in (self.below_zero, self.without_counter, self.sealed, self.deferred, self.failed)
+        )
 
 
 def take_back(connection: Connection, undo: UndoRequest) -> UndoRecord:

@@ -2,6 +2,7 @@
 -- Invariant: runs as a statement after the one that took the locks, so that no counter in its snapshot can change, and no other transaction
 -- can undo the same repair (it would need the lock). Increments since the repair stay, since only its delta is subtracted. No counter falls
 -- below 0, nor, where credits had it below, under its value before the repair. Counter and ledger row commit together.
+-- A counter of a sealed month is left as its seal says.
 -- Index: the primary key of recon.counter_repair, and what it undoes; the counters by their unique key.
 -- Binds: counter_ids uuid[], ids bigint[], run_id text
 with locked as materialized (
@@ -9,7 +10,9 @@ with locked as materialized (
         repair.*,
         counter.id as counter_id,
         counter.usage_count,
-        exists (select from recon.counter_repair as undo where undo.undoes = repair.id) as is_undone
+        exists (select from recon.counter_repair as undo where undo.undoes = repair.id) as is_undone,
+        (repair.gateway_name, repair.usage_type, recon.billing_month(repair.period_start))
+        in (select gateway_name, usage_type, partition from recon.sealed_month) as is_sealed
     from unnest(cast(:ids as bigint[]), cast(:counter_ids as uuid[])) as given (repair_id, counter_id)
     join recon.counter_repair as repair on repair.id = given.repair_id
     join billing_usage_counters as counter
@@ -25,6 +28,7 @@ updated as (
         and (counter.gateway_name, counter.usage_type, counter.gateway_customer_id, counter.period_start, counter.period_end)
         = (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end)
         and not locked.is_undone
+        and not locked.is_sealed
         and (locked.usage_delta < 0 or locked.usage_count - locked.usage_delta >= least(locked.usage_count_before, 0))
     returning locked.id, counter.usage_count
 ),
@@ -50,6 +54,7 @@ select
     case
         when updated.id is not null then 'undone'
         when locked.is_undone then 'already_undone'
+        when locked.is_sealed then 'sealed'
         when locked.usage_delta > 0 and locked.usage_count - locked.usage_delta < least(locked.usage_count_before, 0) then 'below_zero'
         else 'failed'
     end as outcome

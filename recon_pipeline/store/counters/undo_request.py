@@ -61,6 +61,7 @@ class Undoable:
     Attributes:
         undoable: Repairs.
         already_undone: Repairs that were undone before.
+        sealed: Repairs in sealed months, which stay.
         usage_delta: Units that they added to counters, in all.
         not_held: Those among the first whose key is not held.
         not_held_customers: A few of their customers.
@@ -69,6 +70,7 @@ class Undoable:
 
     undoable: int
     already_undone: int
+    sealed: int
     usage_delta: int
     not_held: int
     not_held_customers: tuple[str, ...]
@@ -98,6 +100,7 @@ def find_undoable(connection: Connection, undo: UndoRequest) -> Undoable:
     return Undoable(
         row.undoable,
         row.already_undone,
+        row.sealed,
         int(row.usage_delta),
         row.not_held,
         tuple(row.not_held_customers),

@@ -129,6 +129,7 @@ class UsageSnapshot:
         return (
             month.verified_below is not None
             and month.counters_verified_below is not None
+            and month.verified_seal_id == month.seal_id
             and self.position.next_transaction - month.counters_verified_below < FAR_TRANSACTIONS
         )
 
@@ -158,9 +159,11 @@ class UsageSnapshot:
         else:
             look_up_by_index(self.connection)
         given = (suspects or _NONE_GIVEN).parameters
+        any_sealed = self.tables.sealed_within(self.usage, self.run.extent)
+        compared = "sealed_sums_and_events" if any_sealed else "events_of_extent_or_given"
         return self._execute(
             name,
-            self.tables.parts | parts,
+            self.tables.parts | parts | {"compared_events": compared},
             every_key=suspects is None,
             most_keys=MOST_KEYS,
             **given,

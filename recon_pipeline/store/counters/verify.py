@@ -46,6 +46,7 @@ class Verified:
         counters_below: The check covered row versions of counters of transactions below it.
         seen_below: The snapshot saw what transactions below it wrote.
         mismatches: The open keys, at most `MOST_KEYS`.
+        seal_ids: By month, `YYYY-MM`, the seal that they match instead of the log, of sealed months.
     """
 
     usage: MeteredUsage
@@ -53,6 +54,7 @@ class Verified:
     counters_below: int
     seen_below: int
     mismatches: tuple[Mismatch, ...]
+    seal_ids: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def verify(
                     counters_below=position.oldest_transaction if compared_below is None else compared_below,
                     seen_below=position.oldest_transaction,
                     mismatches=mismatches,
+                    seal_ids={one.month.key: one.seal_id for one in tables.sealed_within(usage, run.extent)},
                 )
             )
     known_since = position.known_since if position.is_known else None

@@ -7,6 +7,8 @@ cross join unnest(
         when 'schema_version' then array['select']
         when 'counter_repair' then array['select', 'insert']
         when 'control' then array['select', 'insert']
+        when 'month_seal' then array['select', 'insert']
+        when 'sealed_counter' then array['select', 'insert']
         else array['select', 'insert', 'update', 'delete']
     end
 ) as needed (privilege)

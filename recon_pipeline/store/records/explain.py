@@ -17,6 +17,7 @@ from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records.explained_limit import Limit, limit_of
+from recon_pipeline.store.records.seal_of_key import SealOfKey, seal_of_key
 
 KEYS_SHOWN = 24
 KEYS_EXPLAINED = 3
@@ -138,6 +139,7 @@ class Explanation:
     """All that is known of one key; lists are the first `ROWS_SHOWN`."""
 
     key: Key
+    seal: SealOfKey | None
     sums: Sums
     limit: Limit
     crossings: tuple[Crossing, ...]
@@ -205,6 +207,7 @@ def explain(
     limits = {"free": quota.free, "paid": quota.paid} if quota else {}
     return Explanation(
         key=key,
+        seal=seal_of_key(connection, tables, key.usage, customer, (key.period_start, key.period_end)),
         sums=_made(usage["all"], Sums)[0],
         limit=limit_of(connection, parameters, tables, quota),
         crossings=tuple(Crossing(name, units, _crossed(days, units)) for name, units in limits.items()),

@@ -101,6 +101,7 @@ def note_verified(connection: Connection, run: Reconciliation, tables: BillingTa
             parameters
             | {
                 "partitions": [month.key for month in run.extent.months],
+                "verified_seal_ids": [verified.seal_ids.get(month.key) for month in run.extent.months],
                 "verified_below": None if verified.events_below is None else str(verified.events_below),
                 "counters_verified_below": None if verified.events_below is None else str(verified.counters_below),
             },

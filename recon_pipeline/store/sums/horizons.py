@@ -72,6 +72,8 @@ class Month:
         dedupe_count: Events whose identity was counted before.
         outside_period_count: Events with a timestamp outside of their period; they are summed.
         negative_count: Events of negative quantity that count.
+        seal_id: The seal that its counters follow instead of the log, or None in an open month.
+        verified_seal_id: The seal that they matched when they were verified, or None: the log.
     """
 
     partition: str
@@ -84,6 +86,8 @@ class Month:
     dedupe_count: int
     outside_period_count: int
     negative_count: int
+    seal_id: int | None
+    verified_seal_id: int | None
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def built_months(connection: Connection, usage: MeteredUsage, extent: Extent) ->
             dedupe_count=row["dedupe_count"],
             outside_period_count=row["outside_period_count"],
             negative_count=row["negative_count"],
+            seal_id=row["seal_id"],
+            verified_seal_id=row["verified_seal_id"],
         )
         for row in connection.execute(statement("read_months"), asked).mappings()
     )

@@ -1,13 +1,25 @@
--- Whether a metered usage has any visible event, and any counter other than 0, over all periods.
--- Invariant: an empty log beside counters that are not 0 is a lost log, and no reason to lower them.
--- Index: (usage_type, period_start, period_end) of the events; both stop at the first row.
+-- Whether a metered usage has any visible event over all periods, and if not, any counter other than 0 in an open month.
+-- Invariant: an empty log beside counters that are not 0 is a lost log, and no reason to lower them. Counters of sealed months need no log.
+-- Index: (usage_type, period_start, period_end) of the events; the first row is enough. The counters are read only if there is none.
 -- Binds: gateway_name text, usage_type text
 select
-    exists (
+    log.has_events,
+    case
+        when not log.has_events
+            then exists (
+                select from billing_usage_counters
+                where gateway_name = :gateway_name
+                    and usage_type = :usage_type
+                    and usage_count <> 0
+                    and recon.billing_month(period_start) not in (
+                        select partition from recon.sealed_month where gateway_name = :gateway_name and usage_type = :usage_type
+                    )
+            )
+        else true
+    end as has_usage
+from (
+    select exists (
         select from billing_usage_events
         where gateway_name = :gateway_name and usage_type = :usage_type
-    ) as has_events,
-    exists (
-        select from billing_usage_counters
-        where gateway_name = :gateway_name and usage_type = :usage_type and usage_count <> 0
-    ) as has_usage
+    ) as has_events
+) as log

@@ -17,9 +17,10 @@ from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import Month
 from recon_pipeline.store.sums.run import Reconciliation
 
-# The quality of the log below the horizon, of some customers: the months have only the total of all.
+# The quality of open months of the log below the horizon, of some customers: the months have only the total of all.
 # Index: the primary key of recon.usage_aggregate, by period.
-# Binds: customers text[], end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Binds: customers text[], end timestamptz, gateway_name text, sealed_months timestamptz[], start timestamptz
+# Binds: usage_type text
 _MEASURE_SUMS = labelled(
     "measure_sums",
     """
@@ -35,6 +36,7 @@ _MEASURE_SUMS = labelled(
         and gateway_customer_id = any(:customers)
         and period_start >= :start
         and period_start < :end
+        and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
     """,
 )
 
@@ -45,7 +47,7 @@ MOST_EVENTS_SAMPLED = 10_000
 
 @dataclass(frozen=True)
 class LogQuality:
-    """The quality of the log within an extent, in events unless said otherwise.
+    """The quality of the log within the open months of an extent, in events unless said otherwise.
 
     Attributes:
         events_scanned: All of them.
@@ -177,7 +179,8 @@ def _from_known(connection: Connection, run: Reconciliation, tables: BillingTabl
         if run.extent.customers is not None:
             row = connection.execute(_MEASURE_SUMS, run.parameters(usage, tables)).mappings().one()
             found += LogQuality.of(row)
-    for month in known.every_month if run.extent.customers is None else ():
+    open_months = [month for month in known.every_month if month.seal_id is None]
+    for month in open_months if run.extent.customers is None else ():
         counted = (month.invalid_count, month.dedupe_count, month.outside_period_count)
         found += LogQuality(month.event_count + month.invalid_count + month.dedupe_count, *counted, 0)
     for invalid, count in ((True, found.invalid_count), (False, found.outside_period_count)):

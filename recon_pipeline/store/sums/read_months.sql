@@ -3,10 +3,14 @@
 -- Index: the primary key of recon.usage_month.
 -- Binds: first text, gateway_name text, last text, usage_type text
 select
-    partition, verified_below::text as verified_below, counters_verified_below::text as counters_verified_below,
-    key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, negative_count
-from recon.usage_month
-where gateway_name = :gateway_name
-    and usage_type = :usage_type
-    and partition between :first and :last
-order by partition
+    month.partition, month.verified_below::text as verified_below, month.counters_verified_below::text as counters_verified_below,
+    month.key_count, coalesce(seal.nonzero_count, month.nonzero_count) as nonzero_count, month.event_count,
+    month.invalid_count, month.dedupe_count, month.outside_period_count, month.negative_count,
+    seal.id as seal_id, month.verified_seal_id
+from recon.usage_month as month
+left join recon.sealed_month as sealed using (gateway_name, usage_type, partition)
+left join recon.month_seal as seal on seal.id = sealed.seal_id
+where month.gateway_name = :gateway_name
+    and month.usage_type = :usage_type
+    and month.partition between :first and :last
+order by month.partition

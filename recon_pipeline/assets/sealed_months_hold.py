@@ -1,0 +1,50 @@
+"""The check that the log still has the events that were sealed: what came after changes no counter, and is told."""
+
+import dagster as dg
+
+from recon_pipeline.assets.reconciler import Step
+from recon_pipeline.assets.tables import sample
+from recon_pipeline.store.counters import since_seals
+from recon_pipeline.store.counters.since_seals import KeySinceSeal
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.sums.run import SAMPLE_ROWS
+
+_NAME = "sealed_months_hold"
+
+
+def spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """What Dagster knows of the check before it is evaluated."""
+    return dg.AssetCheckSpec(
+        _NAME,
+        asset=asset,
+        description="The log has exactly the events of sealed months that were sealed. Events that came late, changed "
+        "or left the log since change no counter: recon corrections lists them.",
+    )
+
+
+def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
+    """How many keys, events and units differ from the seals of the run's months, by month."""
+    with step.database.transaction() as connection:
+        found = since_seals.since_seals(connection, step.run, tables)
+    keys = sum(month.keys for month in found)
+    months = "; ".join(
+        f"{month.partition} of {month.usage}: {month.keys:,} keys, by {month.events:,} events and {month.units} units"
+        for month in found
+    )
+    options = " ".join(f"--period {month}" for month in sorted({month.partition for month in found}))
+    return dg.AssetCheckResult(
+        check_name=_NAME,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"The log is not what was sealed: {months}. No counter was changed for it. "
+        f"recon corrections {options} lists the keys, for credit notes or the next invoice."
+        if found
+        else None,
+        metadata={
+            "count": keys,
+            "sealed_months": len(
+                {one.month for usage in step.run.extent.scope for one in tables.sealed_within(usage, step.run.extent)}
+            ),
+            **sample("sample", [key for month in found for key in month.sample][:SAMPLE_ROWS], KeySinceSeal),
+        },
+    )

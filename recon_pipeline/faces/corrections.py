@@ -1,0 +1,112 @@
+"""What `recon corrections` does: what came after months were sealed, as a table, JSON, CSV and Parquet."""
+
+import csv
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from recon_pipeline.core.backfill.round_trip import guarded
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.periods import BillingMonth, instant_in_words
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.faces.billing import billing_database
+from recon_pipeline.faces.console import out
+from recon_pipeline.settings import Settings
+from recon_pipeline.store.counters import corrections as store
+from recon_pipeline.store.counters.corrections import Correction
+from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.sums.run import Reconciliation
+
+ROWS_SHOWN = 20
+_COLUMNS = [field.name for field in fields(Correction)]
+
+
+def find(settings: Settings, months: tuple[BillingMonth, ...], output: Path | None) -> tuple[Correction, ...]:
+    """Find the keys of sealed months whose events are not those that were sealed; write them to a file if one is named.
+
+    Raises:
+        ConfigurationError: The file has another ending, or cannot be written.
+        ReconError: A month is not sealed, or the database cannot be used.
+    """
+    if output is not None and (output.suffix not in (".csv", ".parquet") or not output.parent.is_dir()):
+        raise ConfigurationError(
+            f"--output {output} cannot be written: it ends in .csv or .parquet, in a folder that is there.",
+            changed="Nothing was written.",
+            fix="Name it so, for example --output corrections.csv.",
+        )
+    question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, months[0], months[0]))
+    with (
+        billing_database(settings).connection() as connection,
+        decision(connection, "REPEATABLE READ") as tables,
+    ):
+        found = store.corrections(connection, question, tables, sorted(set(months)))
+    if output is not None:
+        _write(found, output)
+    return found
+
+
+def as_json(found: Sequence[Correction]) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {"success": True, "count": len(found), "corrections": [asdict(one) for one in found]}
+
+
+def show(found: Sequence[Correction], output: Path | None) -> None:
+    """The same for a person."""
+    if not found:
+        out.print("The log has exactly the events that were sealed: nothing is to be corrected.", soft_wrap=True)
+    else:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("customer", "from", "to", "sealed", "now", "difference", "events"):
+            table.add_column(heading, justify="right" if heading in ("sealed", "now", "difference") else "left")
+        for one in found[:ROWS_SHOWN]:
+            period = instant_in_words(one.period_start), instant_in_words(one.period_end)
+            cells = (one.gateway_customer_id, *period, one.sealed_sum, one.sum_now, one.difference, _events(one))
+            table.add_row(*map(escape, cells))
+        out.print(table)
+        if len(found) > ROWS_SHOWN:
+            out.print(f"… and {len(found) - ROWS_SHOWN:,} more keys: --output FILE writes all of them.")
+    if output is not None:
+        out.print(f"{len(found):,} keys written to {output}", markup=False, soft_wrap=True)
+
+
+def _events(one: Correction) -> str:
+    """What came, changed or is gone, in a few words."""
+    late = [event for event in one.events if event.what.startswith("came later")]
+    changed = len(one.events) - len(late)
+    gone = one.sealed_events - (one.events_now - len(late))
+    parts = [f"{len(late):,} {late[0].what}" if late else "", f"{changed:,} changed" if changed else ""]
+    parts.append(f"{gone:,} left the log" if gone > 0 else "")
+    named = ", ".join(event.request_id or "" for event in one.events[:3])
+    return "; ".join(filter(None, parts)) + (f" ({named}{', …' if len(one.events) > 3 else ''})" if named else "")
+
+
+def _write(found: Sequence[Correction], output: Path) -> None:
+    rows = [asdict(one) | {"events": json.dumps([asdict(event) for event in one.events])} for one in found]
+    try:
+        if output.suffix == ".parquet":
+            _write_parquet(rows, output)
+            return
+        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
+        with output.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows([guarded(str(row[name])) for name in _COLUMNS] for row in rows)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
+        ) from error
+
+
+def _write_parquet(rows: list[dict[str, Any]], output: Path) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    numbers = ("sealed_events", "events_now")
+    schema = pa.schema([(name, pa.int64() if name in numbers else pa.string()) for name in _COLUMNS])
+    pq.write_table(pa.Table.from_pylist(rows, schema), output)

@@ -1,0 +1,136 @@
+"""What `recon seal`, `recon reopen` and `recon verify-seals` do, and how it is shown."""
+
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.faces.billing import billing_database
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
+from recon_pipeline.faces.user import user_name
+from recon_pipeline.settings import Settings, known_months
+from recon_pipeline.store.counters import reopening, verify_seals
+from recon_pipeline.store.counters.seal_records import RecordedSeal
+from recon_pipeline.store.counters.sealing import Sealed
+from recon_pipeline.store.counters.verify_seals import VerifiedSeals
+from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.records.closing import close_month
+from recon_pipeline.store.sums.run import Reconciliation
+
+_WAITS_MS = 30_000
+"""For a run that is writing what is known of the log; with a large log to be summed it may take longer."""
+
+
+def seal(settings: Settings, month: BillingMonth, *, reason: str | None) -> tuple[Sealed, ...]:
+    """Seal a month of every metered usage.
+
+    Raises:
+        ConfigurationError: No run looks at the month.
+        ReconError: It cannot be sealed, with the reason, or the database cannot be used.
+    """
+    with err.status(f"Sealing {month.key} …"), billing_database(settings).connection() as connection:
+        return close_month(connection, settings, month, sealed_by=user_name(), reason=reason)
+
+
+def reopen(settings: Settings, month: BillingMonth, *, reason: str) -> tuple[RecordedSeal, ...]:
+    """Make a sealed month an ordinary one again.
+
+    Raises:
+        ReconError: It is not sealed, or the database cannot be used.
+    """
+    with billing_database(settings).transaction(lock_timeout_ms=_WAITS_MS) as connection:
+        return reopening.reopen(connection, settings.scope, month, reason=reason, reopened_by=user_name())
+
+
+def verify(settings: Settings) -> VerifiedSeals:
+    """Compute every seal again, up to the first that does not fit.
+
+    Raises:
+        ReconError: The log cannot be trusted, or the database cannot be used.
+    """
+    question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, *known_months()))
+    with (
+        err.status("Computing seals again …"),
+        billing_database(settings).connection() as connection,
+        decision(connection, "REPEATABLE READ") as tables,
+    ):
+        return verify_seals.verify_seals(connection, question, tables)
+
+
+def sealed_as_json(done: tuple[Sealed, ...]) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {"success": True, "sealed": [_as_json(one.record) | _since(one) for one in done]}
+
+
+def reopened_as_json(done: tuple[RecordedSeal, ...]) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {"success": True, "reopened": [_as_json(one) for one in done]}
+
+
+def verified_as_json(found: VerifiedSeals) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {"success": found.misfit is None, **asdict(found)}
+
+
+def show_sealed(done: tuple[Sealed, ...]) -> None:
+    """The same for a person."""
+    for one in done:
+        seal_ = one.record.seal
+        out.print(
+            f"Sealed {one.record.of_what}: {seal_.key_count:,} keys, {seal_.event_count:,} events, "
+            f"{int(seal_.usage_count):,} units.",
+            markup=False,
+            soft_wrap=True,
+        )
+        out.print(f"Checksum {seal_.checksum}", markup=False, soft_wrap=True)
+        if one.since is not None:
+            out.print(
+                f"It had been reopened {one.since.by_whom} ({one.since.seal.reason}); since the seal before, "
+                f"{one.keys_changed:,} keys changed, by {one.units_changed:+,} units in all.",
+                markup=False,
+                soft_wrap=True,
+            )
+    out.print("Its counters follow the seal from now on; recon corrections shows what comes after.", soft_wrap=True)
+
+
+def show_reopened(done: tuple[RecordedSeal, ...]) -> None:
+    """The same for a person."""
+    for one in done:
+        out.print(f"Reopened {one.of_what}: {one.seal.reason}", markup=False, soft_wrap=True)
+    out.print(
+        "Its counters follow the log again, from the next run on; what left the log meanwhile is asked about.",
+        soft_wrap=True,
+    )
+
+
+def show_verified(found: VerifiedSeals) -> None:
+    """The same for a person."""
+    if found.misfit is not None:
+        out.print(found.misfit, style="red", markup=False, soft_wrap=True)
+        out.print(f"What to do: {found.fix}", markup=False, soft_wrap=True)
+        return
+    out.print(
+        f"All {found.checked:,} seals fit: chain, sums and checksums; "
+        f"the events of the {found.in_force:,} in force are in the log.",
+        soft_wrap=True,
+    )
+
+
+def exit_code(found: VerifiedSeals) -> int:
+    """0 if every seal fits."""
+    return EXIT_CLEAN if found.misfit is None else EXIT_NOT_CLEAN
+
+
+def _as_json(recorded: RecordedSeal) -> dict[str, Any]:
+    return {"seal_id": recorded.id, **asdict(recorded.seal), "usage_count": int(recorded.seal.usage_count)}
+
+
+def _since(one: Sealed) -> dict[str, Any]:
+    if one.since is None:
+        return {}
+    return {
+        "reopened_at": one.since.seal.acted_at,
+        "keys_changed": one.keys_changed,
+        "units_changed": one.units_changed,
+    }

@@ -1,0 +1,167 @@
+"""What came after a month was sealed: late, changed and removed events, which change no counter.
+
+Invariant: sums are of the log's own rows at one snapshot, beside the sealed sum of each key; those of which nothing
+differs, the events not either, are left out. Which events came later is known where the log still tells: of an event
+that was removed it has no row.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.store.counters.seal_records import RecordedSeal, read_seals
+from recon_pipeline.store.counters.sealing import NotSealedError
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.statements import labelled, statement
+from recon_pipeline.store.sums.run import Reconciliation
+
+# The events of some keys of a month that were inserted, or whose row was written, after a snapshot; values as Postgres
+# prints them.
+# Invariant: the column ingest_xid need not be there.
+# Index: billing_usage_events by gateway_customer_id.
+# Binds: customers_given text[], gateway_name text, period_ends_given text[], period_starts_given text[]
+# Binds: seen pg_snapshot, usage_type text
+_EVENTS_SINCE = labelled(
+    "events_since_seal",
+    """
+    select
+        gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
+        request_id::text as request_id, quantity::text as quantity, event_timestamp::text as event_timestamp,
+        created_at::text as created_at,
+        case
+            when is_sealed is null then 'came later or changed'
+            when is_sealed then 'changed'
+            else 'came later'
+        end as what
+    from (
+        select
+            *,
+            pg_visible_in_snapshot((to_jsonb(event) ->> 'ingest_xid')::xid8, cast(:seen as pg_snapshot)) as is_sealed,
+            not recon.is_settled(event.xmin, pg_snapshot_xmin(cast(:seen as pg_snapshot))) as is_written_since
+        from billing_usage_events as event
+        where gateway_customer_id = any(cast(:customers_given as text[]))
+            and gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and case
+                when (gateway_customer_id, period_start, period_end) in (
+                    select gateway_customer_id, period_start::timestamptz, period_end::timestamptz
+                    from unnest(
+                        cast(:customers_given as text[]),
+                        cast(:period_starts_given as text[]),
+                        cast(:period_ends_given as text[])
+                    ) as key (gateway_customer_id, period_start, period_end)
+                )
+                    then true
+            end
+    ) as event
+    where is_sealed is false or is_written_since
+    order by gateway_customer_id, period_start, created_at, request_id
+    """,
+)
+
+
+@dataclass(frozen=True)
+class LaterEvent:
+    """An event that came, or was changed, after its month was sealed; values as Postgres prints them.
+
+    Attributes:
+        what: `came later`, `changed`, or both where events do not carry the transaction that inserted them.
+    """
+
+    request_id: str | None
+    quantity: str | None
+    event_timestamp: str | None
+    created_at: str | None
+    what: str
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A key of a sealed month whose events are not those that were sealed; sums as Postgres prints them.
+
+    Attributes:
+        difference: What the events add up to now, without the sealed sum: for a credit note or the next invoice.
+        events: Those that came or were changed since.
+    """
+
+    partition: str
+    gateway_name: str
+    usage_type: str
+    gateway_customer_id: str
+    period_start: str
+    period_end: str
+    sealed_sum: str
+    sum_now: str
+    difference: str
+    sealed_events: int
+    events_now: int
+    events: tuple[LaterEvent, ...]
+
+
+def corrections(
+    connection: Connection, run: Reconciliation, tables: BillingTables, months: Sequence[BillingMonth]
+) -> tuple[Correction, ...]:
+    """The keys of sealed months whose events are not those that were sealed, by month and customer.
+
+    Args:
+        connection: In a REPEATABLE READ transaction that has locked the tables.
+        run: Whose scope is looked at.
+        tables: How the tables are shaped, with the sealed months.
+        months: Which.
+
+    Raises:
+        NotSealedError: One of them is not sealed.
+    """
+    seals = {one.id: one for one in read_seals(connection)}
+    found: list[Correction] = []
+    for month in months:
+        asked = replace(run, extent=Extent(run.extent.scope, month, month), settle_seconds=0)
+        sealed = [one for usage in run.extent.scope for one in tables.sealed_within(usage, asked.extent)]
+        if not sealed:
+            raise NotSealedError(
+                f"{month.key} is not sealed, so nothing of it is a correction: its counters follow the log.",
+                fix=f"recon status says which months are sealed; recon seal --period {month.key} seals it.",
+            )
+        for one in sealed:
+            found += _of_seal(connection, asked, tables, seals[one.seal_id])
+    return tuple(found)
+
+
+def _of_seal(
+    connection: Connection, run: Reconciliation, tables: BillingTables, recorded: RecordedSeal
+) -> list[Correction]:
+    usage = recorded.usage
+    sum_by_hash(connection)
+    asked: dict[str, Any] = run.parameters(usage, tables) | {
+        "kept_as": None,
+        "compared_with": recorded.id,
+        "with_checksums": True,
+        "settled_below": None,
+        "seen": recorded.seal.seen,
+    }
+    rows = connection.execute(statement("sum_events", tables.parts, which_events="in_extent"), asked).all()
+    asked |= {
+        "customers_given": [row.gateway_customer_id for row in rows],
+        "period_starts_given": [row.period_start for row in rows],
+        "period_ends_given": [row.period_end for row in rows],
+    }
+    events = defaultdict[tuple[str, str, str], list[LaterEvent]](list)
+    for row in connection.execute(_EVENTS_SINCE, asked) if rows else ():
+        events[row.gateway_customer_id, row.period_start, row.period_end].append(
+            LaterEvent(row.request_id, row.quantity, row.event_timestamp, row.created_at, row.what)
+        )
+    return [
+        Correction(
+            recorded.seal.partition, usage.gateway_name, usage.usage_type,
+            row.gateway_customer_id, row.period_start, row.period_end,
+            row.sealed_sum, row.sum_now, row.difference, row.sealed_events, row.events_now,
+            tuple(events[row.gateway_customer_id, row.period_start, row.period_end]),
+        )
+        for row in rows
+    ]  # fmt: skip

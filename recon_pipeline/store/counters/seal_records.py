@@ -1,0 +1,184 @@
+"""The record of seals in `recon.month_seal`, which is only ever added to.
+
+Invariant: each row is bound to the one before by its chain, and no two to the same (a unique key), so that two sessions
+never seal at one moment, and no row can be changed or taken out unnoticed.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import IntegrityError
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.core.seals import FIRST_LINK, Seal, chained
+from recon_pipeline.store.postgres.statements import labelled
+
+NOTHING_SEALED = "No counter was changed, and no seal was written."
+
+# Every sealing and reopening, the oldest first.
+_READ_SEALS = labelled("read_seals", "select *, seen::text as snapshot from recon.month_seal order by id")
+# The number of the next seal, its time, and the snapshot that it is taken at.
+_NEXT_SEAL = labelled(
+    "next_seal",
+    """
+    select
+        nextval(pg_get_serial_sequence('recon.month_seal', 'id')) as id,
+        clock_timestamp() as acted_at,
+        pg_current_snapshot()::text as seen
+    """,
+)
+# The chain of the last seal.
+_LAST_CHAIN = labelled("last_chain", "select chain from recon.month_seal order by id desc limit 1")
+# Writes a seal down.
+# Invariant: nothing is ever changed or deleted.
+# Binds: acted_at timestamptz, acted_by text, chain text, checksum text, event_count bigint, gateway_name text
+# Binds: id bigint, key_count bigint, kind text, nonzero_count bigint, partition text, previous_chain text, reason text
+# Binds: run_id text, seen pg_snapshot, usage_count numeric, usage_type text
+_APPEND_SEAL = labelled(
+    "append_seal",
+    """
+    insert into recon.month_seal (
+        id, kind, gateway_name, usage_type, partition, acted_at, acted_by, reason, run_id, seen,
+        key_count, nonzero_count, event_count, usage_count, checksum, previous_chain, chain
+    )
+    overriding system value
+    values (
+        :id, :kind, :gateway_name, :usage_type, :partition, :acted_at, :acted_by, :reason, :run_id, :seen,
+        :key_count, :nonzero_count, :event_count, :usage_count, :checksum, :previous_chain, :chain
+    )
+    """,
+)
+# What the sealed sums of a seal add up to, with a checksum of them that does not depend on their order: sha256 of the
+# sum of the first eight bytes of the sha256 of each key with its sums.
+# Index: the primary key of recon.sealed_counter.
+# Binds: seal_id bigint
+_TOTAL_SEALED = labelled(
+    "total_sealed_counters",
+    """
+    select
+        count(*) as key_count,
+        count(*) filter (where usage_count <> 0) as nonzero_count,
+        coalesce(sum(event_count), 0)::bigint as event_count,
+        coalesce(sum(usage_count), 0)::numeric as usage_count,
+        encode(
+            sha256(convert_to(
+                coalesce(
+                    sum(
+                        ('x' || left(encode(sha256(convert_to(
+                            concat(
+                                octet_length(gateway_customer_id), ':', gateway_customer_id,
+                                ';', extract(epoch from period_start), ';', extract(epoch from period_end),
+                                ';', usage_count, ';', event_count, ';', trim_scale(credit_units), ';', event_checksum
+                            ),
+                            'UTF8'
+                        )), 'hex'), 16))::bit(64)::bigint
+                    ),
+                    0
+                )::text,
+                'UTF8'
+            )),
+            'hex'
+        ) as checksum
+    from recon.sealed_counter
+    where seal_id = :seal_id
+    """,
+)
+
+
+@dataclass(frozen=True)
+class RecordedSeal:
+    """A row of `recon.month_seal`."""
+
+    id: int
+    seal: Seal
+    previous_chain: str
+    chain: str
+
+    @property
+    def usage(self) -> MeteredUsage:
+        """The metered usage that it is of."""
+        return MeteredUsage(self.seal.gateway_name, self.seal.usage_type)
+
+    @property
+    def of_what(self) -> str:
+        """For a person."""
+        return f"{self.seal.partition} of {self.usage}"
+
+    @property
+    def by_whom(self) -> str:
+        """For a person."""
+        return f"by {self.seal.acted_by} on {self.seal.acted_at:%Y-%m-%d %H:%M} UTC"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the sealed sums of a seal add up to; as in `Seal`."""
+
+    key_count: int
+    nonzero_count: int
+    event_count: int
+    usage_count: Decimal
+    checksum: str
+
+    @classmethod
+    def of(cls, seal: Seal) -> "Totals":
+        """Those that a seal states."""
+        return cls(**{field.name: getattr(seal, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Next:
+    """The seal that is being written: its number, time and snapshot."""
+
+    id: int
+    acted_at: Any
+    seen: str
+
+
+def read_seals(connection: Connection) -> tuple[RecordedSeal, ...]:
+    """Every sealing and reopening, the oldest first."""
+    return tuple(_recorded(row) for row in connection.execute(_READ_SEALS).mappings())
+
+
+def newest_of_month(connection: Connection, usage: MeteredUsage, partition: str) -> RecordedSeal | None:
+    """The last sealing or reopening of a month, or None."""
+    of_month = [one for one in read_seals(connection) if one.usage == usage and one.seal.partition == partition]
+    return of_month[-1] if of_month else None
+
+
+def next_seal(connection: Connection) -> Next:
+    """Number, time and snapshot of a seal to be written."""
+    return Next(**connection.execute(_NEXT_SEAL).mappings().one())
+
+
+def totals(connection: Connection, seal_id: int) -> Totals:
+    """What the sealed sums of a seal add up to."""
+    return Totals(**connection.execute(_TOTAL_SEALED, {"seal_id": seal_id}).mappings().one())
+
+
+def append(connection: Connection, seal_id: int, seal: Seal) -> RecordedSeal:
+    """Write a seal down, bound to the last one.
+
+    Raises:
+        ReconError: Another session wrote a seal since this transaction's snapshot.
+    """
+    previous: str = connection.execute(_LAST_CHAIN).scalar_one_or_none() or FIRST_LINK
+    recorded = RecordedSeal(seal_id, seal, previous, chained(previous, seal))
+    row = {**asdict(seal), "id": seal_id, "previous_chain": previous, "chain": recorded.chain}
+    try:
+        connection.execute(_APPEND_SEAL, row)
+    except IntegrityError as error:
+        raise ReconError(
+            f"Another session sealed or reopened a month while {recorded.of_what} was.",
+            changed=NOTHING_SEALED,
+            fix="Run the command again.",
+        ) from error
+    return recorded
+
+
+def _recorded(row: RowMapping) -> RecordedSeal:
+    figures = {field.name: row[field.name] for field in fields(Seal)} | {"seen": row["snapshot"]}
+    return RecordedSeal(row["id"], Seal(**figures), row["previous_chain"], row["chain"])

@@ -1,0 +1,117 @@
+"""What the stored sums say came after months were sealed: for the check of each run, which counts and shows a few.
+
+Knows sums alone: `corrections` reads the log itself.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
+
+# By sealed month of an extent: the keys of which other events are stored than were sealed, what they differ by, and a
+# few of them.
+# Invariant: the stored sums are of what the log had at the last horizon; what came since, the next run shows.
+# Index: the primary key of recon.sealed_counter, and that of recon.usage_aggregate by period.
+# Binds: end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint, start timestamptz, usage_type text
+_SINCE_SEAL = labelled(
+    "sums_since_seal",
+    """
+    select
+        gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
+        coalesce(sealed.usage_count, 0)::text as sealed_sum,
+        trim_scale(coalesce(stored.usage_count, 0))::text as sum_now,
+        coalesce(stored.event_count, 0) - coalesce(sealed.event_count, 0) as events,
+        count(*) over () as keys,
+        sum(abs(coalesce(stored.event_count, 0) - coalesce(sealed.event_count, 0))) over ()::bigint as events_differing,
+        trim_scale(sum(abs(coalesce(stored.usage_count, 0) - coalesce(sealed.usage_count, 0))) over ())::text as units
+    from (select * from recon.sealed_counter where seal_id = :seal_id) as sealed
+    full join (
+        select gateway_customer_id, period_start, period_end, usage_count, event_count
+        from recon.usage_aggregate
+        where period_start >= :start
+            and period_start < :end
+            and gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and event_count > 0
+    ) as stored using (gateway_customer_id, period_start, period_end)
+    where (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
+    order by
+        abs(coalesce(stored.usage_count, 0) - coalesce(sealed.usage_count, 0)) desc, gateway_customer_id, period_start
+    limit :sample_rows
+    """,
+)
+
+
+@dataclass(frozen=True)
+class KeySinceSeal:
+    """A key of a sealed month of which other events are stored than were sealed; sums as Postgres prints them.
+
+    Attributes:
+        events: More than were sealed; negative: fewer.
+    """
+
+    partition: str
+    gateway_customer_id: str
+    usage_type: str
+    period_start: str
+    period_end: str
+    sealed_sum: str
+    sum_now: str
+    events: int
+
+
+@dataclass(frozen=True)
+class MonthSinceSeal:
+    """What came after a month was sealed.
+
+    Attributes:
+        usage: The metered usage.
+        partition: `YYYY-MM`.
+        keys: Of which other events are stored than were sealed.
+        events: By how many events they differ, those that came and those that left alike.
+        units: The same in units, as Postgres prints it.
+        sample: At most `SAMPLE_ROWS` of the keys.
+    """
+
+    usage: MeteredUsage
+    partition: str
+    keys: int
+    events: int
+    units: str
+    sample: tuple[KeySinceSeal, ...]
+
+
+def since_seals(connection: Connection, run: Reconciliation, tables: BillingTables) -> tuple[MonthSinceSeal, ...]:
+    """What came after sealed months of an extent were sealed, as stored sums say it; only months of which anything did.
+
+    Args:
+        connection: In a transaction.
+        run: What is looked at.
+        tables: How the tables are shaped, with the sealed months.
+    """
+    found: list[MonthSinceSeal] = []
+    for usage in run.extent.scope:
+        for sealed in tables.sealed_within(usage, run.extent):
+            asked = run.parameters(usage, tables) | {
+                "start": sealed.month.start,
+                "end": sealed.month.end,
+                "seal_id": sealed.seal_id,
+            }
+            rows = connection.execute(_SINCE_SEAL, asked).all()
+            if rows:
+                sample = tuple(
+                    KeySinceSeal(
+                        sealed.month.key, row.gateway_customer_id, usage.usage_type, row.period_start, row.period_end,
+                        row.sealed_sum, row.sum_now, row.events,
+                    )
+                    for row in rows[:SAMPLE_ROWS]
+                )  # fmt: skip
+                first = rows[0]
+                found.append(
+                    MonthSinceSeal(usage, sealed.month.key, first.keys, first.events_differing, first.units, sample)
+                )
+    return tuple(found)
