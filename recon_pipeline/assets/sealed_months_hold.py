@@ -1,4 +1,4 @@
-"""The check that the log still has the events that were sealed: what came after changes no counter, and is told."""
+"""The check that the log still has the events that were sealed: what came after is reported, and changes no counter."""
 
 import dagster as dg
 

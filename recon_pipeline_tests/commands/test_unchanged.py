@@ -18,6 +18,7 @@ from recon_pipeline.store.records.unchanged import RUN_AT_LEAST_EVERY_MINUTES
 from recon_pipeline.store.sums import horizons
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period
+from recon_pipeline_tests.reconciliation.seals import seal
 from recon_pipeline_tests.support.assets import run_assets
 from recon_pipeline_tests.support.defined import reconcile_every_5_minutes
 
@@ -149,6 +150,25 @@ def test_whatever_changed_is_looked_at_by_a_run(
     change(quiet)
     assert tick(dagster_instance).run_requests
     assert not evaluations(dagster_instance)
+
+
+def test_a_quiet_tick_confirms_a_sealed_month_and_sees_a_counter_of_it_that_somebody_edited(
+    billing: Billing, dagster_instance: DagsterInstance
+) -> None:
+    start, end = this_month()
+    last_month = ((start - timedelta(days=1)).replace(day=1), start)
+    for period in (last_month, (start, end)):
+        billing.record("ada", 5, period=period)
+    for _ in range(2):
+        assert run_what_a_tick_asks_for(dagster_instance)
+    seal(billing, f"{last_month[0]:%Y-%m}")
+    assert run_what_a_tick_asks_for(dagster_instance), "every key of it is compared once with the seal"
+    assert not tick(dagster_instance).run_requests
+
+    billing.query("update billing_usage_counters set usage_count = 6 where period_start = %s", last_month[0])
+
+    assert run_what_a_tick_asks_for(dagster_instance)
+    assert billing.counter("ada", period=last_month) == 5
 
 
 @pytest.mark.parametrize("outcome", ["not_clean", "blocked", "failed", "paused", "put_off", "compared", "running"])
