@@ -79,7 +79,7 @@ def test_between_the_sums_and_the_comparison(filled: Billing, shrink: str, monke
         run.compare()
     run.repair()
     assert filled.counters() == KEPT
-    assert errors(filled) == {"its events changed while the run was under way: the next run decides"}
+    assert errors(filled) == {"its events changed lately: the next run that has summed them decides"}
     run.note_verified(run.verify())
 
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_a_credit_that_leaves_before_the_comparison_raises_no_counter(
         patched.setattr(Run, "aggregate", then_shrink)
         run.compare()
     run.repair()
-    assert errors(credited) == {"its events changed while the run was under way: the next run decides"}
+    assert errors(credited) == {"its events changed lately: the next run that has summed them decides"}
     run.note_verified(run.verify())
 
     for _ in range(2):
@@ -174,7 +174,7 @@ def test_a_credit_that_leaves_after_the_comparison_raises_no_counter(credited: B
     run.repair(before={"lock_free_counters": lambda: credited.query(NO_CREDIT)})
 
     assert credited.counters().get(CREDITED) == counted
-    assert errors(credited) == {"its events changed while the run was under way: the next run decides"}
+    assert errors(credited) == {"its events changed lately: the next run that has summed them decides"}
     run.note_verified(run.verify())
     tick(credited)
     assert credited.counters().get(CREDITED) == counted
@@ -231,7 +231,7 @@ def test_new_usage_hides_nothing_that_left_after_the_comparison(incremental: Bil
     run.repair(before={moment: meanwhile})
 
     assert incremental.counter(CUSTOMERS[1]) == 25
-    assert errors(incremental) == {"its events changed while the run was under way: the next run decides"}
+    assert errors(incremental) == {"its events changed lately: the next run that has summed them decides"}
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_a_credit_that_no_sum_has_counted_raises_no_counter_when_it_leaves_befor
     run.repair()
 
     assert newly_credited.counter(CREDITED) == counted
-    assert errors(newly_credited) == {"its events changed while the run was under way: the next run decides"}
+    assert errors(newly_credited) == {"its events changed lately: the next run that has summed them decides"}
     run.note_verified(run.verify())
     tick(newly_credited)
     assert newly_credited.counter(CREDITED) == counted
@@ -280,4 +280,4 @@ def test_a_credit_that_no_sum_has_counted_raises_no_counter_when_it_leaves_after
     run.repair(before={"lock_free_counters": lambda: newly_credited.query(NO_CREDIT)})
 
     assert newly_credited.counter(CREDITED) == -12
-    assert errors(newly_credited) == {"its events changed while the run was under way: the next run decides"}
+    assert errors(newly_credited) == {"its events changed lately: the next run that has summed them decides"}

@@ -15,6 +15,17 @@ from recon_pipeline_tests.support.assets import AssetsRun, run_assets
 EVERYTHING = {"first": "2025-01", "last": BillingMonth.containing(datetime.now(UTC)).key}
 ACCEPTED = "select usage_type, accepted_by, reason, run_id from recon.accepted_usage order by usage_type"
 APPROVED = {"approve_reason": "checked against the invoices", "approved_by": "ada"}
+BACK_TO_0014 = """
+    drop view recon.sealed_month;
+    drop table recon.month_seal, recon.sealed_counter;
+    alter table recon.counter_drift drop column seal_id, drop column doubts;
+    alter table recon.usage_month drop column verified_seal_id;
+    alter table recon.undo drop column sealed;
+    alter table recon.open_key drop column doubts;
+    drop function recon.and_doubt;
+    alter table recon.accepted_usage drop column first_partition;
+    update recon.schema_version set version_num = '0014';
+"""
 APRIL = (datetime(2025, 4, 1, tzinfo=UTC), datetime(2025, 5, 1, tzinfo=UTC))
 TYPES = "remote_commands,sms_messages"
 
@@ -287,9 +298,7 @@ def test_an_upgrade_accepts_the_months_that_were_reconciled_and_asks_about_earli
         job_billing.query(
             "insert into recon.retention (before_partition, reason, declared_by) values (%s, 'kept', 'ada')", declared
         )
-    job_billing.query("alter table recon.accepted_usage drop column first_partition")
-    job_billing.query("alter table recon.open_key drop column doubt")
-    job_billing.query("update recon.schema_version set version_num = '0014'")
+    job_billing.query(BACK_TO_0014)
 
     with BillingDatabase(job_billing.url).connection(any_schema_version=True) as connection:
         assert migrate.upgrade(connection)

@@ -92,7 +92,7 @@ class Event:
 WAITING = """
     select gateway_customer_id, period_start, period_end
     from recon.counter_drift
-    where outcome = 'doubtful' and error like 'its events changed while the run was under way%%' and id > %s
+    where outcome = 'doubtful' and error like 'its events changed lately%%' and id > %s
 """
 Log = dict[UUID | None, Event]
 Changes = dict[UUID | None, Event | None]

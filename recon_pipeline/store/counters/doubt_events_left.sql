@@ -1,9 +1,12 @@
--- Marks the drifted keys of a run, in open months, whose counters would be lowered, and of which usage left the log since the counter last matched, or raised, and of which credits did: what left
--- is no reason to change a counter. So are keys marked whose events changed since the aggregates were last put in line: what left of these the next run knows.
--- And so are keys that runs left alone as doubtful until now, where no declaration has ended the doubt: the events that made it have left, and what is in no stored sum of them is
--- at most the difference, and how many events that was nobody knows. Of a counter that would be raised only where a credit was among them.
--- Invariant: runs at the snapshot of the comparison, after it. What was stored of a key and the log does not have is what left it. A sum that is less than was stored may be so by
--- credits that came, so usage and credits are held apart, as the comparison summed them. A note of this transaction is of an aggregate that is wrong, and no change of events.
+-- Marks drifted keys of a run, in open months, as doubtful: counters that would be lowered, of which usage left the log since they last
+-- matched, and counters that would be raised, of which credits did. What left is no reason to change a counter. Keys whose events changed
+-- since the aggregates were last put in line are marked too: the next run knows what left of these. So are keys that earlier runs left
+-- alone as doubtful, if their counters would be lowered now: the events that made the doubt may have left, or are named otherwise. At most
+-- the difference is then in no stored sum, and nobody knows of how many events it is. Counters that would be raised are marked for that
+-- only where a credit was among these events.
+-- Invariant: runs at the snapshot of the comparison, after it. What was stored of a key and the log does not have has left it. Credits that
+-- came also make a sum less than was stored, so usage and credits are held apart, as the comparison summed them. A note of this transaction
+-- is of a wrong aggregate, and not of changed events.
 -- Index: recon.counter_drift by run; for each key recon.open_key and recon.usage_aggregate by primary key, recon.invalidated_key by key.
 -- Binds: doubts text[], doubts_of_credits text[], reads_notes boolean, run_id text
 with known as materialized (
@@ -70,7 +73,7 @@ set
     events_left = case when not known.is_changing then known.events_left end,
     units_left = case when not known.is_changing then known.units_left end,
     error = case
-        when known.is_changing then 'its events changed while the run was under way: the next run decides'
+        when known.is_changing then 'its events changed lately: the next run that has summed them decides'
         when not known.is_known
             then 'what made this counter doubtful is gone, since events left the log or RECON_EVENT_IDENTITY names them otherwise: it counts up to '
             || trim_scale(known.units_left) || ' units more'

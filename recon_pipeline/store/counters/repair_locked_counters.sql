@@ -262,7 +262,7 @@ verdict as (
             else 'failed'
         end as outcome,
         case
-            when target.is_changing then coalesce(target.doubt, 'its events changed while the run was under way: the next run decides')
+            when target.is_changing then coalesce(target.doubt, 'its events changed lately: the next run that has summed them decides')
             when target.usage_count is null
                 then 'its usage_count is null, which no increment changes: set it to 0, the next run does the rest'
             when target.right_count <> target.usage_count and target.doubt is not null
