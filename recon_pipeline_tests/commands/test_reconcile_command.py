@@ -108,7 +108,7 @@ def test_a_dry_run_repairs_nothing_a_run_repairs_it_and_status_shows_both(
     assert status.exit_code == 0
     assert set(status.json) == {
         "success", "database", "mode", "mode_reason", "waiting_for_approval", "paused", "holds", "last_clean_at",
-        "runs", "alerts", "retention",
+        "runs", "alerts", "retention", "sealed_months", "newest_sealed_month",
     }  # fmt: skip
     assert [run["outcome"] for run in status.json["runs"]] == ["compared", "clean", "compared"]
     assert status.json["runs"][1]["run_id"] == run_id
