@@ -160,8 +160,8 @@ def _measured(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
 
 
 def _without_a_log(step: Step) -> tuple[DriftedKey, ...]:
-    with step.decision("READ COMMITTED") as (connection, _):
-        return lost_log.largest(connection, step.run)
+    with step.decision("READ COMMITTED") as (connection, tables):
+        return lost_log.largest(connection, step.run, tables)
 
 
 def _advances(choice: ModeChoice, oldest: OldestTransaction | None) -> dg.AssetCheckResult:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from sqlalchemy import Connection
 
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciler import Reconciler
@@ -21,7 +20,8 @@ from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, read_name
 from recon_pipeline.store.counters import compare, lost_log
 from recon_pipeline.store.counters.compare import DriftedKey
-from recon_pipeline.store.postgres.database import open_database
+from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.postgres.database import BillingDatabase, open_database
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline.store.sums.run import Reconciliation
@@ -105,9 +105,8 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
         close_record(database, result.run_id, outcome, lambda _: None, error=str(failure) if failure else None)
         with database.transaction() as connection:
             record = runs.read(connection, result.run_id)
-            # What was changed is in the ledger; of what was not, people ask which keys it is about.
-            is_shown = record is not None and (record.outcome in ("blocked", "compared") or record.events_left_the_log)
-            largest = _largest(connection, settings, record, request.customers) if record and is_shown else ()
+        # What was changed is in the ledger; of what was not, people ask which keys it is about.
+        largest = _left_alone(database, settings, record) if record is not None else ()
     except ReconError as error:
         raise failure or error from error
     if record is None:
@@ -117,12 +116,15 @@ def reconcile(settings: Settings, instance: dg.DagsterInstance, request: Request
     return Reconciled(record, failed_checks(result.get_asset_check_evaluations()), largest)
 
 
-def _largest(
-    connection: Connection, settings: Settings, record: RunRecord, customers: Sequence[str]
-) -> tuple[DriftedKey, ...]:
-    if record.drift_count is not None:
-        is_done = record.outcome not in ("blocked", "compared")
-        return compare.sample(connection, record.run_id, outcomes=("doubtful",) if is_done else None)
-    first, last = map(BillingMonth.parse, (record.first_partition, record.last_partition))
-    extent = Extent(settings.scope, first, last, tuple(customers) or None)
-    return lost_log.largest(connection, Reconciliation.of(settings, record.run_id, extent))
+def _left_alone(database: BillingDatabase, settings: Settings, record: RunRecord) -> tuple[DriftedKey, ...]:
+    if record.is_preview and record.drift_count is None:  # the log was lost, so nothing was compared
+        first, last = map(BillingMonth.parse, (record.first_partition, record.last_partition))
+        extent = Extent(settings.scope, first, last, tuple(record.customers) if record.customers else None)
+        with database.connection() as connection, decision(connection, "READ COMMITTED") as tables:
+            return lost_log.largest(connection, Reconciliation.of(settings, record.run_id, extent), tables)
+    with database.transaction() as connection:
+        if record.is_preview:
+            return compare.sample(connection, record.run_id)
+        if record.events_left_the_log:
+            return compare.sample(connection, record.run_id, outcomes=("doubtful",))
+    return ()

@@ -178,7 +178,7 @@ def _show_keys(one: Reconciled) -> None:
     if not one.largest:
         return
     record = one.record
-    shown_of = record.drift_count if record.outcome in ("blocked", "compared") else record.doubtful_count
+    shown_of = record.drift_count if record.is_preview else record.doubtful_count
     more = (shown_of or 0) - len(one.largest)
     out.print(f"The {len(one.largest)} largest differences:" if more > 0 else "Differences:")
     for key in one.largest:

@@ -1,6 +1,7 @@
 """In a sealed month the seal is the log: its counters stay what was billed, whatever happens to the log."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -262,3 +263,14 @@ def test_a_budget_blocks_repairs_of_a_sealed_month_too(sealed: Billing, monkeypa
     sealed.query(f"update billing_usage_counters set usage_count = 3 where {IN_MAY}")
     assert tick().outcome == "blocked"
     assert set(sealed.counters().values()) == {3}
+
+
+@EVERY_MODE
+def test_an_empty_log_shows_no_counter_of_a_sealed_month_as_one_that_would_change(sealed: Billing) -> None:
+    sealed.query("delete from billing_usage_events")
+
+    blocked = run()
+
+    assert (blocked.record.outcome, blocked.record.drift_count) == ("blocked", None)
+    shown: Any = blocked.check("event_log_is_visible").metadata["would_change"].value
+    assert {row.data["period_start"][:7] for row in shown.records} == {"2025-06"}

@@ -150,6 +150,11 @@ class RunRecord:
     confirms_run_id: str | None
     duration_ms: float
 
+    @property
+    def is_preview(self) -> bool:
+        """Whether it repaired nothing, since it was blocked or a dry run."""
+        return self.outcome in ("blocked", "compared")
+
 
 def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str | None = None) -> RunStart:
     """Open the record of a run; a retried step finds it open. The mode is that of its first step."""
