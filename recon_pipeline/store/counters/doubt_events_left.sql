@@ -8,7 +8,7 @@
 -- came also make a sum less than was stored, so usage and credits are held apart, as the comparison summed them. A note of this transaction
 -- is of a wrong aggregate, and not of changed events.
 -- Index: recon.counter_drift by run; for each key recon.open_key and recon.usage_aggregate by primary key, recon.invalidated_key by key.
--- Binds: doubts text[], doubts_of_credits text[], reads_notes boolean, run_id text
+-- Binds: doubts text[], reads_notes boolean, run_id text
 with known as materialized (
     select
         found.ordinal, found.is_lowered,
@@ -44,7 +44,7 @@ with known as materialized (
         select
             coalesce(case when found.is_lowered then open.units_left else open.credits_left end, 0) as stored,
             case
-                when open.doubts && case when found.is_lowered then cast(:doubts as text[]) else cast(:doubts_of_credits as text[]) end
+                when case when found.is_lowered then open.doubts && cast(:doubts as text[]) else 'shared identity, credits' = any(open.doubts) end
                     then abs(coalesce(found.usage_count, 0) - case when found.is_lowered then found.visible_sum else found.settled_sum end)
                 else 0
             end as of_doubt

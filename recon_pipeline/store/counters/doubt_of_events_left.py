@@ -137,11 +137,7 @@ def mark(connection: Connection, run: Reconciliation, *, reads_notes: bool) -> N
         reads_notes: Whether notes of changed events are taken by runs, so that one that is there is new.
     """
     look_up_by_index(connection)
-    doubts = {
-        "doubts": remembered_doubt.standing(run),
-        "doubts_of_credits": [remembered_doubt.SHARED_WITH_CREDIT],
-    }
-    asked = {"run_id": run.run_id, "reads_notes": reads_notes} | doubts
+    asked = {"run_id": run.run_id, "reads_notes": reads_notes, "doubts": remembered_doubt.standing(run)}
     marked = connection.execute(statement("doubt_events_left"), asked)
     if marked.rowcount and run.max_events_left:
         today: Decimal = connection.execute(_EVENTS_LEFT_TODAY, {"run_id": run.run_id}).scalar_one()
