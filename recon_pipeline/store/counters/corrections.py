@@ -8,7 +8,7 @@ that was removed it has no row.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -121,7 +121,7 @@ def corrections(
     seals = {one.id: one for one in read_seals(connection)}
     found: list[Correction] = []
     for month in months:
-        asked = replace(run, extent=Extent(run.extent.scope, month, month), settle_seconds=0)
+        asked = replace(run, extent=Extent(run.extent.scope, month, month))
         sealed = [one for usage in run.extent.scope for one in tables.sealed_within(usage, asked.extent)]
         if not sealed:
             raise NotSealedError(
@@ -133,20 +133,44 @@ def corrections(
     return tuple(found)
 
 
+def keys_differing(
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    recorded: RecordedSeal,
+    *,
+    which_events: Literal["in_extent", "in_extent_when_sealed"],
+) -> Sequence[Any]:
+    """The keys of which the log has other events than were sealed, as `sum_events` returns them.
+
+    Args:
+        connection: In a REPEATABLE READ transaction that has locked the tables.
+        run: Whose extent is the month of the seal.
+        tables: How the tables are shaped.
+        recorded: The seal.
+        which_events: All of the month, or those that were there when it was sealed.
+    """
+    sum_by_hash(connection)
+    asked = run.parameters(recorded.usage, tables) | {
+        "settle_seconds": 0,
+        "settled_below": None,
+        "kept_as": None,
+        "compared_with": recorded.id,
+        "with_checksums": True,
+        "seen": recorded.seal.seen,
+    }
+    return connection.execute(statement("sum_events", tables.parts, which_events=which_events), asked).all()
+
+
 def _of_seal(
     connection: Connection, run: Reconciliation, tables: BillingTables, recorded: RecordedSeal
 ) -> list[Correction]:
     usage = recorded.usage
-    sum_by_hash(connection)
-    asked: dict[str, Any] = run.parameters(usage, tables) | {
-        "kept_as": None,
-        "compared_with": recorded.id,
-        "with_checksums": True,
-        "settled_below": None,
+    rows = keys_differing(connection, run, tables, recorded, which_events="in_extent")
+    asked = {
+        "gateway_name": usage.gateway_name,
+        "usage_type": usage.usage_type,
         "seen": recorded.seal.seen,
-    }
-    rows = connection.execute(statement("sum_events", tables.parts, which_events="in_extent"), asked).all()
-    asked |= {
         "customers_given": [row.gateway_customer_id for row in rows],
         "period_starts_given": [row.period_start for row in rows],
         "period_ends_given": [row.period_end for row in rows],

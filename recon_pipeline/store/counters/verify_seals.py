@@ -13,10 +13,9 @@ from sqlalchemy import Connection
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.core.seals import FIRST_LINK, chained
+from recon_pipeline.store.counters.corrections import keys_differing
 from recon_pipeline.store.counters.seal_records import RecordedSeal, Totals, read_seals, totals
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
-from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums.run import Reconciliation
 
 
@@ -88,17 +87,9 @@ def _gone_from_log(
 ) -> Iterator[tuple[str, str]]:
     """What the log had when the month was sealed, and does not have any more."""
     month = BillingMonth.parse(recorded.seal.partition)
-    asked = replace(run, extent=Extent((recorded.usage,), month, month), settle_seconds=0)
-    sum_by_hash(connection)
+    asked = replace(run, extent=Extent((recorded.usage,), month, month))
     which = "in_extent_when_sealed" if tables.has_ingest_xid else "in_extent"
-    parameters = asked.parameters(recorded.usage, tables) | {
-        "kept_as": None,
-        "compared_with": recorded.id,
-        "with_checksums": True,
-        "settled_below": None,
-        "seen": recorded.seal.seen,
-    }
-    rows = connection.execute(statement("sum_events", tables.parts, which_events=which), parameters).all()
+    rows = keys_differing(connection, asked, tables, recorded, which_events=which)
     if rows:
         first = rows[0]
         yield (
