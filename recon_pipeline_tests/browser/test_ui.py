@@ -143,6 +143,7 @@ def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_shows
 
     ui.open_lineage()
     assert ui.materialize(month.key) == "Failure"
+    ui.filter_log("Execution of run")
     failed = ui.page.get_by_text(re.compile("^Execution of run for .* failed"))
     expect(failed.locator("..")).to_contain_text(re.compile(f"Failure: Blocked: {drifted} counters would be repaired"))
 

@@ -128,6 +128,12 @@ class Ui:
         expect(outcome).to_be_visible(timeout=_RUN_MS)
         return outcome.inner_text()
 
+    def filter_log(self, text: str) -> None:
+        """On a run's page, show only the log's lines with that text: of a long log the page draws a part only."""
+        log_filter = self.page.get_by_placeholder("Filter…")
+        log_filter.fill(text)
+        log_filter.press("Enter")
+
     def picture(self, name: str, *parts: Locator, to_right_edge: bool = False, margin_below: int = _MARGIN) -> None:
         """Save a picture of the part of the page that holds these, if pictures are wanted."""
         if self.pictures is None:
