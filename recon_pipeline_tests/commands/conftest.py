@@ -213,6 +213,11 @@ def make_billing_tables(url: str) -> None:
         connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
 
 
+def prepared_template(server: PostgresServer) -> str:
+    """The template of a database that `recon init` has prepared, whose runs may repair."""
+    return server.template("prepared", migrate)
+
+
 def migrate(url: str) -> None:
     """The same, prepared as `recon init` does."""
     make_billing_tables(url)

@@ -32,7 +32,7 @@ MakeBilling = Callable[..., Billing]
 @pytest.fixture
 def make_billing(postgres_server: PostgresServer) -> Iterator[MakeBilling]:
     """`make_billing(sql="")` gives a fresh migrated database in which this SQL has run."""
-    template = postgres_server.template("migrated", migrate)
+    template = migrated_template(postgres_server)
     with ExitStack() as opened:
 
         def make(statements: str = "") -> Billing:
@@ -89,12 +89,8 @@ def make_billing_in_mode(postgres_server: PostgresServer, monkeypatch: pytest.Mo
 
         def make(mode: str, statements: str = "") -> Billing:
             is_incremental = mode == "incremental"
-            template = (
-                postgres_server.template("incremental", _make_incremental_tables)
-                if is_incremental
-                else postgres_server.template("full", make_tables)
-            )
-            url = postgres_server.create_database(template)
+            template = incremental_template if is_incremental else full_template
+            url = postgres_server.create_database(template(postgres_server))
             connection = opened.enter_context(connected(url, autocommit=True))
             if statements:
                 connection.execute(statements.encode())
@@ -106,14 +102,24 @@ def make_billing_in_mode(postgres_server: PostgresServer, monkeypatch: pytest.Mo
         yield make
 
 
+def full_template(server: PostgresServer) -> str:
+    """The template of a database with `make_tables`, whose log cannot be read in increments."""
+    return server.template("full", make_tables)
+
+
+def incremental_template(server: PostgresServer) -> str:
+    """The template of the same, whose log can be."""
+    return server.template("incremental", install_increments, on=full_template(server))
+
+
+def migrated_template(server: PostgresServer) -> str:
+    """The template of the same, whose log can be unless RECON_TEST_MODE is full."""
+    return full_template(server) if _is_full() else incremental_template(server)
+
+
 def migrate(url: str) -> None:
     make_tables(url)
     _make_incremental(url)
-
-
-def _make_incremental_tables(url: str) -> None:
-    make_tables(url)
-    install_increments(url)
 
 
 def make_tables(url: str) -> None:

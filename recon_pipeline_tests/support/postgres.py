@@ -79,10 +79,16 @@ class PostgresServer:
         self._made.append(name)
         return self.url(name)
 
-    def template(self, name: str, fill: Callable[[str], None]) -> str:
-        """The template of that name, made once: `fill` is given the URL and leaves no connection open."""
+    def template(self, name: str, fill: Callable[[str], None], *, on: str | None = None) -> str:
+        """The template of that name, made once: `fill` is given the URL and leaves no connection open.
+
+        Args:
+            name: Of the template.
+            fill: Fills it.
+            on: What `template()` returned for another one; it is filled before with what that has.
+        """
         if name not in self._templates:
-            url = self.create_database()
+            url = self.create_database(on)
             fill(url)
             self._templates[name] = urlsplit(url).path.removeprefix("/")
         return self._templates[name]
