@@ -12,6 +12,8 @@ from recon_pipeline_tests.reconciliation.conftest import incremental_template
 from recon_pipeline_tests.reconciliation.product import Run, new_run
 from recon_pipeline_tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.long
+
 MANY = 600_000
 MANY_EVENTS = f"""
     insert into billing_usage_events
