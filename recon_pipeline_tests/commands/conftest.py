@@ -27,7 +27,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML, make_dagster_tables
-from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
+from recon_pipeline_tests.support.postgres import PostgresServer, create_filled, throwaway_folder
 from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
 
 MakeBilling = Callable[..., Billing]
@@ -141,9 +141,10 @@ class OwnServer:
         """A fresh database; one of that name is dropped first."""
         with connected(self.url("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            if fill is None:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         if fill is not None:
-            fill(self.url(name))
+            create_filled(self.url, name, fill)
         return self.url(name)
 
     def forget(self, *, databases: Sequence[str], roles: Sequence[str]) -> None:

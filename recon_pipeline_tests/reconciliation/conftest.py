@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.acceptance import accept_usages
-from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
+from recon_pipeline_tests.support.postgres import PostgresServer, create_filled, throwaway_folder
 
 DEFAULT_IDENTITY = EventIdentity()
 MakeBilling = Callable[..., Billing]
@@ -179,10 +180,8 @@ class PrivateServer:
     def billing(self) -> Iterator[Billing]:
         """A fresh migrated database; its connection may die with the server."""
         name = f"billing_{secrets.token_hex(4)}"
-        with connected(socket_url(self.socket_folder, "postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        create_filled(partial(socket_url, self.socket_folder), name, migrate)
         url = socket_url(self.socket_folder, name)
-        migrate(url)
         with connected(url, autocommit=True) as connection:
             yield Billing(url, connection)
 
