@@ -19,6 +19,8 @@ from recon_pipeline.faces.benchmark.watched_dev import Watch
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.reading import readings
 
+pytestmark = pytest.mark.long
+
 SIZES, COUNTERS = (3_000, 6_000), 300
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from recon_pipeline.core.guards import Budgets
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
-from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
+from recon_pipeline_tests.reconciliation.conftest import full_template, incremental_template
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
 from recon_pipeline_tests.support.postgres import PostgresServer
@@ -209,14 +209,13 @@ class World:
 
 def make_world(server: PostgresServer, billing: Callable[[str], Application], mode: str) -> World:
     """A fresh world without customers, or one that begins settled."""
-    is_bare = mode == BARE_LOG
+    bare = full_template(server) if mode == BARE_LOG else incremental_template(server)
 
     def make(settled: Settled | None) -> Application:
         if settled is None:
-            return billing(
-                server.create_database(server.template(f"adversary {is_bare}", partial(_make, is_bare=is_bare)))
-            )
-        template = server.template(f"adversary {mode} {settled}", partial(_settle, mode=mode, settled=settled))
+            return billing(server.create_database(bare))
+        fill = partial(_settle, mode=mode, settled=settled)
+        template = server.template(f"adversary {mode} {settled}", fill, on=bare)
         application = billing(server.create_database(template))
         application.query(_SAME_LOG, template)
         return application
@@ -225,18 +224,11 @@ def make_world(server: PostgresServer, billing: Callable[[str], Application], mo
 
 
 def _settle(url: str, *, mode: str, settled: Settled) -> None:
-    _make(url, is_bare=mode == BARE_LOG)
     with connected(url, autocommit=True) as connection:
         connection.execute(settled.tables.encode())
         world = World(Application(url, connection), mode)
         world.fill(settled.customers)
         world.settle_in(runs=settled.runs)
-
-
-def _make(url: str, *, is_bare: bool) -> None:
-    make_tables(url)
-    if not is_bare:
-        install_increments(url)
 
 
 def between_statements(database: BillingDatabase, act: Callable[[int], object]) -> None:

@@ -1,6 +1,6 @@
 """Events named by their time, too: a file that cuts or rounds times inserted each of them once more, as usage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,13 +8,10 @@ import pytest
 
 from recon_pipeline.core.backfill.cut_times import writings
 from recon_pipeline.core.event_identity import EventIdentity, parse_event_identity
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
 from recon_pipeline.store.backfill.batches import Batch
-from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SPEC, insert_file
-from recon_pipeline_tests.reconciliation.billing import MAY, Billing, connected
-from recon_pipeline_tests.support.acceptance import accept_usages
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 
 NAMED_BY_TIME = parse_event_identity("gateway_name,request_id,event_timestamp")
 AND_BY_CUSTOMER = parse_event_identity("gateway_name,request_id,gateway_customer_id,event_timestamp")
@@ -46,13 +43,10 @@ APART = {
 
 
 @pytest.fixture(params=["unique", ""], ids=["unique", "not unique"])
-def billing(request: pytest.FixtureRequest, billing_database_url: str) -> Iterator[Billing]:
+def billing(request: pytest.FixtureRequest, billing: Billing) -> Billing:
     """A log whose owner names events by their time, too, whether it refuses a second one or not."""
-    prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
-    accept_usages(billing_database_url)
-    with connected(billing_database_url, autocommit=True) as connection:
-        connection.execute(RENAME.format(request.param).encode())
-        yield Billing(billing_database_url, connection)
+    billing.connection.execute(RENAME.format(request.param).encode())
+    return billing
 
 
 def backfill(

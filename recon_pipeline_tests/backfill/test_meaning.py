@@ -1,7 +1,7 @@
 """What a row means does not depend on where it stands, and nothing is assumed of a column that may be one of ours."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,13 +17,12 @@ from recon_pipeline.core.backfill.mapping import parse_mapping, parse_mapping_te
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import read_rows
 from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
 from recon_pipeline.store.backfill.exports import read_export
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SCOPE, SPEC, insert_file
 from recon_pipeline_tests.backfill.reading import readings
-from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.reconciliation.billing import Billing
 
 AT = "2025-05-17T12:00:00Z"
 OURS = {
@@ -35,13 +34,6 @@ OURS = {
     "event_timestamp": AT,
 }
 HEADER = "customer,request,units,at"
-
-
-@pytest.fixture
-def billing(billing_database_url: str) -> Iterator[Billing]:
-    prepare(BillingDatabase(billing_database_url), with_billing_tables=False)
-    with connected(billing_database_url, autocommit=True) as connection:
-        yield Billing(billing_database_url, connection)
 
 
 def ndjson(folder: Path, *objects: Mapping[str, Any]) -> Path:

@@ -16,13 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.sources import rows
-from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill import inserting
 from recon_pipeline_tests.backfill.inserting import insert_file
+from recon_pipeline_tests.commands.conftest import prepared_template
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, connected
-from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.postgres import PostgresServer
 
 HEADER = "customer,request,units,at"
@@ -36,9 +34,7 @@ COUNT = "select count(*) from billing_usage_events"
 
 @pytest.fixture(scope="module")
 def fuzzed(postgres_server: PostgresServer) -> Iterator[Billing]:
-    url = postgres_server.create_database()
-    prepare(BillingDatabase(url), with_billing_tables=True)
-    accept_usages(url)
+    url = postgres_server.create_database(prepared_template(postgres_server))
     with connected(url, autocommit=True) as connection:
         yield Billing(url, connection)
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from recon_pipeline.faces.init import prepare
 from recon_pipeline.store.backfill.dry_run import INDEX_STAGED_EVENTS
 from recon_pipeline.store.postgres.database import BillingDatabase, begin, look_up_each_by_index
 from recon_pipeline.store.postgres.statements import statement
@@ -43,11 +42,9 @@ BELIEFS = {
 
 
 @pytest.fixture(params=list(BELIEFS))
-def connection(request: pytest.FixtureRequest, billing_database_url: str) -> Iterator[Connection]:
+def connection(request: pytest.FixtureRequest, prepared_url: str) -> Iterator[Connection]:
     """A log with an index on created_at, as applications have it; settings as where chunks are inserted."""
-    database = BillingDatabase(billing_database_url)
-    prepare(database, with_billing_tables=False)
-    with database.connection() as connection:
+    with BillingDatabase(prepared_url).connection() as connection:
         with begin(connection):
             connection.execute(text("alter table billing_usage_events set (autovacuum_enabled = false)"))
             connection.execute(text("create index on billing_usage_events (created_at)"))

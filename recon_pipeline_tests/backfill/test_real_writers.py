@@ -18,11 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.inserting import SPEC, insert_file
+from recon_pipeline_tests.commands.conftest import prepared_template
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.postgres import PostgresServer
 
 MAPPING = SPEC | {"event_timestamp": {"column": "at", "zone": "UTC"}}
@@ -30,9 +28,7 @@ MAPPING = SPEC | {"event_timestamp": {"column": "at", "zone": "UTC"}}
 
 @pytest.fixture(scope="module")
 def billing(postgres_server: PostgresServer) -> Iterator[Billing]:
-    url = postgres_server.create_database()
-    prepare(BillingDatabase(url), with_billing_tables=True)
-    accept_usages(url)
+    url = postgres_server.create_database(prepared_template(postgres_server))
     with connected(url, autocommit=True) as connection:
         yield Billing(url, connection)
 

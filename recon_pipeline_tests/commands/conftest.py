@@ -27,7 +27,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.acceptance import accept_usages
 from recon_pipeline_tests.support.dagster import DAGSTER_YAML, make_dagster_tables
-from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
+from recon_pipeline_tests.support.postgres import PostgresServer, create_filled, throwaway_folder
 from recon_pipeline_tests.support.receivers import Mailbox, Webhook, mailbox, webhook
 
 MakeBilling = Callable[..., Billing]
@@ -141,9 +141,10 @@ class OwnServer:
         """A fresh database; one of that name is dropped first."""
         with connected(self.url("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            if fill is None:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         if fill is not None:
-            fill(self.url(name))
+            create_filled(self.url, name, fill)
         return self.url(name)
 
     def forget(self, *, databases: Sequence[str], roles: Sequence[str]) -> None:
@@ -211,6 +212,11 @@ def make_billing_tables(url: str) -> None:
     """Create the application's tables and recorder."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute((resources.files("recon_pipeline.store.log") / "billing_tables.sql").read_bytes())
+
+
+def prepared_template(server: PostgresServer) -> str:
+    """The template of a database that `recon init` has prepared, whose runs may repair."""
+    return server.template("prepared", migrate)
 
 
 def migrate(url: str) -> None:

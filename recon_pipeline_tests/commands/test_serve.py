@@ -24,7 +24,7 @@ from recon_pipeline.faces.serve.guard import WRONG_SECRETS_PER_MINUTE, Guard
 from recon_pipeline.faces.serve.runner import LANE, Runner
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
-from recon_pipeline_tests.commands.conftest import migrate, recon
+from recon_pipeline_tests.commands.conftest import prepared_template, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, Period, connected
 from recon_pipeline_tests.support.postgres import PostgresServer
 from recon_pipeline_tests.support.serving import CRON, Caller, Reply, Server, serving, serving_here
@@ -58,7 +58,7 @@ def serve(
     dagster_environment: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Serving]:
-    url = postgres_server.create_database(postgres_server.template("prepared", migrate))
+    url = postgres_server.create_database(prepared_template(postgres_server))
     folder = tmp_path_factory.mktemp("serve")
     variables = {**dagster_environment, "DATABASE_URL": url, "RECON_START_PERIOD": _MONTH.key, "CRON_SECRET": NEW}
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline_tests.commands.conftest import migrate
+from recon_pipeline_tests.commands.conftest import prepared_template
 from recon_pipeline_tests.support.postgres import PostgresServer
 from recon_pipeline_tests.support.serving import CRON, Server, serving
 
@@ -28,7 +28,7 @@ CHECKS = (
 @pytest.fixture
 def server(postgres_server: PostgresServer, dagster_environment: Mapping[str, str], tmp_path: Path) -> Iterator[Server]:
     this_month = BillingMonth.containing(datetime.now(UTC)).key  # so that a run is short
-    url = postgres_server.create_database(postgres_server.template("prepared", migrate))
+    url = postgres_server.create_database(prepared_template(postgres_server))
     with serving(
         tmp_path, **dagster_environment, DATABASE_URL=url, CRON_SECRET=SECRET, RECON_START_PERIOD=this_month
     ) as running:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.migrate import upgrade
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.acceptance import accept_usages
-from recon_pipeline_tests.support.postgres import PostgresServer, throwaway_folder
+from recon_pipeline_tests.support.postgres import PostgresServer, create_filled, throwaway_folder
 
 DEFAULT_IDENTITY = EventIdentity()
 MakeBilling = Callable[..., Billing]
@@ -32,7 +33,7 @@ MakeBilling = Callable[..., Billing]
 @pytest.fixture
 def make_billing(postgres_server: PostgresServer) -> Iterator[MakeBilling]:
     """`make_billing(sql="")` gives a fresh migrated database in which this SQL has run."""
-    template = postgres_server.template("migrated", migrate)
+    template = migrated_template(postgres_server)
     with ExitStack() as opened:
 
         def make(statements: str = "") -> Billing:
@@ -89,12 +90,8 @@ def make_billing_in_mode(postgres_server: PostgresServer, monkeypatch: pytest.Mo
 
         def make(mode: str, statements: str = "") -> Billing:
             is_incremental = mode == "incremental"
-            template = (
-                postgres_server.template("incremental", _make_incremental_tables)
-                if is_incremental
-                else postgres_server.template("full", make_tables)
-            )
-            url = postgres_server.create_database(template)
+            template = incremental_template if is_incremental else full_template
+            url = postgres_server.create_database(template(postgres_server))
             connection = opened.enter_context(connected(url, autocommit=True))
             if statements:
                 connection.execute(statements.encode())
@@ -106,14 +103,24 @@ def make_billing_in_mode(postgres_server: PostgresServer, monkeypatch: pytest.Mo
         yield make
 
 
+def full_template(server: PostgresServer) -> str:
+    """The template of a database with `make_tables`, whose log cannot be read in increments."""
+    return server.template("full", make_tables)
+
+
+def incremental_template(server: PostgresServer) -> str:
+    """The template of the same, whose log can be."""
+    return server.template("incremental", install_increments, on=full_template(server))
+
+
+def migrated_template(server: PostgresServer) -> str:
+    """The template of the same, whose log can be unless RECON_TEST_MODE is full."""
+    return full_template(server) if _is_full() else incremental_template(server)
+
+
 def migrate(url: str) -> None:
     make_tables(url)
     _make_incremental(url)
-
-
-def _make_incremental_tables(url: str) -> None:
-    make_tables(url)
-    install_increments(url)
 
 
 def make_tables(url: str) -> None:
@@ -173,10 +180,8 @@ class PrivateServer:
     def billing(self) -> Iterator[Billing]:
         """A fresh migrated database; its connection may die with the server."""
         name = f"billing_{secrets.token_hex(4)}"
-        with connected(socket_url(self.socket_folder, "postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        create_filled(partial(socket_url, self.socket_folder), name, migrate)
         url = socket_url(self.socket_folder, name)
-        migrate(url)
         with connected(url, autocommit=True) as connection:
             yield Billing(url, connection)
 

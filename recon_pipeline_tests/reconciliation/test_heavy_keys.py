@@ -8,9 +8,11 @@ import pytest
 from recon_pipeline.store.counters import chunks
 from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.reconciliation.conftest import install_increments, migrate
+from recon_pipeline_tests.reconciliation.conftest import incremental_template
 from recon_pipeline_tests.reconciliation.product import Run, new_run
 from recon_pipeline_tests.support.postgres import PostgresServer
+
+pytestmark = pytest.mark.long
 
 MANY = 600_000
 MANY_EVENTS = f"""
@@ -24,14 +26,13 @@ MANY_EVENTS = f"""
 @pytest.fixture
 def whale(postgres_server: PostgresServer) -> Iterator[Billing]:
     """A whale of 600,005 units whose counter says 5, in a log that is read in increments."""
-    url = postgres_server.create_database(postgres_server.template("whale", _fill))
+    template = postgres_server.template("whale", _fill, on=incremental_template(postgres_server))
+    url = postgres_server.create_database(template)
     with connected(url, autocommit=True) as connection:
         yield Billing(url, connection)
 
 
 def _fill(url: str) -> None:
-    migrate(url)
-    install_increments(url)
     with connected(url, autocommit=True) as connection:
         Billing(url, connection).record("whale", 5)
         connection.execute(MANY_EVENTS.encode())

@@ -133,7 +133,7 @@ def play(
 ) -> Played:
     """Play a plan in a database of its own; `report` gets each actor that goes on, and its step."""
     world = plan.world
-    url = server.create_database(server.template("simulated", worlds.make_base))
+    url = server.create_database(worlds.base_template(server))
     try:
         worlds.make(world, url)
         with ExitStack() as opened:

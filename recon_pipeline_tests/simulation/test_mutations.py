@@ -2,9 +2,9 @@
 
 import pytest
 
-from recon_pipeline_tests.commands import conftest as commands
-from recon_pipeline_tests.reconciliation import conftest as reconciliation
+from recon_pipeline_tests.commands.conftest import prepared_template
 from recon_pipeline_tests.reconciliation import traffic
+from recon_pipeline_tests.reconciliation.conftest import incremental_template
 from recon_pipeline_tests.simulation.mutations import MUTATIONS, FragmentGoneError, Mutation, Patch, mutated
 from recon_pipeline_tests.simulation.plan import draw
 from recon_pipeline_tests.simulation.scenes import Scene
@@ -21,13 +21,6 @@ SEEDS = sorted({seed for one in MUTATIONS if isinstance(one.caught_by, tuple) fo
 
 MOST_SECONDS = 5
 """For which a nested session waits for what a mutation keeps from happening."""
-
-TEMPLATES = {
-    "migrated": reconciliation.migrate,
-    "prepared": commands.migrate,
-    "dagster": make_dagster_tables,
-}
-"""What most tests copy, made by the product as it is: a nested session finds them."""
 
 
 class Failed:
@@ -60,9 +53,10 @@ def failing(test: str, quiet_server: PostgresServer, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def server(quiet_server: PostgresServer) -> PostgresServer:
-    """One that has the templates before anything is mutated."""
-    for name, fill in TEMPLATES.items():
-        quiet_server.template(name, fill)
+    """One that has what most tests copy, made by the product as it is: a nested session finds it there."""
+    for template in (incremental_template, prepared_template):
+        template(quiet_server)
+    quiet_server.template("dagster", make_dagster_tables)
     return quiet_server
 
 

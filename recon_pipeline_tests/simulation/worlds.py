@@ -3,9 +3,10 @@
 from urllib.parse import urlsplit
 
 from recon_pipeline_tests.reconciliation.billing import connected
-from recon_pipeline_tests.reconciliation.conftest import install_increments, make_tables
+from recon_pipeline_tests.reconciliation.conftest import full_template, install_increments
 from recon_pipeline_tests.simulation.migrations import PARTITIONS
 from recon_pipeline_tests.simulation.plan import World
+from recon_pipeline_tests.support.postgres import PostgresServer
 
 ROLE = "recon_simulated"
 _COUNTER_CHANGES = """
@@ -84,11 +85,9 @@ _GUARDED = f"""
 """
 
 
-def make_base(url: str) -> None:
-    """What every world has."""
-    make_tables(url)
-    with connected(url, autocommit=True) as connection:
-        connection.execute(_COUNTER_CHANGES)
+def base_template(server: PostgresServer) -> str:
+    """The template of what every world has."""
+    return server.template("simulated", _watch_counters, on=full_template(server))
 
 
 def make(world: World, url: str) -> None:
@@ -107,6 +106,11 @@ def make(world: World, url: str) -> None:
     if world.is_guarded:
         with connected(url, autocommit=True) as connection:
             connection.execute(_GUARDED.encode())
+
+
+def _watch_counters(url: str) -> None:
+    with connected(url, autocommit=True) as connection:
+        connection.execute(_COUNTER_CHANGES)
 
 
 def url_of_product(world: World, url: str) -> str:

@@ -79,10 +79,16 @@ class PostgresServer:
         self._made.append(name)
         return self.url(name)
 
-    def template(self, name: str, fill: Callable[[str], None]) -> str:
-        """The template of that name, made once: `fill` is given the URL and leaves no connection open."""
+    def template(self, name: str, fill: Callable[[str], None], *, on: str | None = None) -> str:
+        """The template of that name, made once: `fill` is given the URL and leaves no connection open.
+
+        Args:
+            name: Of the template.
+            fill: Fills it.
+            on: What `template()` returned for another one; it is filled before with what that has.
+        """
         if name not in self._templates:
-            url = self.create_database()
+            url = self.create_database(on)
             fill(url)
             self._templates[name] = urlsplit(url).path.removeprefix("/")
         return self._templates[name]
@@ -112,6 +118,26 @@ class PostgresServer:
         if self._session is None or self._session.closed:
             self._session = psycopg.connect(self._url, autocommit=True)
         self._session.execute(statement)
+
+
+def create_filled(url: Callable[[str], str], name: str, fill: Callable[[str], None]) -> None:
+    """Make a database on a server of a test's own, filled by `fill`: the first is kept there, the others are copies.
+
+    Args:
+        url: Gives the plain URL of a database of that server.
+        name: Of the database.
+        fill: Is given the URL and leaves no connection open.
+    """
+    kept = f"filled_by_{fill.__name__}"
+    with psycopg.connect(url("postgres"), autocommit=True) as connection:
+        if connection.execute("select from pg_database where datname = %s", [kept]).rowcount == 0:
+            unfinished = f"{kept}_{secrets.token_hex(4)}"
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(unfinished)))
+            fill(url(unfinished))
+            rename = sql.SQL("alter database {} rename to {}")
+            connection.execute(rename.format(sql.Identifier(unfinished), sql.Identifier(kept)))
+        copy = sql.SQL("create database {} template {} strategy file_copy")
+        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(kept)))
 
 
 @contextmanager
