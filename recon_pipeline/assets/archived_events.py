@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from recon_pipeline.assets.archiving import archive_month
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.names import Names
@@ -44,6 +43,8 @@ def archived_events(names: Names) -> dg.AssetsDefinition:
 def _archived(
     context: dg.AssetExecutionContext, config: ArchiveTarget, database: ReconciledDatabase
 ) -> dg.MaterializeResult[Any]:
+    from recon_pipeline.assets.archiving import archive_month  # noqa: PLC0415 - loads Arrow, which few runs need
+
     month = BillingMonth.parse(context.partition_key)
     archived_by = context.run.tags.get("user", "unknown")
     try:

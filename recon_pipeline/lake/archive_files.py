@@ -82,10 +82,12 @@ def write_files(folder: Folder, batches: Iterable[pa.RecordBatch]) -> tuple[Arch
         with reaching(folder.below(name).url), folder.filesystem.open(folder.below(name).path, "wb") as file:
             sink = _Hashed(file)
             with pq.ParquetWriter(sink, batch.schema, compression="zstd") as writer:
-                while batch is not None and sink.tell() < FILE_BYTES:
+                while batch is not None:
                     writer.write_batch(batch)
                     rows += batch.num_rows
                     batch = next(remaining, None)
+                    if sink.tell() >= FILE_BYTES:
+                        break
         written.append(ArchivedFile(name, rows, sink.tell(), sink.digest.hexdigest()))
     return tuple(written)
 

@@ -169,7 +169,7 @@ def test_an_archived_month_is_reopened_only_if_the_log_has_its_events(
         "2025-05 of stripe:remote_commands was archived, and the log does not have its events any more: 6 keys have "
         "less than was sealed."
     )
-    assert f"recon backfill-events {tmp_path}/month=2025-05/" in refused.value.fix
+    assert f"insert the rows of {tmp_path}/month=2025-05/" in refused.value.fix
     billing.query("insert into billing_usage_events select * from kept")
     assert run(full=True).record.outcome == "clean"
     reopen(billing)

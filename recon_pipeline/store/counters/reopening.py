@@ -133,6 +133,6 @@ def _require_in_log(
         raise NotSealedError(
             f"{month.key} of {usage} was archived, and the log does not have its events any more: {keys:,} keys have "
             "less than was sealed.",
-            fix=f"Let the log have them again: recon backfill-events {folder}, then recon reconcile --period "
-            f"{month.key} --full; then reopen it. recon corrections --period {month.key} needs no reopening.",
+            fix=f"Let the log have them again: attach the partition, or insert the rows of {folder}; then recon "
+            f"reconcile --period {month.key} --full, and reopen it. recon corrections --period {month.key} needs no reopening.",
         )
