@@ -32,11 +32,10 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
             f"{one.seal.usage_count:,} in {one.seal.event_count:,} events, by {one.seal.acted_by} on "
             f"{one.seal.acted_at:%Y-%m-%d %H:%M} UTC; what comes after changes no counter",
         )
-        left = one.seal.archived_folder is not None and sums.event_count < one.seal.event_count
-        if left:
+        if one.seal.archived_folder is not None:
             yield (
                 "archived",
-                f"the {one.seal.event_count:,} events are in {one.seal.archived_folder}; the log may lack them",
+                f"in {one.seal.archived_folder}; the log need not have these events",
             )
         elif (sums.usage_count, sums.event_count) != (one.seal.usage_count, one.seal.event_count):
             yield (

@@ -59,7 +59,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    found = boto3.resource("s3", config=Config(retries={"max_attempts": 0})).Bucket("events")
+    service: Any = boto3.resource("s3", config=Config(retries={"max_attempts": 0}))
+    found = service.Bucket("events")
     found.create()
     try:
         yield found

@@ -134,5 +134,6 @@ def _require_in_log(
             f"{month.key} of {usage} was archived, and the log does not have its events any more: {keys:,} keys have "
             "less than was sealed.",
             fix=f"Let the log have them again: attach the partition, or insert the rows of {folder}; then recon "
-            f"reconcile --period {month.key} --full, and reopen it. recon corrections --period {month.key} needs no reopening.",
+            f"reconcile --period {month.key} --full, and reopen it. recon corrections --period {month.key} needs no "
+            "reopening.",
         )
