@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from recon_pipeline.assets.application import application_tables
+from recon_pipeline.assets.archived_events import archived_events
 from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.counters_match_event_sums import counters_match_event_sums
@@ -22,7 +23,7 @@ from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.housekeeping import housekeeping
 from recon_pipeline.automation.installation import Installation
-from recon_pipeline.automation.jobs import backfill_usage_events, reconcile, seal_months
+from recon_pipeline.automation.jobs import archive_months, backfill_usage_events, reconcile, seal_months
 from recon_pipeline.automation.schedules import schedules
 from recon_pipeline.automation.undo import undo_repairs
 from recon_pipeline.settings import read_name
@@ -56,9 +57,17 @@ def build_definitions(
             counter_drift(names),
             repaired_counters(names),
             sealed_counters(names),
+            archived_events(names),
         ],
         asset_checks=[counters_match_event_sums(names)],
-        jobs=[reconcile(ours), backfill_usage_events(ours), undo_repairs(ours), seal_months(ours), housekeeping(ours)],
+        jobs=[
+            reconcile(ours),
+            backfill_usage_events(ours),
+            undo_repairs(ours),
+            seal_months(ours),
+            archive_months(ours),
+            housekeeping(ours),
+        ],
         schedules=schedules(ours),
         sensors=[alerts(ours)],
         resources=ours.resources,

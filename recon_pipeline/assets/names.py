@@ -11,8 +11,8 @@ import dagster as dg
 PIPELINE = ("usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
 """The assets of a run, in flow order."""
 
-_ASSETS = ("backfilled_events", *PIPELINE, "sealed_counters")
-_JOBS = ("reconcile", "backfill_usage_events", "undo_repairs", "seal_months", "housekeeping")
+_ASSETS = ("backfilled_events", *PIPELINE, "sealed_counters", "archived_events")
+_JOBS = ("reconcile", "backfill_usage_events", "undo_repairs", "seal_months", "archive_months", "housekeeping")
 
 
 @dataclass(frozen=True)

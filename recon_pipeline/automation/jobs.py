@@ -1,4 +1,4 @@
-"""The jobs over assets: reconcile (compare, repair, verify), late events before it, and the seal of months after it."""
+"""The jobs over assets: reconcile (compare, repair, verify), late events before it, closed months after it."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -36,4 +36,15 @@ def seal_months(ours: Installation) -> UnresolvedAssetJobDefinition:
         executor_def=dg.in_process_executor,
         tags=ours.run_tags,
         description="Seal a closed billing month: its counters stay what was billed, whatever happens to the log.",
+    )
+
+
+def archive_months(ours: Installation) -> UnresolvedAssetJobDefinition:
+    """Archive sealed months."""
+    return dg.define_asset_job(
+        ours.names.of("archive_months"),
+        selection=dg.AssetSelection.assets(ours.names.key("archived_events")),
+        executor_def=dg.in_process_executor,
+        tags=ours.run_tags,
+        description="Write the events of a sealed billing month as files, and read them back. Deletes nothing.",
     )

@@ -102,6 +102,18 @@ class BlockedError(ReconError):
     """A guard blocks a repair that is larger than the budgets allow and that nobody has approved."""
 
 
+NOTHING_ARCHIVED = f"No event was deleted, no archive was recorded. {NOTHING_CHANGED}"
+
+
+def archives_need(error: ImportError) -> ConfigurationError:
+    """The error where the packages are not there that write and read archives."""
+    return ConfigurationError(
+        f"Archives need packages that are not installed: {error}.",
+        changed=NOTHING_ARCHIVED,
+        fix="Install them where this runs: uv pip install 'recon-pipeline[lake]'.",
+    )
+
+
 @contextmanager
 def noting(place: str) -> Generator[None]:
     """Add to an unexpected error where it was raised; an error for people says that itself."""

@@ -20,7 +20,9 @@ from recon_pipeline.faces.console import out
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import corrections as store
 from recon_pipeline.store.counters.corrections import Correction
+from recon_pipeline.store.counters.seal_records import RecordedSeal
 from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS
 from recon_pipeline.store.sums.run import Reconciliation
 
 ROWS_SHOWN = 20
@@ -43,9 +45,15 @@ def find(settings: Settings, months: tuple[BillingMonth, ...], output: Path | No
     question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, months[0], months[0]))
     with (
         billing_database(settings).connection() as connection,
-        decision(connection, "REPEATABLE READ") as tables,
+        decision(connection, "REPEATABLE READ", idle_timeout_ms=STATEMENT_TIMEOUT_MS) as tables,
     ):
-        found = store.corrections(connection, question, tables, sorted(set(months)))
+
+        def beside_archive(of: Reconciliation, seal: RecordedSeal) -> list[Correction]:
+            from recon_pipeline.assets.archived_corrections import corrections_beside_archive  # noqa: PLC0415 - slow
+
+            return corrections_beside_archive(connection, settings, of, tables, seal)
+
+        found = store.corrections(connection, question, tables, sorted(set(months)), beside_archive=beside_archive)
     if output is not None:
         _write(found, output)
     return found

@@ -32,7 +32,12 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
             f"{one.seal.usage_count:,} in {one.seal.event_count:,} events, by {one.seal.acted_by} on "
             f"{one.seal.acted_at:%Y-%m-%d %H:%M} UTC; what comes after changes no counter",
         )
-        if (sums.usage_count, sums.event_count) != (one.seal.usage_count, one.seal.event_count):
+        if one.seal.archived_folder is not None:
+            yield (
+                "archived",
+                f"in {one.seal.archived_folder}; the log need not have these events",
+            )
+        elif (sums.usage_count, sums.event_count) != (one.seal.usage_count, one.seal.event_count):
             yield (
                 "since then",
                 f"{sums.usage_count - one.seal.usage_count:+,} units, {sums.event_count - one.seal.event_count:+,} "

@@ -1,7 +1,7 @@
 """What `recon seal`, `recon reopen` and `recon verify-seals` do, and how it is shown."""
 
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from recon_pipeline.core.periods import BillingMonth
@@ -50,12 +50,18 @@ def verify(settings: Settings) -> VerifiedSeals:
         ReconError: The log cannot be trusted, or the database cannot be used.
     """
     question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, *known_months()))
-    with (
-        err.status("Computing seals again …"),
-        billing_database(settings).connection() as connection,
-        decision(connection, "REPEATABLE READ") as tables,
-    ):
-        return verify_seals.verify_seals(connection, question, tables)
+    with err.status("Computing seals again …"), billing_database(settings).connection() as connection:
+        with decision(connection, "REPEATABLE READ") as tables:
+            found = verify_seals.verify_seals(connection, question, tables)
+            archived = [one for one in tables.sealed if one.archived_seen is not None]
+        if found.misfit is not None or not archived:
+            return found
+        from recon_pipeline.assets.archiving import verify_archives  # noqa: PLC0415 - slow
+
+        misfit = verify_archives(connection, settings, [one.seal_id for one in archived])
+    if misfit is None:
+        return replace(found, archived=len(archived))
+    return replace(found, misfit=misfit.what, fix=misfit.fix)
 
 
 def sealed_as_json(done: tuple[Sealed, ...]) -> dict[str, Any]:
@@ -112,7 +118,8 @@ def show_verified(found: VerifiedSeals) -> None:
         return
     out.print(
         f"All {found.checked:,} seals fit: chain, sums and checksums; "
-        f"the events of the {found.in_force:,} in force are in the log.",
+        f"the events of the {found.in_force:,} in force are in the log"
+        + (f", of the {found.archived:,} archived in their files." if found.archived else "."),
         soft_wrap=True,
     )
 

@@ -1,14 +1,17 @@
 """Seals as the commands write them, through the store's functions."""
 
+from recon_pipeline.assets.archived_corrections import corrections_beside_archive
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters import corrections, reopening, sealing, verify_seals
 from recon_pipeline.store.counters.corrections import Correction
+from recon_pipeline.store.counters.seal_records import RecordedSeal
 from recon_pipeline.store.counters.sealing import Sealed
 from recon_pipeline.store.counters.verify_seals import VerifiedSeals
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import SCOPE, new_run
 
@@ -51,5 +54,11 @@ def corrections_of(billing: Billing, month: str = MONTH) -> dict[str, Correction
         database(billing).connection() as connection,
         decision(connection, "REPEATABLE READ") as tables,
     ):
-        found = corrections.corrections(connection, new_run(billing.url).question, tables, [BillingMonth.parse(month)])
+
+        def beside_archive(run: Reconciliation, seal: RecordedSeal) -> list[Correction]:
+            return corrections_beside_archive(connection, read_settings(), run, tables, seal)
+
+        months = [BillingMonth.parse(month)]
+        question = new_run(billing.url).question
+        found = corrections.corrections(connection, question, tables, months, beside_archive=beside_archive)
     return {one.gateway_customer_id: one for one in found}

@@ -16,6 +16,7 @@ EVERYTHING = {"first": "2025-01", "last": BillingMonth.containing(datetime.now(U
 ACCEPTED = "select usage_type, accepted_by, reason, run_id from recon.accepted_usage order by usage_type"
 APPROVED = {"approve_reason": "checked against the invoices", "approved_by": "ada"}
 BACK_TO_0014 = """
+    drop table recon.archived_month;
     drop view recon.sealed_month;
     drop table recon.month_seal, recon.sealed_counter;
     alter table recon.counter_drift drop column seal_id, drop column doubts;

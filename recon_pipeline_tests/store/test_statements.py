@@ -56,10 +56,12 @@ def test_every_hole_has_declared_parts_and_every_declared_part_has_its_hole(pack
 
 def test_few_statements_are_composed_and_of_few_parts() -> None:
     """Whoever reads a statement has most of it before him; what is said twice is a part."""
-    composed = {name: len(header(name).uses) for name in statements() if header(name).uses}
+    archive = [name for name in files() if registry.room(name) == "archive"]
+    assert len(archive) <= 8
+    composed = {name: len(header(name).uses) for name in statements() if header(name).uses and name not in archive}
     assert len(composed) <= 12
     assert max(composed.values()) <= 3
-    assert len(files()) <= 120
+    assert len(files()) - len(archive) <= 120
     one_line = [name for name in statements() if len([line for line in source(name).splitlines() if line.strip()]) == 1]
     assert one_line == [], "stands in its module"
 

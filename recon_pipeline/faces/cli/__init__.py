@@ -9,6 +9,7 @@ import click
 
 from recon_pipeline.faces.cli import (
     alerts,
+    archive,
     backfill_events,
     backfills,
     benchmark,
@@ -49,6 +50,7 @@ def main() -> None:
 
 for module in (
     alerts,
+    archive,
     backfill_events,
     backfills,
     benchmark,

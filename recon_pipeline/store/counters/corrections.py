@@ -6,7 +6,7 @@ that was removed it has no row.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -105,7 +105,12 @@ class Correction:
 
 
 def corrections(
-    connection: Connection, run: Reconciliation, tables: BillingTables, months: Sequence[BillingMonth]
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    months: Sequence[BillingMonth],
+    *,
+    beside_archive: Callable[[Reconciliation, RecordedSeal], list[Correction]],
 ) -> tuple[Correction, ...]:
     """The keys of sealed months whose events are not those that were sealed, by month and customer.
 
@@ -114,6 +119,8 @@ def corrections(
         run: Whose scope is looked at.
         tables: How the tables are shaped, with the sealed months.
         months: Which.
+        beside_archive: What there is to correct of an archived month of which the log has other events than were
+            sealed: it may have any part of them.
 
     Raises:
         NotSealedError: One of them is not sealed.
@@ -129,7 +136,11 @@ def corrections(
                 fix=f"recon status says which months are sealed; recon seal --period {month.key} seals it.",
             )
         for one in sealed:
-            found += _of_seal(connection, asked, tables, seals[one.seal_id])
+            rows = keys_differing(connection, asked, tables, seals[one.seal_id], which_events="in_extent")
+            if rows and one.archived_seen is not None:
+                found += beside_archive(replace(asked, extent=Extent((one.usage,), month, month)), seals[one.seal_id])
+            else:
+                found += _of_log(connection, seals[one.seal_id], rows)
     return tuple(found)
 
 
@@ -162,11 +173,8 @@ def keys_differing(
     return connection.execute(statement("sum_events", tables.parts, which_events=which_events), asked).all()
 
 
-def _of_seal(
-    connection: Connection, run: Reconciliation, tables: BillingTables, recorded: RecordedSeal
-) -> list[Correction]:
+def _of_log(connection: Connection, recorded: RecordedSeal, rows: Sequence[Any]) -> list[Correction]:
     usage = recorded.usage
-    rows = keys_differing(connection, run, tables, recorded, which_events="in_extent")
     asked = {
         "gateway_name": usage.gateway_name,
         "usage_type": usage.usage_type,

@@ -55,6 +55,21 @@ _NOTE_WHAT_LEFT = labelled(
         credits_left = greatest(open.credits_left, excluded.credits_left)
     """,
 )
+# In how many keys less is stored than was sealed.
+# Index: the primary keys of recon.sealed_counter and recon.usage_aggregate.
+# Binds: gateway_name text, seal_id bigint, usage_type text
+_HAVE_LEFT = labelled(
+    "left_since_archive",
+    """
+    select count(*)
+    from recon.sealed_counter as sealed
+    left join recon.usage_aggregate as stored
+        on (stored.period_start, stored.gateway_customer_id, stored.period_end)
+        = (sealed.period_start, sealed.gateway_customer_id, sealed.period_end)
+        and (stored.usage_type, stored.gateway_name) = (:usage_type, :gateway_name)
+    where sealed.seal_id = :seal_id and sealed.event_count > coalesce(stored.event_count, 0)
+    """,
+)
 # Waits until no run writes aggregates, months or open keys.
 # Invariant: ends with the transaction.
 _AWAIT_SUMS = labelled("await_sums", "select from recon.event_log for update")
@@ -73,17 +88,21 @@ def reopen(
         reopened_by: Who.
 
     Raises:
-        NotSealedError: It is not sealed.
+        NotSealedError: It is not sealed, or it was archived and its events have left the log.
         ReconError: Another session sealed or reopened a month at the same moment.
     """
     connection.execute(_AWAIT_SUMS)
-    sealed = {one.usage: one.seal_id for one in read_sealed_months(connection) if one.month == month}
+    months = [one for one in read_sealed_months(connection) if one.month == month]
+    sealed = {one.usage: one.seal_id for one in months}
+    archived = {one.usage: one.archived_folder for one in months if one.archived_folder is not None}
     seals = {one.id: one.seal for one in read_seals(connection)}
     done: list[RecordedSeal] = []
     for usage in scope:
         if usage not in sealed:
             continue
         key = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type}
+        if usage in archived:
+            _require_in_log(connection, usage, month, archived[usage], {**key, "seal_id": sealed[usage]})
         connection.execute(_NOTE_WHAT_LEFT, {**key, "seal_id": sealed[usage]})
         mark = next_seal(connection)
         ended = seals[sealed[usage]]
@@ -103,3 +122,18 @@ def reopen(
             fix="recon status says which months are sealed.",
         )
     return tuple(done)
+
+
+def _require_in_log(
+    connection: Connection, usage: MeteredUsage, month: BillingMonth, folder: str, asked: dict[str, str | int]
+) -> None:
+    """Refuse an archived month whose events have left: its counters would follow a log without them."""
+    keys: int = connection.execute(_HAVE_LEFT, asked).scalar_one()
+    if keys:
+        raise NotSealedError(
+            f"{month.key} of {usage} was archived, and the log does not have its events any more: {keys:,} keys have "
+            "less than was sealed.",
+            fix=f"Let the log have them again: attach the partition, or insert the rows of {folder}; then recon "
+            f"reconcile --period {month.key} --full, and reopen it. recon corrections --period {month.key} needs no "
+            "reopening.",
+        )

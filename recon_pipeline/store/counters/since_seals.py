@@ -1,6 +1,7 @@
 """What the stored sums say came after months were sealed: for the check of each run, which counts and shows a few.
 
-Knows sums alone: `corrections` reads the log itself.
+Knows sums alone: `corrections` reads the log itself. Of an archived month the log may have any part of the events:
+only what came later counts.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,59 @@ _SINCE_SEAL = labelled(
     where (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
     order by
         abs(coalesce(stored.usage_count, 0) - coalesce(sealed.usage_count, 0)) desc, gateway_customer_id, period_start
+    limit :sample_rows
+    """,
+)
+# Of an archived month, which may leave the log, what came or was changed after its events were read for the archive, in
+# the same form: by keys of which other events are stored than were sealed.
+# Invariant: the column ingest_xid need not be there. The log is read only if such a key has events.
+# Index: as sums_since_seal; of the log (usage_type, period_start, period_end).
+# Binds: end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint, seen pg_snapshot, start timestamptz
+# Binds: usage_type text
+_SINCE_ARCHIVE = labelled(
+    "sums_since_archive",
+    """
+    with differing as materialized (
+        select
+            stored.gateway_customer_id, stored.period_start, stored.period_end,
+            coalesce(sealed.usage_count, 0) as sealed_sum
+        from recon.usage_aggregate as stored
+        left join (
+            select * from recon.sealed_counter where seal_id = :seal_id
+        ) as sealed using (gateway_customer_id, period_start, period_end)
+        where stored.period_start >= :start
+            and stored.period_start < :end
+            and stored.gateway_name = :gateway_name
+            and stored.usage_type = :usage_type
+            and stored.event_count > 0
+            and (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
+    ),
+    later as (
+        select gateway_customer_id, period_start, period_end, count(*) as events, sum(quantity)::numeric as units
+        from billing_usage_events as event
+        where exists (select from differing)
+            and gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and period_start >= :start
+            and period_start < :end
+            and quantity is not null
+            and (
+                pg_visible_in_snapshot((to_jsonb(event) ->> 'ingest_xid')::xid8, cast(:seen as pg_snapshot)) is false
+                or not recon.is_settled(event.xmin, pg_snapshot_xmax(cast(:seen as pg_snapshot)))
+            )
+        group by gateway_customer_id, period_start, period_end
+    )
+    select
+        gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
+        sealed_sum::text as sealed_sum,
+        trim_scale(sealed_sum + units)::text as sum_now,
+        events,
+        count(*) over () as keys,
+        sum(events) over ()::bigint as events_differing,
+        trim_scale(sum(abs(units)) over ())::text as units
+    from later
+    join differing using (gateway_customer_id, period_start, period_end)
+    order by abs(units) desc, gateway_customer_id, period_start
     limit :sample_rows
     """,
 )
@@ -100,8 +154,9 @@ def since_seals(connection: Connection, run: Reconciliation, tables: BillingTabl
                 "start": sealed.month.start,
                 "end": sealed.month.end,
                 "seal_id": sealed.seal_id,
+                "seen": sealed.archived_seen,
             }
-            rows = connection.execute(_SINCE_SEAL, asked).all()
+            rows = connection.execute(_SINCE_ARCHIVE if sealed.archived_seen else _SINCE_SEAL, asked).all()
             if rows:
                 sample = tuple(
                     KeySinceSeal(

@@ -2,7 +2,8 @@
 
 Invariant: everything is computed again: the chain from the rows, totals and checksums from the sealed sums, and the
 sums of sealed months from the log's own events, without those that came after the seal. The first that does not fit
-is named. Which events came later is known where they carry the transaction that inserted them; else all are summed.
+is named. Of an archived month the archive has the events, and the log may have none. Which events came later is known
+where they carry the transaction that inserted them; else all are summed.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ class VerifiedSeals:
 
     Attributes:
         checked: Rows of `recon.month_seal` that fit.
-        in_force: Seals that count, whose events were summed again.
+        in_force: Seals that count, whose events were summed again, those of archived months aside.
+        archived: Seals that count, whose events were summed again from their archives.
         misfit: What does not fit, the first of all, or None.
         fix: What to do about it.
     """
@@ -34,6 +36,7 @@ class VerifiedSeals:
     in_force: int
     misfit: str | None = None
     fix: str | None = None
+    archived: int = 0
 
 
 def verify_seals(connection: Connection, run: Reconciliation, tables: BillingTables) -> VerifiedSeals:
@@ -45,7 +48,7 @@ def verify_seals(connection: Connection, run: Reconciliation, tables: BillingTab
         tables: How the tables are shaped.
     """
     seals = read_seals(connection)
-    in_force = {one.seal_id for one in tables.sealed}
+    in_force = {one.seal_id for one in tables.sealed if one.archived_seen is None}
     checked, previous = 0, FIRST_LINK
     for recorded in seals:
         for misfit, fix in _misfits(connection, run, tables, recorded, previous, is_in_force=recorded.id in in_force):

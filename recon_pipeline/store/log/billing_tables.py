@@ -85,6 +85,7 @@ class BillingTables:
         return {
             "countable_events": "countable_events" if self.refuses_repetitions else "countable_events_deduplicated",
             "key_sums": "key_sums" if self.refuses_repetitions else "key_sums_deduplicated",
+            "marked_events": "marked_events" if self.refuses_repetitions else "marked_events_deduplicated",
             "came_before": "came_before_by_transaction" if self.has_ingest_xid else "came_before_by_age",
         }
 

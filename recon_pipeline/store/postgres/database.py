@@ -46,7 +46,7 @@ _DEFAULT_IDENTITY = EventIdentity()
 _IDENTITY = "recon_event_identity"
 """The option by which every connection knows what its database's owner declares."""
 
-_SETTINGS = """\
+SETTINGS = """\
 set local timezone = 'UTC';
 set local datestyle = 'ISO';
 set local jit = off;
@@ -172,7 +172,7 @@ def begin(
     connection.execution_options(isolation_level=isolation)
     with connection.begin():
         connection.exec_driver_sql(
-            _SETTINGS.format(
+            SETTINGS.format(
                 work_mem=WORK_MEM,
                 lock_timeout_ms=lock_timeout_ms,
                 statement_timeout_ms=statement_timeout_ms,

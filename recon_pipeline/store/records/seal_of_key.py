@@ -38,12 +38,14 @@ class SealOfKey:
         acted_by: Who sealed it.
         usage_count: The sealed sum.
         event_count: The events that it is of.
+        archived_folder: Where these events are, if the month was archived.
     """
 
     acted_at: datetime
     acted_by: str
     usage_count: int
     event_count: int
+    archived_folder: str | None
 
 
 def seal_of_key(
@@ -55,8 +57,9 @@ def seal_of_key(
 ) -> SealOfKey | None:
     """The seal of a key's month, or None in an open month; in a transaction."""
     month = BillingMonth.containing(period[0])
-    seal_id = next((one.seal_id for one in tables.sealed if (one.usage, one.month) == (usage, month)), None)
-    if seal_id is None:
+    sealed = next((one for one in tables.sealed if (one.usage, one.month) == (usage, month)), None)
+    if sealed is None:
         return None
-    asked = {"customer": customer, "period_start": period[0], "period_end": period[1], "seal_id": seal_id}
-    return SealOfKey(**connection.execute(_READ_SEAL_OF_KEY, asked).mappings().one())
+    asked = {"customer": customer, "period_start": period[0], "period_end": period[1], "seal_id": sealed.seal_id}
+    found = connection.execute(_READ_SEAL_OF_KEY, asked).mappings().one()
+    return SealOfKey(**found, archived_folder=sealed.archived_folder)

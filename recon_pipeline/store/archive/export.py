@@ -1,0 +1,182 @@
+"""Reads a month of the log as Arrow, at one snapshot, without a row object of Python.
+
+Invariant: the snapshot is that of the caller's decision, which holds the locks meanwhile. ADBC's driver reads with COPY
+in a session of its own, with the settings of every transaction of ours.
+"""
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Connection
+
+from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError, archives_need
+from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.archive.columns import COUNTED, Column, kept, log_columns, measured
+from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.postgres.database import (
+    DEFAULT_LOCK_TIMEOUT_MS,
+    IDLE_TIMEOUT_MS,
+    SETTINGS,
+    STATEMENT_TIMEOUT_MS,
+    WORK_MEM,
+)
+from recon_pipeline.store.postgres.statements import labelled, source, statement
+from recon_pipeline.store.sums.run import Reconciliation
+
+_BATCH_BYTES = 8 * 2**20
+_BIND = re.compile(r"(?<![:\w]):(\w+)")
+
+# The snapshot of the transaction, for another session that reads at it, and as it is recorded.
+_EXPORT_SNAPSHOT = labelled(
+    "export_snapshot", "select pg_export_snapshot() as exported, pg_current_snapshot()::text as seen"
+)
+# The sealed sums of a seal, for a program that compares them.
+# Index: the primary key of recon.sealed_counter.
+# Binds: seal_id bigint
+_SEALED_SUMS = labelled(
+    "sealed_sums_for_engine",
+    """
+    select
+        gateway_customer_id, period_start, period_end, usage_count, event_count, event_checksum::text as event_checksum
+    from recon.sealed_counter
+    where seal_id = :seal_id
+    """,
+)
+
+
+@dataclass(frozen=True)
+class MonthToArchive:
+    """The events of a month of a metered usage, as they are about to be read.
+
+    Attributes:
+        columns: Of the log, and how each is kept.
+        tables: The tables that hold the events: partitions, or the log itself.
+        seen: The snapshot.
+        schema: Of the batches.
+        batches: The rows as Arrow, with the columns in their order, and `COUNTED`; numbers as text.
+    """
+
+    columns: tuple[Column, ...]
+    tables: tuple[str, ...]
+    seen: str
+    schema: Any
+    batches: Iterator[Any]
+
+    @property
+    def decimals(self) -> list[int | None]:
+        """For each column of the batches the digits after the point, if it is a decimal, or None."""
+        return [*(column.decimals for column in self.columns), None]
+
+
+@contextmanager
+def month_to_archive(
+    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage
+) -> Generator[MonthToArchive]:
+    """Read the one month of a run's extent.
+
+    Args:
+        connection: In a REPEATABLE READ transaction that has locked the tables.
+        run: What is read.
+        tables: How the tables are shaped.
+        usage: The metered usage.
+
+    Raises:
+        ReconError: A column has the name of ours, the driver is not installed, or it failed.
+    """
+    columns, extent = log_columns(connection), source("in_extent").replace("{in_months}", source("in_months"))
+    if any(column.name == COUNTED for column in columns):
+        raise ReconError(
+            f"The log has a column {COUNTED}, the name under which files say whether an event counted.",
+            changed=NOTHING_ARCHIVED,
+            fix=f"alter table billing_usage_events rename column {COUNTED} to another name;",
+        )
+    asked = run.parameters(usage, tables)
+    found = measured(connection, columns, _in_sql(connection, extent, asked), {})
+    columns = kept(columns, found)
+    snapshot = connection.execute(_EXPORT_SNAPSHOT).one()
+    events = _in_sql(connection, statement("archived_events", tables.parts, which_events="in_extent").text, asked)
+    selected = ", ".join(column.selected for column in columns)
+    sql = f"select {selected}, event.is_counted as {COUNTED} from ({events}) as event"  # noqa: S608 - names are quoted
+    with arrow_rows(connection, sql, snapshot=snapshot.exported) as reader:
+        yield MonthToArchive(columns, tuple(found.tables or ()), snapshot.seen, reader.schema, _batches(reader))
+
+
+def _batches(reader: Any) -> Iterator[Any]:
+    with _reported():  # here, and not by who writes the rows
+        yield from reader
+
+
+@contextmanager
+def sealed_sums(connection: Connection, seal_id: int) -> Generator[Any]:
+    """The sealed sums of a seal as Arrow; on a connection in a transaction."""
+    with arrow_rows(connection, _in_sql(connection, _SEALED_SUMS.text, {"seal_id": seal_id})) as reader:
+        yield reader
+
+
+@contextmanager
+def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None) -> Generator[Any]:
+    """The rows of a query as Arrow, read by a session of its own.
+
+    Args:
+        connection: To the same database, on the same host.
+        sql: Without binds.
+        snapshot: That another session exported, whose transaction is open; None: one of its own.
+
+    Raises:
+        ReconError: The driver is not installed, or it failed.
+    """
+    try:
+        adbc: Any = import_module("adbc_driver_postgresql.dbapi")  # an extra, without types
+    except ImportError as error:
+        raise archives_need(error) from error
+    settings = SETTINGS.format(
+        work_mem=WORK_MEM,
+        lock_timeout_ms=DEFAULT_LOCK_TIMEOUT_MS,
+        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        idle_timeout_ms=IDLE_TIMEOUT_MS,
+    )
+    with _reported(), adbc.connect(_conninfo(connection), autocommit=True) as session, session.cursor() as cursor:
+        cursor.execute("begin isolation level repeatable read read only")
+        if snapshot is not None:
+            cursor.execute(f"set transaction snapshot '{snapshot}'")
+        for setting in filter(None, map(str.strip, settings.split(";"))):
+            cursor.execute(setting)
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+        cursor.execute(sql)
+        yield cursor.fetch_record_batch()
+
+
+@contextmanager
+def _reported() -> Generator[None]:
+    """What Postgres or the driver says, as an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        # ADBC's errors have a class of a package that may not be installed.
+        if not type(error).__module__.startswith(("adbc_", "pyarrow")):
+            raise
+        raise ReconError(
+            f"The log could not be read as Arrow: {str(error).strip().splitlines()[0]}",
+            changed=NOTHING_ARCHIVED,
+            fix="Fix what Postgres says, and run the command again.",
+        ) from error
+
+
+def _conninfo(connection: Connection) -> str:
+    driver: Any = connection.connection.driver_connection
+    info: psycopg.ConnectionInfo = driver.info
+    given = {name: value for name, value in info.get_parameters().items() if name != "hostaddr"}
+    # The host that answered, of those that may be several: a snapshot is known there alone.
+    return make_conninfo("", **given | {"host": info.host, "port": info.port, "password": info.password or None})
+
+
+def _in_sql(connection: Connection, text: str, values: dict[str, Any]) -> str:
+    """A text with its values written out by the driver, since COPY takes none."""
+    driver: Any = connection.connection.driver_connection
+    return psycopg.ClientCursor(driver).mogrify(_BIND.sub(r"%(\1)s", text.replace("%", "%%")).encode(), values)

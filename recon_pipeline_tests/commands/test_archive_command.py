@@ -1,0 +1,178 @@
+"""`recon archive`: a sealed month as files, on a disk and on S3, under kills and a store that fails."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import dagster as dg
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from recon_pipeline.definitions import defs
+from recon_pipeline.lake import archive_files
+from recon_pipeline_tests.commands.conftest import recon
+from recon_pipeline_tests.reconciliation.archives import archive
+from recon_pipeline_tests.reconciliation.billing import Billing, customers
+from recon_pipeline_tests.support.assets import run_assets
+
+CUSTOMERS = customers(3)
+ONE = CUSTOMERS[0]
+MAY = ("--period", "2025-05")
+IN_MAY = "period_start < '2025-06-01 00:00Z'"
+KILLED = """
+import os, signal, sys
+from recon_pipeline.lake import archive_files
+from recon_pipeline.faces.cli import main
+write = archive_files.pq.ParquetWriter.write_batch
+def killed(*args, **kwargs):
+    write(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+archive_files.pq.ParquetWriter.write_batch = killed
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def sealed(billing: Billing) -> Billing:
+    """Three customers used 10 in May, which is sealed."""
+    for customer in CUSTOMERS:
+        billing.record(customer, 10)
+    assert run_assets().record.outcome == "clean"
+    assert recon("seal", *MAY).exit_code == 0
+    return billing
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket of an S3 on loopback, which the environment names."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    service: Any = boto3.resource("s3", config=Config(retries={"max_attempts": 0}))
+    found = service.Bucket("events")
+    found.create()
+    try:
+        yield found
+    finally:
+        server.stop()
+
+
+def test_a_month_is_archived_and_says_which_statement_lets_its_events_leave(sealed: Billing, tmp_path: Path) -> None:
+    done = recon("archive", *MAY, "--to", str(tmp_path))
+    assert (done.exit_code, done.err) == (0, "")
+    first, folder, nothing, statement = done.out.splitlines()
+    assert first.startswith("Archived 2025-05 of stripe:remote_commands: 3 events in 1 files, ")
+    assert first.endswith(" bytes, read back as sealed.")
+    assert Path(folder.removeprefix("Folder ")).joinpath("manifest.json").exists()
+    assert nothing == "Nothing was deleted. The events may leave the log now; as its owner, run:"
+    assert sealed.value(f"select count(*) from billing_usage_events where {IN_MAY}") == 3
+    sealed.query(statement)
+    assert sealed.value(f"select count(*) from billing_usage_events where {IN_MAY}") == 0
+    assert recon("reconcile", *MAY).exit_code == 0
+    assert recon("verify-seals").out == (
+        "All 1 seals fit: chain, sums and checksums; the events of the 0 in force are in the log, of the 1 archived in "
+        "their files.\n"
+    )
+    assert recon("corrections", *MAY).out == (
+        "The log has exactly the events that were sealed: nothing is to be corrected.\n"
+    )
+    again = recon("archive", *MAY, "--to", str(tmp_path))
+    assert (again.exit_code, "3 keys differ, the first of customer" in again.said) == (1, True)
+    (file,) = tmp_path.rglob("*.parquet")
+    file.unlink()
+    missing = recon("verify-seals", "--json")
+    assert (missing.exit_code, missing.json["misfit"]) == (1, f"{file} is missing.")
+
+
+def test_refusals_say_what_to_do(sealed: Billing, tmp_path: Path) -> None:
+    refused = recon("archive", "--period", "2025-06", "--to", str(tmp_path), "--json")
+    assert refused.exit_code == 1
+    assert refused.json["error"] == "2025-06 of stripe:remote_commands is not sealed, so it cannot be archived."
+    assert refused.json["changed"] == "No event was deleted, no archive was recorded. No counter was changed."
+    assert refused.json["what_to_do"] == "recon seal --period 2025-06, then archive it again."
+    file = tmp_path / "a file"
+    file.write_text("")
+    assert f"{file}/month=2025-05" in recon("archive", *MAY, "--to", str(file)).said
+    password = recon("archive", *MAY, "--to", "s3://user:secret@bucket/events")
+    assert (password.exit_code, "holds a password" in password.said, "secret" in password.said) == (2, True, False)
+    assert sealed.query("select * from recon.archived_month") == []
+
+
+@pytest.mark.parametrize("module", ["duckdb", "adbc_driver_postgresql.dbapi"])
+def test_without_the_extra_nothing_is_written_and_the_error_names_it(
+    sealed: Billing, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    refused = recon("archive", *MAY, "--to", str(tmp_path))
+    assert refused.exit_code == 2
+    assert "Archives need packages that are not installed: " in refused.said
+    assert "uv pip install 'recon-pipeline[lake]'." in refused.said
+    assert [*tmp_path.rglob("*.*")] == []
+
+
+def test_a_killed_archive_leaves_nothing_that_looks_whole_and_the_next_one_takes_it_away(
+    sealed: Billing, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED, "archive", *MAY, "--to", str(tmp_path)]
+    killed = subprocess.run(command, env=os.environ | {"DATABASE_URL": sealed.url}, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.rglob("*.parquet")
+    assert [*tmp_path.rglob("manifest.json*")] == sealed.query("select * from recon.archived_month") == []
+    assert recon("archive", *MAY, "--to", str(tmp_path)).exit_code == 0
+    assert not left.exists()
+    assert [one.name for one in tmp_path.rglob("*.*") if one.is_file()] in (
+        ["manifest.json", "part-00000.parquet"],
+        ["part-00000.parquet", "manifest.json"],
+    )
+
+
+def test_a_month_is_archived_to_s3_and_read_back_from_there(sealed: Billing, bucket: Any) -> None:
+    done = recon("archive", *MAY, "--to", "s3://events/log", "--json").json
+    (one,) = done["archived"]
+    assert one["folder"].startswith("s3://events/log/month=2025-05/gateway=stripe/usage=remote_commands/seal-")
+    names = sorted(file.key.rpartition("/")[2] for file in bucket.objects.all())
+    assert names == ["manifest.json", "part-00000.parquet"]
+    sealed.query(done["statements"][0])
+    assert recon("verify-seals").exit_code == 0
+    for file in bucket.objects.filter(Prefix="log"):
+        if file.key.endswith(".parquet"):
+            file.delete()
+            assert recon("verify-seals", "--json").json["misfit"] == f"s3://{bucket.name}/{file.key} is missing."
+    assert sealed.counters() == dict.fromkeys(CUSTOMERS, 10)
+
+
+def test_a_bucket_that_is_not_there_is_not_made_and_nothing_is_recorded(sealed: Billing, bucket: Any) -> None:
+    refused = recon("archive", *MAY, "--to", "s3://elsewhere/log")
+    assert (refused.exit_code, "s3://elsewhere/log/month=2025-05" in refused.said) == (1, True)
+    assert sealed.query("select * from recon.archived_month") == []
+
+
+def test_files_are_of_bounded_size(sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon_pipeline.store.archive.export._BATCH_BYTES", 1)
+    monkeypatch.setattr(archive_files, "FILE_BYTES", 1)
+    (done,) = archive(sealed, tmp_path).months
+    assert (done.archive.file_count, done.archive.row_count) == (3, 3)
+
+
+def test_the_asset_archives_a_sealed_month_to_the_target_of_its_config(sealed: Billing, tmp_path: Path) -> None:
+    job = defs.resolve_job_def("archive_months")
+    config = {"ops": {"archived_events": {"config": {"to": str(tmp_path)}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = job.execute_in_process(
+            instance=instance, partition_key="2025-05", run_config=config, tags={"user": "ada"}, raise_on_error=False
+        )
+    assert done.success
+    (event,) = done.get_asset_materialization_events()
+    assert event.partition == "2025-05"
+    assert sealed.query("select archived_by, run_id, row_count from recon.archived_month") == [("ada", done.run_id, 3)]

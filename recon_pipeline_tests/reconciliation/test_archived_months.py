@@ -1,0 +1,188 @@
+"""Once a month is archived its events may leave the log, in any way and part, and nobody asks or warns."""
+
+from pathlib import Path
+
+import pytest
+
+from recon_pipeline.assets.archiving import verify_archives
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.settings import read_settings
+from recon_pipeline.store.counters.sealing import NotSealedError
+from recon_pipeline_tests.reconciliation.archives import archive
+from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.conftest import MakeBilling
+from recon_pipeline_tests.reconciliation.seals import corrections_of, database, reopen, seal
+from recon_pipeline_tests.reconciliation.test_sealed_months import CUSTOMERS, IN_MAY, fill, run
+from recon_pipeline_tests.support.logs import partitioned_log
+
+EVERY_MODE = pytest.mark.parametrize("mode", ["incremental", "full"])
+ONE, OTHER = CUSTOMERS[0], CUSTOMERS[1]
+BY_MONTH = f"""
+    {partitioned_log("period_start")}
+    create table events_may partition of billing_usage_events
+        for values from ('2025-05-01 00:00Z') to ('2025-06-01 00:00Z');
+    create table events_rest partition of billing_usage_events default;
+    create index on billing_usage_events (request_id);
+"""
+LEFT = {
+    "all of them are deleted as is printed": "",
+    "some are deleted": f"delete from billing_usage_events where quantity = 4 and {IN_MAY}",
+}
+
+
+def archived(billing: Billing, to: Path) -> str:
+    """May is sealed and archived; returns the statement for the owner."""
+    fill(billing)
+    billing.query("update billing_usage_events set event_timestamp = period_start")
+    seal(billing)
+    (statement,) = archive(billing, to).statements
+    return statement
+
+
+def asks_nothing(billing: Billing) -> None:
+    """Two runs find nothing, and no check says anything."""
+    for full in (False, True):
+        ended = run(full=full)
+        assert (ended.success, ended.record.outcome) == (True, "clean"), ended.errors
+        assert (ended.record.drift_count, ended.record.doubtful_count) == (0, 0)
+        assert [name for name, check in ended.checks.items() if not check.passed] == []
+    assert billing.counters() == dict.fromkeys(CUSTOMERS, 10)
+    assert billing.query("select * from recon.open_key") == []
+    assert corrections_of(billing) == {}
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("left", LEFT.values(), ids=LEFT)
+def test_events_of_an_archived_month_leave_the_log_without_a_question_or_a_warning(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path, left: str
+) -> None:
+    billing = make_billing_in_mode(mode)
+    statement = archived(billing, tmp_path)
+    assert statement.startswith("delete from billing_usage_events where (gateway_name, usage_type) in (('stripe', ")
+    billing.query(left or statement)
+    assert billing.value(f"select count(*) from billing_usage_events where {IN_MAY}") == {"": 0}.get(
+        left, 6 if "4" in left else 10
+    )
+    asks_nothing(billing)
+    billing.query(f"update billing_usage_counters set usage_count = 3 where gateway_customer_id = %s and {IN_MAY}", ONE)
+    assert run().record.rows_repaired == 1
+    assert billing.counter(ONE) == 10
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("by", ["detach", "truncate"])
+def test_a_partition_with_nothing_but_the_archived_month_is_detached_or_truncated_without_a_question(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path, by: str
+) -> None:
+    billing = make_billing_in_mode(mode, BY_MONTH)
+    statement = archived(billing, tmp_path)
+    assert statement == "alter table billing_usage_events detach partition events_may;"
+    billing.query(statement if by == "detach" else "truncate events_may")
+    asks_nothing(billing)
+
+
+@EVERY_MODE
+def test_a_partition_with_other_events_is_not_to_be_detached_and_late_events_are_not_to_be_deleted(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode, BY_MONTH)
+    billing.query(
+        "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start,"
+        " period_end) values ('stripe', 'a', 'sms_messages', 'sms', '2025-05-01Z', '2025-06-01Z')"
+    )
+    statement = archived(billing, tmp_path)
+    billing.record(ONE, 5, request_id="late")
+    billing.query(statement)
+    assert billing.query(f"select request_id from billing_usage_events where {IN_MAY} order by 1") == [
+        ("late",),
+        ("sms",),
+    ]
+    found = corrections_of(billing)
+    assert [(key, one.sealed_sum, one.sum_now, one.difference) for key, one in found.items()] == [
+        (ONE, "10", "15", "5")
+    ]
+    assert [(event.request_id, event.what) for event in found[ONE].events] == [("late", "came later")]
+    ended = run()
+    check = ended.check("sealed_months_hold")
+    assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 5 units" in (check.description or "")
+    assert billing.counter(ONE) == 10
+
+
+@EVERY_MODE
+def test_an_event_that_is_changed_beside_its_archive_and_one_that_is_sent_again_are_told_apart(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    statement = archived(billing, tmp_path)
+    (again,) = billing.query(
+        f"select request_id from billing_usage_events where gateway_customer_id = %s and quantity = 4 and {IN_MAY}",
+        OTHER,
+    )
+    time = billing.value("select event_timestamp from billing_usage_events where request_id = %s", *again)
+    billing.query(
+        f"update billing_usage_events set quantity = 7 where gateway_customer_id = %s and quantity = 6 and {IN_MAY}",
+        ONE,
+    )
+    billing.query(statement)
+    billing.add_event(OTHER, 4, request_id=again[0], event_timestamp=time)
+    found = corrections_of(billing)
+    assert [(key, one.sum_now, [event.what for event in one.events]) for key, one in found.items()] == [
+        (ONE, "11", ["changed"])
+    ]
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_a_file_that_is_missing_or_changed_after_archiving_is_named(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.query(archived(billing, tmp_path))
+    (file,) = tmp_path.rglob("*.parquet")
+    (manifest,) = tmp_path.rglob("manifest.json")
+    assert verified(billing) is None
+    content, written = file.read_bytes(), manifest.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert f"{file} was changed after it was archived: its SHA-256 is " in said(verified(billing))
+    file.unlink()
+    assert said(verified(billing)) == f"{file} is missing."
+    with pytest.raises(ReconError, match="is missing"):
+        corrections_of(billing)
+    file.write_bytes(content)
+    manifest.write_bytes(written.replace(b"2025-05", b"2025-06"))
+    assert f"{manifest} was changed after it was archived" in said(verified(billing))
+    asked = run()
+    assert (asked.record.outcome, billing.counters()) == ("clean", dict.fromkeys(CUSTOMERS, 10))
+
+
+@EVERY_MODE
+def test_an_archived_month_is_reopened_only_if_the_log_has_its_events(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    statement = archived(billing, tmp_path)
+    billing.query(f"create table kept as select * from billing_usage_events where {IN_MAY}")
+    billing.query(statement)
+    assert run().record.outcome == "clean"
+    with pytest.raises(NotSealedError) as refused:
+        reopen(billing)
+    assert refused.value.what == (
+        "2025-05 of stripe:remote_commands was archived, and the log does not have its events any more: 6 keys have "
+        "less than was sealed."
+    )
+    assert f"insert the rows of {tmp_path}/month=2025-05/" in refused.value.fix
+    billing.query("insert into billing_usage_events select * from kept")
+    assert run(full=True).record.outcome == "clean"
+    reopen(billing)
+    assert run().record.outcome == "clean"
+    assert billing.counters() == dict.fromkeys(CUSTOMERS, 10)
+
+
+def verified(billing: Billing) -> ReconError | None:
+    with database(billing).connection() as connection:
+        seal_ids = [one for (one,) in billing.query("select seal_id from recon.sealed_month")]
+        return verify_archives(connection, read_settings(), seal_ids)
+
+
+def said(error: ReconError | None) -> str:
+    assert error is not None
+    return error.what
