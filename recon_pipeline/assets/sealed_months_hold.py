@@ -4,9 +4,12 @@ import dagster as dg
 
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.store.counters import since_seals
+from recon_pipeline.core.errors import UntrustworthyLogError
+from recon_pipeline.store.counters import since_seals, verify_seals
+from recon_pipeline.store.counters.seal_records import read_seals
 from recon_pipeline.store.counters.since_seals import KeySinceSeal
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.records import runs
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 _NAME = "sealed_months_hold"
@@ -17,14 +20,24 @@ def spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         _NAME,
         asset=asset,
-        description="The log has exactly the events of sealed months that were sealed. Events that came late, changed "
-        "or left the log since change no counter: recon corrections lists them.",
+        description="The log has as many events of sealed months as were sealed, with the same sums. Events that came "
+        "late, changed or left the log since change no counter: recon corrections lists them.",
     )
 
 
 def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult:
-    """How many keys, events and units differ from the seals of the run's months, by month."""
+    """How many keys, events and units differ from the seals of the run's months, by month.
+
+    Raises:
+        UntrustworthyLogError: A run that reads everything found a seal that is not what was written, before anything is
+            repaired to it.
+    """
+    is_any_sealed = any(tables.sealed_within(usage, step.run.extent) for usage in step.run.extent.scope)
     with step.database.transaction() as connection:
+        if is_any_sealed and runs.reads_all(connection, step.run.run_id):
+            misfit = verify_seals.misfit_of_records(connection, read_seals(connection))
+            if misfit is not None:
+                raise UntrustworthyLogError(misfit[0], fix=misfit[1])
         found = since_seals.since_seals(connection, step.run, tables)
     keys = sum(month.keys for month in found)
     months = "; ".join(

@@ -3,6 +3,7 @@
 import csv
 import json
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_pipeline.core.backfill.round_trip import guarded
-from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.periods import BillingMonth, instant_in_words
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.faces.billing import billing_database
@@ -23,6 +24,7 @@ from recon_pipeline.store.counters.corrections import Correction
 from recon_pipeline.store.counters.seal_records import RecordedSeal
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS
+from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.sums.run import Reconciliation
 
 ROWS_SHOWN = 20
@@ -47,6 +49,14 @@ def find(settings: Settings, months: tuple[BillingMonth, ...], output: Path | No
         billing_database(settings).connection() as connection,
         decision(connection, "REPEATABLE READ", idle_timeout_ms=STATEMENT_TIMEOUT_MS) as tables,
     ):
+        retention = read_retention(connection)
+        gone = [month for month in months if retention is not None and month.key < retention.before_partition]
+        if gone:
+            raise ReconError(
+                f"What came after {gone[0].key} was sealed is not known: {retention}.",
+                changed="Nothing was written.",
+                fix="Ask for later months. recon verify-seals checks the seal itself.",
+            )
 
         def beside_archive(of: Reconciliation, seal: RecordedSeal) -> list[Correction]:
             from recon_pipeline.assets.archived_corrections import corrections_beside_archive  # noqa: PLC0415 - slow
@@ -70,12 +80,17 @@ def show(found: Sequence[Correction], output: Path | None) -> None:
         out.print("The log has exactly the events that were sealed: nothing is to be corrected.", soft_wrap=True)
     else:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("customer", "from", "to", "sealed", "now", "difference", "events"):
-            table.add_column(heading, justify="right" if heading in ("sealed", "now", "difference") else "left")
+        has_usages = len({(one.gateway_name, one.usage_type) for one in found}) > 1
+        for heading in (*(("usage",) if has_usages else ()), "customer", "from", "to"):
+            table.add_column(heading, overflow="fold")
+        for heading in ("sealed", "now", "difference"):
+            table.add_column(heading, justify="right", overflow="fold")  # a sum that is cut is another sum
+        table.add_column("events", overflow="fold")
         for one in found[:ROWS_SHOWN]:
+            usage = (f"{one.gateway_name}:{one.usage_type}",) if has_usages else ()
             period = instant_in_words(one.period_start), instant_in_words(one.period_end)
-            cells = (one.gateway_customer_id, *period, one.sealed_sum, one.sum_now, one.difference, _events(one))
-            table.add_row(*map(escape, cells))
+            sums = one.sealed_sum, one.sum_now, one.difference
+            table.add_row(*map(escape, (*usage, one.gateway_customer_id, *period, *sums, _events(one))))
         out.print(table)
         if len(found) > ROWS_SHOWN:
             out.print(f"… and {len(found) - ROWS_SHOWN:,} more keys: --output FILE writes all of them.")
@@ -84,12 +99,11 @@ def show(found: Sequence[Correction], output: Path | None) -> None:
 
 
 def _events(one: Correction) -> str:
-    """What came, changed or is gone, in a few words."""
-    late = [event for event in one.events if event.what.startswith("came later")]
-    changed = len(one.events) - len(late)
-    gone = one.sealed_events - (one.events_now - len(late))
-    parts = [f"{len(late):,} {late[0].what}" if late else "", f"{changed:,} changed" if changed else ""]
-    parts.append(f"{gone:,} left the log" if gone > 0 else "")
+    """What came, changed or is fewer, in a few words; an event that left the log has no row that tells of it."""
+    what = Counter(event.what for event in one.events)
+    parts = [f"{count:,} {name}" for name, count in sorted(what.items())]
+    fewer = one.sealed_events - one.events_now
+    parts.append(f"{fewer:,} fewer than sealed" if fewer > 0 else "")
     named = ", ".join(event.request_id or "" for event in one.events[:3])
     return "; ".join(filter(None, parts)) + (f" ({named}{', …' if len(one.events) > 3 else ''})" if named else "")
 

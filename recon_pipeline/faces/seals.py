@@ -12,10 +12,11 @@ from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import reopening, verify_seals
 from recon_pipeline.store.counters.seal_records import RecordedSeal
-from recon_pipeline.store.counters.sealing import Sealed
+from recon_pipeline.store.counters.sealing import NotSealedError, Sealed
 from recon_pipeline.store.counters.verify_seals import VerifiedSeals
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.records.closing import close_month
+from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.sums.run import Reconciliation
 
 _WAITS_MS = 30_000
@@ -39,12 +40,25 @@ def reopen(settings: Settings, month: BillingMonth, *, reason: str) -> tuple[Rec
     Raises:
         ReconError: It is not sealed, or the database cannot be used.
     """
+    first, _ = known_months()
     with billing_database(settings).transaction(lock_timeout_ms=_WAITS_MS) as connection:
+        retention = read_retention(connection)
+        if month < first or (retention is not None and month.key < retention.before_partition):
+            why = f"{retention}" if retention is not None and month >= first else f"it is before {first.key}"
+            raise NotSealedError(
+                f"{month.key} is not reopened: {why}. No run compares its counters, and it could not be sealed again.",
+                fix="Nothing, if that is right. Else make it a month that runs look at first: RECON_START_PERIOD, "
+                "recon retention.",
+            )
         return reopening.reopen(connection, settings.scope, month, reason=reason, reopened_by=user_name())
 
 
-def verify(settings: Settings) -> VerifiedSeals:
+def verify(settings: Settings, *, kept_chain: str | None = None) -> VerifiedSeals:
     """Compute every seal again, up to the first that does not fit.
+
+    Args:
+        settings: With the scope.
+        kept_chain: A chain that was the newest once, to prove that no seal was taken out since.
 
     Raises:
         ReconError: The log cannot be trusted, or the database cannot be used.
@@ -52,7 +66,11 @@ def verify(settings: Settings) -> VerifiedSeals:
     question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, *known_months()))
     with err.status("Computing seals again …"), billing_database(settings).connection() as connection:
         with decision(connection, "REPEATABLE READ") as tables:
-            found = verify_seals.verify_seals(connection, question, tables)
+            retention = read_retention(connection)
+            in_log_from = BillingMonth.parse(retention.before_partition) if retention is not None else None
+            found = verify_seals.verify_seals(
+                connection, question, tables, in_log_from=in_log_from, kept_chain=kept_chain
+            )
             archived = [one for one in tables.sealed if one.archived_seen is not None]
         if found.misfit is not None or not archived:
             return found
@@ -119,9 +137,17 @@ def show_verified(found: VerifiedSeals) -> None:
     out.print(
         f"All {found.checked:,} seals fit: chain, sums and checksums; "
         f"the events of the {found.in_force:,} in force are in the log"
-        + (f", of the {found.archived:,} archived in their files." if found.archived else "."),
+        + (f", of the {found.archived:,} archived in their files" if found.archived else "")
+        + (
+            f"; {found.declared_gone:,} are of months that are declared gone (recon retention)"
+            if found.declared_gone
+            else ""
+        )
+        + ".",
         soft_wrap=True,
     )
+    if found.head is not None:
+        out.print(f"Newest chain: {found.head}", soft_wrap=True)
 
 
 def exit_code(found: VerifiedSeals) -> int:

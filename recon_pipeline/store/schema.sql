@@ -613,7 +613,7 @@ comment on column recon.month_seal.nonzero_count is 'Keys whose sealed sum is no
 comment on column recon.month_seal.checksum is
     'Of the keys with their sums and events, in whichever order. A reopening repeats what the seal says that it ends.';
 comment on column recon.month_seal.previous_chain is
-    'The chain of the row before, so that no row can be taken out; empty for the first. Unique: no two follow one.';
+    'The chain of the row before; empty for the first. Unique: no two rows follow one.';
 comment on column recon.month_seal.chain is 'A checksum of this row and of previous_chain.';
 
 create table recon.sealed_counter (

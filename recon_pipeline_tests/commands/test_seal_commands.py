@@ -63,7 +63,7 @@ def test_corrections_are_a_table_json_csv_and_parquet(sealed: Billing, tmp_path:
     sealed.query("delete from billing_usage_events where gateway_customer_id = %s", CUSTOMERS[1])
     shown = recon("corrections", *MAY)
     assert f"{ONE} 2025-05-01 2025-06-01 10 15 5 1 came later (=late)" in shown.said
-    assert f"{CUSTOMERS[1]} 2025-05-01 2025-06-01 10 0 -10 1 left the log" in shown.said
+    assert f"{CUSTOMERS[1]} 2025-05-01 2025-06-01 10 0 -10 1 fewer than sealed" in shown.said
 
     found = recon("corrections", *MAY, "--json").json
     assert found["count"] == 2
@@ -109,9 +109,32 @@ def test_a_month_is_reopened_with_a_reason_and_the_next_seal_says_what_changed(s
     sealed.record(ONE, 5)
     again = recon("seal", *MAY)
     assert "(TICKET-8: the export was short); since the seal before, 1 keys changed, by +5 units in all." in again.said
-    assert recon("verify-seals").out == (
-        "All 3 seals fit: chain, sums and checksums; the events of the 1 in force are in the log.\n"
-    )
+    verified, *head = recon("verify-seals").out.splitlines()
+    assert verified == "All 3 seals fit: chain, sums and checksums; the events of the 1 in force are in the log."
+    assert head == [f"Newest chain: {recon('verify-seals', '--json').json['head']}"]
+
+
+def test_a_chain_that_was_kept_proves_that_no_seal_was_taken_out(sealed: Billing) -> None:
+    kept = recon("verify-seals", "--json").json["head"]
+    assert recon("verify-seals", "--chain", kept).exit_code == 0
+    refused = recon("verify-seals", "--chain", "0" * 64)
+    assert (refused.exit_code, "seals were taken out, or it is of another database." in refused.said) == (1, True)
+
+
+def test_a_month_that_is_declared_gone_is_not_reopened(sealed: Billing) -> None:
+    assert recon("retention", "--before", "2025-06", "--reason", "older than a year").exit_code == 0
+    refused = recon("reopen", *MAY, "--reason", "TICKET-9")
+    assert refused.exit_code == 1
+    assert "2025-05 is not reopened: the months before 2025-06 are no longer in the log" in refused.said
+    sealed.query("delete from billing_usage_events")
+    assert "; 1 are of months that are declared gone (recon retention)." in recon("verify-seals").said
+    assert recon("corrections", *MAY).exit_code == 1
+
+
+def test_a_sum_is_never_cut_in_the_table_of_corrections(sealed: Billing) -> None:
+    for number in range(4):
+        sealed.record(ONE, 2_000_000_000, request_id=f"a-very-long-request-id-of-a-gateway-{number}")
+    assert "8000000010" in recon("corrections", *MAY).out
 
 
 def test_seals_that_do_not_fit_are_named_with_exit_code_1(sealed: Billing) -> None:

@@ -39,13 +39,16 @@ def reopen(billing: Billing, month: str = MONTH, *, reason: str = "TICKET-7: wro
         reopening.reopen(connection, SCOPE, BillingMonth.parse(month), reason=reason, reopened_by="ada")
 
 
-def verify(billing: Billing) -> VerifiedSeals:
+def verify(billing: Billing, *, in_log_from: str | None = None, kept_chain: str | None = None) -> VerifiedSeals:
     """Compute every seal again."""
+    first = None if in_log_from is None else BillingMonth.parse(in_log_from)
     with (
         database(billing).connection() as connection,
         decision(connection, "REPEATABLE READ") as tables,
     ):
-        return verify_seals.verify_seals(connection, new_run(billing.url).question, tables)
+        return verify_seals.verify_seals(
+            connection, new_run(billing.url).question, tables, in_log_from=first, kept_chain=kept_chain
+        )
 
 
 def corrections_of(billing: Billing, month: str = MONTH) -> dict[str, Correction]:

@@ -8,7 +8,7 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store.counters import sealing
+from recon_pipeline.store.counters import reopening, sealing
 from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, JUNE, MAY, USAGE, Billing, customers
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
@@ -264,6 +264,92 @@ def test_an_event_that_changed_without_changing_a_sum_is_a_correction_of_0(used:
         "update billing_usage_events set request_id = 'other' where quantity = 6 and gateway_customer_id = %s", ONE
     )
     found = corrections_of(used)
-    what = "changed" if mode == "incremental" else "came later or changed"
+    what = "changed or rewritten" if mode == "incremental" else "came later or changed"
     assert [(one.difference, [event.what for event in one.events]) for one in found.values()] == [("0", [what])]
     assert verify(used).misfit is not None
+
+
+@EVERY_MODE
+def test_a_reopening_that_a_seal_overtakes_is_refused_and_the_chain_still_fits(
+    used: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(used)
+    draw: Any = reopening.next_seal
+
+    def overtaken(connection: Any) -> Any:
+        drawn = draw(connection)
+        seal(used, "2025-06")
+        return drawn
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reopening, "next_seal", overtaken)
+        with pytest.raises(ReconError) as refused:
+            reopen(used)
+    assert refused.value.what == (
+        "Another session sealed or reopened a month while 2025-05 of stripe:remote_commands was."
+    )
+    assert verify(used).misfit is None
+    reopen(used)
+    seal(used)
+    assert (verify(used).checked, verify(used).misfit) == (4, None)
+
+
+@EVERY_MODE
+def test_sealed_sums_that_somebody_adds_beforehand_are_not_sealed(used: Billing) -> None:
+    used.query(
+        "insert into recon.sealed_counter (seal_id, gateway_customer_id, period_start, period_end, usage_count,"
+        " event_count, credit_units, event_checksum)"
+        " select nextval(pg_get_serial_sequence('recon.month_seal', 'id')) + 1, 'planted', %s, %s, 500, 1, 0, 0",
+        *MAY,
+    )
+    with pytest.raises(ReconError, match="somebody added them by hand, and they would be billed"):
+        seal(used)
+    (done,) = seal(used)
+    assert done.record.seal.usage_count == 40
+    assert verify(used).misfit == "recon.sealed_counter has 1 rows of no seal: a seal was taken out, or rows added."
+
+
+@EVERY_MODE
+def test_that_the_newest_seals_were_taken_out_shows_to_who_has_kept_a_chain(used: Billing) -> None:
+    seal(used)
+    reopen(used)
+    kept = verify(used).head
+    assert verify(used, kept_chain=kept).misfit is None
+    by_hand(used, "month_seal", "delete from recon.month_seal where kind = 'reopened'")
+    assert verify(used).misfit is None
+    assert verify(used, kept_chain=kept).misfit == (
+        f"No seal has the chain {kept}: seals were taken out, or it is of another database."
+    )
+
+
+@EVERY_MODE
+def test_a_run_that_reads_everything_repairs_nothing_to_a_seal_that_somebody_changed(used: Billing) -> None:
+    (first,) = seal(used)
+    change = f"update recon.sealed_counter set usage_count = 500 where gateway_customer_id = '{ONE}'"
+    by_hand(used, "sealed_counter", change)
+    assert NOT_ITS_SUMS.format(first=first.record.id) in run_assets(full=True).errors
+    assert used.counter(ONE) == 10
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_a_log_that_was_loaded_anew_with_the_same_events_has_what_was_sealed(used: Billing) -> None:
+    seal(used)
+    used.query("create table kept as select * from billing_usage_events")
+    used.query("truncate billing_usage_events")
+    used.query("alter table kept drop column ingest_xid")
+    used.query(
+        "insert into billing_usage_events (id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,"
+        " period_start, period_end, event_timestamp, metadata, created_at) select id, gateway_name,"
+        " gateway_customer_id, usage_type, request_id, quantity, period_start, period_end, event_timestamp, metadata,"
+        " created_at from kept"
+    )
+    assert verify(used).misfit is None
+    assert corrections_of(used) == {}
+
+
+@EVERY_MODE
+def test_seals_of_months_that_are_declared_gone_are_not_missed_in_the_log(used: Billing) -> None:
+    seal(used)
+    used.query("delete from billing_usage_events")
+    found = verify(used, in_log_from="2025-06")
+    assert (found.misfit, found.in_force, found.declared_gone) == (None, 0, 1)

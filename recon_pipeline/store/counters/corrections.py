@@ -36,7 +36,7 @@ _EVENTS_SINCE = labelled(
         created_at::text as created_at,
         case
             when is_sealed is null then 'came later or changed'
-            when is_sealed then 'changed'
+            when is_sealed then 'changed or rewritten'
             else 'came later'
         end as what
     from (
@@ -60,7 +60,8 @@ _EVENTS_SINCE = labelled(
                     then true
             end
     ) as event
-    where is_sealed is false or is_written_since
+    where quantity is not null
+        and (is_sealed is false or is_written_since)
     order by gateway_customer_id, period_start, created_at, request_id
     """,
 )
@@ -71,7 +72,8 @@ class LaterEvent:
     """An event that came, or was changed, after its month was sealed; values as Postgres prints them.
 
     Attributes:
-        what: `came later`, `changed`, or both where events do not carry the transaction that inserted them.
+        what: `came later`, `changed or rewritten` (by a migration of the log, too), or `came later or changed` where
+            events do not carry the transaction that inserted them. It may repeat an event, and then it does not count.
     """
 
     request_id: str | None

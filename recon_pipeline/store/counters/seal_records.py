@@ -1,7 +1,8 @@
 """The record of seals in `recon.month_seal`, which is only ever added to.
 
-Invariant: each row is bound to the one before by its chain, and no two to the same (a unique key), so that two sessions
-never seal at one moment, and no row can be changed or taken out unnoticed.
+Invariant: each row is bound to the one with the number before by its chain, and no two to the same (a unique key), so
+that two sessions never seal at one moment, and no row can be changed, or taken out from under later ones, unnoticed.
+That the newest rows were taken out shows only to who has kept a later chain.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -30,8 +31,22 @@ _NEXT_SEAL = labelled(
         pg_current_snapshot()::text as seen
     """,
 )
-# The chain of the last seal.
-_LAST_CHAIN = labelled("last_chain", "select chain from recon.month_seal order by id desc limit 1")
+# The last seal.
+_LAST_SEAL = labelled("last_seal", "select id, chain from recon.month_seal order by id desc limit 1")
+# Whether there are sealed sums of a seal.
+# Index: the primary key of recon.sealed_counter.
+# Binds: seal_id bigint
+_HAS_SUMS = labelled("has_sealed_sums", "select exists (select from recon.sealed_counter where seal_id = :seal_id)")
+# The sealed sums of which there is no seal.
+# Index: the primary key of recon.sealed_counter.
+_SUMS_WITHOUT_SEAL = labelled(
+    "sums_without_seal",
+    """
+    select count(*)
+    from recon.sealed_counter
+    where seal_id not in (select id from recon.month_seal where kind = 'sealed')
+    """,
+)
 # Writes a seal down.
 # Invariant: nothing is ever changed or deleted.
 # Binds: acted_at timestamptz, acted_by text, chain text, checksum text, event_count bigint, gateway_name text
@@ -150,8 +165,25 @@ def newest_of_month(connection: Connection, usage: MeteredUsage, partition: str)
 
 
 def next_seal(connection: Connection) -> Next:
-    """Number, time and snapshot of a seal to be written."""
-    return Next(**connection.execute(_NEXT_SEAL).mappings().one())
+    """Number, time and snapshot of a seal to be written.
+
+    Raises:
+        ReconError: Somebody has written sealed sums of that number by hand.
+    """
+    coming = Next(**connection.execute(_NEXT_SEAL).mappings().one())
+    if connection.execute(_HAS_SUMS, {"seal_id": coming.id}).scalar_one():
+        raise ReconError(
+            f"recon.sealed_counter has rows of seal {coming.id}, which is not written yet: somebody added them by "
+            "hand, and they would be billed.",
+            changed=NOTHING_SEALED,
+            fix="Find out who did. The table is append only, so this number stays unused: run the command again.",
+        )
+    return coming
+
+
+def sums_without_seal(connection: Connection) -> int:
+    """How many sealed sums there are of which there is no seal."""
+    return connection.execute(_SUMS_WITHOUT_SEAL).scalar_one()
 
 
 def totals(connection: Connection, seal_id: int) -> Totals:
@@ -163,19 +195,23 @@ def append(connection: Connection, seal_id: int, seal: Seal) -> RecordedSeal:
     """Write a seal down, bound to the last one.
 
     Raises:
-        ReconError: Another session wrote a seal since this transaction's snapshot.
+        ReconError: Another session wrote a seal since this one's number was drawn.
     """
-    previous: str = connection.execute(_LAST_CHAIN).scalar_one_or_none() or FIRST_LINK
+    last = connection.execute(_LAST_SEAL).one_or_none()
+    previous: str = last.chain if last is not None else FIRST_LINK
     recorded = RecordedSeal(seal_id, seal, previous, chained(previous, seal))
     row = {**asdict(seal), "id": seal_id, "previous_chain": previous, "chain": recorded.chain}
+    overtaken = ReconError(
+        f"Another session sealed or reopened a month while {recorded.of_what} was.",
+        changed=NOTHING_SEALED,
+        fix="Run the command again.",
+    )
+    if last is not None and last.id > seal_id:
+        raise overtaken
     try:
         connection.execute(_APPEND_SEAL, row)
     except IntegrityError as error:
-        raise ReconError(
-            f"Another session sealed or reopened a month while {recorded.of_what} was.",
-            changed=NOTHING_SEALED,
-            fix="Run the command again.",
-        ) from error
+        raise overtaken from error
     return recorded
 
 

@@ -218,7 +218,9 @@ def _require_closed(
     if last.is_open:
         raise NotSealedError(
             f"{what}: a period that began in it ends on {instant_in_words(last.last_end)}.",
-            fix=f"Wait until then; {again}",
+            fix=f"Wait until then; {again}"
+            if last.last_end != "infinity"
+            else "Give that period an end: recon doctor names such rows.",
         )
     open_keys = connection.execute(_OPEN_KEYS, run.parameters(usage, tables)).all()
     if open_keys:

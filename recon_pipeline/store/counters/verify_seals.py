@@ -1,13 +1,15 @@
 """Are the seals what was written, and is what was sealed still in the log?
 
 Invariant: everything is computed again: the chain from the rows, totals and checksums from the sealed sums, and the
-sums of sealed months from the log's own events, without those that came after the seal. The first that does not fit
-is named. Of an archived month the archive has the events, and the log may have none. Which events came later is known
-where they carry the transaction that inserted them; else all are summed.
+sums of sealed months from the log's own events. The first that does not fit is named. A key fits if its events are the
+sealed ones, with or without those that came after the seal; which these are is known where events carry the transaction
+that inserted them. Of an archived month the archive has the events, and the log may have none; so it may of a month
+that is declared to be no longer in the log.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -15,7 +17,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.core.seals import FIRST_LINK, chained
 from recon_pipeline.store.counters.corrections import keys_differing
-from recon_pipeline.store.counters.seal_records import RecordedSeal, Totals, read_seals, totals
+from recon_pipeline.store.counters.seal_records import RecordedSeal, Totals, read_seals, sums_without_seal, totals
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -28,6 +30,8 @@ class VerifiedSeals:
         checked: Rows of `recon.month_seal` that fit.
         in_force: Seals that count, whose events were summed again, those of archived months aside.
         archived: Seals that count, whose events were summed again from their archives.
+        declared_gone: Seals that count, of months that are declared to be no longer in the log.
+        head: The chain of the newest seal; whoever keeps it elsewhere can prove later that none was taken out.
         misfit: What does not fit, the first of all, or None.
         fix: What to do about it.
     """
@@ -37,24 +41,63 @@ class VerifiedSeals:
     misfit: str | None = None
     fix: str | None = None
     archived: int = 0
+    declared_gone: int = 0
+    head: str | None = None
 
 
-def verify_seals(connection: Connection, run: Reconciliation, tables: BillingTables) -> VerifiedSeals:
+def verify_seals(
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    *,
+    in_log_from: BillingMonth | None = None,
+    kept_chain: str | None = None,
+) -> VerifiedSeals:
     """Compute every seal again, up to the first that does not fit.
 
     Args:
         connection: In a REPEATABLE READ transaction that has locked the tables.
         run: Any; its months are not looked at.
         tables: How the tables are shaped.
+        in_log_from: Months before it are declared to be no longer in the log.
+        kept_chain: A chain that was the newest once.
     """
+    in_log = [one for one in tables.sealed if one.archived_seen is None]
+    gone = [one for one in in_log if in_log_from is not None and one.month < in_log_from]
+    in_force = {one.seal_id for one in in_log if one not in gone}
     seals = read_seals(connection)
-    in_force = {one.seal_id for one in tables.sealed if one.archived_seen is None}
-    checked, previous = 0, FIRST_LINK
+    head = seals[-1].chain if seals else None
+    found = VerifiedSeals(0, len(in_force), declared_gone=len(gone), head=head)
+    misfit = misfit_of_records(connection, seals, kept_chain=kept_chain)
+    if misfit is not None:
+        return replace(found, misfit=misfit[0], fix=misfit[1])
     for recorded in seals:
-        for misfit, fix in _misfits(connection, run, tables, recorded, previous, is_in_force=recorded.id in in_force):
-            return VerifiedSeals(checked, len(in_force), misfit, fix)
-        checked, previous = checked + 1, recorded.chain
-    return VerifiedSeals(checked, len(in_force))
+        for misfit, fix in _gone_from_log(connection, run, tables, recorded) if recorded.id in in_force else ():
+            return replace(found, misfit=misfit, fix=fix)
+    return replace(found, checked=len(seals))
+
+
+def misfit_of_records(
+    connection: Connection, seals: Sequence[RecordedSeal], *, kept_chain: str | None = None
+) -> tuple[str, str] | None:
+    """The first seal that is not what was written, and what to do about it; the log is not read.
+
+    Args:
+        connection: In a transaction.
+        seals: All of them, the oldest first.
+        kept_chain: A chain that was the newest once.
+    """
+    previous = FIRST_LINK
+    for recorded in seals:
+        for misfit in _changed(connection, recorded, previous):
+            return misfit, _CHANGED
+        previous = recorded.chain
+    unsealed = sums_without_seal(connection)
+    if unsealed:
+        return f"recon.sealed_counter has {unsealed:,} rows of no seal: a seal was taken out, or rows added.", _CHANGED
+    if kept_chain is not None and kept_chain not in {recorded.chain for recorded in seals}:
+        return f"No seal has the chain {kept_chain}: seals were taken out, or it is of another database.", _CHANGED
+    return None
 
 
 _CHANGED = (
@@ -63,26 +106,14 @@ _CHANGED = (
 )
 
 
-def _misfits(
-    connection: Connection,
-    run: Reconciliation,
-    tables: BillingTables,
-    recorded: RecordedSeal,
-    previous: str,
-    *,
-    is_in_force: bool,
-) -> Iterator[tuple[str, str]]:
+def _changed(connection: Connection, recorded: RecordedSeal, previous: str) -> Iterator[str]:
     seal, name = recorded.seal, f"Seal {recorded.id} ({recorded.of_what}, {recorded.seal.kind} {recorded.by_whom})"
     if recorded.previous_chain != previous:
-        yield f"{name} does not follow the seal before it: a row was taken out or changed.", _CHANGED
+        yield f"{name} does not follow the seal before it: a row was taken out or changed."
     if recorded.chain != chained(previous, seal):
-        yield f"{name} is not what was written: its chain is of other content.", _CHANGED
-    if seal.kind == "reopened":
-        return
-    if totals(connection, recorded.id) != Totals.of(seal):
-        yield f"The sealed sums of seal {recorded.id} ({recorded.of_what}) are not those that it was made of.", _CHANGED
-    if is_in_force:
-        yield from _gone_from_log(connection, run, tables, recorded)
+        yield f"{name} is not what was written: its chain is of other content."
+    if seal.kind == "sealed" and totals(connection, recorded.id) != Totals.of(seal):
+        yield f"The sealed sums of seal {recorded.id} ({recorded.of_what}) are not those that it was made of."
 
 
 def _gone_from_log(
@@ -91,8 +122,11 @@ def _gone_from_log(
     """What the log had when the month was sealed, and does not have any more."""
     month = BillingMonth.parse(recorded.seal.partition)
     asked = replace(run, extent=Extent((recorded.usage,), month, month))
-    which = "in_extent_when_sealed" if tables.has_ingest_xid else "in_extent"
-    rows = keys_differing(connection, asked, tables, recorded, which_events=which)
+    rows = keys_differing(connection, asked, tables, recorded, which_events="in_extent")
+    if rows and tables.has_ingest_xid:
+        with_later = {_key(row) for row in rows}
+        when_sealed = keys_differing(connection, asked, tables, recorded, which_events="in_extent_when_sealed")
+        rows = [row for row in when_sealed if _key(row) in with_later]
     if rows:
         first = rows[0]
         yield (
@@ -100,5 +134,12 @@ def _gone_from_log(
             f"first of customer {first.gateway_customer_id} ({first.sealed_events:,} events of {first.sealed_sum} "
             f"units were sealed, {first.events_now:,} of {first.sum_now} are there).",
             f"Counters follow the seal all the same. recon corrections --period {month.key} shows the keys; "
-            "find out who changed or deleted events of that month.",
+            "find out who changed or deleted events of that month. Where the log was moved to another server, was "
+            "loaded anew, or has no ingest_xid, late events are among them, since nothing tells them from sealed ones; "
+            "where RECON_EVENT_IDENTITY was changed, other events count. To accept what the log says now: recon "
+            "reopen, recon reconcile, recon seal.",
         )
+
+
+def _key(row: Any) -> tuple[str, str, str]:
+    return row.gateway_customer_id, row.period_start, row.period_end
