@@ -154,9 +154,9 @@ class ArchiveSums:
             f"""
             insert into summed
             select gateway_customer_id::varchar, period_start::timestamptz, period_end::timestamptz, count(*),
-                {self._units(types["quantity"])}, sum({checksum(types)})
-            from {table}
-            where {where}
+                {self._units(types["quantity"])},
+                sum(bits::hugeint - if(bits >= 9223372036854775808, 18446744073709551616::hugeint, 0))
+            from (select *, {checksum(types)} as bits from {table} where {where}) as event
             group by all
             """  # noqa: S608 - no value of a user
         )

@@ -2,9 +2,8 @@
 
 
 def checksum(types: dict[str, str]) -> str:
-    """Of one event: the first eight bytes of a SHA-256, as a number with a sign."""
-    bits = f"('0x' || left(sha256({billed(types)}), 16))::ubigint::hugeint"
-    return f"case when {bits} >= 9223372036854775808 then {bits} - 18446744073709551616::hugeint else {bits} end"
+    """Of one event: the first eight bytes of a SHA-256, as a number without a sign."""
+    return f"('0x' || left(sha256({billed(types)}), 16))::ubigint"
 
 
 def billed(types: dict[str, str], table: str | None = None) -> str:

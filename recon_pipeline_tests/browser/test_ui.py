@@ -43,7 +43,7 @@ def test_lineage_shows_the_assets_in_order_between_the_applications_tables(ui: U
     # Zoomed out, the UI shortens names.
     ui.page.set_viewport_size({"width": 3000, "height": 1200})
     ui.open_lineage()
-    flow = (*FLOW, "sealed_counters")
+    flow = (*FLOW, "sealed_counters", "archived_events")
     expect(ui.nodes).to_have_count(len(flow) + len(TABLES))
     place = {name: ui.nodes.filter(has_text=name).bounding_box() for name in (*flow, *TABLES)}
     left = {name: box["x"] for name, box in place.items() if box is not None}
