@@ -3,7 +3,7 @@
 -- compared, or while its invoice is not final and for once after that, a day after the last comparison. First come keys of periods whose
 -- invoice becomes final within the hour and those that are due for a day, then keys with news, then the others, the oldest comparison first.
 -- Index: the primary key of recon.parity_key.
--- Binds: end timestamptz, final_after_hours integer, gateway_name text, most_keys integer, noted_at timestamptz, now timestamptz
+-- Binds: end timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, noted_at timestamptz, now timestamptz
 -- Binds: start timestamptz, usage_type text
 select
     gateway_customer_id, period_start, period_end,

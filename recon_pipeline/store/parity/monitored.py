@@ -100,4 +100,12 @@ def parity_of_key(
     asked = {"customer": customer, "period_start": period[0], "period_end": period[1]}
     asked |= {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type}
     row = connection.execute(_COMPARED_KEY, asked).mappings().one_or_none()
-    return None if row is None else ParityOfKey(**{**row, "kinds": tuple(row["kinds"])})
+    if row is None:
+        return None
+    return ParityOfKey(
+        compared_log_units=row["compared_log_units"],
+        provider_units=row["provider_units"],
+        compared_at=row["compared_at"],
+        error=row["error"],
+        kinds=tuple(row["kinds"]),
+    )
