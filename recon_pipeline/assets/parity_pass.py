@@ -141,7 +141,7 @@ class Comparison:
         window = key.window(until)
         if key.provider_customer_count > 1:
             raise RefusedCustomerError(
-                f"Its events name {key.provider_customer_count} customers of the provider.",
+                "Its events name more than one customer of the provider.",
                 fix="Correct customer in RECON_STRIPE_METERS.",
             )
         customer, meter = key.provider_customer or key.customer, self.sending.metering.meter

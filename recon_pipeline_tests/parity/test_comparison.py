@@ -229,3 +229,12 @@ def test_neither_the_key_nor_what_stripe_says_of_it_is_in_an_error_or_a_repr(app
     with pytest.raises(ProviderError, match="Stripe has no meter mtr_other for this key") as unknown:
         StripeMeters(KEY, app.stripe.url).meter("mtr_other")
     assert unknown.value.fix.startswith("Correct the meter in RECON_STRIPE_METERS")
+
+
+def test_a_customer_whose_events_name_two_of_stripes_customers_is_reported_and_not_compared(app: Application) -> None:
+    app.use("ours", 5, NOON, metadata='{"stripe": "cus_1"}', sends=0)
+    app.use("ours", 5, NOON + DAY, metadata='{"stripe": "cus_2"}', sends=0)
+    assert app.compare(NOON + DAY * 2, customer="metadata.stripe").refused == 1
+    assert app.billing.value("select error from recon.parity_key") == (
+        "Its events name more than one customer of the provider."
+    )

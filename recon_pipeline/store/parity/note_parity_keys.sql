@@ -22,7 +22,11 @@ left join (
     select
         own.gateway_customer_id, own.period_start, own.period_end,
         max(event.provider_customer) as provider_customer,
-        count(distinct event.provider_customer) as provider_customer_count,
+        -- 0, 1, or 2 for several: a count of distinct ones would sort all events.
+        case
+            when min(event.provider_customer) < max(event.provider_customer) then 2
+            else (max(event.provider_customer) is not null)::integer
+        end as provider_customer_count,
         sum(event.quantity)::numeric as units,
         coalesce(sum(event.quantity) filter (where event.complete_at < :settled_before), 0)::numeric as settled_units,
         count(*) as event_count,
