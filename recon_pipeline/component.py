@@ -69,6 +69,12 @@ class ReconciledUsage(dg.Component, dg.Model, dg.Resolvable):
     identity: Sequence[str] = Field(
         default=(), description="The columns that name an event. Empty: RECON_EVENT_IDENTITY."
     )
+    stripe_parity: str | None = Field(
+        default=None, description="off or observe: compare the log with Stripe's meters. Unset: RECON_STRIPE_PARITY."
+    )
+    stripe_meters: Mapping[str, Any] = Field(
+        default={}, description="Usage type to its meter and how it is sent. Empty: RECON_STRIPE_METERS."
+    )
     run_tags: Mapping[str, Any] = Field(default={}, description="Tags of each run, for example dagster-k8s/config.")
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -83,6 +89,8 @@ class ReconciledUsage(dg.Component, dg.Model, dg.Resolvable):
             quotas=_quotas(self.usages),
             settle_seconds=self.settle_seconds,
             event_identity=list(self.identity),
+            stripe_parity=self.stripe_parity,
+            stripe_meters=dict(self.stripe_meters),
             **self.budgets.model_dump(),
         )
         return build_definitions(name=self.prefix, database=database, run_tags=self.run_tags)

@@ -18,12 +18,14 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.repaired_counters import repaired_counters
 from recon_pipeline.assets.sealed_counters import sealed_counters
+from recon_pipeline.assets.stripe_parity import stripe_parity
 from recon_pipeline.assets.usage_aggregates import usage_aggregates
 from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.housekeeping import housekeeping
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.jobs import archive_months, backfill_usage_events, reconcile, seal_months
+from recon_pipeline.automation.parity import compare_with_stripe, every_hour
 from recon_pipeline.automation.schedules import schedules
 from recon_pipeline.automation.undo import undo_repairs
 from recon_pipeline.settings import read_name
@@ -48,6 +50,7 @@ def build_definitions(
     names = Names(read_name() if name is None else read_name({"RECON_NAME": name}))
     ours = Installation(names, database or ReconciledDatabase(), run_tags or {})
     ours.database.require_valid()
+    observes_stripe = ours.database.observes_stripe()
     return dg.Definitions(
         assets=[
             backfilled_events(names),
@@ -58,6 +61,7 @@ def build_definitions(
             repaired_counters(names),
             sealed_counters(names),
             archived_events(names),
+            *([stripe_parity(names)] if observes_stripe else []),
         ],
         asset_checks=[counters_match_event_sums(names)],
         jobs=[
@@ -66,9 +70,10 @@ def build_definitions(
             undo_repairs(ours),
             seal_months(ours),
             archive_months(ours),
+            *([compare_with_stripe(ours)] if observes_stripe else []),
             housekeeping(ours),
         ],
-        schedules=schedules(ours),
+        schedules=[*schedules(ours), *([every_hour(ours)] if observes_stripe else [])],
         sensors=[alerts(ours)],
         resources=ours.resources,
     )

@@ -11,8 +11,16 @@ import dagster as dg
 PIPELINE = ("usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
 """The assets of a run, in flow order."""
 
-_ASSETS = ("backfilled_events", *PIPELINE, "sealed_counters", "archived_events")
-_JOBS = ("reconcile", "backfill_usage_events", "undo_repairs", "seal_months", "archive_months", "housekeeping")
+_ASSETS = ("backfilled_events", *PIPELINE, "sealed_counters", "archived_events", "stripe_parity")
+_JOBS = (
+    "reconcile",
+    "backfill_usage_events",
+    "undo_repairs",
+    "seal_months",
+    "archive_months",
+    "compare_with_stripe",
+    "housekeeping",
+)
 
 
 @dataclass(frozen=True)

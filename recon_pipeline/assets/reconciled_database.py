@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.parity_settings import ParitySettings, observes, read_meters, read_parity
 from recon_pipeline.settings import Settings, read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase, open_database
 
@@ -53,6 +54,14 @@ class ReconciledDatabase(dg.ConfigurableResource[Any]):
     )
     max_events_left: int | None = Field(default=None, description="Unset: what RECON_MAX_EVENTS_LEFT says.")
 
+    stripe_parity: str | None = Field(
+        default=None, description="off or observe: compare with Stripe's meters. Unset: what RECON_STRIPE_PARITY says."
+    )
+    stripe_meters: dict[str, Any] = Field(
+        default={},
+        description="Usage type to its meter and how it is sent. Empty: what RECON_STRIPE_METERS says.",
+    )
+
     def settings(self) -> Settings:
         """The settings: these fields, and the environment for those that are not set.
 
@@ -68,6 +77,24 @@ class ReconciledDatabase(dg.ConfigurableResource[Any]):
             ConfigurationError: A value cannot be used.
         """
         read_settings(self._declared())
+        observes(self._declared())
+        read_meters(self._declared())
+
+    def observes_stripe(self) -> bool:
+        """Whether the log is compared with Stripe's meters: what definitions contain depends on it.
+
+        Raises:
+            ConfigurationError: As `parity` does.
+        """
+        return observes({**os.environ, **self._declared()})
+
+    def parity(self) -> ParitySettings:
+        """The settings of the comparison with Stripe, in the same way.
+
+        Raises:
+            ConfigurationError: A value cannot be used, or is not set.
+        """
+        return read_parity({**os.environ, **self._declared()})
 
     def open(self) -> BillingDatabase:
         """The database; it is connected to when it is used.
@@ -84,6 +111,10 @@ class ReconciledDatabase(dg.ConfigurableResource[Any]):
                 variables[f"RECON_{name.upper()}"] = str(getattr(self, name))
         if self.quotas:
             variables["RECON_QUOTAS"] = json.dumps(self.quotas)
+        if self.stripe_parity is not None:
+            variables["RECON_STRIPE_PARITY"] = self.stripe_parity
+        if self.stripe_meters:
+            variables["RECON_STRIPE_METERS"] = json.dumps(self.stripe_meters)
         return variables
 
     def _url(self) -> dict[str, str]:

@@ -22,8 +22,12 @@ def sample(name: str, records: Sequence[Any], record_type: type[Any]) -> dict[st
         for field in fields(record_type)
         if any(row[field.name] not in (None, "") for row in rows)
     ]
-    shown = [
-        dg.TableRecord({column.name: "" if row[column.name] is None else row[column.name] for column in columns})
-        for row in rows
-    ]
+    shown = [dg.TableRecord({column.name: _shown(row[column.name]) for column in columns}) for row in rows]
     return {name: dg.MetadataValue.table(shown, dg.TableSchema(columns))}
+
+
+def _shown(value: Any) -> str | int | float:
+    """A value as a table of Dagster's takes it; an instant and an exact number as texts."""
+    if value is None:
+        return ""
+    return value if isinstance(value, (str, int, float)) else str(value)

@@ -21,6 +21,7 @@ from recon_pipeline.faces.assumptions import Assumption, in_words, read_assumpti
 from recon_pipeline.faces.billing import existing_url, which_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
+from recon_pipeline.faces.doctor_stripe import check_stripe
 from recon_pipeline.faces.orchestrator import Part, load_part, open_records
 from recon_pipeline.settings import Settings, known_months, read_alerting, read_name, start_period_is_declared
 from recon_pipeline.store.counters.counters_beyond_months import described, find_counters_beyond
@@ -108,6 +109,7 @@ def _findings(settings: Settings, url: str) -> Iterator[Finding]:
     yield passed("variables", f"scope {scope} from {settings.start_period.key}, settle {settings.settle_seconds} s")
     yield from _database(settings, url)
     yield from _dagster(url)
+    yield from check_stripe(settings)
     unlimited = [str(usage) for usage in settings.scope if usage.usage_type not in settings.quotas]
     limited = f"RECON_QUOTAS has none for {', '.join(unlimited)}" if unlimited else "set for the whole scope"
     yield passed("limits", f"{limited}; a subscription is paid if its status is {' or '.join(settings.paid_statuses)}")

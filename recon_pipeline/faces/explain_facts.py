@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from recon_pipeline.core.periods import instant_in_words
+from recon_pipeline.store.parity.monitored import ParityOfKey
 from recon_pipeline.store.records.explain import Explanation, Key
 
 
@@ -44,6 +45,8 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
                 "events in the log: recon corrections",
             )
     yield "event sum", f"{sums.usage_count:,} in {sums.event_count:,} events"
+    if one.stripe is not None:
+        yield "Stripe", _at_stripe(one.stripe)
     if limit.units is None:
         yield "limit", f"{'none' if limit.is_known else 'unknown'} ({limit.source})"
     else:
@@ -71,6 +74,14 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "invalid", f"{sums.invalid_count:,} events are invalid; they are not counted"
     if sums.outside_period_count:
         yield "outside", f"{sums.outside_period_count:,} events happened outside of their period; they are counted"
+
+
+def _at_stripe(compared: ParityOfKey) -> str:
+    at = f"compared on {compared.compared_at:%Y-%m-%d %H:%M} UTC"
+    if compared.provider_units is None:
+        return f"refused: {compared.error}; {at}"
+    figures = f"{compared.provider_units:,} at Stripe, {compared.compared_log_units:,} sent by the log's timestamps"
+    return f"{figures}, {', '.join(compared.kinds) or 'equal'}; {at}"
 
 
 def _quota(counter: int, units: int) -> str:

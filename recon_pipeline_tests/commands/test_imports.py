@@ -23,6 +23,7 @@ WITHOUT_DAGSTER = (
     "holds",
     "init",
     "initialised",
+    "parity",
     "pause",
     "retention",
     "sql",

@@ -17,6 +17,7 @@ ACCEPTED = "select usage_type, accepted_by, reason, run_id from recon.accepted_u
 APPROVED = {"approve_reason": "checked against the invoices", "approved_by": "ada"}
 BACK_TO_0014 = """
     drop table recon.archived_month;
+    drop table recon.sealed_parity, recon.parity_difference, recon.parity_key;
     drop view recon.sealed_month;
     drop table recon.month_seal, recon.sealed_counter;
     alter table recon.counter_drift drop column seal_id, drop column doubts;

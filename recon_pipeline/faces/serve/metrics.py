@@ -10,6 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from recon_pipeline.core.parity.classes import DifferenceClass
 from recon_pipeline.store.records.metrics import Metrics, RunTotals
 
 OUTCOMES = ("clean", "not_clean", "compared", "paused", "blocked", "put_off", "failed")
@@ -58,6 +59,7 @@ class ReconCollector(Collector):
         """All metrics."""
         metrics = self._read()
         yield from _counters(metrics)
+        yield from _parity(metrics)
         yield from _gauges(metrics)
 
 
@@ -69,6 +71,25 @@ def _counters(metrics: Metrics) -> Iterator[Metric]:
     yield runs
     for name, text, figure in _COUNTERS:
         yield CounterMetricFamily(name, text, value=sum(map(figure, metrics.totals)))
+
+
+def _parity(metrics: Metrics) -> Iterator[Metric]:
+    """Nothing where nothing was ever compared."""
+    if metrics.parity.oldest_seconds is None and not metrics.parity.units:
+        return
+    units = GaugeMetricFamily(
+        "recon_stripe_difference_units",
+        "Units by which Stripe's meters differ from the log, too many or too few, by class.",
+        labels=["class"],
+    )
+    for kind in DifferenceClass:
+        units.add_metric([kind], float(metrics.parity.units.get(kind, 0)))
+    yield units
+    yield GaugeMetricFamily(
+        "recon_stripe_oldest_comparison_seconds",
+        "For how long the key has not been compared with Stripe of which that is longest; closed periods do not count.",
+        value=metrics.parity.oldest_seconds or 0,
+    )
 
 
 def _gauges(metrics: Metrics) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from recon_pipeline.store.counters.pause import now
 from recon_pipeline.store.counters.sealing import NotSealedError, Sealed
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.log.sealed_months import read_sealed_months
+from recon_pipeline.store.parity.months import record_at_seal
 from recon_pipeline.store.records.retention import Retention, read_retention
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -47,7 +48,10 @@ def close_month(
     question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, month, month))
     with decision(connection, "REPEATABLE READ") as tables:
         _require_in_the_log(read_retention(connection), month)
-        return sealing.seal(connection, question, tables, sealed_by=sealed_by, reason=reason, dagster_run_id=run_id)
+        done = sealing.seal(connection, question, tables, sealed_by=sealed_by, reason=reason, dagster_run_id=run_id)
+        for one in done:
+            record_at_seal(connection, one.record.usage, month, seal_id=one.record.id)
+        return done
 
 
 def _require_in_the_log(retention: Retention | None, month: BillingMonth) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.quotas import Quota
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.parity.monitored import ParityOfKey, parity_of_key
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records.explained_limit import Limit, limit_of
 from recon_pipeline.store.records.seal_of_key import SealOfKey, seal_of_key
@@ -139,6 +140,7 @@ class Explanation:
     """All that is known of one key; lists are the first `ROWS_SHOWN`."""
 
     key: Key
+    stripe: ParityOfKey | None
     seal: SealOfKey | None
     sums: Sums
     limit: Limit
@@ -207,6 +209,7 @@ def explain(
     limits = {"free": quota.free, "paid": quota.paid} if quota else {}
     return Explanation(
         key=key,
+        stripe=parity_of_key(connection, key.usage, customer, (key.period_start, key.period_end)),
         seal=seal_of_key(connection, tables, key.usage, customer, (key.period_start, key.period_end)),
         sums=_made(usage["all"], Sums)[0],
         limit=limit_of(connection, parameters, tables, quota),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.pause import read_pause
+from recon_pipeline.store.parity.monitored import ParityMetrics, parity_metrics
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records import alerts, outbox
 from recon_pipeline.store.sums import horizons
@@ -68,6 +69,7 @@ class Metrics:
         is_paused: Whether repairs are.
         alarms: What fails, by severity.
         undelivered: Messages that a target has not got.
+        parity: Of the comparison with Stripe.
     """
 
     totals: tuple[RunTotals, ...]
@@ -78,6 +80,7 @@ class Metrics:
     is_paused: bool
     alarms: dict[Severity, int]
     undelivered: int
+    parity: ParityMetrics
 
 
 def read(connection: Connection) -> Metrics:
@@ -96,6 +99,7 @@ def read(connection: Connection) -> Metrics:
         is_paused=read_pause(connection) is not None,
         alarms={severity: sum(alarm.severity is severity for alarm in failing) for severity in Severity},
         undelivered=sum(one.messages for one in outbox.undelivered(connection)),
+        parity=parity_metrics(connection),
     )
 
 

@@ -1,0 +1,184 @@
+"""One pass of the comparison with a provider's meters: the keys that are due, the most urgent first, until time is up.
+
+Invariant: it only looks. A provider that does not answer ends the pass, which says so; a customer that is refused ends
+nothing. Knows no Dagster. What it has compared is recorded after every few keys, so that a pass that is killed goes on
+where it was: the next one takes only what is still due.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.parity.classes import Circumstances, Compared, NamedRejection, classify
+from recon_pipeline.core.parity.narrowing import Sides
+from recon_pipeline.core.parity.windows import Window, to_minute
+from recon_pipeline.providers.protocol import Meters, NotAllowedError, ProviderError, RefusedCustomerError
+from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.parity import keys as store
+from recon_pipeline.store.parity.keys import ComparedKey, ParityKey
+from recon_pipeline.store.parity.rejected import named_events
+from recon_pipeline.store.parity.sending import Sending
+from recon_pipeline.store.postgres.database import BillingDatabase
+
+CHUNK_KEYS = 20
+"""As many keys as calls in a second: what a killed pass has to ask again."""
+
+LONGEST_PASS = timedelta(minutes=50)
+"""The next pass begins an hour later."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a pass did.
+
+    Attributes:
+        keys: That the log was summed for.
+        compared: That were due and compared.
+        refused: Of these, customers that the provider refused.
+        is_done: No key is left that is due.
+        ended_because: Why it ended before; empty if it did not.
+        rejections_unknown_because: Why error reports could not be read; empty if they were.
+    """
+
+    keys: int
+    compared: int = 0
+    refused: int = 0
+    is_done: bool = False
+    ended_because: str = ""
+    rejections_unknown_because: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared with what.
+
+    Attributes:
+        database: With the log.
+        sending: The usage, and how it is reported.
+        meters: Of the provider.
+        lag: How long an event may take from the log to the meter's sums.
+        clock: Aware instants; the provider's and ours are taken to agree to a minute.
+    """
+
+    database: BillingDatabase
+    sending: Sending
+    meters: Meters
+    lag: timedelta
+    clock: Callable[[], datetime]
+
+    def run(self) -> Passed:
+        """Compare the keys that are due.
+
+        Raises:
+            ReconError: The meter cannot be compared, the log cannot be trusted, or the database failed.
+        """
+        began = self.clock()
+        self._require_comparable()
+        codes, unknown = self._rejection_codes()
+        with self.database.connection() as connection, decision(connection) as tables:
+            found = store.note_keys(
+                connection,
+                tables,
+                self.sending,
+                noted_at=began,
+                until=to_minute(began),
+                settled_before=began - self.lag,
+            )
+            rejections = named_events(connection, self.sending, codes)
+        compared = refused = 0
+        ended = ""
+        while not ended:
+            due = self._due(began)
+            if not due:
+                return Passed(found, compared, refused, is_done=True, rejections_unknown_because=unknown)
+            done, ended = self._chunk(due, to_minute(began), rejections)
+            with self.database.transaction() as connection:
+                store.note_compared(connection, self.sending, done)
+            compared += len(done)
+            refused += sum(one.error is not None for one in done)
+            if not ended and self.clock() - began > LONGEST_PASS:
+                ended = f"{LONGEST_PASS.seconds // 60} minutes are over; the next pass goes on."
+        return Passed(found, compared, refused, ended_because=ended, rejections_unknown_because=unknown)
+
+    def _require_comparable(self) -> None:
+        meter = self.meters.meter(self.sending.metering.meter)
+        if meter.why_not:
+            raise ReconError(
+                f"The meter {meter.id} cannot be compared with sums of the log: {meter.why_not}.",
+                fix=f"Set the meter of {self.sending.usage.usage_type} in RECON_STRIPE_METERS to an active one "
+                "with the formula sum and no event time window.",
+            )
+
+    def _rejection_codes(self) -> tuple[dict[str, str], str]:
+        try:
+            found = self.meters.rejections(self.sending.metering.meter)
+        except (NotAllowedError, RefusedCustomerError) as error:
+            return {}, error.what
+        return {one.identifier: one.code for one in found}, ""
+
+    def _due(self, began: datetime) -> tuple[ParityKey, ...]:
+        with self.database.transaction() as connection:
+            return store.keys_to_compare(
+                connection, self.sending, noted_at=began, now=self.clock(), most_keys=CHUNK_KEYS
+            )
+
+    def _chunk(
+        self, due: Sequence[ParityKey], until: datetime, rejections: dict[str, tuple[NamedRejection, ...]]
+    ) -> tuple[list[ComparedKey], str]:
+        done: list[ComparedKey] = []
+        for key in due:
+            try:
+                done.append(self._compare(key, until, rejections.get(key.customer, ())))
+            except RefusedCustomerError as error:
+                done.append(ComparedKey(key, self.clock(), key.window(until), key.log_units, None, error=error.what))
+            except ProviderError as error:
+                return done, error.what
+        return done, ""
+
+    def _compare(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
+        window = key.window(until)
+        if key.provider_customer_count > 1:
+            raise RefusedCustomerError(
+                "Its events name more than one customer of the provider.",
+                fix="Correct customer in RECON_STRIPE_METERS.",
+            )
+        customer, meter = key.provider_customer or key.customer, self.sending.metering.meter
+        total = self.meters.total(meter, customer, window) if window else Decimal(0)
+        if total == key.log_units:
+            return ComparedKey(key, self.clock(), window, key.log_units, total)
+        settled_before = self.clock() - self.lag
+
+        def logged(windows: Sequence[Window]) -> Sequence[store.LogFigure]:
+            with self.database.connection() as connection, decision(connection) as tables:
+                return store.sent_in(
+                    connection, tables, self.sending, key.customer, windows, settled_before=settled_before
+                )
+
+        sides = Sides(
+            total=lambda asked: self.meters.total(meter, customer, asked),
+            grouped=lambda asked, unit: self.meters.grouped(meter, customer, asked, unit),
+            logged=logged,
+        )
+        (log,) = logged([window])
+        whole = Compared(window, log, total)
+        found = (whole,) if log.lies_between(total) else sides.differing(window)
+        circumstances = Circumstances(
+            now=self.clock(),
+            settled_before=settled_before,
+            final_at=key.period_end + timedelta(hours=self.sending.metering.final_hours),
+            rejections=rejections,
+            around=_around(sides, whole, until) if found and not log.lies_between(total) else (),
+        )
+        differences = classify([one for one in found if one.difference], circumstances)
+        return ComparedKey(key, self.clock(), window, key.log_units, total, differences)
+
+
+def _around(sides: Sides, whole: Compared, until: datetime) -> tuple[Decimal, ...]:
+    """The differences of a window, and of those of the same length before and after it."""
+    window = whole.window
+    length = window.end - window.start
+    before = Window(window.start - length, window.start)
+    after = Window(window.end, min(window.end + length, until))
+    return (whole.difference, *(sides.whole(one).difference for one in (before, after) if one))

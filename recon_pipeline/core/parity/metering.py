@@ -1,0 +1,143 @@
+"""How an application reports a usage type to a meter: `RECON_STRIPE_METERS`, and prices: `RECON_PRICES`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, cast
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.scope import MeteredUsage
+
+STRIPE = "stripe"
+"""The gateway whose customers are Stripe's."""
+
+SENDS = ("each", "hour", "day")
+TIMESTAMPS = ("event_timestamp", "created_at", "period_start")
+STAMPED_AT = ("start", "end")
+GATEWAY_CUSTOMER = "gateway_customer_id"
+MOST_FINAL_HOURS = 72
+"""The longest that an invoice stays open after its period (Stripe's settings for invoices)."""
+
+_METER = re.compile(r"mtr_[A-Za-z0-9_]{1,200}")
+_METADATA = re.compile(r"metadata\.[A-Za-z_][A-Za-z0-9_]{0,62}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_METERS_LIKE = 'Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.'
+_PRICES_LIKE = 'Set it like RECON_PRICES={"remote_commands": {"per_unit": "0.002", "currency": "USD"}}.'
+
+
+@dataclass(frozen=True)
+class Metering:
+    """How the application reports one usage type.
+
+    Attributes:
+        meter: The id of the meter.
+        sends: `each` event, or one sum for each `hour` or `day`.
+        timestamp: The column of the log from which the timestamp is taken that is sent.
+        stamped_at: Whether a sum has the time at which its hour or day starts, or at which it ends.
+        customer: Where the log has the provider's customer: `gateway_customer_id`, or `metadata.NAME`.
+        final_hours: After how many hours the invoice of a period is final.
+    """
+
+    meter: str
+    sends: str = "each"
+    timestamp: str = "event_timestamp"
+    stamped_at: str = "start"
+    customer: str = GATEWAY_CUSTOMER
+    final_hours: int = 1
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one unit of a usage type costs."""
+
+    per_unit: Decimal
+    currency: str
+
+
+def parse_meters(text: str) -> Mapping[str, Metering]:
+    """Read `RECON_STRIPE_METERS`: usage type to how it is reported.
+
+    Raises:
+        ConfigurationError: It cannot be used, with the part that is wrong.
+    """
+    given = _object(text, "RECON_STRIPE_METERS", _METERS_LIKE)
+    return {usage_type: _metering(usage_type, one) for usage_type, one in given.items()}
+
+
+def parse_prices(text: str) -> Mapping[str, Price]:
+    """Read `RECON_PRICES`: usage type to the price of a unit; a text, so that it is exact.
+
+    Raises:
+        ConfigurationError: It cannot be used, with the part that is wrong.
+    """
+    return {
+        usage_type: _price(usage_type, one) for usage_type, one in _object(text, "RECON_PRICES", _PRICES_LIKE).items()
+    }
+
+
+def metered(scope: Sequence[MeteredUsage], meters: Mapping[str, Metering]) -> tuple[MeteredUsage, ...]:
+    """The metered usages of a scope that are reported to a meter of Stripe's."""
+    return tuple(usage for usage in scope if usage.gateway_name == STRIPE and usage.usage_type in meters)
+
+
+def _metering(usage_type: str, given: Any) -> Metering:
+    allowed = {
+        "sends": SENDS,
+        "timestamp": TIMESTAMPS,
+        "stamped_at": STAMPED_AT,
+    }
+    known = {"meter", "customer", "final_hours", *allowed}
+    if not isinstance(given, dict) or "meter" not in given or not set(cast("dict[str, Any]", given)) <= known:
+        raise ConfigurationError(
+            f"RECON_STRIPE_METERS: {usage_type!r} must have a meter, and may have "
+            f"{', '.join(sorted(known - {'meter'}))}.",
+            fix=_METERS_LIKE,
+        )
+    named = cast("dict[str, Any]", given)
+    for name, values in allowed.items():
+        if named.get(name, values[0]) not in values:
+            raise _wrong(usage_type, name, named[name], " or ".join(values))
+    if not isinstance(named["meter"], str) or _METER.fullmatch(named["meter"]) is None:
+        raise _wrong(usage_type, "meter", named["meter"], "the id of a meter, as mtr_123")
+    customer = named.get("customer", GATEWAY_CUSTOMER)
+    if customer != GATEWAY_CUSTOMER and (not isinstance(customer, str) or _METADATA.fullmatch(customer) is None):
+        raise _wrong(usage_type, "customer", customer, "gateway_customer_id or metadata.NAME")
+    hours = named.get("final_hours", 1)
+    if not isinstance(hours, int) or isinstance(hours, bool) or not 1 <= hours <= MOST_FINAL_HOURS:
+        raise _wrong(usage_type, "final_hours", hours, f"a whole number from 1 to {MOST_FINAL_HOURS}")
+    return Metering(**named)
+
+
+def _wrong(usage_type: str, name: str, value: Any, needed: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"RECON_STRIPE_METERS: {name} of {usage_type!r} is {value!r}, which is not {needed}.", fix=_METERS_LIKE
+    )
+
+
+def _price(usage_type: str, given: Any) -> Price:
+    named = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+    per_unit, currency = named.get("per_unit"), named.get("currency")
+    try:
+        price = Decimal(per_unit) if isinstance(per_unit, str) else None
+    except InvalidOperation:
+        price = None
+    is_currency = isinstance(currency, str) and _CURRENCY.fullmatch(currency) is not None
+    if set(named) != {"per_unit", "currency"} or price is None or not price.is_finite() or price < 0 or not is_currency:
+        raise ConfigurationError(
+            f"RECON_PRICES: {usage_type!r} must have per_unit, a price written as a text, and currency, "
+            "three capitals.",
+            fix=_PRICES_LIKE,
+        )
+    return Price(price, cast("str", currency))
+
+
+def _object(text: str, variable: str, like: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{variable} is not JSON: {error}.", fix=like) from error
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{variable} is not a JSON object.", fix=like)
+    return cast("dict[str, Any]", given)

@@ -1,0 +1,52 @@
+"""Finds where both sides of a window differ: by day, then by hour, each only where the one before differs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from recon_pipeline.core.parity.classes import Compared, LogFigure
+from recon_pipeline.core.parity.windows import Unit, Window, parts
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both sides of one customer's usage.
+
+    Attributes:
+        total: What the meter has in a window.
+        grouped: The same by hour or day of an aligned window; a unit without events may be left out.
+        logged: What the log has in each of some windows that follow each other.
+    """
+
+    total: Callable[[Window], Decimal]
+    grouped: Callable[[Window, Unit], Mapping[datetime, Decimal]]
+    logged: Callable[[Sequence[Window]], Sequence[LogFigure]]
+
+    def whole(self, window: Window) -> Compared:
+        """Both sides of a window."""
+        (log,) = self.logged([window])
+        return Compared(window, log, self.total(window))
+
+    def differing(self, window: Window) -> tuple[Compared, ...]:
+        """The hours, or what is less at both ends, in which both sides differ; in order of time."""
+        return tuple(
+            hour
+            for day in self._by(window, "day")
+            if day.difference
+            for hour in self._by(day.window, "hour")
+            if hour.difference
+        )
+
+    def _by(self, window: Window, unit: Unit) -> tuple[Compared, ...]:
+        before, whole, after = parts(window, unit)
+        reported = {piece: Decimal(0) for piece in whole.pieces(unit)}
+        if whole:
+            by_start = self.grouped(whole, unit)
+            reported = {piece: by_start.get(piece.start, Decimal(0)) for piece in reported}
+        for edge in filter(None, (before, after)):
+            reported[edge] = self.total(edge)
+        pieces = sorted(reported)
+        return tuple(
+            Compared(piece, log, reported[piece]) for piece, log in zip(pieces, self.logged(pieces), strict=True)
+        )

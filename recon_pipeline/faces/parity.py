@@ -1,0 +1,213 @@
+"""What `recon parity` shows: where Stripe's meters differ from the log, as the last comparisons found it."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from recon_pipeline.core.backfill.round_trip import guarded
+from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
+from recon_pipeline.core.parity.metering import Metering, Price, metered
+from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_known
+from recon_pipeline.core.scope import Extent
+from recon_pipeline.faces.billing import billing_database
+from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out
+from recon_pipeline.settings import Settings, known_months
+from recon_pipeline.store.parity import found as store
+from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound
+from recon_pipeline.store.records.customers import require_known_customers
+
+ROWS_SHOWN = 20
+_COLUMNS = [field.name for field in fields(DifferenceFound)] + ["amount", "currency"]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was found.
+
+    Attributes:
+        coverage: How far the keys were compared.
+        classes: The differences by usage and class.
+        differences: All of them, the largest first.
+        prices: Of a unit, by usage type.
+    """
+
+    coverage: Coverage
+    classes: tuple[ClassTotal, ...]
+    differences: tuple[DifferenceFound, ...]
+    prices: Mapping[str, Price]
+
+    def amount(self, usage_type: str, units: Decimal) -> tuple[Decimal, str] | None:
+        """What units cost, where RECON_PRICES says it: by how much the invoice is too high."""
+        price = self.prices.get(usage_type)
+        return None if price is None else (units * price.per_unit, price.currency)
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether every key was compared and has no difference but those that are on their way."""
+        lagging_alone = all(one.kind == DifferenceClass.LAGGING for one in self.classes)
+        return lagging_alone and not self.coverage.refused and self.coverage.compared == self.coverage.keys
+
+
+def find(
+    settings: Settings,
+    meters: Mapping[str, Metering],
+    prices: Mapping[str, Price],
+    *,
+    customers: tuple[str, ...],
+    months: tuple[BillingMonth, ...],
+    output: Path | None,
+) -> Parity:
+    """Read what the last comparisons found; write it to a file if one is named.
+
+    Raises:
+        ConfigurationError: No meter is named, no run looks at a month, or the file cannot be written.
+        ReconError: Nothing was compared yet, or the database cannot be used.
+    """
+    first, current = known_months()
+    require_known(months, first=first, current=current)
+    scope = metered(settings.scope, meters)
+    if not scope:
+        raise ConfigurationError(
+            "RECON_STRIPE_METERS names no meter of a usage in RECON_SCOPE.",
+            changed="Nothing was changed.",
+            fix='Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.',
+        )
+    if output is not None and (output.suffix not in (".csv", ".parquet") or not output.parent.is_dir()):
+        raise ConfigurationError(
+            f"--output {output} cannot be written: it ends in .csv or .parquet, in a folder that is there.",
+            changed="Nothing was written.",
+            fix="Name it so, for example --output parity.csv.",
+        )
+    asked = (min(months), max(months)) if months else (first, current)
+    extent = Extent(scope, *asked, customers or None)
+    with billing_database(settings).transaction() as connection:
+        require_known_customers(connection, list(customers))
+        found = Parity(
+            store.coverage(connection, extent),
+            store.by_class(connection, extent),
+            store.differences(connection, extent, most=None),
+            prices,
+        )
+    if found.coverage.keys == 0:
+        raise ReconError(
+            "Nothing of this was compared with Stripe yet.",
+            changed="Nothing was changed.",
+            fix="Set RECON_STRIPE_PARITY=observe, and start the job compare_with_stripe in the UI (recon dev), or wait "
+            "for its schedule.",
+        )
+    if output is not None:
+        _write(found, output)
+    return found
+
+
+def as_json(found: Parity) -> dict[str, Any]:
+    """The one object of `--json`."""
+    return {
+        "success": found.is_equal,
+        **asdict(found.coverage),
+        "classes": [asdict(one) | _money(found, one.usage_type, one.units) for one in found.classes],
+        "differences": [asdict(one) | _money(found, one.usage_type, one.units) for one in found.differences],
+    }
+
+
+def show(found: Parity, output: Path | None) -> None:
+    """The same for a person."""
+    covered = found.coverage
+    out.print(
+        f"{covered.compared:,} of {covered.keys:,} keys were compared with Stripe"
+        + (f", the oldest comparison is of {covered.oldest:%Y-%m-%d %H:%M} UTC." if covered.oldest else "."),
+        soft_wrap=True,
+    )
+    if covered.refused:
+        out.print(f"Stripe refuses {covered.refused:,} customers.", style="red")
+    if not found.classes:
+        out.print("Stripe has exactly what the log says was sent.")
+    else:
+        _show_classes(found)
+        _show_differences(found)
+    if covered.elsewhere_count:
+        out.print(
+            f"{covered.elsewhere_count:,} events with {covered.elsewhere_units:,} units have the label of another "
+            "period than the one in which they were sent.",
+            style="yellow",
+            soft_wrap=True,
+        )
+    if output is not None:
+        out.print(f"{len(found.differences):,} differences written to {output}", markup=False, soft_wrap=True)
+
+
+def exit_code(found: Parity) -> int:
+    """0 if nothing differs."""
+    return EXIT_CLEAN if found.is_equal else EXIT_NOT_CLEAN
+
+
+def _show_classes(found: Parity) -> None:
+    table = _table("usage", "class", "differences", "customers", "units", "amount", "what it is")
+    for one in found.classes:
+        amount = found.amount(one.usage_type, one.units)
+        table.add_row(
+            escape(one.usage_type),
+            one.kind,
+            f"{one.differences:,}",
+            f"{one.customers:,}",
+            f"{one.units:+,}",
+            f"{amount[0]:+,} {amount[1]}" if amount else "",
+            MEANING[DifferenceClass(one.kind)],
+        )
+    out.print(table)
+
+
+def _show_differences(found: Parity) -> None:
+    table = _table("customer", "from (UTC)", "to", "class", "log", "Stripe", "evidence")
+    for one in found.differences[:ROWS_SHOWN]:
+        window = f"{one.window_start:%Y-%m-%d %H:%M}", instant_in_words(f"{one.window_end:%Y-%m-%d %H:%M}")
+        figures = f"{one.log_units:,}", f"{one.provider_units:,}"
+        table.add_row(escape(one.gateway_customer_id), *window, one.kind, *figures, escape(one.evidence))
+    out.print(table)
+    if len(found.differences) > ROWS_SHOWN:
+        out.print(f"… and {len(found.differences) - ROWS_SHOWN:,} more: --output FILE writes all of them.")
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        is_number = heading in ("differences", "customers", "units", "amount", "log", "Stripe")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number)
+    return table
+
+
+def _money(found: Parity, usage_type: str, units: Decimal) -> dict[str, str | None]:
+    amount = found.amount(usage_type, units)
+    return {"amount": str(amount[0]) if amount else None, "currency": amount[1] if amount else None}
+
+
+def _write(found: Parity, output: Path) -> None:
+    rows = [
+        {name: None if value is None else str(value) for name, value in {**asdict(one), **money}.items()}
+        for one in found.differences
+        for money in (_money(found, one.usage_type, one.units),)
+    ]
+    try:
+        if output.suffix == ".parquet":
+            import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+            import pyarrow.parquet as pq  # noqa: PLC0415
+
+            schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+            pq.write_table(pa.Table.from_pylist(rows, schema), output)
+            return
+        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
+        with output.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows([guarded(row[name] or "") for name in _COLUMNS] for row in rows)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
+        ) from error

@@ -1,0 +1,1 @@
+"""What billing providers were told of usage: read, and never written."""

@@ -1,0 +1,38 @@
+"""At most so many calls a second, and no call before the provider allows the next one."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+CALLS_PER_SECOND = 20
+"""Stripe allows 25 a second for each endpoint (rate limits); some of them are left to the application."""
+
+
+@dataclass
+class Pace:
+    """Lets each call wait for its turn.
+
+    Attributes:
+        calls_per_second: The most.
+        now: A clock that never goes back, in seconds.
+        sleep: Waits for some seconds.
+        calls: How many had their turn.
+    """
+
+    calls_per_second: int = CALLS_PER_SECOND
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    calls: int = 0
+    _next: float = field(default=0.0, init=False)
+
+    def wait(self) -> None:
+        """Wait for the turn of the next call."""
+        moment = self.now()
+        if moment < self._next:
+            self.sleep(self._next - moment)
+        self._next = max(moment, self._next) + 1 / self.calls_per_second
+        self.calls += 1
+
+    def hold(self, seconds: float) -> None:
+        """Let the next call wait for at least so long."""
+        self._next = max(self._next, self.now() + seconds)

@@ -1,0 +1,1 @@
+"""What the log says was sent to a provider's meters, and what comparisons with them found."""
