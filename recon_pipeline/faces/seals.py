@@ -134,18 +134,14 @@ def show_verified(found: VerifiedSeals) -> None:
         out.print(found.misfit, style="red", markup=False, soft_wrap=True)
         out.print(f"What to do: {found.fix}", markup=False, soft_wrap=True)
         return
-    out.print(
-        f"All {found.checked:,} seals fit: chain, sums and checksums; "
-        f"the events of the {found.in_force:,} in force are in the log"
-        + (f", of the {found.archived:,} archived in their files" if found.archived else "")
-        + (
-            f"; {found.declared_gone:,} are of months that are declared gone (recon retention)"
-            if found.declared_gone
-            else ""
-        )
-        + ".",
-        soft_wrap=True,
+    is_in_log = bool(found.in_force) or not found.archived
+    places = (
+        f"the events of the {found.in_force:,} in force are in the log" if is_in_log else "",
+        f"the events of the {found.archived:,} archived are in their files" if found.archived else "",
+        f"{found.declared_gone:,} are of months declared gone (recon retention)" if found.declared_gone else "",
     )
+    where = "; ".join(filter(None, places))
+    out.print(f"All {found.checked:,} seals fit: chain, sums and checksums; {where}.", soft_wrap=True)
     if found.head is not None:
         out.print(f"Newest chain: {found.head}", soft_wrap=True)
 

@@ -81,8 +81,8 @@ def test_a_month_is_archived_and_says_which_statement_lets_its_events_leave(seal
     assert sealed.value(f"select count(*) from billing_usage_events where {IN_MAY}") == 0
     assert recon("reconcile", *MAY).exit_code == 0
     assert recon("verify-seals").out == (
-        "All 1 seals fit: chain, sums and checksums; the events of the 0 in force are in the log, of the 1 archived in "
-        "their files.\n"
+        "All 1 seals fit: chain, sums and checksums; the events of the 1 archived are in their files.\n"
+        f"Newest chain: {recon('verify-seals', '--json').json['head']}\n"
     )
     assert recon("corrections", *MAY).out == (
         "The log has exactly the events that were sealed: nothing is to be corrected.\n"

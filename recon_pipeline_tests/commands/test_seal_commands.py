@@ -127,7 +127,7 @@ def test_a_month_that_is_declared_gone_is_not_reopened(sealed: Billing) -> None:
     assert refused.exit_code == 1
     assert "2025-05 is not reopened: the months before 2025-06 are no longer in the log" in refused.said
     sealed.query("delete from billing_usage_events")
-    assert "; 1 are of months that are declared gone (recon retention)." in recon("verify-seals").said
+    assert "; 1 are of months declared gone (recon retention)." in recon("verify-seals").said
     assert recon("corrections", *MAY).exit_code == 1
 
 

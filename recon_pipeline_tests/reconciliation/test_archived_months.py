@@ -34,6 +34,7 @@ def archived(billing: Billing, to: Path) -> str:
     """May is sealed and archived; returns the statement for the owner."""
     fill(billing)
     billing.query("update billing_usage_events set event_timestamp = period_start")
+    assert run().record.outcome == "clean"
     seal(billing)
     (statement,) = archive(billing, to).statements
     return statement
