@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -333,7 +334,7 @@ def test_standard_input_is_a_source(tmp_path: Path) -> None:
         "print(sum(len(p.rows) for p in read_files(sys.argv[1:], encoding='utf-8', delimiter=None)))"
     )
     for source in ("-", "/dev/stdin"):
-        ended = subprocess.run(["python", "-c", program, source], input=TEXT, capture_output=True, check=True)
+        ended = subprocess.run([sys.executable, "-c", program, source], input=TEXT, capture_output=True, check=True)
         assert ended.stdout == b"50\n"
 
 

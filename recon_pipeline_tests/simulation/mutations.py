@@ -54,12 +54,12 @@ class Mutation:
     Attributes:
         name: What the broken product does.
         patches: What makes it so.
-        caught_by: Seeds of the simulation that show it, a scene of it, or a test as pytest names it.
+        caught_by: A scene of the simulation, or a test as pytest names it.
     """
 
     name: str
     patches: tuple[Patch, ...]
-    caught_by: tuple[int, ...] | Scene | str
+    caught_by: Scene | str
 
 
 @contextmanager
