@@ -14,6 +14,7 @@ from recon_pipeline.assets.archived_events import archived_events
 from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.counters_match_event_sums import counters_match_event_sums
+from recon_pipeline.assets.lake_event_sums import lake_event_sums
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.repaired_counters import repaired_counters
@@ -24,7 +25,7 @@ from recon_pipeline.assets.usage_events import usage_events
 from recon_pipeline.automation.alert_sensor import alerts
 from recon_pipeline.automation.housekeeping import housekeeping
 from recon_pipeline.automation.installation import Installation
-from recon_pipeline.automation.jobs import archive_months, backfill_usage_events, reconcile, seal_months
+from recon_pipeline.automation.jobs import archive_months, backfill_usage_events, count_lake, reconcile, seal_months
 from recon_pipeline.automation.parity import compare_with_stripe, every_hour
 from recon_pipeline.automation.schedules import schedules
 from recon_pipeline.automation.undo import undo_repairs
@@ -54,6 +55,7 @@ def build_definitions(
     return dg.Definitions(
         assets=[
             backfilled_events(names),
+            lake_event_sums(names),
             usage_events(names),
             usage_aggregates(names),
             *application_tables(names),
@@ -68,6 +70,7 @@ def build_definitions(
             reconcile(ours),
             backfill_usage_events(ours),
             undo_repairs(ours),
+            count_lake(ours),
             seal_months(ours),
             archive_months(ours),
             *([compare_with_stripe(ours)] if observes_stripe else []),

@@ -11,11 +11,12 @@ import dagster as dg
 PIPELINE = ("usage_events", "usage_aggregates", "counter_drift", "repaired_counters")
 """The assets of a run, in flow order."""
 
-_ASSETS = ("backfilled_events", *PIPELINE, "sealed_counters", "archived_events", "stripe_parity")
+_ASSETS = ("backfilled_events", "lake_event_sums", *PIPELINE, "sealed_counters", "archived_events", "stripe_parity")
 _JOBS = (
     "reconcile",
     "backfill_usage_events",
     "undo_repairs",
+    "count_lake",
     "seal_months",
     "archive_months",
     "compare_with_stripe",

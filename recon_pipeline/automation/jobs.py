@@ -28,6 +28,17 @@ def backfill_usage_events(ours: Installation) -> UnresolvedAssetJobDefinition:
     )
 
 
+def count_lake(ours: Installation) -> UnresolvedAssetJobDefinition:
+    """Count months in the lake."""
+    return dg.define_asset_job(
+        ours.names.of("count_lake"),
+        selection=dg.AssetSelection.assets(ours.names.key("lake_event_sums")),
+        executor_def=dg.in_process_executor,
+        tags=ours.run_tags,
+        description="Count months in the lake that RECON_LAKE names; the next run compares their counters with it.",
+    )
+
+
 def seal_months(ours: Installation) -> UnresolvedAssetJobDefinition:
     """Seal closed months."""
     return dg.define_asset_job(

@@ -9,9 +9,11 @@ from recon_pipeline.store.records.explain import Explanation, Key
 
 
 def verdict(one: Explanation) -> str:
-    """Counter and log, or the seal of its month, in a sentence."""
+    """Counter and log, or what stands in its place in the month, in a sentence."""
     counter = "no row" if one.key.usage_count is None else f"{one.key.usage_count:,}"
-    followed = "the event sum" if one.seal is None else "the sealed sum"
+    followed = (
+        "the event sum" if one.seal is None else "the sealed sum" if one.seal.is_sealed else "the sum in the lake"
+    )
     difference = one.difference if one.seal is None else (one.key.usage_count or 0) - one.seal.usage_count
     if difference == 0:
         return f"{counter}: equals {followed}"
@@ -29,16 +31,21 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
         )
     if one.seal is not None:
         yield (
-            "sealed",
+            "sealed" if one.seal.is_sealed else "counted in the lake",
             f"{one.seal.usage_count:,} in {one.seal.event_count:,} events, by {one.seal.acted_by} on "
-            f"{one.seal.acted_at:%Y-%m-%d %H:%M} UTC; what comes after changes no counter",
+            f"{one.seal.acted_at:%Y-%m-%d %H:%M} UTC; "
+            + ("what comes after" if one.seal.is_sealed else "what the log in Postgres says")
+            + " changes no counter",
         )
         if one.seal.archived_folder is not None:
             yield (
                 "archived",
                 f"in {one.seal.archived_folder}; the log need not have these events",
             )
-        elif (sums.usage_count, sums.event_count) != (one.seal.usage_count, one.seal.event_count):
+        elif one.seal.is_sealed and (sums.usage_count, sums.event_count) != (
+            one.seal.usage_count,
+            one.seal.event_count,
+        ):
             yield (
                 "since then",
                 f"{sums.usage_count - one.seal.usage_count:+,} units, {sums.event_count - one.seal.event_count:+,} "

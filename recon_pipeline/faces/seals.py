@@ -71,7 +71,7 @@ def verify(settings: Settings, *, kept_chain: str | None = None) -> VerifiedSeal
             found = verify_seals.verify_seals(
                 connection, question, tables, in_log_from=in_log_from, kept_chain=kept_chain
             )
-            archived = [one for one in tables.sealed if one.archived_seen is not None]
+            archived = [one for one in tables.stand_ins if one.is_sealed and one.archived_seen is not None]
         if found.misfit is not None or not archived:
             return found
         from recon_pipeline.assets.archiving import verify_archives  # noqa: PLC0415 - slow

@@ -33,7 +33,7 @@ def reading(name: str, place: Callable[[], str] = lambda: "") -> Generator[None]
         raise ConfigurationError(
             f"{name} does not exist.",
             changed=NOTHING_INSERTED,
-            fix="Check the path on the machine where the backfill runs.",
+            fix="Check the path on the machine where this runs.",
         ) from error
     except PermissionError as error:
         raise ReconError(

@@ -4,7 +4,6 @@ Invariant: a file that changes, or that ends before its size, while it is read i
 """
 
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -23,7 +22,6 @@ from recon_pipeline.sources.kinds import HEAD_BYTES, Kind, archived_kind, kind_o
 from recon_pipeline.sources.names import STDIN
 
 BUFFER_BYTES = 2**18
-_VERSION_KEYS = ("size", "mtime", "LastModified", "ETag", "etag", "last_modified", "updated", "ino")
 
 
 class Opened(NamedTuple):
@@ -86,7 +84,7 @@ def opened(file: SourceFile) -> Generator[Opened]:
     """
     position = Position()
     with reading(file.name, lambda: str(position)), ExitStack() as stack:
-        before = _version(file)
+        before = file.version()
         raw = stack.enter_context(_raw(file))
         counted = _buffered(_Counted(raw, position))
         outer = kind_of(_head(counted, file))
@@ -222,23 +220,11 @@ def _seekable(raw: Any, counted: io.BufferedReader, stack: ExitStack) -> Any:
     return spooled
 
 
-def _version(file: SourceFile) -> tuple[Any, ...] | None:
-    """What changes if the file does; None if nothing shows that."""
-    if file.path == STDIN or file.is_piped:
-        return None
-    if file.is_local:
-        now = os.stat(file.path)
-        return (now.st_size, now.st_mtime_ns, now.st_ino)
-    file.filesystem.invalidate_cache()
-    info = file.filesystem.info(file.path)
-    return tuple(info.get(key) for key in _VERSION_KEYS)
-
-
 def _require_whole(file: SourceFile, before: tuple[Any, ...] | None, position: Position, *, in_order: bool) -> None:
     again = "Wait until nobody writes it, or copy it; then run this again."
     if before is None:
         return
-    if before != _version(file):
+    if before != file.version():
         raise ReconError(f"{file.name} changed while it was read{position}.", changed=WHAT_IS_DONE, fix=again)
     size = before[0]
     if in_order and size is not None and position.bytes_read < size:

@@ -25,9 +25,10 @@ from recon_pipeline.sources.names import STDIN, Unread, shown_source
 
 _GLOB = frozenset("*?[")
 _PARTITION = re.compile(r"[A-Za-z_][\w.-]*=")
+_VERSION_KEYS = ("size", "mtime", "LastModified", "ETag", "etag", "last_modified", "updated", "ino")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _TABLE_LOGS = {"_delta_log": "a Delta", ".hoodie": "a Hudi", ".hoodie_partition_metadata": "a Hudi"}
-_FIX_PATH = "Check the path on the machine where the backfill runs."
+_FIX_PATH = "Check the path on the machine where this runs."
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,17 @@ class SourceFile:
     def is_piped(self) -> bool:
         """Whether it can be read only once: standard input, a named pipe, a device."""
         return self.path == STDIN or (self.is_local and not stat.S_ISREG(os.stat(self.path).st_mode))
+
+    def version(self) -> tuple[Any, ...] | None:
+        """What changes if the file does; None if nothing shows that."""
+        if self.path == STDIN or self.is_piped:
+            return None
+        if self.is_local:
+            now = os.stat(self.path)
+            return (now.st_size, now.st_mtime_ns, now.st_ino)
+        self.filesystem.invalidate_cache()
+        info = self.filesystem.info(self.path)
+        return tuple(info.get(key) for key in _VERSION_KEYS)
 
 
 def find_files(

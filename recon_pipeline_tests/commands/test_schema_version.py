@@ -59,6 +59,7 @@ def commands(file: Path) -> tuple[tuple[str, ...], ...]:
         ("backfill-events", str(file)),
         ("backfills",),
         ("rejected", "4f1c9a02"),
+        ("count-lake", "--period", "2025-05", "--withdraw", "--reason", "wrong"),
     )
 
 

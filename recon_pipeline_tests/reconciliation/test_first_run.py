@@ -16,6 +16,8 @@ EVERYTHING = {"first": "2025-01", "last": BillingMonth.containing(datetime.now(U
 ACCEPTED = "select usage_type, accepted_by, reason, run_id from recon.accepted_usage order by usage_type"
 APPROVED = {"approve_reason": "checked against the invoices", "approved_by": "ada"}
 BACK_TO_0014 = """
+    drop view recon.stand_in, recon.stand_in_sum;
+    drop table recon.lake_count, recon.lake_counter, recon.lake_staged_sum;
     drop table recon.archived_month;
     drop table recon.sealed_parity, recon.parity_difference, recon.parity_key;
     drop view recon.sealed_month;

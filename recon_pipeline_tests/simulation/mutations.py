@@ -846,7 +846,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a source that changes while it is read ends in success",
-        (Patch(f"{_SOURCES}.files:_require_whole", "if before != _version(file):", "if False:"),),
+        (Patch(f"{_SOURCES}.files:_require_whole", "if before != file.version():", "if False:"),),
         f"{_FILES_TESTS}_a_file_that_changes_while_it_is_read_is_an_error[longer]",
     ),
     Mutation(
@@ -890,8 +890,8 @@ MUTATIONS = (
         (
             Patch(
                 "recon_pipeline.store.counters.usage_snapshot:UsageSnapshot._exactly",
-                "if any_sealed else",
-                "if not any_sealed and any_sealed else",
+                "if any_stand_in else",
+                "if not any_stand_in and any_stand_in else",
             ),
         ),
         f"{_SEALED_TESTS}_what_happens_to_the_log_of_a_sealed_month_changes_no_counter_and_opens_no_key",
@@ -914,7 +914,7 @@ MUTATIONS = (
                 "and month.verified_seal_id == month.seal_id",
                 "",
             ),
-            Patch("months_with_news", "or month.verified_seal_id is distinct from sealed.seal_id", ""),
+            Patch("months_with_news", "or month.verified_seal_id is distinct from stand_in.seal_id", ""),
         ),
         f"{_SEALED_TESTS}_a_run_that_verified_the_log_while_the_month_was_sealed_does_not_hide_a_counter",
     ),
@@ -937,7 +937,7 @@ MUTATIONS = (
         "a row of the seals is taken out unnoticed",
         (
             Patch(
-                "recon_pipeline.store.counters.verify_seals:_misfits",
+                "recon_pipeline.store.counters.verify_seals:_changed",
                 "if recorded.previous_chain != previous:",
                 "if False:",
             ),

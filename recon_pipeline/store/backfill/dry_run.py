@@ -170,7 +170,7 @@ class DryRun:
             quota = question.quotas.get(usage.usage_type)
             if quota is None or not self._tables.has_subscriptions:
                 continue
-            sealed = [one.month.start for one in self._tables.sealed if one.usage == usage]
+            sealed = [one.month.start for one in self._tables.stand_ins if one.usage == usage]
             limits = limit_parameters(quota, question.paid_statuses, has_subscriptions=True)
             limits |= {"sealed_months": sealed}
             rows = connection.execute(statement("over_quota_by_staged"), asked | limits).mappings().all()

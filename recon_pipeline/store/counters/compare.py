@@ -16,6 +16,7 @@ from sqlalchemy import Connection, RowMapping
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters import doubt_of_events_left, doubt_of_identity, doubt_of_periods, holds
 from recon_pipeline.store.counters.usage_snapshot import UsageSnapshot
+from recon_pipeline.store.lake import counts
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
@@ -137,6 +138,8 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
     if drifted:
         doubt_of_periods.mark_written_twice(connection, run, tables)
     holds.mark_held(connection, run.run_id)
+    if drifted:
+        counts.mark_incomplete(connection, run.run_id)
     if drifted:
         doubt_of_identity.mark(connection, run.run_id, tables, range(1, drifted + 1))
         # The last of all rules, since it lets keys through.

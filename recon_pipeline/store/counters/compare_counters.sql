@@ -3,7 +3,7 @@
 -- negative events) and visible_sum (of the settled and the positive ones); with settle_seconds 0 both are the sum of all visible events. An
 -- event is settled if its transaction had ended long enough ago, by the horizons of earlier runs. Units that a backfill inserted and no
 -- repair has counted yet, credits too, are missing in the counter, whatever is in flight. Where credits are refused, a drifted key with an
--- event of negative quantity is doubtful. In a sealed month the seal is the log, and no event makes a key doubtful.
+-- event of negative quantity is doubtful. In a month in which a seal or a count in the lake stands in the place of the log, no event makes a key doubtful.
 -- Ordinals number the keys in lock order. An unknown limit is null, and then nothing is a
 -- transition. Whether backfilled units are settled is written out: they have the id of a transaction (xid8) and not the xmin of a row,
 -- which recon.is_settled takes.

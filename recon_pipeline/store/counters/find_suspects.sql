@@ -5,7 +5,7 @@
 -- Invariant: aggregates, events and counters are of one snapshot, :horizon included. Only changed keys are summed, each with all its parts.
 -- Each key is looked up in a hash, or by a unique index: whatever the planner expects, there is no nested loop over a scan. The result has
 -- one row for each suspect, at most :most_keys + 1, or one row without a suspect. Each row says how many keys changed, and how many of
--- these have an aggregate and a counter other than 0. In a sealed month the sealed sum stands for the aggregate, and no event is new.
+-- these have an aggregate and a counter other than 0. Where a seal or the lake stands in the place of the log, its sum stands for the aggregate, and no event is new.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables
 -- are small.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, in_months
@@ -100,7 +100,7 @@ looked_at as materialized (
         from changed
         cross join lateral (
             select usage_count
-            from recon.sealed_counter
+            from recon.stand_in_sum
             where seal_id = any(cast(:seal_ids as bigint[]))
                 and gateway_customer_id = changed.gateway_customer_id
                 and period_start = changed.period_start

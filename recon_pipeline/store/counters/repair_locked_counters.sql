@@ -8,14 +8,14 @@
 -- of that, a key also waits for the next run if its events were noted since, or if more is known to have left than was let through. The
 -- comparison's own notes, of wrong aggregates, are recognised by their transaction. A doubtful key is left alone and returned: the caller
 -- rolls back if the key was given a row.
--- In a sealed month the seal is the log: its sum is written, and no event makes a key doubtful. A key whose month was sealed or reopened
--- since the comparison waits for the next run.
+-- In a month in which a seal or a count in the lake stands in the place of the log, its sum is written, and no event makes a key doubtful. A
+-- key whose month was sealed, reopened or counted anew since the comparison waits for the next run.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins. A full join never becomes a nested loop, whatever the
 -- statistics. A counter is found by id and key, because nothing makes sure that ids are unique. Whether backfilled units are settled is
 -- written out, as in compare_counters.
 -- Index: as {locked_sums} says; the counters by their unique key; recon.counter_drift and recon.uncounted_backfill by primary key;
 -- recon.usage_aggregate by primary key, for keys whose sum has risen; recon.invalidated_key by key, once for all; recon.open_key, those of
--- which something left; recon.sealed_counter by primary key.
+-- which something left; recon.sealed_counter and recon.lake_counter by primary key.
 -- Uses: locked_sums = locked_sums | locked_sum_from_horizon, periods_written_twice
 -- Binds: counter_ids uuid[], ordinals bigint[], reads_notes boolean, refuses_negative boolean, run_id text
 -- Binds: settle_seconds integer, settled_below xid8
@@ -29,8 +29,8 @@ with locked as materialized (
         drift.seal_id,
         case
             when drift.seal_id is null
-                then (drift.gateway_name, drift.usage_type, recon.billing_month(drift.period_start)) in (select gateway_name, usage_type, partition from recon.sealed_month)
-            else drift.seal_id not in (select seal_id from recon.sealed_month)
+                then (drift.gateway_name, drift.usage_type, recon.billing_month(drift.period_start)) in (select gateway_name, usage_type, partition from recon.stand_in)
+            else drift.seal_id not in (select seal_id from recon.stand_in)
         end as is_seal_changed,
         case when drift.is_lowered then coalesce(drift.units_left, 0) else 0 end as usage_let_through,
         case when drift.is_lowered then 0 else coalesce(drift.units_left, 0) end as credits_let_through,
@@ -63,7 +63,7 @@ sealed as materialized (
     from locked
     cross join lateral (
         select usage_count
-        from recon.sealed_counter
+        from recon.stand_in_sum
         where seal_id = locked.seal_id
             and gateway_customer_id = locked.gateway_customer_id
             and period_start = locked.period_start
@@ -153,7 +153,7 @@ target as (
         event_sum.without_events,
         since.is_changing,
         case
-            when locked.is_seal_changed then 'its month was sealed or reopened while the run was under way: the next run decides'
+            when locked.is_seal_changed then 'its month was sealed, reopened or counted anew while the run was under way: the next run decides'
             when locked.seal_id is not null then null
             when :refuses_negative and event_sum.negative_count > 0
                 then 'has ' || event_sum.negative_count

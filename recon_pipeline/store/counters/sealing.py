@@ -157,6 +157,7 @@ def seal(
     if not usages:
         _refuse_sealed(connection, run.extent.scope, month)
     for usage in usages:
+        _require_log(tables, usage, run)
         _require_closed(connection, exactly, tables, usage, month)
     done: list[Sealed] = []
     for usage in usages:
@@ -197,6 +198,14 @@ def _refuse_sealed(connection: Connection, scope: Sequence[MeteredUsage], month:
         fix=f"Nothing, if that is right: recon verify-seals checks it. To change it: "
         f'recon reopen --period {month.key} --reason "...".',
     )
+
+
+def _require_log(tables: BillingTables, usage: MeteredUsage, run: Reconciliation) -> None:
+    if tables.standing_in(usage, run.extent):
+        raise NotSealedError(
+            f"{run.extent.first.key} of {usage} cannot be sealed: its counters follow the lake, not the log.",
+            fix="Nothing: its counters follow what was counted, until recon count-lake counts it again.",
+        )
 
 
 def _require_closed(

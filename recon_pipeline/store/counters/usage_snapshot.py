@@ -159,8 +159,8 @@ class UsageSnapshot:
         else:
             look_up_by_index(self.connection)
         given = (suspects or _NONE_GIVEN).parameters
-        any_sealed = self.tables.sealed_within(self.usage, self.run.extent)
-        compared = "sealed_sums_and_events" if any_sealed else "events_of_extent_or_given"
+        any_stand_in = self.tables.standing_in(self.usage, self.run.extent)
+        compared = "sealed_sums_and_events" if any_stand_in else "events_of_extent_or_given"
         return self._execute(
             name,
             self.tables.parts | parts | {"compared_events": compared},

@@ -46,7 +46,7 @@ class Verified:
         counters_below: The check covered row versions of counters of transactions below it.
         seen_below: The snapshot saw what transactions below it wrote.
         mismatches: The open keys, at most `MOST_KEYS`.
-        seal_ids: By month, `YYYY-MM`, the seal that they match instead of the log, of sealed months.
+        seal_ids: By month, `YYYY-MM`, the seal, or the count in the lake, that they match instead of the log.
     """
 
     usage: MeteredUsage
@@ -135,7 +135,7 @@ def verify(
                     counters_below=position.oldest_transaction if compared_below is None else compared_below,
                     seen_below=position.oldest_transaction,
                     mismatches=mismatches,
-                    seal_ids={one.month.key: one.seal_id for one in tables.sealed_within(usage, run.extent)},
+                    seal_ids={one.month.key: one.seal_id for one in tables.standing_in(usage, run.extent)},
                 )
             )
     known_since = position.known_since if position.is_known else None

@@ -62,7 +62,7 @@ def verify_seals(
         in_log_from: Months before it are declared to be no longer in the log.
         kept_chain: A chain that was the newest once.
     """
-    in_log = [one for one in tables.sealed if one.archived_seen is None]
+    in_log = [one for one in tables.stand_ins if one.is_sealed and one.archived_seen is None]
     gone = [one for one in in_log if in_log_from is not None and one.month < in_log_from]
     in_force = {one.seal_id for one in in_log if one not in gone}
     seals = read_seals(connection)

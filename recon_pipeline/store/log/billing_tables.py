@@ -16,7 +16,7 @@ from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.declared_key import WiderKey, refuses_repetitions, wider_key
 from recon_pipeline.store.log.row_security import lockable, require_every_row
-from recon_pipeline.store.log.sealed_months import SealedMonth, read_sealed_months
+from recon_pipeline.store.log.sealed_months import SealedMonth, read_stand_ins
 from recon_pipeline.store.log.shape import COUNTER_KEY, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import (
     COUNTERS,
@@ -55,7 +55,7 @@ class BillingTables:
         log_identity: Which log this is: server, database, tables and partitions, and the event identity.
         reads_by_policy: Row level security is active, and its policies let us read and write every row.
         catalog_version: Changes as soon as anything about the tables changes.
-        sealed: The billing months whose counters follow a seal, and not the log.
+        stand_ins: The billing months whose counters follow a seal or a count in the lake, and not the log.
     """
 
     event_identity: EventIdentity
@@ -73,11 +73,15 @@ class BillingTables:
     log_identity: str
     reads_by_policy: bool
     catalog_version: str
-    sealed: tuple[SealedMonth, ...] = ()
+    stand_ins: tuple[SealedMonth, ...] = ()
+
+    def standing_in(self, usage: MeteredUsage, extent: Extent) -> tuple[SealedMonth, ...]:
+        """The months of a metered usage within an extent that are sealed or counted in the lake."""
+        return tuple(one for one in self.stand_ins if one.usage == usage and extent.first <= one.month <= extent.last)
 
     def sealed_within(self, usage: MeteredUsage, extent: Extent) -> tuple[SealedMonth, ...]:
         """The sealed months of a metered usage within an extent."""
-        return tuple(one for one in self.sealed if one.usage == usage and extent.first <= one.month <= extent.last)
+        return tuple(one for one in self.standing_in(usage, extent) if one.is_sealed)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -129,9 +133,9 @@ def require_trustworthy(connection: Connection) -> BillingTables:
     known: BillingTables | None = connection.info.get(BillingTables)
     is_seen = known and (known.reads_by_policy or not catalog.is_filtered)
     if known and known.catalog_version == catalog.version and not catalog.is_standby and is_seen:
-        return replace(known, sealed=read_sealed_months(connection))
+        return replace(known, stand_ins=read_stand_ins(connection))
     connection.info[BillingTables] = found = _look_up(connection, catalog.version)
-    return replace(found, sealed=read_sealed_months(connection))
+    return replace(found, stand_ins=read_stand_ins(connection))
 
 
 def _look_up(connection: Connection, catalog_version: str) -> BillingTables:

@@ -1,4 +1,4 @@
-"""Which billing months are sealed: their counters follow the seal, and not the log.
+"""Which billing months are sealed or counted in the lake: their counters follow that, and not the log.
 
 Invariant: read in each transaction that decides from the log, at its snapshot.
 """
@@ -11,18 +11,19 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.postgres.statements import labelled
 
-# The billing months that are sealed, each with the seal that counts, and the snapshot of its newest archive.
-# Index: recon.archived_month by seal; recon.month_seal has a row for each month that was sealed or reopened.
-_READ_SEALED_MONTHS = labelled(
-    "read_sealed_months",
+# What stands in the place of the log, by billing month, each with the newest archive of its seal.
+# Index: recon.archived_month by seal; recon.month_seal and recon.lake_count have a row for each time that a month was
+# sealed, reopened or counted.
+_READ_STAND_INS = labelled(
+    "read_stand_ins",
     """
     select seal_id, gateway_name, usage_type, partition, archive.seen::text as archived_seen,
         archive.folder as archived_folder
-    from recon.sealed_month
+    from recon.stand_in
     left join lateral (
         select seen, folder
         from recon.archived_month
-        where archived_month.seal_id = sealed_month.seal_id
+        where archived_month.seal_id = stand_in.seal_id
         order by id desc
         limit 1
     ) as archive on true
@@ -33,10 +34,14 @@ _READ_SEALED_MONTHS = labelled(
 
 @dataclass(frozen=True)
 class SealedMonth:
-    """A sealed month of a metered usage, and the seal that counts.
+    """A sealed month of a metered usage, or one that was counted in the lake.
 
     Attributes:
-        archived_seen: The snapshot at which its events were archived, or None: then they have to stay in the log.
+        seal_id: The seal that counts; below 0: the count in the lake.
+        usage: The metered usage.
+        month: The billing month.
+        archived_seen: The snapshot at which the events of the seal were archived, or None: then they have to stay in
+            the log. None of a count in the lake.
         archived_folder: Where the files of that archive are.
     """
 
@@ -46,9 +51,19 @@ class SealedMonth:
     archived_seen: str | None = None
     archived_folder: str | None = None
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it is sealed; else an engine counted it in the lake."""
+        return self.seal_id > 0
+
 
 def read_sealed_months(connection: Connection) -> tuple[SealedMonth, ...]:
-    """All of them, the oldest month first."""
+    """The sealed months, the oldest first."""
+    return tuple(one for one in read_stand_ins(connection) if one.is_sealed)
+
+
+def read_stand_ins(connection: Connection) -> tuple[SealedMonth, ...]:
+    """The months in which a seal, or a count in the lake, stands in the place of the log, the oldest first."""
     return tuple(
         SealedMonth(
             row.seal_id,
@@ -57,5 +72,5 @@ def read_sealed_months(connection: Connection) -> tuple[SealedMonth, ...]:
             row.archived_seen,
             row.archived_folder,
         )
-        for row in connection.execute(_READ_SEALED_MONTHS)
+        for row in connection.execute(_READ_STAND_INS)
     )

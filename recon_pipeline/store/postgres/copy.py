@@ -30,6 +30,17 @@ def copy_lines_in(connection: Connection, sql: str, lines: str) -> None:
         copy.write(lines)
 
 
+def copy_bytes_in(connection: Connection, sql: str, pieces: Iterable[bytes]) -> None:
+    """Send rows in the format that the statement names, piece after piece as they come, likewise.
+
+    Raises:
+        DBAPIError: As any statement of SQLAlchemy's.
+    """
+    with _copying(connection, sql) as copy:
+        for piece in pieces:
+            copy.write(piece)
+
+
 @contextmanager
 def _copying(connection: Connection, sql: str) -> Generator[psycopg.Copy]:
     driver: Any = connection.connection.driver_connection

@@ -1,5 +1,5 @@
--- The billing months that a tick covers in full mode: with a period that is open or ended lately, touched since they were verified, or sealed or
--- reopened since.
+-- The billing months that a tick covers in full mode: with a period that is open or ended lately, touched since they were verified, or sealed,
+-- reopened or counted in the lake since.
 -- Invariant: a month with anything to repair since it was last verified is among them, and so is one that was never verified; an idle old
 -- month is not. created_at and updated_at are starts of transactions: overlap_minutes finds those that committed late. The months are
 -- written out in both branches, for all usages at once, so that each table is read once.
@@ -31,13 +31,13 @@ from (
     group by gateway_name, usage_type, month.month
 ) as touched
 left join recon.usage_month as verified using (gateway_name, usage_type, partition)
-left join recon.sealed_month as sealed using (gateway_name, usage_type, partition)
+left join recon.stand_in as stand_in using (gateway_name, usage_type, partition)
 where (touched.gateway_name, touched.usage_type)
     in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
     and (
         touched.last_end > now() - make_interval(days => :recent_days)
         or verified.verified_at is null
-        or verified.verified_seal_id is distinct from sealed.seal_id
+        or verified.verified_seal_id is distinct from stand_in.seal_id
         or touched.last_touch >= verified.verified_at - make_interval(mins => :overlap_minutes)
         -- Keys that a run left open.
         or touched.partition in (select recon.billing_month(period_start) from recon.open_key)

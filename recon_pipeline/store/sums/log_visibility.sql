@@ -1,5 +1,5 @@
 -- Whether a metered usage has any visible event over all periods, and if not, any counter other than 0 in an open month.
--- Invariant: an empty log beside counters that are not 0 is a lost log, and no reason to lower them. Counters of sealed months need no log.
+-- Invariant: an empty log beside counters that are not 0 is a lost log, and no reason to lower them. Counters of months in which something stands in its place need no log.
 -- Index: (usage_type, period_start, period_end) of the events; the first row is enough. The counters are read only if there is none.
 -- Binds: gateway_name text, usage_type text
 select
@@ -12,7 +12,7 @@ select
                     and usage_type = :usage_type
                     and usage_count <> 0
                     and recon.billing_month(period_start) not in (
-                        select partition from recon.sealed_month where gateway_name = :gateway_name and usage_type = :usage_type
+                        select partition from recon.stand_in where gateway_name = :gateway_name and usage_type = :usage_type
                     )
             )
         else true

@@ -4,12 +4,11 @@
 -- Binds: first text, gateway_name text, last text, usage_type text
 select
     month.partition, month.verified_below::text as verified_below, month.counters_verified_below::text as counters_verified_below,
-    month.key_count, coalesce(seal.nonzero_count, month.nonzero_count) as nonzero_count, month.event_count,
+    month.key_count, coalesce(stand_in.nonzero_count, month.nonzero_count) as nonzero_count, month.event_count,
     month.invalid_count, month.dedupe_count, month.outside_period_count, month.negative_count,
-    seal.id as seal_id, month.verified_seal_id
+    stand_in.seal_id, month.verified_seal_id
 from recon.usage_month as month
-left join recon.sealed_month as sealed using (gateway_name, usage_type, partition)
-left join recon.month_seal as seal on seal.id = sealed.seal_id
+left join recon.stand_in as stand_in using (gateway_name, usage_type, partition)
 where month.gateway_name = :gateway_name
     and month.usage_type = :usage_type
     and month.partition between :first and :last

@@ -55,7 +55,7 @@ class Reconciliation:
 
     def parameters(self, usage: MeteredUsage, tables: BillingTables) -> dict[str, Any]:
         """The parameters for one metered usage of the extent."""
-        sealed = tables.sealed_within(usage, self.extent)
+        stand_ins = tables.standing_in(usage, self.extent)
         return {
             "run_id": self.run_id,
             "gateway_name": usage.gateway_name,
@@ -68,8 +68,8 @@ class Reconciliation:
             "settle_seconds": self.settle_seconds,
             "refuses_negative": self.refuses_negative,
             "sample_rows": SAMPLE_ROWS,
-            "seal_ids": [one.seal_id for one in sealed],
-            "sealed_months": [one.month.start for one in sealed],
+            "seal_ids": [one.seal_id for one in stand_ins],
+            "sealed_months": [one.month.start for one in stand_ins],
             **limit_parameters(
                 self.quotas.get(usage.usage_type), self.paid_statuses, has_subscriptions=tables.has_subscriptions
             ),

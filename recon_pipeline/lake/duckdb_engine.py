@@ -1,0 +1,131 @@
+"""DuckDB, which counts a lake within one process; nothing has to be started.
+
+Invariant: its memory has a limit, beyond which it writes to a folder that is deleted at the end. Files that are not on
+this machine are read through fsspec, with the credentials of the environment.
+"""
+
+import glob
+import itertools
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.lake.engine import not_installed
+from recon_pipeline.lake.files import NOTHING_COUNTED
+from recon_pipeline.sources.finding import SourceFile
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pyarrow as pa
+
+MEMORY_MB = 2_048
+"""Half of what a run may take: the other half is Python, Arrow and what DuckDB does not count."""
+
+
+class DuckDB:
+    """An open DuckDB; made by `duckdb_engine`.
+
+    Args:
+        backend: Ibis's.
+        memory_mb: Its limit.
+    """
+
+    def __init__(self, backend: Any, memory_mb: int) -> None:
+        self._backend = backend
+        self._memory_mb = memory_mb
+        self._numbers = itertools.count()
+
+    @property
+    def label(self) -> str:
+        """As `Engine` says."""
+        return f"DuckDB {self._backend.version.removeprefix('v')}"
+
+    def read_parquet(self, files: Sequence[SourceFile]) -> "ir.Table":
+        """As `Engine` says."""
+        with self._at_work():
+            for filesystem in {id(file.filesystem): file.filesystem for file in files if not file.is_local}.values():
+                self._backend.register_filesystem(filesystem)
+            # In SQL, since Ibis would download an extension for what fsspec reads.
+            paths = ", ".join(f"'{_path(file)}'" for file in files)
+            name = f"files_{next(self._numbers)}"
+            self._backend.raw_sql(
+                f"create view {name} as select * from read_parquet([{paths}], "  # noqa: S608 - paths are quoted
+                "hive_partitioning = true, hive_types_autocast = false, union_by_name = true)"
+            )
+            return self._backend.table(name)
+
+    def octets(self, text: Any) -> Any:
+        """As `Engine` says."""
+        import ibis  # noqa: PLC0415 - an extra
+
+        @ibis.udf.scalar.builtin(name="strlen")
+        def bytes_of(text: str) -> int: ...  # pyright: ignore[reportReturnType]
+
+        return bytes_of(text)
+
+    @contextmanager
+    def run(self, expression: "ir.Table") -> Generator["pa.RecordBatchReader"]:
+        """As `Engine` says."""
+        with self._at_work():
+            yield self._backend.to_pyarrow_batches(expression, chunk_size=100_000)
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        import duckdb  # noqa: PLC0415 - an extra
+
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            raise ReconError(
+                f"{self.label} needs more than its {self._memory_mb:,} MB of memory, or more than the folder for "
+                f"temporary files holds: {_first_line(error)}",
+                changed=NOTHING_COUNTED,
+                fix="Set RECON_LAKE_MEMORY_MB higher, or free space in the folder that TMPDIR names.",
+            ) from error
+        except duckdb.Error as error:
+            raise ReconError(
+                f"{self.label} cannot read the lake: {_first_line(error)}",
+                changed=NOTHING_COUNTED,
+                fix="If a file is named, check that it is whole and readable; else run this again.",
+            ) from error
+
+
+@contextmanager
+def duckdb_engine(memory_mb: int = MEMORY_MB) -> Generator[DuckDB]:
+    """DuckDB, open until the end of the block.
+
+    Args:
+        memory_mb: What it may hold in memory.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        import ibis  # noqa: PLC0415 - an extra
+        import ibis.backends.duckdb  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise not_installed("DuckDB", "lake", error) from error
+    with tempfile.TemporaryDirectory(prefix="recon-lake-") as spill:
+        backend = ibis.duckdb.connect(
+            memory_limit=f"{memory_mb}MB",
+            temp_directory=spill,
+            preserve_insertion_order=False,
+            autoinstall_known_extensions=False,
+        )
+        backend.raw_sql("set TimeZone = 'UTC'")
+        try:
+            yield DuckDB(backend, memory_mb)
+        finally:
+            backend.disconnect()
+
+
+def _path(file: SourceFile) -> str:
+    """The file's path in a text of DuckDB's SQL; no character of it stands for others."""
+    path = file.path if file.is_local else file.filesystem.unstrip_protocol(file.path)
+    return glob.escape(path).replace("'", "''")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

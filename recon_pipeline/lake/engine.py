@@ -1,0 +1,56 @@
+"""What an engine does: it reads Parquet files as a table, and runs an expression over it.
+
+Invariant: the packages of an engine are imported when it is opened, never before: whoever has no lake needs none.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.lake.files import NOTHING_COUNTED
+from recon_pipeline.sources.finding import SourceFile
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pyarrow as pa
+
+
+class Engine(Protocol):
+    """An engine that is open."""
+
+    @property
+    def label(self) -> str:
+        """Its name with its version, as it is recorded with what it counted: `DuckDB 1.5.6`."""
+        ...
+
+    def read_parquet(self, files: Sequence[SourceFile]) -> "ir.Table":
+        """The rows of all files, with the columns that the names of their folders give (`month=2026-05/`), as text.
+
+        A column that only some of the files have is null in the others.
+
+        Raises:
+            ReconError: A file cannot be read.
+        """
+        ...
+
+    def octets(self, text: Any) -> Any:
+        """The length of a column of texts in bytes of UTF-8, as a column."""
+        ...
+
+    def run(self, expression: "ir.Table") -> AbstractContextManager["pa.RecordBatchReader"]:
+        """The rows of an expression over tables of this engine, in batches.
+
+        Raises:
+            ReconError: The engine ran out of memory, or cannot read a file.
+        """
+        ...
+
+
+def not_installed(label: str, extra: str, error: ImportError) -> ConfigurationError:
+    """The error of an engine whose packages are not there."""
+    return ConfigurationError(
+        f"{label} is not installed: {error}.",
+        changed=NOTHING_COUNTED,
+        fix=f"Install it where this runs: uv pip install 'recon-pipeline[{extra}]'.",
+    )

@@ -1,0 +1,1 @@
+"""What an engine counted in a lake, kept in the place of the log."""
