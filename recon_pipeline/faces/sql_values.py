@@ -74,6 +74,7 @@ def values_of(
         "gateway_customer_id": customer,
         "every_key": True,
         "action": "pause",
+        "difference_kind": "missing",
         "kind": "sealed",
         "severity": "warn",
         "outcome": "failed",

@@ -64,21 +64,27 @@ _FORGET_DIFFERENCES = labelled(
         = (:gateway_name, :usage_type, :customer, :period_start, :period_end)
     """,
 )
-# Keeps a difference of a key.
-# Binds: customer text, evidence text, gateway_name text, kind text, log_units numeric, period_end timestamptz
-# Binds: period_start timestamptz, provider_units numeric, usage_type text, window_end timestamptz
-# Binds: window_start timestamptz
+# Keeps a difference of a key that is to be compared.
+# Index: the primary key of recon.parity_key.
+# Binds: customer text, difference_kind text, evidence text, gateway_name text, log_units numeric
+# Binds: period_end timestamptz, period_start timestamptz, provider_units numeric, usage_type text
+# Binds: window_end timestamptz, window_start timestamptz
 _KEEP_DIFFERENCE = labelled(
-    "keep_difference",
+    "keep_parity_difference",
     """
     insert into recon.parity_difference (
         gateway_name, usage_type, gateway_customer_id, period_start, period_end,
         window_start, window_end, kind, log_units, provider_units, evidence
     )
-    values (
-        :gateway_name, :usage_type, :customer, :period_start, :period_end,
-        :window_start, :window_end, :kind, :log_units, :provider_units, :evidence
-    )
+    select
+        gateway_name, usage_type, gateway_customer_id, period_start, period_end,
+        :window_start, :window_end, :difference_kind, :log_units, :provider_units, :evidence
+    from recon.parity_key
+    where gateway_name = :gateway_name
+        and usage_type = :usage_type
+        and gateway_customer_id = :customer
+        and period_start = :period_start
+        and period_end = :period_end
     """,
 )
 
@@ -224,7 +230,7 @@ def _difference(found: Difference) -> dict[str, Any]:
     return {
         "window_start": found.compared.window.start,
         "window_end": found.compared.window.end,
-        "kind": str(found.kind),
+        "difference_kind": str(found.kind),
         "log_units": found.compared.log.units,
         "provider_units": found.compared.reported,
         "evidence": found.evidence,

@@ -25,12 +25,12 @@ from (
 where has_news
     or error is not null
     or difference_count > 0
-    or (compared_at < :now - interval '1 day' and compared_at < final_at)
+    or (compared_at < cast(:now as timestamptz) - interval '1 day' and compared_at < final_at)
     or (:now >= period_end and compared_at < final_at and (:now >= final_at or compared_at < final_at - interval '1 hour'))
 order by
     case
         when :now >= period_end and :now < final_at then 0
-        when compared_at < :now - interval '23 hours' and compared_at < final_at then 0
+        when compared_at < cast(:now as timestamptz) - interval '23 hours' and compared_at < final_at then 0
         when has_news then 1
         else 2
     end,
