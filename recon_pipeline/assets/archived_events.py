@@ -1,5 +1,6 @@
 """A sealed month's events, as files on a disk or an object store: materialized by a person, with a target."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,10 @@ from recon_pipeline.core.periods import BillingMonth
 class ArchiveTarget(dg.Config):
     """Where a month is archived to."""
 
-    to: str = Field(description="A folder, or a URL that fsspec opens, such as s3://bucket/events.")
+    to: str = Field(
+        default="",
+        description="A folder, or a URL that fsspec opens, such as s3://bucket/events. Empty: nothing is archived.",
+    )
 
 
 def archived_events(names: Names) -> dg.AssetsDefinition:
@@ -31,11 +35,16 @@ def archived_events(names: Names) -> dg.AssetsDefinition:
         required_resource_keys={names.database},
         owners=["team:billing"],
         kinds={"parquet"},
+        output_required=False,
         description="The events of a sealed month as Parquet, which were read back before `recon.archived_month` says "
         "so. After that they may leave the log.",
     )
-    def archived(context: dg.AssetExecutionContext, config: ArchiveTarget) -> dg.MaterializeResult[Any]:
-        return _archived(context, config, getattr(context.resources, names.database))
+    def archived(context: dg.AssetExecutionContext, config: ArchiveTarget) -> Iterator[dg.MaterializeResult[Any]]:
+        if not config.to:
+            said = "Nothing was archived, since no target is named: Config, Add config, to."
+            context.log_event(dg.AssetObservation(context.asset_key, description=said, partition=context.partition_key))
+            return
+        yield _archived(context, config, getattr(context.resources, names.database))
 
     return archived
 

@@ -10,6 +10,7 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.lake.settings import has_lake
 
 
 def lake_event_sums(names: Names) -> dg.AssetsDefinition:
@@ -29,6 +30,10 @@ def lake_event_sums(names: Names) -> dg.AssetsDefinition:
         "`recon.lake_counter`.",
     )
     def counted(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        if not has_lake():
+            said = "Nothing was counted, since RECON_LAKE is not set."
+            context.log_event(dg.AssetObservation(context.asset_key, description=said))
+            return
         yield from _counted(context, getattr(context.resources, names.database))
 
     return counted

@@ -34,6 +34,11 @@ class LakeSettings:
     memory_mb: int
 
 
+def has_lake(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a lake is named."""
+    return bool(environ.get("RECON_LAKE"))
+
+
 def read_lake_settings(environ: Mapping[str, str] = os.environ) -> LakeSettings:
     """Read and check the variables of the lake.
 

@@ -33,8 +33,18 @@ def test_months_are_counted_and_what_they_add_up_to_is_shown(job_billing: Billin
 def test_a_lake_that_cannot_be_counted_fails_the_run_with_what_to_do(
     job_billing: Billing, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RECON_LAKE")
+    monkeypatch.delenv("RECON_LAKE_COMPLETE_UNTIL")
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         (failed,) = run(instance).get_step_failure_events()
     assert failed.step_failure_data.user_failure_data is not None
-    assert "RECON_LAKE is not set." in (failed.step_failure_data.user_failure_data.description or "")
+    assert "RECON_LAKE_COMPLETE_UNTIL is not set" in (failed.step_failure_data.user_failure_data.description or "")
+
+
+def test_without_a_lake_nothing_is_counted_and_all_assets_can_be_materialized_together(
+    job_billing: Billing, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RECON_LAKE")
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        done = run(instance)
+    assert (done.success, done.asset_materializations_for_node("lake_event_sums")) == (True, [])
+    assert job_billing.value("select count(*) from recon.lake_count") == 0
