@@ -176,3 +176,12 @@ def test_the_asset_archives_a_sealed_month_to_the_target_of_its_config(sealed: B
     (event,) = done.get_asset_materialization_events()
     assert event.partition == "2025-05"
     assert sealed.query("select archived_by, run_id, row_count from recon.archived_month") == [("ada", done.run_id, 3)]
+
+
+def test_without_a_target_the_asset_archives_nothing_and_fails_no_run_of_all_assets(sealed: Billing) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = defs.resolve_job_def("archive_months").execute_in_process(instance=instance, partition_key="2025-05")
+    assert (done.success, done.get_asset_materialization_events()) == (True, [])
+    (observed,) = done.get_asset_observation_events()
+    assert "Nothing was archived, since no target is named" in str(observed.event_specific_data)
+    assert sealed.query("select * from recon.archived_month") == []
