@@ -7,6 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.automation.installation import Installation
+from recon_pipeline.automation.jobs import asset_job
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.automation.unfinished import run_in_progress
 from recon_pipeline.core.parity.metering import metered
@@ -21,11 +22,10 @@ from recon_pipeline.store.postgres.database import open_database
 def compare_with_stripe(ours: Installation) -> UnresolvedAssetJobDefinition:
     """Compare the log with Stripe's meters."""
     require_stripe()
-    return dg.define_asset_job(
-        ours.names.of("compare_with_stripe"),
-        selection=dg.AssetSelection.assets(ours.names.key("stripe_parity")),
-        executor_def=dg.in_process_executor,
-        tags=ours.run_tags,
+    return asset_job(
+        ours,
+        "compare_with_stripe",
+        ours.names.key("stripe_parity"),
         description="Compare what the log says was sent with what Stripe's meters have. Writes nothing to Stripe.",
     )
 
