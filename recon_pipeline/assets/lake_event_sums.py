@@ -10,7 +10,6 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.lake.settings import has_lake
 
 
 def lake_event_sums(names: Names) -> dg.AssetsDefinition:
@@ -30,10 +29,6 @@ def lake_event_sums(names: Names) -> dg.AssetsDefinition:
         "`recon.lake_counter`.",
     )
     def counted(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        if not has_lake():
-            said = "Nothing was counted, since RECON_LAKE is not set."
-            context.log_event(dg.AssetObservation(context.asset_key, description=said))
-            return
         yield from _counted(context, getattr(context.resources, names.database))
 
     return counted
@@ -42,7 +37,12 @@ def lake_event_sums(names: Names) -> dg.AssetsDefinition:
 def _counted(context: dg.AssetExecutionContext, database: ReconciledDatabase) -> Iterator[dg.MaterializeResult]:
     # They load pyarrow and fsspec, which most runs need none of.
     from recon_pipeline.assets.lake_counting import count_months  # noqa: PLC0415
-    from recon_pipeline.lake.settings import read_lake_settings  # noqa: PLC0415
+    from recon_pipeline.lake.settings import has_lake, read_lake_settings  # noqa: PLC0415
+
+    if not has_lake():
+        said = "Nothing was counted, since RECON_LAKE is not set."
+        context.log_event(dg.AssetObservation(context.asset_key, description=said))
+        return
 
     months = [BillingMonth.parse(key) for key in context.partition_keys]
     try:
