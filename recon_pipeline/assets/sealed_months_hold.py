@@ -32,12 +32,13 @@ def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult
         UntrustworthyLogError: A run that reads everything found a seal that is not what was written, before anything is
             repaired to it.
     """
-    is_any_sealed = any(tables.sealed_within(usage, step.run.extent) for usage in step.run.extent.scope)
+    sealed = [one for usage in step.run.extent.scope for one in tables.sealed_within(usage, step.run.extent)]
     with step.database.transaction() as connection:
-        if is_any_sealed and runs.reads_all(connection, step.run.run_id):
-            misfit = verify_seals.misfit_of_records(connection, read_seals(connection))
+        if sealed and runs.reads_all(connection, step.run.run_id):
+            summed = {one.seal_id for one in sealed}
+            misfit = verify_seals.misfit_of_records(connection, read_seals(connection), summed=summed)
             if misfit is not None:
-                raise UntrustworthyLogError(misfit[0], fix=misfit[1])
+                raise UntrustworthyLogError(misfit, fix=verify_seals.CHANGED)
         found = since_seals.since_seals(connection, step.run, tables)
     keys = sum(month.keys for month in found)
     months = "; ".join(
@@ -55,9 +56,7 @@ def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult
         else None,
         metadata={
             "count": keys,
-            "sealed_months": len(
-                {one.month for usage in step.run.extent.scope for one in tables.sealed_within(usage, step.run.extent)}
-            ),
+            "sealed_months": len({one.month for one in sealed}),
             **sample("sample", [key for month in found for key in month.sample][:SAMPLE_ROWS], KeySinceSeal),
         },
     )

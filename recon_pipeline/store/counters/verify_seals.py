@@ -7,7 +7,7 @@ that inserted them. Of an archived month the archive has the events, and the log
 that is declared to be no longer in the log.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,51 +68,61 @@ def verify_seals(
     seals = read_seals(connection)
     head = seals[-1].chain if seals else None
     found = VerifiedSeals(0, len(in_force), declared_gone=len(gone), head=head)
-    misfit = misfit_of_records(connection, seals, kept_chain=kept_chain)
+    misfit = (
+        misfit_of_records(connection, seals, summed={recorded.id for recorded in seals})
+        or _sums_of_no_seal(connection)
+        or _taken_out(seals, kept_chain)
+    )
     if misfit is not None:
-        return replace(found, misfit=misfit[0], fix=misfit[1])
+        return replace(found, misfit=misfit, fix=CHANGED)
     for recorded in seals:
         for misfit, fix in _gone_from_log(connection, run, tables, recorded) if recorded.id in in_force else ():
             return replace(found, misfit=misfit, fix=fix)
     return replace(found, checked=len(seals))
 
 
-def misfit_of_records(
-    connection: Connection, seals: Sequence[RecordedSeal], *, kept_chain: str | None = None
-) -> tuple[str, str] | None:
-    """The first seal that is not what was written, and what to do about it; the log is not read.
+def misfit_of_records(connection: Connection, seals: Sequence[RecordedSeal], *, summed: Collection[int]) -> str | None:
+    """What is not as it was written, of the first seal of which something is not; the log is not read.
 
     Args:
         connection: In a transaction.
-        seals: All of them, the oldest first.
-        kept_chain: A chain that was the newest once.
+        seals: All of them, the oldest first; the chain of each is computed again.
+        summed: Those whose sealed sums are added up again, by id.
     """
     previous = FIRST_LINK
     for recorded in seals:
-        for misfit in _changed(connection, recorded, previous):
-            return misfit, _CHANGED
+        for misfit in _changed(connection, recorded, previous, is_summed=recorded.id in summed):
+            return misfit
         previous = recorded.chain
-    unsealed = sums_without_seal(connection)
-    if unsealed:
-        return f"recon.sealed_counter has {unsealed:,} rows of no seal: a seal was taken out, or rows added.", _CHANGED
-    if kept_chain is not None and kept_chain not in {recorded.chain for recorded in seals}:
-        return f"No seal has the chain {kept_chain}: seals were taken out, or it is of another database.", _CHANGED
     return None
 
 
-_CHANGED = (
+def _sums_of_no_seal(connection: Connection) -> str | None:
+    unsealed = sums_without_seal(connection)
+    if not unsealed:
+        return None
+    return f"recon.sealed_counter has {unsealed:,} rows of no seal: a seal was taken out, or rows added."
+
+
+def _taken_out(seals: Sequence[RecordedSeal], kept_chain: str | None) -> str | None:
+    if kept_chain is None or any(recorded.chain == kept_chain for recorded in seals):
+        return None
+    return f"No seal has the chain {kept_chain}: seals were taken out, or it is of another database."
+
+
+CHANGED = (
     "Somebody changed schema recon by hand, or it was restored in part: restore recon.month_seal and "
     "recon.sealed_counter from a backup that recon verify-seals accepts."
 )
 
 
-def _changed(connection: Connection, recorded: RecordedSeal, previous: str) -> Iterator[str]:
+def _changed(connection: Connection, recorded: RecordedSeal, previous: str, *, is_summed: bool) -> Iterator[str]:
     seal, name = recorded.seal, f"Seal {recorded.id} ({recorded.of_what}, {recorded.seal.kind} {recorded.by_whom})"
     if recorded.previous_chain != previous:
         yield f"{name} does not follow the seal before it: a row was taken out or changed."
     if recorded.chain != chained(previous, seal):
         yield f"{name} is not what was written: its chain is of other content."
-    if seal.kind == "sealed" and totals(connection, recorded.id) != Totals.of(seal):
+    if is_summed and seal.kind == "sealed" and totals(connection, recorded.id) != Totals.of(seal):
         yield f"The sealed sums of seal {recorded.id} ({recorded.of_what}) are not those that it was made of."
 
 
