@@ -5,17 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from recon_pipeline.store.counters import chunks
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import Run, new_run, reconcile
 
-MANY_OF_A_WHALE = """
-    insert into billing_usage_events
-        (gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end)
-    select 'stripe', 'whale', 'remote_commands', 'whale-' || number, 1, '2025-05-01Z', '2025-06-01Z'
-    from generate_series(1, 100000) as number
-"""
 CREDITS = "alter table billing_usage_events drop constraint billing_usage_events_quantity_check;"
 CUT: Period = (MAY[0], MAY[1] - timedelta(microseconds=1))
 IN_TWO_WAYS = "one period written in two ways"
@@ -208,25 +201,6 @@ def test_a_counter_is_not_created_for_a_period_that_its_columns_would_round(
     assert (outcome.repaired, outcome.doubtful) == (1, 1)
     assert "cannot keep its period exactly" in str(outcomes(billing, run)["a"][1])
     assert billing.value("select count(*) from billing_usage_counters where gateway_customer_id = 'a'") == 0
-
-
-def test_a_heavy_key_that_turns_out_to_be_written_in_two_ways_stops_itself_alone(
-    make_incremental_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    billing = make_incremental_billing()
-    billing.record("whale", 5)
-    billing.query(MANY_OF_A_WHALE)
-    billing.add_event("zebra", 3)
-    run = new_run(billing.url)
-    run.compare()
-    billing.add_event("whale", 5, period=CUT)
-    monkeypatch.setattr(chunks, "CHUNK_STATEMENT_TIMEOUT_MS", 20)
-
-    outcome = run.repair()
-
-    assert (outcome.repaired, outcome.doubtful) == (1, 1)
-    assert outcomes(billing, run)["whale"] == ("doubtful", "one period written in two ways")
-    assert (billing.counter("whale"), billing.counter("zebra")) == (5, 3)
 
 
 def test_a_key_that_failed_and_is_doubtful_when_its_step_is_run_again_is_left_alone(make_billing: MakeBilling) -> None:

@@ -1,13 +1,14 @@
 """A key with so many events that they cannot be summed while its counter is locked: what is final is summed before."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from unittest.mock import patch
 
 import pytest
 
 from recon_pipeline.store.counters import chunks
 from recon_pipeline.store.counters.chunks import Repairer
-from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.reconciliation.billing import MAY, Billing, connected
 from recon_pipeline_tests.reconciliation.conftest import incremental_template
 from recon_pipeline_tests.reconciliation.product import Run, new_run
 from recon_pipeline_tests.support.postgres import PostgresServer
@@ -84,3 +85,18 @@ def test_events_that_change_between_the_two_sums_of_a_heavy_key_defer_it(
     with patch.object(Repairer, "_sum_final_events", meanwhile(lambda: whale.query(change))):
         assert drifted.repair().deferred == 1
     assert (whale.counter("whale"), whale.ledger()) == (5, [])
+
+
+def test_a_heavy_key_that_turns_out_to_be_written_in_two_ways_stops_itself_alone(whale: Billing) -> None:
+    whale.add_event("zebra", 3)
+    run = new_run(whale.url)
+    run.compare()
+    whale.add_event("whale", 5, period=(MAY[0], MAY[1] - timedelta(microseconds=1)))
+
+    with patch.object(chunks, "CHUNK_STATEMENT_TIMEOUT_MS", 60):
+        outcome = run.repair()
+
+    assert (outcome.repaired, outcome.doubtful) == (1, 1)
+    drift = whale.query("select outcome, error from recon.counter_drift where gateway_customer_id = 'whale'")
+    assert drift == [("doubtful", "one period written in two ways")]
+    assert (whale.counter("whale"), whale.counter("zebra")) == (5, 3)
