@@ -41,7 +41,7 @@ def corrections_beside_archive(
         raise ReconError(f"{seal.of_what} is not archived.", changed=NOTHING_CHANGED, fix="Run the command again.")
     folder = Folder.of(archive.folder)
     manifest = read_manifest(folder, archive.manifest_checksum)
-    with month_to_archive(connection, run, tables, seal.usage) as log:
+    with month_to_archive(connection, run, tables, seal.usage, covers_until=seal.seal.acted_at) as log:
         scale = max(manifest.quantity_scale, *(one.scale or 0 for one in log.columns if one.name == "quantity"))
         with archive_sums(scale, settings.event_identity.columns) as sums:
             sums.add_log(with_decimals(log.schema, log.batches, log.decimals))

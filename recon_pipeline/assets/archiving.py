@@ -109,9 +109,15 @@ def archive_month(
         done.append(_record(connection, seal, written, archived_by=archived_by, run_id=run_id))
         tables.update(written.tables)
     with begin(connection, statement_timeout_ms=STATEMENT_TIMEOUT_MS):
-        usages = [seal.usage for seal in seals]
-        # The last snapshot sees all that the first one saw.
-        statements = statements_for_owner(connection, sorted(tables), usages, month, done[0].archive.seen)
+        # The first snapshot and the first seal: what is in all archives.
+        statements = statements_for_owner(
+            connection,
+            sorted(tables),
+            [seal.usage for seal in seals],
+            month,
+            seen=done[0].archive.seen,
+            covers_until=min(seal.seal.acted_at for seal in seals),
+        )
     return Archived(tuple(done), statements)
 
 
@@ -177,7 +183,7 @@ def _write(connection: Connection, settings: Settings, seal: RecordedSeal, targe
     question = Reconciliation.of(settings, str(uuid4()), Extent((seal.usage,), month, month))
     with (
         decision(connection, "REPEATABLE READ", idle_timeout_ms=STATEMENT_TIMEOUT_MS) as tables,
-        month_to_archive(connection, question, tables, seal.usage) as read,
+        month_to_archive(connection, question, tables, seal.usage, covers_until=seal.seal.acted_at) as read,
     ):
         records.require_alone(connection, seal.id)
         folder = new_folder(target, month.key, seal.usage.gateway_name, seal.usage.usage_type, seal.id)

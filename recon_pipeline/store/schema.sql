@@ -29,6 +29,17 @@ $fits$;
 comment on function recon.fits_bigint is
     'Whether a counter can hold an event sum: a whole number within the limits of bigint.';
 
+create function recon.follows_log(
+    period_start timestamptz, period_end timestamptz, sealed_months timestamptz[], sealed_until timestamptz[]
+) returns boolean
+language sql stable as $follows$
+    select cardinality(sealed_months) = 0
+        or date_trunc('month', period_start, 'UTC') <> all(sealed_months)
+        or period_end > sealed_until[array_position(sealed_months, date_trunc('month', period_start, 'UTC'))]
+$follows$;
+comment on function recon.follows_log is
+    'Whether the log says what the counter of a period should be, and not a seal or a count in the lake.';
+
 create function recon.fits_index(customer text) returns boolean
 language sql immutable as $fits$
     select octet_length(customer) <= 1000
@@ -815,11 +826,11 @@ comment on column recon.lake_staged_sum.usage is 'In pieces, each to be multipli
 create view recon.stand_in as
     select
         seal.id as seal_id, seal.gateway_name, seal.usage_type, seal.partition, seal.nonzero_count,
-        'infinity'::timestamptz as complete_until
+        seal.acted_at as covers_until, 'infinity'::timestamptz as complete_until
     from recon.sealed_month
     join recon.month_seal as seal on seal.id = sealed_month.seal_id
     union all
-    select id, gateway_name, usage_type, partition, nonzero_count, complete_until
+    select id, gateway_name, usage_type, partition, nonzero_count, 'infinity', complete_until
     from (
         select distinct on (gateway_name, usage_type, partition) *
         from recon.lake_count
@@ -830,6 +841,8 @@ create view recon.stand_in as
         not in (select gateway_name, usage_type, partition from recon.sealed_month);
 comment on view recon.stand_in is
     'What stands in the place of the log, by month: its seal or, where it has none, its count in the lake.';
+comment on column recon.stand_in.covers_until is
+    'Keys with periods that end later follow the log: they had not ended when the month was sealed.';
 
 create view recon.stand_in_sum as
     select seal_id, gateway_customer_id, period_start, period_end, usage_count::numeric as usage_count

@@ -8,6 +8,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +31,7 @@ from recon_pipeline.store.postgres.statements import labelled, source, statement
 from recon_pipeline.store.sums.run import Reconciliation
 
 _BATCH_BYTES = 8 * 2**20
+_COVERED = "and (period_end > cast(:covers_until as timestamptz)) is not true"
 _BIND = re.compile(r"(?<![:\w]):(\w+)")
 
 # The snapshot of the transaction, for another session that reads at it, and as it is recorded.
@@ -76,7 +78,7 @@ class MonthToArchive:
 
 @contextmanager
 def month_to_archive(
-    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage
+    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage, *, covers_until: datetime
 ) -> Generator[MonthToArchive]:
     """Read the one month of a run's extent.
 
@@ -85,18 +87,20 @@ def month_to_archive(
         run: What is read.
         tables: How the tables are shaped.
         usage: The metered usage.
+        covers_until: Events of periods that end later are left out.
 
     Raises:
         ReconError: A column has the name of ours, the driver is not installed, or it failed.
     """
     columns, extent = log_columns(connection), source("in_extent").replace("{in_months}", source("in_months"))
+    extent += _COVERED
     if any(column.name == COUNTED for column in columns):
         raise ReconError(
             f"The log has a column {COUNTED}, the name under which files say whether an event counted.",
             changed=NOTHING_ARCHIVED,
             fix=f"alter table billing_usage_events rename column {COUNTED} to another name;",
         )
-    asked = run.parameters(usage, tables)
+    asked = run.parameters(usage, tables) | {"covers_until": covers_until}
     found = measured(connection, columns, _in_sql(connection, extent, asked), {})
     columns = kept(columns, found)
     snapshot = connection.execute(_EXPORT_SNAPSHOT).one()

@@ -5,6 +5,7 @@ out each row that was written after the snapshot at which the events were read.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from psycopg import sql
 from sqlalchemy import Connection
@@ -28,7 +29,13 @@ _PARENT = labelled(
 
 
 def statements_for_owner(
-    connection: Connection, tables: Sequence[str], usages: Sequence[MeteredUsage], month: BillingMonth, seen: str
+    connection: Connection,
+    tables: Sequence[str],
+    usages: Sequence[MeteredUsage],
+    month: BillingMonth,
+    *,
+    seen: str,
+    covers_until: datetime,
 ) -> tuple[str, ...]:
     """The statements by which the archived events leave the log.
 
@@ -38,11 +45,12 @@ def statements_for_owner(
         usages: That were archived.
         month: Which.
         seen: The snapshot at which they were read.
+        covers_until: Events of periods that end later were not archived.
     """
-    found = [_detached(connection, table, _condition(connection, usages, month, seen)) for table in tables]
+    condition = _condition(connection, usages, month, seen, covers_until)
+    found = [_detached(connection, table, condition) for table in tables]
     if tables and None not in found:
         return tuple(filter(None, found))
-    condition = _condition(connection, usages, month, seen)
     return (f"delete from {EVENTS} where {condition};",) if tables else ()  # noqa: S608 - values are quoted
 
 
@@ -57,17 +65,20 @@ def _detached(connection: Connection, table: str, condition: str) -> str | None:
     return f"alter table {parent} detach partition {table};"
 
 
-def _condition(connection: Connection, usages: Sequence[MeteredUsage], month: BillingMonth, seen: str) -> str:
+def _condition(
+    connection: Connection, usages: Sequence[MeteredUsage], month: BillingMonth, seen: str, covers_until: datetime
+) -> str:
     pairs = sql.SQL(", ").join(
         sql.SQL("({}, {})").format(sql.Literal(usage.gateway_name), sql.Literal(usage.usage_type)) for usage in usages
     )
     text = sql.SQL(
         "(gateway_name, usage_type) in ({}) and period_start >= {} and period_start < {}"
-        " and recon.is_settled(xmin, pg_snapshot_xmin({}))"
+        " and (period_end > {}) is not true and recon.is_settled(xmin, pg_snapshot_xmin({}))"
     ).format(
         pairs,
         sql.Literal(f"{month.start:%Y-%m-%d} 00:00+00"),
         sql.Literal(f"{month.end:%Y-%m-%d} 00:00+00"),
+        sql.Literal(f"{covers_until.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00"),
         sql.Literal(seen),
     )
     return text.as_string(connection.connection.driver_connection)  # pyright: ignore[reportArgumentType]

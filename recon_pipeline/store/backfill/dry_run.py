@@ -170,9 +170,10 @@ class DryRun:
             quota = question.quotas.get(usage.usage_type)
             if quota is None or not self._tables.has_subscriptions:
                 continue
-            sealed = [one.month.start for one in self._tables.stand_ins if one.usage == usage]
+            sealed = [one for one in self._tables.stand_ins if one.usage == usage]
             limits = limit_parameters(quota, question.paid_statuses, has_subscriptions=True)
-            limits |= {"sealed_months": sealed}
+            limits |= {"sealed_months": [one.month.start for one in sealed]}
+            limits |= {"sealed_until": [one.covers_until for one in sealed]}
             rows = connection.execute(statement("over_quota_by_staged"), asked | limits).mappings().all()
             over_quota += [OverQuota(usage.usage_type, *(row[name] for name in _OVER_QUOTA)) for row in rows]
             over_quota_count += rows[0]["total"] if rows else 0

@@ -1,17 +1,17 @@
 -- The keys of one metered usage that the staged events would take over their limit, with the counters as they are now.
 -- Invariant: limits are paid, free and unknown as in subscribed_keys, and no counter crosses an unknown one. Runs only if there is a table
--- billing_subscriptions. Events of sealed months move no counter.
+-- billing_subscriptions. Events of sealed keys move no counter.
 -- Index: billing_subscriptions by customer, where there is one; the preview is read as a whole; counters by their key.
 -- After: create_staged_events, declare_identity, preview_staged_events
 -- Uses: subscribed_keys
--- Binds: gateway_name text, limit_free bigint, limit_paid bigint, rows bigint, sealed_months timestamptz[], usage_type text
+-- Binds: gateway_name text, limit_free bigint, limit_paid bigint, rows bigint, sealed_months timestamptz[], sealed_until timestamptz[], usage_type text
 with limited as materialized (
     select gateway_customer_id, period_start, period_end, sum(quantity) as units
     from pg_temp.preview_event
     where outcome = 'inserted'
         and gateway_name = :gateway_name
         and usage_type = :usage_type
-        and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+        and recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
     group by gateway_customer_id, period_start, period_end
 ),
 key as (

@@ -11,7 +11,7 @@
 -- Uses: compared_events = events_of_extent_or_given | sealed_sums_and_events, counters_of_extent_or_given, subscribed_keys = subscribed_keys | no_key_is_known
 -- Binds: customers_given text[], gateway_name text, limit_free bigint, limit_paid bigint, limits_known boolean
 -- Binds: ordinal_offset bigint, period_ends_given text[], period_starts_given text[], refuses_negative boolean, run_id text
--- Binds: seal_ids bigint[], sealed_months timestamptz[], settle_seconds integer, settled_below xid8, usage_type text
+-- Binds: seal_ids bigint[], sealed_months timestamptz[], sealed_until timestamptz[], settle_seconds integer, settled_below xid8, usage_type text
 with given as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end
     from unnest(cast(:customers_given as text[]), cast(:period_starts_given as text[]), cast(:period_ends_given as text[]))
@@ -68,7 +68,10 @@ drifted as (
         compared.usage_count, compared.without_events, compared.used_units, compared.credit_units, compared.credit_count,
         bound.least_sum as settled_sum,
         bound.most_sum as visible_sum,
-        (cast(:seal_ids as bigint[]))[array_position(cast(:sealed_months as timestamptz[]), date_trunc('month', period_start, 'UTC'))] as seal_id
+        case
+            when not recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
+                then (cast(:seal_ids as bigint[]))[array_position(cast(:sealed_months as timestamptz[]), date_trunc('month', period_start, 'UTC'))]
+        end as seal_id
     from compared
     -- A full join, filtered to a left join, never becomes a nested loop. Uncounted keys may be of other months.
     full join (

@@ -169,6 +169,7 @@ def keys_differing(
         "settled_below": None,
         "kept_as": None,
         "compared_with": recorded.id,
+        "covers_until": recorded.seal.acted_at,
         "with_checksums": True,
         "seen": recorded.seal.seen,
     }

@@ -42,7 +42,7 @@ _SAMPLE = labelled(
 # Invariant: neighbours by their start are looked at.
 # Index: the unique key of the counters, or a sort of those of the extent.
 # Binds: customers text[], end timestamptz, end_is_in_key boolean, every_customer boolean, gateway_name text
-# Binds: sample_rows bigint, sealed_months timestamptz[], start timestamptz, usage_type text
+# Binds: sample_rows bigint, sealed_months timestamptz[], sealed_until timestamptz[], start timestamptz, usage_type text
 _SAMPLE_PAIRS = labelled(
     "sample_counters_written_twice",
     """
@@ -62,7 +62,10 @@ _SAMPLE_PAIRS = labelled(
             and period_start >= :start
             and period_start < :end
             and (:every_customer or gateway_customer_id = any(:customers))
-            and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+            and recon.follows_log(
+                period_start, period_end,
+                cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
+            )
         window beside as (partition by gateway_customer_id order by period_start, period_end)
     ) as counter
     where other_start <= period_start + interval '1 second'

@@ -42,7 +42,7 @@ def sum_final_events(connection: Connection, tables: BillingTables, asked: dict[
     horizon = {"horizon": str(horizons.position(connection, tables).oldest_transaction)}
     period = connection.execute(_PERIOD_OF_DRIFTED_KEY, asked).one()
     summed = statement("sum_events", tables.parts, which_events="events_of_drifted_key")
-    kept = {"kept_as": None, "compared_with": None, "with_checksums": False}
+    kept = {"kept_as": None, "compared_with": None, "covers_until": None, "with_checksums": False}
     rows = connection.execute(summed, {**tables.parameters, **asked, **horizon, **kept}).all()
     own = next((row for row in rows if (row.period_start, row.period_end) == tuple(period)), None)
     return {

@@ -10,7 +10,7 @@
 -- are small.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, in_months
 -- Binds: customers_changed text[], gateway_name text, horizon xid8, most_keys integer, period_ends_changed text[]
--- Binds: period_starts_changed text[], run_id text, seal_ids bigint[], sealed_months timestamptz[], settle_seconds integer
+-- Binds: period_starts_changed text[], run_id text, seal_ids bigint[], sealed_months timestamptz[], sealed_until timestamptz[], settle_seconds integer
 -- Binds: settled_below xid8, usage_type text
 -- Binds: verified_below xid8
 with changed as materialized (
@@ -92,7 +92,7 @@ looked_at as materialized (
                 and gateway_customer_id = changed.gateway_customer_id
                 and period_start = changed.period_start
                 and period_end = changed.period_end
-                and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+                and recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
             limit 1
         ) as aggregate
         union all
@@ -116,7 +116,7 @@ looked_at as materialized (
         from ({countable_events}) as countable
         where countable.ingest_xid >= cast(:horizon as xid8)
             and case
-                when {in_months} and date_trunc('month', countable.period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+                when {in_months} and recon.follows_log(countable.period_start, countable.period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
                     then true
             end
     ) as side

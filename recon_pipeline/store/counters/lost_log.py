@@ -17,7 +17,7 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 # Invariant: values are text as Postgres prints them, so that no value is too odd to be shown.
 # Index: none; the counters are few beside the log.
 # Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sample_rows bigint
-# Binds: sealed_months timestamptz[], start timestamptz, usage_type text
+# Binds: sealed_months timestamptz[], sealed_until timestamptz[], start timestamptz, usage_type text
 _LARGEST = labelled(
     "largest_without_a_log",
     """
@@ -32,7 +32,10 @@ _LARGEST = labelled(
         and usage_count <> 0
         and counter.period_start >= :start
         and counter.period_start < :end
-        and date_trunc('month', counter.period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+        and recon.follows_log(
+            counter.period_start, counter.period_end,
+            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
+        )
         and (:every_customer or gateway_customer_id = any(:customers))
     order by abs(counter.usage_count::numeric) desc, gateway_customer_id, counter.period_start
     limit :sample_rows

@@ -19,7 +19,10 @@
 -- Uses: locked_sums = locked_sums | locked_sum_from_horizon, periods_written_twice
 -- Binds: counter_ids uuid[], ordinals bigint[], reads_notes boolean, refuses_negative boolean, run_id text
 -- Binds: settle_seconds integer, settled_below xid8
-with locked as materialized (
+with stand_in as materialized (
+    select * from recon.stand_in
+),
+locked as materialized (
     select
         drift.id as drift_id,
         drift.ordinal, drift.gateway_name, drift.usage_type, drift.gateway_customer_id,
@@ -29,8 +32,12 @@ with locked as materialized (
         drift.seal_id,
         case
             when drift.seal_id is null
-                then (drift.gateway_name, drift.usage_type, recon.billing_month(drift.period_start)) in (select gateway_name, usage_type, partition from recon.stand_in)
-            else drift.seal_id not in (select seal_id from recon.stand_in)
+                then exists (
+                    select from stand_in
+                    where (gateway_name, usage_type, partition) = (drift.gateway_name, drift.usage_type, recon.billing_month(drift.period_start))
+                        and covers_until >= drift.period_end
+                )
+            else drift.seal_id not in (select seal_id from stand_in)
         end as is_seal_changed,
         case when drift.is_lowered then coalesce(drift.units_left, 0) else 0 end as usage_let_through,
         case when drift.is_lowered then 0 else coalesce(drift.units_left, 0) end as credits_let_through,

@@ -27,7 +27,7 @@ _NEXT_SEAL = labelled(
     """
     select
         nextval(pg_get_serial_sequence('recon.month_seal', 'id')) as id,
-        clock_timestamp() as acted_at,
+        now() as acted_at,
         pg_current_snapshot()::text as seen
     """,
 )

@@ -167,6 +167,7 @@ def seal(
         asked = exactly.parameters(usage, tables) | {
             "kept_as": mark.id,
             "compared_with": None,
+            "covers_until": None,
             "with_checksums": True,
             "settled_below": None,
         }

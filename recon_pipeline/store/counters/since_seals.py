@@ -17,7 +17,8 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 # few of them.
 # Invariant: the stored sums are of what the log had at the last horizon; what came since, the next run shows.
 # Index: the primary key of recon.sealed_counter, and that of recon.usage_aggregate by period.
-# Binds: end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint, start timestamptz, usage_type text
+# Binds: covers_until timestamptz, end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint
+# Binds: start timestamptz, usage_type text
 _SINCE_SEAL = labelled(
     "sums_since_seal",
     """
@@ -38,6 +39,7 @@ _SINCE_SEAL = labelled(
             and gateway_name = :gateway_name
             and usage_type = :usage_type
             and event_count > 0
+            and period_end <= :covers_until
     ) as stored using (gateway_customer_id, period_start, period_end)
     where (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
     order by
@@ -49,8 +51,8 @@ _SINCE_SEAL = labelled(
 # the same form: by keys of which other events are stored than were sealed.
 # Invariant: the column ingest_xid need not be there. The log is read only if such a key has events.
 # Index: as sums_since_seal; of the log (usage_type, period_start, period_end).
-# Binds: end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint, seen pg_snapshot, start timestamptz
-# Binds: usage_type text
+# Binds: covers_until timestamptz, end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint
+# Binds: seen pg_snapshot, start timestamptz, usage_type text
 _SINCE_ARCHIVE = labelled(
     "sums_since_archive",
     """
@@ -67,6 +69,7 @@ _SINCE_ARCHIVE = labelled(
             and stored.gateway_name = :gateway_name
             and stored.usage_type = :usage_type
             and stored.event_count > 0
+            and stored.period_end <= :covers_until
             and (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
     ),
     later as (
@@ -154,6 +157,7 @@ def since_seals(connection: Connection, run: Reconciliation, tables: BillingTabl
                 "start": sealed.month.start,
                 "end": sealed.month.end,
                 "seal_id": sealed.seal_id,
+                "covers_until": sealed.covers_until,
                 "seen": sealed.archived_seen,
             }
             rows = connection.execute(_SINCE_ARCHIVE if sealed.archived_seen else _SINCE_SEAL, asked).all()

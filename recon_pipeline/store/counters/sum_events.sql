@@ -1,4 +1,4 @@
--- What the countable events of some keys of a metered usage add up to: kept as the sealed sums of a seal, or returned, of those keys that differ from a seal.
+-- What the countable events of some keys of a metered usage add up to: kept as the sealed sums of a seal, or returned, of those keys with periods that end until a time, or of all, that differ from a seal.
 -- Each sum is given as the most and the least that a counter may be; and how many of the events are of negative quantity. The checksum of a key is the sum of
 -- those of its events, in whichever order; it is made of what is billed, so that other programs can make it: sha256 of request id, customer, gateway and usage type,
 -- each after its length in bytes, and of period, quantity and time, times in seconds since 1970.
@@ -6,7 +6,7 @@
 -- Index: as {which_events} says; recon.sealed_counter by seal.
 -- Uses: countable_events = countable_events | countable_events_deduplicated
 -- Uses: which_events = in_extent | in_extent_when_sealed | events_of_drifted_key
--- Binds: compared_with bigint, kept_as bigint, settle_seconds integer, settled_below xid8, with_checksums boolean
+-- Binds: compared_with bigint, covers_until timestamptz, kept_as bigint, settle_seconds integer, settled_below xid8, with_checksums boolean
 with summed as materialized (
     select
         gateway_customer_id, period_start, period_end,
@@ -60,5 +60,6 @@ full join (
     select * from recon.sealed_counter where seal_id = :compared_with
 ) as sealed using (gateway_customer_id, period_start, period_end)
 where cast(:kept_as as bigint) is null
+    and (period_end <= cast(:covers_until as timestamptz)) is not false
     and (sealed.usage_count, sealed.event_count, sealed.event_checksum) is distinct from (summed.usage_count, summed.event_count, summed.event_checksum)
 order by gateway_customer_id, period_start, period_end

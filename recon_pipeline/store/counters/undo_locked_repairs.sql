@@ -2,17 +2,24 @@
 -- Invariant: runs as a statement after the one that took the locks, so that no counter in its snapshot can change, and no other transaction
 -- can undo the same repair (it would need the lock). Increments since the repair stay, since only its delta is subtracted. No counter falls
 -- below 0, nor, where credits had it below, under its value before the repair. Counter and ledger row commit together.
--- A counter of a sealed month is left as its seal says.
+-- A sealed counter is left as its seal says.
 -- Index: the primary key of recon.counter_repair, and what it undoes; the counters by their unique key.
 -- Binds: counter_ids uuid[], ids bigint[], run_id text
-with locked as materialized (
+with stand_in as materialized (
+    select * from recon.stand_in
+),
+locked as materialized (
     select
         repair.*,
         counter.id as counter_id,
         counter.usage_count,
         exists (select from recon.counter_repair as undo where undo.undoes = repair.id) as is_undone,
-        (repair.gateway_name, repair.usage_type, recon.billing_month(repair.period_start))
-        in (select gateway_name, usage_type, partition from recon.sealed_month) as is_sealed
+        exists (
+            select from stand_in
+            where seal_id > 0
+                and (gateway_name, usage_type, partition) = (repair.gateway_name, repair.usage_type, recon.billing_month(repair.period_start))
+                and covers_until >= repair.period_end
+        ) as is_sealed
     from unnest(cast(:ids as bigint[]), cast(:counter_ids as uuid[])) as given (repair_id, counter_id)
     join recon.counter_repair as repair on repair.id = given.repair_id
     join billing_usage_counters as counter

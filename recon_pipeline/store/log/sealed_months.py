@@ -17,8 +17,8 @@ from recon_pipeline.store.postgres.statements import labelled
 _READ_STAND_INS = labelled(
     "read_stand_ins",
     """
-    select seal_id, gateway_name, usage_type, partition, archive.seen::text as archived_seen,
-        archive.folder as archived_folder
+    select seal_id, gateway_name, usage_type, partition, covers_until::text as covers_until,
+        archive.seen::text as archived_seen, archive.folder as archived_folder
     from recon.stand_in
     left join lateral (
         select seen, folder
@@ -40,6 +40,7 @@ class SealedMonth:
         seal_id: The seal that counts; below 0: the count in the lake.
         usage: The metered usage.
         month: The billing month.
+        covers_until: Of the keys whose periods end until then; others follow the log. As Postgres prints it.
         archived_seen: The snapshot at which the events of the seal were archived, or None: then they have to stay in
             the log. None of a count in the lake.
         archived_folder: Where the files of that archive are.
@@ -48,6 +49,7 @@ class SealedMonth:
     seal_id: int
     usage: MeteredUsage
     month: BillingMonth
+    covers_until: str
     archived_seen: str | None = None
     archived_folder: str | None = None
 
@@ -69,6 +71,7 @@ def read_stand_ins(connection: Connection) -> tuple[SealedMonth, ...]:
             row.seal_id,
             MeteredUsage(row.gateway_name, row.usage_type),
             BillingMonth.parse(row.partition),
+            row.covers_until,
             row.archived_seen,
             row.archived_folder,
         )

@@ -11,7 +11,7 @@ from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled
 
-# A seal, and what it says of one key: nothing of a key without events.
+# A seal, and what it says of one key: nothing of a key without events; no row for a period that ended later.
 # Index: the primary keys of recon.month_seal and recon.sealed_counter.
 # Binds: customer text, period_end timestamptz, period_start timestamptz, seal_id bigint
 _READ_SEAL_OF_KEY = labelled(
@@ -25,7 +25,7 @@ _READ_SEAL_OF_KEY = labelled(
         and key.gateway_customer_id = :customer
         and key.period_start = :period_start
         and key.period_end = :period_end
-    where seal.id = :seal_id
+    where seal.id = :seal_id and seal.acted_at >= :period_end
     """,
 )
 # A count in the lake, and what it says of one key: nothing of a key without events.
@@ -75,12 +75,14 @@ def seal_of_key(
     customer: str,
     period: tuple[datetime, datetime],
 ) -> SealOfKey | None:
-    """The seal of a key's month or its count in the lake, or None in an open month; in a transaction."""
+    """The seal of a key or its count in the lake, or None if the key follows the log; in a transaction."""
     month = BillingMonth.containing(period[0])
     found = next((one for one in tables.stand_ins if (one.usage, one.month) == (usage, month)), None)
     if found is None:
         return None
     asked = {"customer": customer, "period_start": period[0], "period_end": period[1], "seal_id": found.seal_id}
     read = _READ_SEAL_OF_KEY if found.is_sealed else _READ_COUNT_OF_KEY
-    said = connection.execute(read, asked).mappings().one()
+    said = connection.execute(read, asked).mappings().one_or_none()
+    if said is None:
+        return None
     return SealOfKey(is_sealed=found.is_sealed, archived_folder=found.archived_folder, **said)

@@ -7,12 +7,16 @@ select
     case
         when not log.has_events
             then exists (
-                select from billing_usage_counters
+                select from billing_usage_counters as counter
                 where gateway_name = :gateway_name
                     and usage_type = :usage_type
                     and usage_count <> 0
-                    and recon.billing_month(period_start) not in (
-                        select partition from recon.stand_in where gateway_name = :gateway_name and usage_type = :usage_type
+                    and not exists (
+                        select from recon.stand_in
+                        where gateway_name = :gateway_name
+                            and usage_type = :usage_type
+                            and partition = recon.billing_month(counter.period_start)
+                            and covers_until >= counter.period_end
                     )
             )
         else true

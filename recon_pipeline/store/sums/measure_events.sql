@@ -1,16 +1,16 @@
--- The quality of the log within the open months of an extent, or of its events beyond the horizon: how many there are, how many count, how many are odd, and a
+-- The quality of the log, of the keys of an extent that follow it, or of its events beyond the horizon: how many there are, how many count, how many are odd, and a
 -- sample of events that a person should see: invalid ones (never summed) and ones outside their period (summed).
 -- Invariant: what is not summed is counted here (invalid, duplicate), so that events_scanned = countable + invalid + duplicate. Values of
--- events are text as Postgres prints them, so every value can be shown. Events of sealed months are left out, since they change no
+-- events are text as Postgres prints them, so every value can be shown. Events of sealed keys are left out, since they change no
 -- counter.
 -- Index: as {which_events} says; odd events are searched only if there are any.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events, which_events = in_extent | beyond_horizon
--- Binds: refuses_repetitions boolean, sample_rows bigint, sealed_months timestamptz[], since timestamptz
+-- Binds: refuses_repetitions boolean, sample_rows bigint, sealed_months timestamptz[], sealed_until timestamptz[], since timestamptz
 with event as not materialized (
     select event.*, event_timestamp < period_start or event_timestamp >= period_end as is_outside
     from ({classified_events}) as event
     where {which_events}
-        and (cardinality(cast(:sealed_months as timestamptz[])) = 0 or date_trunc('month', event.period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[])))
+        and recon.follows_log(event.period_start, event.period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
 ),
 total as materialized (
     select
@@ -22,7 +22,7 @@ total as materialized (
                 select count(*)
                 from ({countable_events}) as event
                 where {which_events}
-                    and (cardinality(cast(:sealed_months as timestamptz[])) = 0 or date_trunc('month', event.period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[])))
+                    and recon.follows_log(event.period_start, event.period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
             )
         end as dedupe_count,
         count(*) filter (where is_outside) as outside_period_count,

@@ -12,7 +12,8 @@ from recon_pipeline.store.sums.run import Reconciliation
 # Invariant: exactly these keys fail in a repair, each by itself. A month in which there never was one is not read.
 # Index: none; the months say whether there is anything to be found.
 # Binds: customers text[], end timestamptz, every_customer boolean, first text, gateway_name text, last text
-# Binds: months_tell boolean, sample_rows bigint, sealed_months timestamptz[], start timestamptz, usage_type text
+# Binds: months_tell boolean, sample_rows bigint, sealed_months timestamptz[], sealed_until timestamptz[]
+# Binds: start timestamptz, usage_type text
 _SAMPLE_OVERSIZED = labelled(
     "oversized_aggregates",
     """
@@ -34,7 +35,10 @@ _SAMPLE_OVERSIZED = labelled(
         and period_start >= :start
         and period_start < :end
         and (:every_customer or gateway_customer_id = any(:customers))
-        and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+        and recon.follows_log(
+            period_start, period_end,
+            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
+        )
         and not recon.fits_bigint(usage_count)
     order by gateway_customer_id, period_start
     limit :sample_rows
@@ -43,7 +47,7 @@ _SAMPLE_OVERSIZED = labelled(
 # The keys of an extent with events of negative quantity: how many they are, how many such events, and a few of them.
 # Index: none; runs only if a month has such events.
 # Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sample_rows bigint
-# Binds: sealed_months timestamptz[], start timestamptz, usage_type text
+# Binds: sealed_months timestamptz[], sealed_until timestamptz[], start timestamptz, usage_type text
 _SAMPLE_NEGATIVE = labelled(
     "sample_negative_quantities",
     """
@@ -56,7 +60,10 @@ _SAMPLE_NEGATIVE = labelled(
         and period_start >= :start
         and period_start < :end
         and (:every_customer or gateway_customer_id = any(:customers))
-        and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+        and recon.follows_log(
+            period_start, period_end,
+            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
+        )
         and negative_count > 0
     order by negative_count desc, gateway_customer_id, period_start
     limit :sample_rows

@@ -17,10 +17,11 @@ from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import Month
 from recon_pipeline.store.sums.run import Reconciliation
 
-# The quality of open months of the log below the horizon, of some customers: the months have only the total of all.
+# The quality of the log below the horizon, of keys that follow it: of some customers, or of all in months with a seal,
+# since a month has only the total of all its keys.
 # Index: the primary key of recon.usage_aggregate, by period.
-# Binds: customers text[], end timestamptz, gateway_name text, sealed_months timestamptz[], start timestamptz
-# Binds: usage_type text
+# Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sealed_months timestamptz[]
+# Binds: sealed_until timestamptz[], start timestamptz, usage_type text
 _MEASURE_SUMS = labelled(
     "measure_sums",
     """
@@ -33,10 +34,17 @@ _MEASURE_SUMS = labelled(
     from recon.usage_aggregate
     where gateway_name = :gateway_name
         and usage_type = :usage_type
-        and gateway_customer_id = any(:customers)
+        and case
+            when :every_customer
+                then date_trunc('month', period_start, 'UTC') = any(cast(:sealed_months as timestamptz[]))
+            else gateway_customer_id = any(:customers)
+        end
         and period_start >= :start
         and period_start < :end
-        and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+        and recon.follows_log(
+            period_start, period_end,
+            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
+        )
     """,
 )
 
@@ -176,7 +184,7 @@ def _from_known(connection: Connection, run: Reconciliation, tables: BillingTabl
     for usage in run.extent.scope:
         row = connection.execute(increment, run.parameters(usage, tables) | totals).mappings().one()
         found += replace(LogQuality.of(row), new_count=row["events_scanned"])
-        if run.extent.customers is not None:
+        if run.extent.customers is not None or tables.standing_in(usage, run.extent):
             row = connection.execute(_MEASURE_SUMS, run.parameters(usage, tables)).mappings().one()
             found += LogQuality.of(row)
     open_months = [month for month in known.every_month if month.seal_id is None]

@@ -70,6 +70,7 @@ class Reconciliation:
             "sample_rows": SAMPLE_ROWS,
             "seal_ids": [one.seal_id for one in stand_ins],
             "sealed_months": [one.month.start for one in stand_ins],
+            "sealed_until": [one.covers_until for one in stand_ins],
             **limit_parameters(
                 self.quotas.get(usage.usage_type), self.paid_statuses, has_subscriptions=tables.has_subscriptions
             ),

@@ -4,7 +4,7 @@
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
 -- Uses: classified_events, in_extent
 -- Binds: gateway_name text, horizon xid8, invalid boolean, most_events_sampled bigint, sample_rows bigint
--- Binds: sealed_months timestamptz[], usage_type text
+-- Binds: sealed_months timestamptz[], sealed_until timestamptz[], usage_type text
 select
     event.id::text as event_id,
     left(event.gateway_customer_id::text, 200) as gateway_customer_id,
@@ -20,7 +20,7 @@ from (
         from recon.usage_aggregate
         where {in_extent}
             and (invalid_count > 0 or outside_period_count > 0)
-            and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+            and recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
             and case when :invalid then invalid_count else outside_period_count end > 0
             and event_count + invalid_count + dedupe_count <= :most_events_sampled
         order by period_start desc
@@ -52,7 +52,7 @@ from (
     where ingest_xid >= cast(:horizon as xid8)
         -- A case, so that the planner reads them by ingest_xid alone, whatever the statistics of a log that just grew.
         and case
-            when {in_extent} and date_trunc('month', period_start, 'UTC') <> all(cast(:sealed_months as timestamptz[]))
+            when {in_extent} and recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
                 then true
         end
 ) as event
