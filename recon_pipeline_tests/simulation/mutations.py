@@ -897,6 +897,18 @@ MUTATIONS = (
         f"{_SEALED_TESTS}_what_happens_to_the_log_of_a_sealed_month_changes_no_counter_and_opens_no_key",
     ),
     Mutation(
+        "a seal covers periods that had not ended",
+        (
+            Patch(
+                "recon_pipeline.store.sums.run:Reconciliation.parameters",
+                "[one.covers_until for one in stand_ins]",
+                '["infinity" for one in stand_ins]',
+            ),
+        ),
+        "recon_pipeline_tests/reconciliation/test_periods_beyond_a_seal.py"
+        "::test_what_is_used_in_a_period_that_goes_on_keeps_its_counter_and_is_no_correction",
+    ),
+    Mutation(
         "a sealed month is repaired to the log",
         (Patch("repair_locked_counters", "else coalesce(sealed.usage_count, 0) end", "else bound.most_sum end"),),
         f"{_SEALED_TESTS}_a_counter_of_a_sealed_month_that_somebody_edits_is_repaired_to_its_sealed_sum",
@@ -925,7 +937,7 @@ MUTATIONS = (
     ),
     Mutation(
         "counters of sealed months make an empty log a lost one",
-        (Patch("log_visibility", "not in (", "is not null or recon.billing_month(period_start) in ("),),
+        (Patch("log_visibility", "covers_until >= counter.period_end", "covers_until is null"),),
         f"{_SEALED_TESTS}_a_log_that_is_empty_but_for_sealed_months_blocks_no_run",
     ),
     Mutation(

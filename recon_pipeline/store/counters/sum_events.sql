@@ -1,4 +1,5 @@
--- What the countable events of some keys of a metered usage add up to: kept as the sealed sums of a seal, or returned, of those keys with periods that end until a time, or of all, that differ from a seal.
+-- What the countable events of some keys of a metered usage add up to: kept as the sealed sums of a seal, or returned, of those keys that differ from a seal;
+-- of keys with periods that end until a time, or of all.
 -- Each sum is given as the most and the least that a counter may be; and how many of the events are of negative quantity. The checksum of a key is the sum of
 -- those of its events, in whichever order; it is made of what is billed, so that other programs can make it: sha256 of request id, customer, gateway and usage type,
 -- each after its length in bytes, and of period, quantity and time, times in seconds since 1970.
