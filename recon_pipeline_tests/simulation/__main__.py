@@ -91,6 +91,7 @@ def _play(server: PostgresServer, first: int, seeds: int | None, hours: float | 
         plan = draw(seed)
         played = simulation.play(plan, from_seed(seed), server)
         done.update(seeds=1, statements=len(played.decided), runs=len(played.outcomes), repairs=played.repairs)
+        done.update(seals=played.seals)
         done.update(f"runs that ended {outcome}" for outcome in played.outcomes)
         faults.update(played.disturbed)
         if played.violation is not None:

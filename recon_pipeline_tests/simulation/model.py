@@ -6,7 +6,7 @@ poisoned row is nobody's promise: nothing is said about it, and everything about
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 Key = tuple[str, datetime, datetime]
@@ -124,7 +124,22 @@ class Foreign:
     key: Key
 
 
-Change = Added | Deleted | Erased | Inserted | Rewritten | Poisoned | Foreign
+@dataclass(frozen=True)
+class Sealed:
+    """From now on the counters of a month, `YYYY-MM`, follow these sums; a key of it that has none follows 0."""
+
+    month: str
+    sums: Mapping[Key, int]
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """The counters of a month follow the log again."""
+
+    month: str
+
+
+Change = Sealed | Reopened | Added | Deleted | Erased | Inserted | Rewritten | Poisoned | Foreign
 _NOTHING = Sum()
 
 
@@ -136,6 +151,8 @@ class Model:
         settles: Increments may come after their events, by as much as RECON_SETTLE_SECONDS.
         step: Grows with every decision of the schedule.
         poisoned: Keys of which nothing is said.
+        sealed: The sums of sealed months, by month.
+        seals: How often a month was sealed.
         foreign: Keys whose increments cannot be seen as such; what is read in increments may be wrong about them.
         old_horizon: The highest horizon that a run took longer ago than RECON_SETTLE_SECONDS.
     """
@@ -145,7 +162,9 @@ class Model:
     events: dict[str, Event] = field(default_factory=dict)
     counters: dict[Key, int] = field(default_factory=dict)
     repairs: int = 0
+    seals: int = 0
     poisoned: set[Key] = field(default_factory=set)
+    sealed: dict[str, Mapping[Key, int]] = field(default_factory=dict)
     foreign: set[Key] = field(default_factory=set)
     old_horizon: int = 0
     _sums: dict[Key, Sum] = field(default_factory=dict)
@@ -165,8 +184,16 @@ class Model:
         return not self.settles or event.transaction < self.old_horizon
 
     def sum_of(self, key: Key) -> Sum:
-        """The event sum of a key: the first valid event of each request id counts."""
+        """The event sum of a key: the first valid event of each request id counts; or what was sealed of it."""
         return self._sums.get(key, _NOTHING)
+
+    def total_of(self, key: Key) -> int:
+        """What all events of a key that count add up to, sealed or not, on their way or not."""
+        return sum(event.quantity or 0 for event in self._counted(key))
+
+    def keys_of(self, month: str) -> set[Key]:
+        """The keys of a month."""
+        return {key for key in {*self._of_key, *self.counters, *self._sums} if month_of(key) == month}
 
     def drift(self) -> dict[Key, Drifted]:
         """The keys whose counter lies outside of what the log allows."""
@@ -205,6 +232,13 @@ class Model:
                     self.counters.pop(key, None)
                 case Foreign(key):
                     self.foreign.add(key)
+                case Sealed(month, sums):
+                    self.sealed[month] = sums
+                    self.seals += 1
+                    touched |= self.keys_of(month)
+                case Reopened(month):
+                    del self.sealed[month]
+                    touched |= self.keys_of(month)
         self._remember(touched, added)
 
     def grow_older(self, old_horizon: int) -> None:
@@ -300,21 +334,34 @@ class Model:
         return {self.events[id].key for id in self._of_request[request_id]}
 
     def _summed(self, key: Key) -> Sum:
+        if (sealed := self._sealed_sum(key)) is not None:
+            return Sum(sealed, sealed)
         settled = visible = 0
-        for id in self._of_key.get(key, ()):
-            event = self.events[id]
-            if event.is_valid and self._is_first(event):
-                quantity, is_settled = event.quantity or 0, self.is_settled(event)
-                visible += quantity if is_settled or quantity > 0 else 0
-                settled += quantity if is_settled or quantity < 0 else 0
+        for event in self._counted(key):
+            quantity, is_settled = event.quantity or 0, self.is_settled(event)
+            visible += quantity if is_settled or quantity > 0 else 0
+            settled += quantity if is_settled or quantity < 0 else 0
         return Sum(settled, visible)
+
+    def _sealed_sum(self, key: Key) -> int | None:
+        sums = self.sealed.get(month_of(key))
+        return None if sums is None else sums.get(key, 0)
+
+    def _counted(self, key: Key) -> list[Event]:
+        events = [self.events[id] for id in self._of_key.get(key, ())]
+        return [event for event in events if event.is_valid and self._is_first(event)]
 
     def _is_first(self, event: Event) -> bool:
         others = (self.events[id] for id in self._of_request[event.request_id])
         return not any(other.is_valid and other.arrived < event.arrived for other in others)
 
     def _is_doubtful(self, key: Key) -> bool:
-        """Whether an event of the key shares its request id with one of another key or of another sign."""
+        """Whether an event of the key shares its request id with one of another key or of another sign.
+
+        In a sealed month no event makes a key doubtful.
+        """
+        if self._sealed_sum(key) is not None:
+            return False
         valid = [self.events[id] for id in self._of_key.get(key, ()) if self.events[id].is_valid]
         pairs = ((event, self.events[id]) for event in valid for id in self._of_request[event.request_id])
         return any(other.is_valid and (other.key != key or _sign(event) != _sign(other)) for event, other in pairs)
@@ -338,6 +385,11 @@ class Model:
                     added.get(key, 0),
                 ):
                     self._apart[key] = self.step
+
+
+def month_of(key: Key) -> str:
+    """The billing month of a key, `YYYY-MM`."""
+    return f"{key[1].astimezone(UTC):%Y-%m}"
 
 
 def _difference(expected: Mapping[Key, int], found: Mapping[Key, int]) -> str:

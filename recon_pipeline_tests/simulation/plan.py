@@ -43,6 +43,9 @@ NUMERIC_POISONS = ("past bigint", "past numeric")
 BOUNDARIES_OF_A_RUN = 120
 """About as many statements and commits has a run: faults strike before one of them."""
 
+BOUNDARIES_OF_A_CLOSING = 20
+"""The same of a sealing."""
+
 
 @dataclass(frozen=True)
 class Op:
@@ -218,7 +221,25 @@ def draw(seed: int) -> Plan:
         "operator": drawn.runs(["dry", "approve"], choices.randint(0, 1), faulty=0.0),
         "clock": (Op("hour"),) * (choices.randint(1, 3) if world.settles else 0),
     }
+    # Who goes on using what is sealed drifts all the while: that is not calm, and no other customer knows of a seal.
+    if disturbs and not world.has_traffic:
+        ops["finance"] = _closings(random.Random(-seed), drawn.keys)  # noqa: S311 - not a secret
     return Plan(seed, world, ops)
+
+
+def _closings(choices: random.Random, keys: Sequence[Key]) -> tuple[Op, ...]:
+    """Drawn by themselves, so that the same seed draws the same of all others."""
+    if choices.random() < 0.5:
+        return ()
+    kinds = choices.choices(["seal", "reopen"], [3, 1], k=choices.randint(1, 5))
+    return tuple(_closing(choices, kind, choices.choice(keys)) for kind in kinds)
+
+
+def _closing(choices: random.Random, kind: str, key: Key) -> Op:
+    if choices.random() < 0.2:
+        fault = choices.choice([*SQLSTATES, TERMINATED])
+        return Op(kind, (key,), fault=fault, nth=choices.randint(1, BOUNDARIES_OF_A_CLOSING))
+    return Op(kind, (key,))
 
 
 def _draw_world(choices: random.Random) -> World:

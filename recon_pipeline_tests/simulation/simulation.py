@@ -18,6 +18,7 @@ from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.simulation import customers, pipeline, worlds
 from recon_pipeline_tests.simulation.actors import application, clock, let_an_hour_pass
 from recon_pipeline_tests.simulation.customers import Customers
+from recon_pipeline_tests.simulation.finance import Finance, require_seals
 from recon_pipeline_tests.simulation.migrations import Migrations, migrator
 from recon_pipeline_tests.simulation.model import Drifted, Key, Model, Repair, ViolationError
 from recon_pipeline_tests.simulation.pipeline import COMMIT, RunOptions
@@ -63,6 +64,7 @@ class Played:
         decided: Who went when.
         outcomes: How the runs of the product ended.
         repairs: How many counters were repaired in all.
+        seals: How often a month was sealed.
         disturbed: What went wrong on purpose, by name.
     """
 
@@ -70,6 +72,7 @@ class Played:
     decided: list[str] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
     repairs: int = 0
+    seals: int = 0
     disturbed: list[str] = field(default_factory=list)
 
 
@@ -176,7 +179,7 @@ class _Play:
         played.decided = scheduler.decided
         runs = [ended for reconciler in self.reconcilers.values() for ended in reconciler.ended]
         played.outcomes = [ended.outcome for ended in runs]
-        played.repairs = self.model.repairs
+        played.repairs, played.seals = self.model.repairs, self.model.seals
         played.disturbed = [name for one in self.reconcilers.values() for name in one.disturbed]
         return played
 
@@ -188,6 +191,8 @@ class _Play:
             return Actor(name, migrator(ops, url, self.model, self.around.migrations), is_patient=True)
         if name == "poisoner":
             return Actor(name, poisoner(ops, url, self.model))
+        if name == "finance":
+            return Actor(name, Finance(ops, self._url_of_product, self.around).act, is_product=True)
         if name not in RECONCILERS:
             return Actor(name, application(ops, url, self.model, self.on_their_way))
         self.reconcilers[name] = Reconciler(ops, self._url_of_product, self.around)
@@ -294,6 +299,8 @@ class _Play:
             if number > 0 and self._new_repairs():
                 raise ViolationError("something was repaired once all was true")
             self._require_at_rest(ended.run_id)
+        with BillingDatabase(self._url_of_product).transaction() as connection:
+            require_seals(connection)
 
     def _is_excused(self, ended: pipeline.Ended) -> bool:
         """Whether only poisoned and doubtful keys are not clean."""
