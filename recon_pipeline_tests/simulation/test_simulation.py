@@ -9,7 +9,7 @@ from recon_pipeline_tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.long
 
-SEEDS = (*range(1_000, 1_009), *range(1_010, 1_014), 50_052)
+SEEDS = (*range(1_000, 1_009), *range(1_010, 1_014), 2_004, 2_042, 50_052)
 """A few that differ much; `python -m recon_pipeline_tests.simulation` plays others."""
 
 
