@@ -62,6 +62,11 @@ class Drifted:
     visible: int
     is_doubtful: bool = field(default=False, compare=False)
 
+    @property
+    def has_too_much(self) -> bool:
+        """Whether the counter is above what the log says, and not below."""
+        return (self.usage_count or 0) > self.visible
+
 
 @dataclass(frozen=True)
 class Repair:
@@ -202,7 +207,9 @@ class Model:
             total, counted = self.sum_of(key), self.counters.get(key)
             if not total.admits(counted):
                 found[key] = Drifted(counted, total.settled, total.visible, is_doubtful=key in self._doubtful_since)
-        return found
+        # Of two periods with one start the one may be the other, written with another end.
+        moved = {key for key in found for other in found if key[:2] == other[:2] and _are_opposite(found, key, other)}
+        return {key: replace(one, is_doubtful=one.is_doubtful or key in moved) for key, one in found.items()}
 
     def repairable(self) -> dict[Key, Drifted]:
         """Those of them of which the log says for certain what they should be."""
@@ -385,6 +392,11 @@ class Model:
                     added.get(key, 0),
                 ):
                     self._apart[key] = self.step
+
+
+def _are_opposite(drift: Mapping[Key, Drifted], one: Key, other: Key) -> bool:
+    """Whether one of two counters has too much, and the other too little."""
+    return drift[one].has_too_much != drift[other].has_too_much
 
 
 def month_of(key: Key) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from recon_pipeline_tests.reconciliation.billing import MAY
+from recon_pipeline_tests.reconciliation.billing import JUNE, MAY
 from recon_pipeline_tests.simulation.model import Added, Event, Inserted, Key, Model, Poisoned, Repair, ViolationError
 from recon_pipeline_tests.simulation.pipeline import Statement
 
@@ -111,3 +111,14 @@ def test_of_a_poisoned_key_nothing_is_said() -> None:
 )
 def test_a_snapshot_is_taken_by_the_first_statement_that_is_no_setting_and_no_lock(text: str, takes: bool) -> None:
     assert Statement("named", text).takes_snapshot is takes
+
+
+@pytest.mark.parametrize(("counted", "is_doubtful"), [(12, True), (3, False)])
+def test_two_periods_of_one_start_are_doubtful_if_one_has_too_much_and_the_other_too_little(
+    counted: int, is_doubtful: bool
+) -> None:
+    shorter: Key = (KEY[0], KEY[1], JUNE[0] - (JUNE[0] - KEY[1]) / 2)
+    model = used(5, counted)
+    model.commit([Inserted("2", Event("r2", shorter, 6, (2,), 10))])
+
+    assert {one.is_doubtful for one in model.drift().values()} == {is_doubtful}

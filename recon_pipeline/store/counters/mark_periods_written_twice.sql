@@ -85,7 +85,7 @@ coupled as (
     ) as beside
 ),
 doubtful as materialized (
-    select ordinal, min(reason) as reason, array_agg(doubt order by doubt) as doubts
+    select ordinal, min(reason) as reason, array_agg(distinct doubt order by doubt) as doubts
     from (
         select ordinal, doubt as reason, 'written twice' as doubt from ({periods_written_twice}) as twice
         union all
