@@ -5,6 +5,7 @@ number and checksum. A month is read at one snapshot; no lock and no transaction
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -101,11 +102,7 @@ def archive_month(
     done: list[ArchivedMonth] = []
     tables: set[str] = set()
     for seal in seals:
-        written = _write(connection, settings, seal, target)
-        count, keys = compared_with_seal(connection, settings, seal, written.folder, written.manifest)
-        if count:
-            remove(written.folder)
-            raise _differs(seal, count, keys[0])
+        written = _written_and_read_back(connection, settings, seal, target)
         done.append(_record(connection, seal, written, archived_by=archived_by, run_id=run_id))
         tables.update(written.tables)
     with begin(connection, statement_timeout_ms=STATEMENT_TIMEOUT_MS):
@@ -178,7 +175,22 @@ def verify_archives(connection: Connection, settings: Settings, seal_ids: Sequen
     return None
 
 
-def _write(connection: Connection, settings: Settings, seal: RecordedSeal, target: Folder) -> _Written:
+def _written_and_read_back(connection: Connection, settings: Settings, seal: RecordedSeal, target: Folder) -> _Written:
+    """Write the files of a month, without a manifest; they are deleted unless they are what was sealed."""
+    folder = new_folder(target, seal.seal.partition, seal.seal.gateway_name, seal.seal.usage_type, seal.id)
+    try:
+        written = _write(connection, settings, seal, folder)
+        count, keys = compared_with_seal(connection, settings, seal, folder, written.manifest)
+        if count:
+            raise _differs(seal, count, keys[0])
+    except BaseException:
+        with suppress(ReconError):  # a store that fails keeps them: without a manifest they are no archive
+            remove(folder)
+        raise
+    return written
+
+
+def _write(connection: Connection, settings: Settings, seal: RecordedSeal, folder: Folder) -> _Written:
     month = BillingMonth.parse(seal.seal.partition)
     question = Reconciliation.of(settings, str(uuid4()), Extent((seal.usage,), month, month))
     with (
@@ -186,7 +198,6 @@ def _write(connection: Connection, settings: Settings, seal: RecordedSeal, targe
         month_to_archive(connection, question, tables, seal.usage, covers_until=seal.seal.acted_at) as read,
     ):
         records.require_alone(connection, seal.id)
-        folder = new_folder(target, month.key, seal.usage.gateway_name, seal.usage.usage_type, seal.id)
         files = write_files(folder, with_decimals(read.schema, read.batches, read.decimals))
     (scale,) = (column.scale or 0 for column in read.columns if column.name == "quantity")
     manifest = Manifest(
