@@ -69,7 +69,7 @@ class Archived:
 class _Written:
     folder: Folder
     manifest: Manifest
-    tables: tuple[str, ...]
+    tables: tuple[int, ...]
 
 
 def archive_month(
@@ -100,17 +100,16 @@ def archive_month(
     with begin(connection):
         seals = sealed_of_month(connection, settings.scope, month)
     done: list[ArchivedMonth] = []
-    tables: set[str] = set()
+    tables: list[tuple[MeteredUsage, int]] = []
     for seal in seals:
         written = _written_and_read_back(connection, settings, seal, target)
         done.append(_record(connection, seal, written, archived_by=archived_by, run_id=run_id))
-        tables.update(written.tables)
+        tables += [(seal.usage, relation) for relation in written.tables]
     with begin(connection, statement_timeout_ms=STATEMENT_TIMEOUT_MS):
         # The first snapshot and the first seal: what is in all archives.
         statements = statements_for_owner(
             connection,
-            sorted(tables),
-            [seal.usage for seal in seals],
+            tables,
             month,
             seen=done[0].archive.seen,
             covers_until=min(seal.seal.acted_at for seal in seals),
@@ -182,7 +181,7 @@ def _written_and_read_back(connection: Connection, settings: Settings, seal: Rec
         written = _write(connection, settings, seal, folder)
         count, keys = compared_with_seal(connection, settings, seal, folder, written.manifest)
         if count:
-            raise _differs(seal, count, keys[0])
+            raise _left(connection, seal) or _differs(seal, count, keys[0])
     except BaseException:
         with suppress(ReconError):  # a store that fails keeps them: without a manifest they are no archive
             remove(folder)
@@ -241,6 +240,18 @@ def _record(
             fix=f"recon seal --period {seal.seal.partition}, then archive it again.",
         )
     return ArchivedMonth(seal, archive)
+
+
+def _left(connection: Connection, seal: RecordedSeal) -> ReconError | None:
+    """What to say of a month that was archived before; else None."""
+    with begin(connection):
+        archive = newest_archive(connection, seal.id)
+    return archive and ReconError(
+        f"{seal.of_what} is archived already, in {archive.folder}, and the log has not exactly its events any more.",
+        changed=NOTHING_ARCHIVED,
+        fix="Nothing: recon verify-seals proves that archive, and recon corrections says what came since. For a second "
+        "one copy the folder, or let the log have the events again and archive the month then.",
+    )
 
 
 def _differs(seal: RecordedSeal, count: int, first: KeyOfArchive) -> ReconError:

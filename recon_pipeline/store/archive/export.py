@@ -58,14 +58,14 @@ class MonthToArchive:
 
     Attributes:
         columns: Of the log, and how each is kept.
-        tables: The tables that hold the events: partitions, or the log itself.
+        tables: The oids of the tables that hold the events: partitions, or the log itself.
         seen: The snapshot.
         schema: Of the batches.
         batches: The rows as Arrow, with the columns in their order, and `COUNTED`; numbers as text.
     """
 
     columns: tuple[Column, ...]
-    tables: tuple[str, ...]
+    tables: tuple[int, ...]
     seen: str
     schema: Any
     batches: Iterator[Any]
@@ -78,7 +78,12 @@ class MonthToArchive:
 
 @contextmanager
 def month_to_archive(
-    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage, *, covers_until: datetime
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    usage: MeteredUsage,
+    *,
+    covers_until: datetime | str,
 ) -> Generator[MonthToArchive]:
     """Read the one month of a run's extent.
 
