@@ -283,3 +283,60 @@ def test_an_archived_month_is_not_reopened_in_the_moment_in_which_its_events_lef
     billing.query(archived(billing, tmp_path))
     with pytest.raises(NotSealedError, match="6 keys have less than was sealed"):
         reopen(billing)
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_an_audit_reads_the_archive_and_names_what_is_wrong_with_it_and_no_counter_changes(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.query(archived(billing, tmp_path))
+    (file,) = tmp_path.rglob("*.parquet")
+    content = file.read_bytes()
+    assert run(full=True).check("sealed_months_hold").passed
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    audited = run(full=True)
+    check = audited.check("sealed_months_hold")
+    assert not check.passed
+    assert f"An archive is not what was sealed, or cannot be read: {file} was changed" in (check.description or "")
+    assert "Restore it from a copy of the archive" in (check.description or "")
+    assert (audited.record.outcome, billing.counters()) == ("clean", dict.fromkeys(CUSTOMERS, 10))
+    assert run().check("sealed_months_hold").passed, "a tick does not read it"
+    file.write_bytes(content)
+    assert run(full=True).check("sealed_months_hold").passed
+
+
+@EVERY_MODE
+def test_an_archived_event_that_is_sent_again_is_none_that_came_later_and_its_increment_is_taken_back(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    statement = archived(billing, tmp_path)
+    billing.query("create table sent as select * from billing_usage_events where gateway_customer_id = %s", ONE)
+    billing.query(statement)
+    billing.query(
+        "select record_billing_usage_event(gateway_name, gateway_customer_id, usage_type, request_id, period_start,"
+        f" period_end, quantity, event_timestamp) from sent where {IN_MAY}"
+    )
+    assert billing.counter(ONE) == 20
+    ended = run()
+    assert (ended.record.outcome, billing.counter(ONE)) == ("clean", 10)
+    assert ended.check("sealed_months_hold").passed
+    billing.record(ONE, 3)
+    for full in (False, True):
+        check = run(full=full).check("sealed_months_hold")
+        assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 3 units" in (check.description or "")
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_after_a_move_to_another_server_an_audit_finds_what_came_later(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.query(archived(billing, tmp_path))
+    billing.query(  # the new server counts its transactions from the beginning
+        "alter table recon.archived_month disable trigger user; update recon.archived_month set seen = '900000:900000:'"
+    )
+    billing.record(ONE, 3)
+    check = run(full=True).check("sealed_months_hold")
+    assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 3 units" in (check.description or "")

@@ -137,7 +137,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that is known of one key; lists are the first `ROWS_SHOWN`."""
+    """All that is known of one key; lists are the first `ROWS_SHOWN`.
+
+    Attributes:
+        events_from: Where its events were read: `log`, or `log and archive`.
+        archive_error: Why the archive of its month could not be read, though the log has not all that was sealed.
+    """
 
     key: Key
     stripe: ParityOfKey | None
@@ -149,6 +154,17 @@ class Explanation:
     producers: tuple[Producer, ...]
     bursts: tuple[Burst, ...]
     repairs: tuple[Repair, ...]
+    events_from: str = "log"
+    archive_error: str | None = None
+
+    @property
+    def is_sealed_elsewhere(self) -> bool:
+        """Whether the log has not the events that were sealed, and an archive has them."""
+        return (
+            self.seal is not None
+            and self.seal.archived_folder is not None
+            and (self.sums.usage_count, self.sums.event_count) != (self.seal.usage_count, self.seal.event_count)
+        )
 
     @property
     def difference(self) -> Whole:
