@@ -111,7 +111,7 @@ def test_refusals_say_what_to_do(sealed: Billing, tmp_path: Path) -> None:
     assert sealed.query("select * from recon.archived_month") == []
 
 
-@pytest.mark.parametrize("module", ["duckdb", "adbc_driver_postgresql.dbapi"])
+@pytest.mark.parametrize("module", ["duckdb", "adbc_driver_postgresql"])
 def test_without_the_extra_nothing_is_written_and_the_error_names_it(
     sealed: Billing, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
