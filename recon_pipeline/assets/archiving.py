@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from recon_pipeline.assets.archive_refusals import archived_before, differs
 from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent, MeteredUsage
@@ -170,7 +171,7 @@ def verify_archives(connection: Connection, settings: Settings, seal_ids: Sequen
         except ReconError as error:
             return error
         if count:
-            return _differs(seals[archive.seal_id], count, keys[0])
+            return differs(seals[archive.seal_id], count, keys[0])
     return None
 
 
@@ -181,7 +182,7 @@ def _written_and_read_back(connection: Connection, settings: Settings, seal: Rec
         written = _write(connection, settings, seal, folder)
         count, keys = compared_with_seal(connection, settings, seal, folder, written.manifest)
         if count:
-            raise _left(connection, seal) or _differs(seal, count, keys[0])
+            raise archived_before(connection, seal) or differs(seal, count, keys[0])
     except BaseException:
         with suppress(ReconError):  # a store that fails keeps them: without a manifest they are no archive
             remove(folder)
@@ -240,28 +241,3 @@ def _record(
             fix=f"recon seal --period {seal.seal.partition}, then archive it again.",
         )
     return ArchivedMonth(seal, archive)
-
-
-def _left(connection: Connection, seal: RecordedSeal) -> ReconError | None:
-    """What to say of a month that was archived before; else None."""
-    with begin(connection):
-        archive = newest_archive(connection, seal.id)
-    return archive and ReconError(
-        f"{seal.of_what} is archived already, in {archive.folder}, and the log has not exactly its events any more.",
-        changed=NOTHING_ARCHIVED,
-        fix="Nothing: recon verify-seals proves that archive, and recon corrections says what came since. For a second "
-        "one copy the folder, or let the log have the events again and archive the month then.",
-    )
-
-
-def _differs(seal: RecordedSeal, count: int, first: KeyOfArchive) -> ReconError:
-    month = seal.seal.partition
-    return ReconError(
-        f"The events of {seal.of_what} are not what was sealed: {count:,} keys differ, the first of customer "
-        f"{first.gateway_customer_id} ({first.sealed_events:,} events of {first.sealed_sum} units were sealed, "
-        f"{first.events_now:,} of {first.sum_now} are there).",
-        changed=NOTHING_ARCHIVED,
-        fix=f"recon corrections --period {month} shows the keys. Let the log have the sealed events again, or accept "
-        f'what came: recon reopen --period {month} --reason "...", recon reconcile --period {month}, '
-        f"recon seal --period {month}; then archive it again.",
-    )

@@ -139,9 +139,7 @@ class Key:
 class Explanation:
     """All that is known of one key; lists are the first `ROWS_SHOWN`.
 
-    Attributes:
-        events_from: Where its events were read: `log`, or `log and archive`.
-        archive_error: Why the archive of its month could not be read, though the log has not all that was sealed.
+    `events_from` is `log`, or `log and archive`. `archive_error` says why an archive could not be read.
     """
 
     key: Key
@@ -160,11 +158,9 @@ class Explanation:
     @property
     def is_sealed_elsewhere(self) -> bool:
         """Whether the log has not the events that were sealed, and an archive has them."""
-        return (
-            self.seal is not None
-            and self.seal.archived_folder is not None
-            and (self.sums.usage_count, self.sums.event_count) != (self.seal.usage_count, self.seal.event_count)
-        )
+        if self.seal is None or self.seal.archived_folder is None:
+            return False
+        return (self.sums.usage_count, self.sums.event_count) != (self.seal.usage_count, self.seal.event_count)
 
     @property
     def difference(self) -> Whole:
