@@ -5,11 +5,13 @@ number and checksum. A month is read at one snapshot; no lock and no transaction
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from recon_pipeline.assets.archive_refusals import archived_before, differs
 from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent, MeteredUsage
@@ -68,7 +70,7 @@ class Archived:
 class _Written:
     folder: Folder
     manifest: Manifest
-    tables: tuple[str, ...]
+    tables: tuple[int, ...]
 
 
 def archive_month(
@@ -99,21 +101,16 @@ def archive_month(
     with begin(connection):
         seals = sealed_of_month(connection, settings.scope, month)
     done: list[ArchivedMonth] = []
-    tables: set[str] = set()
+    tables: list[tuple[MeteredUsage, int]] = []
     for seal in seals:
-        written = _write(connection, settings, seal, target)
-        count, keys = compared_with_seal(connection, settings, seal, written.folder, written.manifest)
-        if count:
-            remove(written.folder)
-            raise _differs(seal, count, keys[0])
+        written = _written_and_read_back(connection, settings, seal, target)
         done.append(_record(connection, seal, written, archived_by=archived_by, run_id=run_id))
-        tables.update(written.tables)
+        tables += [(seal.usage, relation) for relation in written.tables]
     with begin(connection, statement_timeout_ms=STATEMENT_TIMEOUT_MS):
         # The first snapshot and the first seal: what is in all archives.
         statements = statements_for_owner(
             connection,
-            sorted(tables),
-            [seal.usage for seal in seals],
+            tables,
             month,
             seen=done[0].archive.seen,
             covers_until=min(seal.seal.acted_at for seal in seals),
@@ -174,11 +171,26 @@ def verify_archives(connection: Connection, settings: Settings, seal_ids: Sequen
         except ReconError as error:
             return error
         if count:
-            return _differs(seals[archive.seal_id], count, keys[0])
+            return differs(seals[archive.seal_id], count, keys[0])
     return None
 
 
-def _write(connection: Connection, settings: Settings, seal: RecordedSeal, target: Folder) -> _Written:
+def _written_and_read_back(connection: Connection, settings: Settings, seal: RecordedSeal, target: Folder) -> _Written:
+    """Write the files of a month, without a manifest; they are deleted unless they are what was sealed."""
+    folder = new_folder(target, seal.seal.partition, seal.seal.gateway_name, seal.seal.usage_type, seal.id)
+    try:
+        written = _write(connection, settings, seal, folder)
+        count, keys = compared_with_seal(connection, settings, seal, folder, written.manifest)
+        if count:
+            raise archived_before(connection, seal) or differs(seal, count, keys[0])
+    except BaseException:
+        with suppress(ReconError):  # a store that fails keeps them: without a manifest they are no archive
+            remove(folder)
+        raise
+    return written
+
+
+def _write(connection: Connection, settings: Settings, seal: RecordedSeal, folder: Folder) -> _Written:
     month = BillingMonth.parse(seal.seal.partition)
     question = Reconciliation.of(settings, str(uuid4()), Extent((seal.usage,), month, month))
     with (
@@ -186,7 +198,6 @@ def _write(connection: Connection, settings: Settings, seal: RecordedSeal, targe
         month_to_archive(connection, question, tables, seal.usage, covers_until=seal.seal.acted_at) as read,
     ):
         records.require_alone(connection, seal.id)
-        folder = new_folder(target, month.key, seal.usage.gateway_name, seal.usage.usage_type, seal.id)
         files = write_files(folder, with_decimals(read.schema, read.batches, read.decimals))
     (scale,) = (column.scale or 0 for column in read.columns if column.name == "quantity")
     manifest = Manifest(
@@ -230,16 +241,3 @@ def _record(
             fix=f"recon seal --period {seal.seal.partition}, then archive it again.",
         )
     return ArchivedMonth(seal, archive)
-
-
-def _differs(seal: RecordedSeal, count: int, first: KeyOfArchive) -> ReconError:
-    month = seal.seal.partition
-    return ReconError(
-        f"The events of {seal.of_what} are not what was sealed: {count:,} keys differ, the first of customer "
-        f"{first.gateway_customer_id} ({first.sealed_events:,} events of {first.sealed_sum} units were sealed, "
-        f"{first.events_now:,} of {first.sum_now} are there).",
-        changed=NOTHING_ARCHIVED,
-        fix=f"recon corrections --period {month} shows the keys. Let the log have the sealed events again, or accept "
-        f'what came: recon reopen --period {month} --reason "...", recon reconcile --period {month}, '
-        f"recon seal --period {month}; then archive it again.",
-    )

@@ -20,9 +20,10 @@ from rich.table import Table
 
 from recon_pipeline.core.approving import ShownRun
 from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE, EmbeddedServer, ensure_running
-from recon_pipeline.faces import reconciled
+from recon_pipeline.faces import demo_closing, reconciled
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.demo import Story, play_the_month
+from recon_pipeline.faces.demo_closing import ClosedMonth, close_oldest_month
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.faces.reconcile_job import Request, reconcile
@@ -63,6 +64,7 @@ class Demonstrated:
         first: How the first run ended, which waits for an approval.
         repaired: How the run ended that was approved, and repaired them.
         after: How the comparison ended that followed.
+        closed: The oldest month, which was closed then.
         settings: Of all of it.
     """
 
@@ -72,6 +74,7 @@ class Demonstrated:
     first: Reconciled
     repaired: Reconciled
     after: Reconciled
+    closed: ClosedMonth
     settings: Settings
 
     @property
@@ -108,7 +111,9 @@ def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
             sample = compare.sample(connection, repaired.record.run_id)
         with err.status("Comparing once more …"):
             after = reconcile(settings, instance, replace(request, dry_run=True))
-    return Demonstrated(story, found, sample, first, repaired, after, settings)
+        with err.status("Closing the oldest month …"):
+            closed = close_oldest_month(database, settings, server.folder.parent / "demo-archive")
+    return Demonstrated(story, found, sample, first, repaired, after, closed, settings)
 
 
 def exit_code(played: Demonstrated) -> int:
@@ -206,6 +211,7 @@ def show(played: Demonstrated) -> None:
         "[bold green]no drift: every counter equals its event sum[/]" if left == 0 else f"[red]{left} keys drifted[/]"
     )
     out.print(f"{played.after.record.counters_scanned or 0:,} counters compared: {verdict}.")
+    demo_closing.show(played.closed)
     out.rule("What next")
     out.print(
         f"  uv run recon dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
@@ -230,4 +236,5 @@ def as_json(played: Demonstrated) -> dict[str, Any]:
         "first_run": reconciled.as_json(reconciled.summarize([played.first], dry_run=False)),
         "repaired": reconciled.as_json(reconciled.summarize([played.repaired], dry_run=False)),
         "after": reconciled.as_json(reconciled.summarize([played.after], dry_run=True)),
+        "closed": demo_closing.as_json(played.closed),
     }

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
@@ -12,10 +14,12 @@ from recon_pipeline.faces.explained import Explained
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters.pause import now, read_pause
+from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS, BillingDatabase
+from recon_pipeline.store.postgres.database import IDLE_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, BillingDatabase
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.customers import require_known_customers
+from recon_pipeline.store.records.explain import Explanation, Key
 from recon_pipeline.store.records.latest_of_key import latest_of_key
 from recon_pipeline.store.records.retention import read_retention
 
@@ -48,8 +52,17 @@ def explain_in(
     month: BillingMonth | None,
     *,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    reads_archives: bool = True,
 ) -> Explained:
-    """The same in a given database; no statement takes longer than that limit.
+    """The same in a given database.
+
+    Args:
+        database: Which.
+        settings: As for `explain`.
+        customer: As for `explain`.
+        month: As for `explain`.
+        statement_timeout_ms: No statement takes longer.
+        reads_archives: Whether to read the archive of a month whose events have left the log; that may take minutes.
 
     Raises:
         ReconError: Like `explain`.
@@ -57,7 +70,12 @@ def explain_in(
     first, last = (month, month) if month else known_months()
     with (
         database.connection() as connection,
-        decision(connection, "REPEATABLE READ", statement_timeout_ms=statement_timeout_ms) as tables,
+        decision(
+            connection,
+            "REPEATABLE READ",
+            statement_timeout_ms=statement_timeout_ms,
+            idle_timeout_ms=STATEMENT_TIMEOUT_MS if reads_archives else IDLE_TIMEOUT_MS,
+        ) as tables,
     ):
         keys = store.keys_of_customer(connection, customer, Extent(settings.scope, first, last))
         if not keys:
@@ -82,11 +100,27 @@ def explain_in(
             database=database.name,
             keys=keys,
             explanations=tuple(
-                store.explain(connection, customer, key, tables, settings.quotas, settings.paid_statuses)
-                for key in wanted
+                _explained(connection, settings, tables, customer, key, reads_archives=reads_archives) for key in wanted
             ),
             holds=tuple(one for one in holds.open_holds(connection) if one.gateway_customer_id == customer),
             blocked=tuple(run for run in latest.values() if run.outcome == "blocked"),
             pause=read_pause(connection),
             retention=None if is_compared else retention,
         )
+
+
+def _explained(
+    connection: Connection, settings: Settings, tables: BillingTables, customer: str, key: Key, *, reads_archives: bool
+) -> Explanation:
+    def by_log() -> Explanation:
+        return store.explain(connection, customer, key, tables, settings.quotas, settings.paid_statuses)
+
+    one = by_log()
+    if not (one.is_sealed_elsewhere and reads_archives):
+        return one
+    from recon_pipeline.assets.archived_explanation import with_archive  # noqa: PLC0415 - slow
+
+    try:
+        return with_archive(connection, settings, tables, customer, key, by_log)
+    except ReconError as error:
+        return replace(one, archive_error=error.what)

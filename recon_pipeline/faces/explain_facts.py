@@ -38,10 +38,7 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
             + " changes no counter",
         )
         if one.seal.archived_folder is not None:
-            yield (
-                "archived",
-                f"in {one.seal.archived_folder}; the log need not have these events",
-            )
+            yield "archived", f"in {one.seal.archived_folder}; {_read_from(one)}"
         elif one.seal.is_sealed and (sums.usage_count, sums.event_count) != (
             one.seal.usage_count,
             one.seal.event_count,
@@ -81,6 +78,16 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "invalid", f"{sums.invalid_count:,} events are invalid; they are not counted"
     if sums.outside_period_count:
         yield "outside", f"{sums.outside_period_count:,} events happened outside of their period; they are counted"
+
+
+def _read_from(one: Explanation) -> str:
+    if one.archive_error is not None:
+        return f"not read: {one.archive_error} What follows is of the log alone, which need not have these events"
+    if one.events_from != "log":
+        return "what follows is of the archive's events and of those that the log has"
+    if one.is_sealed_elsewhere:
+        return "what follows is of the log alone, which need not have these events; recon explain reads the archive"
+    return "the log has these events too"
 
 
 def _at_stripe(compared: ParityOfKey) -> str:

@@ -15,6 +15,7 @@ from recon_pipeline.store.counters.seal_records import RecordedSeal
 from recon_pipeline.store.counters.sealing import NotSealedError, Sealed
 from recon_pipeline.store.counters.verify_seals import VerifiedSeals
 from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS, limit_waits
 from recon_pipeline.store.records.closing import close_month
 from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.sums.run import Reconciliation
@@ -41,7 +42,9 @@ def reopen(settings: Settings, month: BillingMonth, *, reason: str) -> tuple[Rec
         ReconError: It is not sealed, or the database cannot be used.
     """
     first, _ = known_months()
-    with billing_database(settings).transaction(lock_timeout_ms=_WAITS_MS) as connection:
+    question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, month, month))
+    with billing_database(settings).connection() as connection, decision(connection) as tables:
+        limit_waits(connection, lock_timeout_ms=_WAITS_MS, statement_timeout_ms=STATEMENT_TIMEOUT_MS)
         retention = read_retention(connection)
         if month < first or (retention is not None and month.key < retention.before_partition):
             why = f"{retention}" if retention is not None and month >= first else f"it is before {first.key}"
@@ -50,7 +53,7 @@ def reopen(settings: Settings, month: BillingMonth, *, reason: str) -> tuple[Rec
                 fix="Nothing, if that is right. Else make it a month that runs look at first: RECON_START_PERIOD, "
                 "recon retention.",
             )
-        return reopening.reopen(connection, settings.scope, month, reason=reason, reopened_by=user_name())
+        return reopening.reopen(connection, question, tables, reason=reason, reopened_by=user_name())
 
 
 def verify(settings: Settings, *, kept_chain: str | None = None) -> VerifiedSeals:

@@ -2,14 +2,15 @@
 
     TO/month=2025-01/gateway=stripe/usage=remote_commands/seal-12-3f9a0c71/part-00000.parquet … manifest.json
 
-Invariant: the manifest is written last, in one step, so that a folder without one is what a killed archive left; the
-next archive of the month deletes it. A folder with a manifest is never touched again. A file is given to a reader only
-if its SHA-256 is that of the manifest, and the manifest only if its own is what was recorded.
+Invariant: the manifest is written last, in one step, so that a folder without one is not whole: it is being written, or
+was left by a killed archive. An archive deletes nothing but what it has written itself: others may write beside it, of
+other databases too. A file is given to a reader only if its SHA-256 is that of the manifest, and the manifest only if
+its own is what was recorded.
 """
 
 import hashlib
 import io
-import re
+import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,24 +29,12 @@ FILE_BYTES = 128 * 2**20
 
 MANIFEST = "manifest.json"
 _MOST_DIGITS = 38
-_PART = re.compile(r"part-\d{5}\.parquet")
 
 
 def new_folder(to: Folder, month: str, gateway_name: str, usage_type: str, seal_id: int) -> Folder:
-    """A folder for a new archive of a month; deletes what killed ones left beside it.
-
-    Raises:
-        ReconError: The store cannot be reached.
-    """
+    """A folder for a new archive of a month, which nobody else writes to."""
     names = (f"month={month}", f"gateway={quote(gateway_name, safe='')}", f"usage={quote(usage_type, safe='')}")
-    beside = to.below(*names)
-    with reaching(beside.url):
-        folders = beside.filesystem.ls(beside.path, detail=False) if beside.filesystem.exists(beside.path) else []
-        for path in folders:
-            left = [one for one in beside.filesystem.find(path) if re.search(r"/seal-\d+-[0-9a-f]{8}/[^/]+$", one)]
-            if left and not any(one.endswith(f"/{MANIFEST}") for one in left):
-                beside.filesystem.rm([one for one in left if _PART.search(one) or one.endswith(".partial")])
-    return beside.below(f"seal-{seal_id}-{secrets.token_hex(4)}")
+    return to.below(*names, f"seal-{seal_id}-{secrets.token_hex(4)}")
 
 
 def with_decimals(
@@ -103,6 +92,8 @@ def write_manifest(folder: Folder, manifest: Manifest) -> str:
         folder.make()
         folder.filesystem.pipe_file(f"{final.path}.partial", content)
         folder.filesystem.mv(f"{final.path}.partial", final.path)
+        if folder.is_local:
+            os.sync()  # once the archive is recorded its events may be deleted, whenever this machine loses its power
     return hashlib.sha256(content).hexdigest()
 
 

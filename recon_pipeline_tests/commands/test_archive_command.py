@@ -88,7 +88,9 @@ def test_a_month_is_archived_and_says_which_statement_lets_its_events_leave(seal
         "The log has exactly the events that were sealed: nothing is to be corrected.\n"
     )
     again = recon("archive", *MAY, "--to", str(tmp_path))
-    assert (again.exit_code, "3 keys differ, the first of customer" in again.said) == (1, True)
+    assert again.exit_code == 1
+    assert f"2025-05 of stripe:remote_commands is archived already, in {tmp_path}/month=2025-05/" in again.said
+    assert "recon verify-seals proves that archive" in again.said
     (file,) = tmp_path.rglob("*.parquet")
     file.unlink()
     missing = recon("verify-seals", "--json")
@@ -109,7 +111,7 @@ def test_refusals_say_what_to_do(sealed: Billing, tmp_path: Path) -> None:
     assert sealed.query("select * from recon.archived_month") == []
 
 
-@pytest.mark.parametrize("module", ["duckdb", "adbc_driver_postgresql.dbapi"])
+@pytest.mark.parametrize("module", ["duckdb", "adbc_driver_postgresql"])
 def test_without_the_extra_nothing_is_written_and_the_error_names_it(
     sealed: Billing, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +123,7 @@ def test_without_the_extra_nothing_is_written_and_the_error_names_it(
     assert [*tmp_path.rglob("*.*")] == []
 
 
-def test_a_killed_archive_leaves_nothing_that_looks_whole_and_the_next_one_takes_it_away(
+def test_a_killed_archive_leaves_nothing_that_looks_whole_and_the_next_one_writes_beside_it(
     sealed: Billing, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", KILLED, "archive", *MAY, "--to", str(tmp_path)]
@@ -130,11 +132,10 @@ def test_a_killed_archive_leaves_nothing_that_looks_whole_and_the_next_one_takes
     (left,) = tmp_path.rglob("*.parquet")
     assert [*tmp_path.rglob("manifest.json*")] == sealed.query("select * from recon.archived_month") == []
     assert recon("archive", *MAY, "--to", str(tmp_path)).exit_code == 0
-    assert not left.exists()
-    assert [one.name for one in tmp_path.rglob("*.*") if one.is_file()] in (
-        ["manifest.json", "part-00000.parquet"],
-        ["part-00000.parquet", "manifest.json"],
-    )
+    (manifest,) = tmp_path.rglob("manifest.json")
+    assert sealed.query("select folder from recon.archived_month") == [(str(manifest.parent),)]
+    assert manifest.parent != left.parent
+    assert left.exists(), "it could be one that is being written"
 
 
 def test_a_month_is_archived_to_s3_and_read_back_from_there(sealed: Billing, bucket: Any) -> None:

@@ -53,7 +53,7 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     assert first.exit_code == 0, first.said
     assert SHOWN in first.err
     facts = first.json
-    assert set(facts) == {"success", "events", "counters", "mishaps", "first_run", "repaired", "after"}
+    assert set(facts) == {"success", "events", "counters", "mishaps", "first_run", "repaired", "after", "closed"}
     assert not (data_folder / "postmaster.pid").exists(), "the server was left running"
 
     server = ensure_running(folder=data_folder, keep_running=False)
@@ -63,6 +63,12 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
         assert billing.value("select count(*) from recon.counter_repair") == facts["repaired"]["rows_repaired"]
         assert billing.value(MISMATCHES) == 0
         assert billing.value("select count(*) from recon.reconciliation_run") == 3
+        oldest, folder = facts["closed"]["partition"], facts["closed"]["archive"]
+        assert billing.value("select min(recon.billing_month(period_start)) from billing_usage_counters") == oldest
+        assert billing.query("select partition from recon.sealed_month") == [(oldest,)]
+        assert billing.query("select folder from recon.archived_month") == [(folder,)]
+        assert Path(folder).is_relative_to(data_folder.parent / "demo-archive")
+        assert (Path(folder) / "manifest.json").exists()
         assert (
             billing.value("select reason from recon.accepted_usage") == "all counters were right before these mishaps"
         )
@@ -83,6 +89,9 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     figure = f"drift_count {drifted}"
     assert figure in second.said
     assert "no drift: every counter equals its event sum" in second.said
+    assert f"Sealed {oldest} of stripe:remote_commands: {facts['closed']['key_count']:,} keys" in second.said
+    assert "Archived and read back as sealed: 1 Parquet file in " in second.said
+    assert len([*(data_folder.parent / "demo-archive").rglob("manifest.json")]) == 1, "that of the demo before is gone"
 
 
 def test_an_embedded_database_is_prepared_by_the_command_that_is_advised_and_doctor_means_the_one_that_status_does(

@@ -10,7 +10,7 @@ from recon_pipeline.store.counters.seal_records import RecordedSeal
 from recon_pipeline.store.counters.sealing import Sealed
 from recon_pipeline.store.counters.verify_seals import VerifiedSeals
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.product import SCOPE, new_run
@@ -35,8 +35,9 @@ def seal(billing: Billing, month: str = MONTH, *, scope: tuple[MeteredUsage, ...
 
 def reopen(billing: Billing, month: str = MONTH, *, reason: str = "TICKET-7: wrong price") -> None:
     """Make it an ordinary month again."""
-    with database(billing).connection() as connection, begin(connection):
-        reopening.reopen(connection, SCOPE, BillingMonth.parse(month), reason=reason, reopened_by="ada")
+    question = new_run(billing.url, first=month, last=month).question
+    with database(billing).connection() as connection, decision(connection) as tables:
+        reopening.reopen(connection, question, tables, reason=reason, reopened_by="ada")
 
 
 def verify(billing: Billing, *, in_log_from: str | None = None, kept_chain: str | None = None) -> VerifiedSeals:

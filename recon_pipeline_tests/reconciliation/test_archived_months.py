@@ -1,5 +1,6 @@
 """Once a month is archived its events may leave the log, in any way and part, and nobody asks or warns."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline_tests.reconciliation.archives import archive
-from recon_pipeline_tests.reconciliation.billing import Billing
+from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.seals import corrections_of, database, reopen, seal
 from recon_pipeline_tests.reconciliation.test_sealed_months import CUSTOMERS, IN_MAY, fill, run
@@ -59,7 +60,9 @@ def test_events_of_an_archived_month_leave_the_log_without_a_question_or_a_warni
 ) -> None:
     billing = make_billing_in_mode(mode)
     statement = archived(billing, tmp_path)
-    assert statement.startswith("delete from billing_usage_events where (gateway_name, usage_type) in (('stripe', ")
+    assert statement.startswith(
+        "delete from billing_usage_events where (gateway_name, usage_type, tableoid) in (('stripe'"
+    )
     billing.query(left or statement)
     assert billing.value(f"select count(*) from billing_usage_events where {IN_MAY}") == {"": 0}.get(
         left, 6 if "4" in left else 10
@@ -187,3 +190,153 @@ def verified(billing: Billing) -> ReconError | None:
 def said(error: ReconError | None) -> str:
     assert error is not None
     return error.what
+
+
+@pytest.mark.parametrize("mode", ["full"])
+def test_what_is_in_a_table_that_was_attached_or_renamed_after_the_archive_stays_however_old_it_is(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(
+        mode,
+        f"""
+        {partitioned_log("created_at")}
+        create table events_in_june partition of billing_usage_events
+            for values from ('2025-06-01 00:00Z') to ('2025-07-01 00:00Z');
+        create table events_rest partition of billing_usage_events default;
+        create index on billing_usage_events (request_id);
+        alter table billing_usage_events detach partition events_in_june;
+        insert into events_in_june (gateway_name, gateway_customer_id, usage_type, request_id, quantity,
+            period_start, period_end, created_at)
+        values ('stripe', 'a', 'remote_commands', 'in June', 5, '2025-05-01Z', '2025-06-01Z', '2025-06-01Z');
+        """,
+    )
+    statement = archived(billing, tmp_path)
+    billing.query("alter table billing_usage_events attach partition events_in_june"
+                  " for values from ('2025-06-01 00:00Z') to ('2025-07-01 00:00Z')")  # fmt: skip
+    assert statement.startswith("delete from billing_usage_events where ")
+    billing.query(statement)
+    assert billing.query(f"select request_id from billing_usage_events where {IN_MAY}") == [("in June",)]
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+@pytest.mark.parametrize("elsewhere", ["another server", "transaction ids that were used before", "an older state"])
+def test_where_transaction_ids_say_nothing_of_the_archive_the_statement_deletes_nothing(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path, elsewhere: str
+) -> None:
+    billing = make_billing_in_mode(mode)
+    statement = archived(billing, tmp_path)
+    server = billing.value("select system_identifier from pg_control_system()")
+    (first, last) = re.findall(r"'(\d+)'::xid8", statement)[1:]
+    assert int(last) - int(first) in range(2**31 - 10**7 - 1_000, 2**31)
+    now = billing.value("select pg_current_xact_id()::text::bigint")
+    moved = {
+        "another server": (str(server), str(server + 1)),
+        "transaction ids that were used before": (f"'{last}'::xid8", f"'{now}'::xid8"),
+        "an older state": (f"between '{first}'::xid8", f"between '{now + 1_000}'::xid8"),
+    }[elsewhere]
+    assert statement.count(moved[0]) == 1
+    billing.query(statement.replace(*moved))
+    assert billing.value(f"select count(*) from billing_usage_events where {IN_MAY}") == 12
+    billing.query(statement)
+    assert billing.value(f"select count(*) from billing_usage_events where {IN_MAY}") == 0
+
+
+@EVERY_MODE
+def test_an_event_that_came_is_reported_though_it_adds_up_to_what_left(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.record("single", 1)
+    billing.query(archived(billing, tmp_path))
+    assert run().check("sealed_months_hold").passed
+    billing.record("single", 1, request_id="another")
+    check = run().check("sealed_months_hold")
+    assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 1 units" in (check.description or "")
+    assert [(one.sealed_sum, one.sum_now) for one in corrections_of(billing).values()] == [("1", "2")]
+    assert billing.counter("single") == 1
+
+
+@EVERY_MODE
+def test_an_event_whose_transaction_was_open_when_the_log_was_read_is_reported_and_stays(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    fill(billing)
+    seal(billing)
+    with billing.session() as open_then:
+        open_then.record("anybody", 5, request_id="open then")
+        billing.record("anybody", 1, period=JUNE)  # a transaction that ends before
+        (statement,) = archive(billing, tmp_path).statements
+        open_then.connection.commit()
+    billing.query(statement)
+    assert billing.query(f"select request_id from billing_usage_events where {IN_MAY}") == [("open then",)]
+    for full in (False, True):
+        check = run(full=full).check("sealed_months_hold")
+        assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 5 units" in (check.description or "")
+
+
+@EVERY_MODE
+def test_an_archived_month_is_not_reopened_in_the_moment_in_which_its_events_left(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.query(archived(billing, tmp_path))
+    with pytest.raises(NotSealedError, match="6 keys have less than was sealed"):
+        reopen(billing)
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_an_audit_reads_the_archive_and_names_what_is_wrong_with_it_and_no_counter_changes(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.query(archived(billing, tmp_path))
+    (file,) = tmp_path.rglob("*.parquet")
+    content = file.read_bytes()
+    assert run(full=True).check("sealed_months_hold").passed
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    audited = run(full=True)
+    check = audited.check("sealed_months_hold")
+    assert not check.passed
+    assert f"An archive is not what was sealed, or cannot be read: {file} was changed" in (check.description or "")
+    assert "Restore it from a copy of the archive" in (check.description or "")
+    assert (audited.record.outcome, billing.counters()) == ("clean", dict.fromkeys(CUSTOMERS, 10))
+    assert run().check("sealed_months_hold").passed, "a tick does not read it"
+    file.write_bytes(content)
+    assert run(full=True).check("sealed_months_hold").passed
+
+
+@EVERY_MODE
+def test_an_archived_event_that_is_sent_again_is_none_that_came_later_and_its_increment_is_taken_back(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    statement = archived(billing, tmp_path)
+    billing.query("create table sent as select * from billing_usage_events where gateway_customer_id = %s", ONE)
+    billing.query(statement)
+    billing.query(
+        "select record_billing_usage_event(gateway_name, gateway_customer_id, usage_type, request_id, period_start,"
+        f" period_end, quantity, event_timestamp) from sent where {IN_MAY}"
+    )
+    assert billing.counter(ONE) == 20
+    ended = run()
+    assert (ended.record.outcome, billing.counter(ONE)) == ("clean", 10)
+    assert ended.check("sealed_months_hold").passed
+    billing.record(ONE, 3)
+    for full in (False, True):
+        check = run(full=full).check("sealed_months_hold")
+        assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 3 units" in (check.description or "")
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_after_a_move_to_another_server_an_audit_finds_what_came_later(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode)
+    billing.query(archived(billing, tmp_path))
+    billing.query(  # the new server counts its transactions from the beginning
+        "alter table recon.archived_month disable trigger user; update recon.archived_month set seen = '900000:900000:'"
+    )
+    billing.record(ONE, 3)
+    check = run(full=True).check("sealed_months_hold")
+    assert "2025-05 of stripe:remote_commands: 1 keys, by 1 events and 3 units" in (check.description or "")

@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from recon_pipeline.assets import archiving
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline_tests.reconciliation.archives import archive, rows_in
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, customers
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.seals import reopen, seal
+from recon_pipeline_tests.reconciliation.test_archived_months import verified
 from recon_pipeline_tests.reconciliation.test_sealed_months import BY_START, fill
 from recon_pipeline_tests.support.assets import run_assets
 
@@ -202,3 +204,45 @@ def test_what_is_not_what_was_sealed_is_not_archived_and_the_refusal_says_why(
     assert recorded(sealed) == []
     assert [*tmp_path.rglob("*.*")] == [], "nothing looks like an archive"
     assert sealed.counters() == counters
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_another_archive_of_the_month_that_is_killed_takes_no_file_of_one_that_was_read_back_and_is_recorded_next(
+    sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_back, write = archiving.compared_with_seal, archiving.write_files
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def and_then_another(*given: Any) -> Any:
+        found = read_back(*given)
+        monkeypatch.setattr(archiving, "compared_with_seal", read_back)
+        monkeypatch.setattr(archiving, "write_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive(sealed, tmp_path)
+        monkeypatch.setattr(archiving, "write_files", write)
+        return found
+
+    monkeypatch.setattr(archiving, "compared_with_seal", and_then_another)
+    (statement,) = archive(sealed, tmp_path).statements
+    sealed.query(statement)
+    assert len(rows_in(tmp_path)) == 12, "they are nowhere else"
+    assert verified(sealed) is None
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_what_fails_between_the_files_and_the_manifest_leaves_no_files(
+    sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "beside").open("w") as beside:
+        beside.write("of somebody else")
+
+    def full(self: Any, _: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recon_pipeline.lake.archive_files._Hashed.write", full)
+    with pytest.raises(ReconError, match="No space left on device"):
+        archive(sealed, tmp_path)
+    assert [one.name for one in tmp_path.rglob("*") if one.is_file()] == ["beside"]
+    assert recorded(sealed) == []

@@ -16,7 +16,7 @@ from recon_pipeline.core.scope import Extent
 from recon_pipeline.store.counters import reopening, sealing, verify_seals
 from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.sums.run import Reconciliation
 from recon_pipeline_tests.reconciliation.product import PAID_STATUSES, QUOTAS, SCOPE
 from recon_pipeline_tests.simulation import pipeline
@@ -73,13 +73,13 @@ class Finance:
 
     def _close(self, connection: Connection, closing: _Closing, month: BillingMonth) -> None:
         model = self.around.model
+        run = Reconciliation(closing.run_id, Extent(SCOPE, month, month), 0, QUOTAS, PAID_STATUSES)
         if closing.op.kind == "reopen":
-            with begin(connection):
-                reopening.reopen(connection, SCOPE, month, reason="the simulation", reopened_by="finance")
+            with decision(connection) as tables:
+                reopening.reopen(connection, run, tables, reason="the simulation", reopened_by="finance")
             model.commit([Reopened(month.key)])
             return
         with decision(connection, "REPEATABLE READ") as tables:
-            run = Reconciliation(closing.run_id, Extent(SCOPE, month, month), 0, QUOTAS, PAID_STATUSES)
             (sealed,) = sealing.seal(connection, run, tables, sealed_by="finance", reason=None, dagster_run_id=None)
         sums = {key: total for key, total in closing.sums.items() if total and key not in model.poisoned}
         found = {row[:3]: row.usage_count for row in self.around.monitor.query(_SEALED_SUMS, sealed.record.id)}

@@ -114,7 +114,8 @@ def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard
         if not customer or "\0" in customer:
             return problem_page(404, "Not Found")
         month = BillingMonth.parse(period) if period else None
-        found = explain_in(database, settings, customer, month, statement_timeout_ms=EXPLAIN_SECONDS * 1_000)
+        limit = EXPLAIN_SECONDS * 1_000
+        found = explain_in(database, settings, customer, month, statement_timeout_ms=limit, reads_archives=False)
         return _page(report(found, served=True))
 
     @router.get("/customers")

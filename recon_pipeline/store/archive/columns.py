@@ -95,9 +95,9 @@ def measured(connection: Connection, columns: tuple[Column, ...], which: str, va
         values: For these binds.
 
     Returns:
-        One row: `tables`, and for column N `finite_N`, or `scale_N` and `most_N`.
+        One row: `tables`, their oids, and for column N `finite_N`, or `scale_N` and `most_N`.
     """
-    asked = ["array_agg(distinct event.tableoid::regclass::text order by event.tableoid::regclass::text) as tables"]
+    asked = ["array_agg(distinct event.tableoid::bigint order by event.tableoid::bigint) as tables"]
     for index, column in enumerate(columns):
         if column.is_moment:
             within = f"event.{column.quoted} > '4000-01-01 BC' and event.{column.quoted} < '200000-01-01'"

@@ -58,14 +58,14 @@ class MonthToArchive:
 
     Attributes:
         columns: Of the log, and how each is kept.
-        tables: The tables that hold the events: partitions, or the log itself.
+        tables: The oids of the tables that hold the events: partitions, or the log itself.
         seen: The snapshot.
         schema: Of the batches.
         batches: The rows as Arrow, with the columns in their order, and `COUNTED`; numbers as text.
     """
 
     columns: tuple[Column, ...]
-    tables: tuple[str, ...]
+    tables: tuple[int, ...]
     seen: str
     schema: Any
     batches: Iterator[Any]
@@ -78,7 +78,12 @@ class MonthToArchive:
 
 @contextmanager
 def month_to_archive(
-    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage, *, covers_until: datetime
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    usage: MeteredUsage,
+    *,
+    covers_until: datetime | str,
 ) -> Generator[MonthToArchive]:
     """Read the one month of a run's extent.
 
@@ -136,7 +141,10 @@ def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None)
         ReconError: The driver is not installed, or it failed.
     """
     try:
-        adbc: Any = import_module("adbc_driver_postgresql.dbapi")  # an extra, without types
+        # An extra, without types; without its DB-API, which loads pandas and polars for seconds.
+        adbc: Any = import_module("adbc_driver_manager")
+        postgres: Any = import_module("adbc_driver_postgresql")
+        arrow: Any = import_module("pyarrow")
     except ImportError as error:
         raise archives_need(error) from error
     settings = SETTINGS.format(
@@ -145,15 +153,22 @@ def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None)
         statement_timeout_ms=STATEMENT_TIMEOUT_MS,
         idle_timeout_ms=IDLE_TIMEOUT_MS,
     )
-    with _reported(), adbc.connect(_conninfo(connection), autocommit=True) as session, session.cursor() as cursor:
-        cursor.execute("begin isolation level repeatable read read only")
-        if snapshot is not None:
-            cursor.execute(f"set transaction snapshot '{snapshot}'")
-        for setting in filter(None, map(str.strip, settings.split(";"))):
-            cursor.execute(setting)
-        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
-        cursor.execute(sql)
-        yield cursor.fetch_record_batch()
+    first = ("begin isolation level repeatable read read only",)
+    if snapshot is not None:
+        first += (f"set transaction snapshot '{snapshot}'",)
+    with (
+        _reported(),
+        postgres.connect(_conninfo(connection)) as database,
+        adbc.AdbcConnection(database) as session,
+        adbc.AdbcStatement(session) as query,
+    ):
+        for setting in (*first, *filter(None, map(str.strip, settings.split(";")))):
+            query.set_sql_query(setting)
+            query.execute_update()
+        query.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+        query.set_sql_query(sql)
+        stream, _ = query.execute_query()
+        yield arrow.RecordBatchReader.from_stream(stream)
 
 
 @contextmanager
@@ -162,8 +177,8 @@ def _reported() -> Generator[None]:
     try:
         yield
     except Exception as error:
-        # ADBC's errors have a class of a package that may not be installed.
-        if not type(error).__module__.startswith(("adbc_", "pyarrow")):
+        # ADBC's errors have a class of a package that may not be installed; Arrow gives on what it says as OSError.
+        if not type(error).__module__.startswith(("adbc_", "pyarrow")) and type(error) is not OSError:
             raise
         raise ReconError(
             f"The log could not be read as Arrow: {str(error).strip().splitlines()[0]}",

@@ -1,7 +1,9 @@
 """What the owner of the log may run once a month is archived; the product itself deletes no event.
 
-Invariant: only what is in the archive goes. A partition is detached only if it holds nothing else; a deletion leaves
-out each row that was written after the snapshot at which the events were read.
+Invariant: only what is in the archive goes. A partition is detached only if it holds nothing else. A deletion leaves
+out each row that was written after the snapshot at which the events were read, and each table that was not read: one
+that was attached or renamed since may hold older rows. On another server, and once transaction ids no longer tell what
+is older, it deletes nothing.
 """
 
 from collections.abc import Sequence
@@ -15,23 +17,37 @@ from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.tables import EVENTS
 from recon_pipeline.store.postgres.statements import labelled, with_name
 
-# The table that a partition belongs to, or null for one that is no partition; both as a statement names them.
+# A table and, if it is a partition, the one that it belongs to; both as a statement names them.
 # Index: the catalog's own.
-# Binds: table_name text
+# Binds: relation oid
 _PARENT = labelled(
     "parent_of_partition",
     """
-    select (select inhparent::regclass::text from pg_inherits where inhrelid = part.oid) as parent
+    select
+        part.oid::regclass::text as name,
+        (select inhparent::regclass::text from pg_inherits where inhrelid = part.oid) as parent
     from pg_class as part
-    where part.oid = to_regclass(:table_name)
+    where part.oid = :relation
     """,
 )
+# Which server this is, where we may know it.
+_SERVER = labelled(
+    "server_of_archive",
+    """
+    select
+        case
+            when has_function_privilege('pg_control_system()', 'execute')
+                then (select system_identifier::text from pg_control_system())
+        end
+    """,
+)
+_TELLING_XIDS = 2**31 - 10**7
+"""So many transactions after a row was written Postgres still tells that it is older."""
 
 
 def statements_for_owner(
     connection: Connection,
-    tables: Sequence[str],
-    usages: Sequence[MeteredUsage],
+    tables: Sequence[tuple[MeteredUsage, int]],
     month: BillingMonth,
     *,
     seen: str,
@@ -41,44 +57,56 @@ def statements_for_owner(
 
     Args:
         connection: In a transaction.
-        tables: The partitions that hold events of the month, or the log itself, as statements name them.
-        usages: That were archived.
+        tables: What was archived, and the table that it was read from, by its oid: a partition, or the log itself.
         month: Which.
         seen: The snapshot at which they were read.
         covers_until: Events of periods that end later were not archived.
     """
-    condition = _condition(connection, usages, month, seen, covers_until)
-    found = [_detached(connection, table, condition) for table in tables]
+    condition = _condition(connection, tables, month, seen, covers_until)
+    found = [_detached(connection, relation, condition) for relation in sorted({relation for _, relation in tables})]
     if tables and None not in found:
         return tuple(filter(None, found))
     return (f"delete from {EVENTS} where {condition};",) if tables else ()  # noqa: S608 - values are quoted
 
 
-def _detached(connection: Connection, table: str, condition: str) -> str | None:
+def _detached(connection: Connection, relation: int, condition: str) -> str | None:
     """The statement that detaches a partition which holds only what was archived, or None."""
-    parent: str | None = connection.execute(_PARENT, {"table_name": table}).scalar_one()
-    if parent is None:
+    table = connection.execute(_PARENT, {"relation": relation}).one_or_none()
+    if table is None or table.parent is None:
         return None
-    other = f"select exists (select from only {table} where ({condition}) is not true)"  # noqa: S608 - names are quoted
+    other = f"select exists (select from only {table.name} where ({condition}) is not true)"  # noqa: S608 - names are quoted
     if connection.exec_driver_sql(with_name("other_rows_of_partition", other)).scalar_one():
         return None
-    return f"alter table {parent} detach partition {table};"
+    return f"alter table {table.parent} detach partition {table.name};"
 
 
 def _condition(
-    connection: Connection, usages: Sequence[MeteredUsage], month: BillingMonth, seen: str, covers_until: datetime
+    connection: Connection,
+    tables: Sequence[tuple[MeteredUsage, int]],
+    month: BillingMonth,
+    seen: str,
+    covers_until: datetime,
 ) -> str:
-    pairs = sql.SQL(", ").join(
-        sql.SQL("({}, {})").format(sql.Literal(usage.gateway_name), sql.Literal(usage.usage_type)) for usage in usages
+    read = sql.SQL(", ").join(
+        sql.SQL("({}, {}, {})").format(sql.Literal(usage.gateway_name), sql.Literal(usage.usage_type), relation)
+        for usage, relation in tables
     )
+    seen_from, seen_until = (int(part) for part in seen.split(":")[:2])
+    server: str | None = connection.execute(_SERVER).scalar_one()
     text = sql.SQL(
-        "(gateway_name, usage_type) in ({}) and period_start >= {} and period_start < {}"
-        " and (period_end > {}) is not true and recon.is_settled(xmin, pg_snapshot_xmin({}))"
+        "(gateway_name, usage_type, tableoid) in ({}) and period_start >= {} and period_start < {}"
+        " and (period_end > {}) is not true and recon.is_settled(xmin, {}::xid8)"
+        " and (select pg_snapshot_xmax(pg_current_snapshot()) between {}::xid8 and {}::xid8){}"
     ).format(
-        pairs,
+        read,
         sql.Literal(f"{month.start:%Y-%m-%d} 00:00+00"),
         sql.Literal(f"{month.end:%Y-%m-%d} 00:00+00"),
         sql.Literal(f"{covers_until.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00"),
-        sql.Literal(seen),
+        sql.Literal(str(seen_from)),
+        sql.Literal(str(seen_until)),
+        sql.Literal(str(seen_from + _TELLING_XIDS)),
+        sql.SQL(" and (select system_identifier = {} from pg_control_system())").format(sql.Literal(int(server)))
+        if server is not None
+        else sql.SQL(""),
     )
     return text.as_string(connection.connection.driver_connection)  # pyright: ignore[reportArgumentType]

@@ -1,19 +1,21 @@
 """Makes a sealed month an ordinary month again.
 
 Invariant: what left the log while the month was sealed changed no counter, and lowers none now without an approval:
-keys of which less is stored than was sealed become open keys that say how much left, as for any other month.
+keys of which less is stored than was sealed become open keys that say how much left, as for any other month. An
+archived month whose events the log itself does not have, whatever is stored of them, is not reopened.
 """
 
 from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.counters.corrections import keys_differing
 from recon_pipeline.store.counters.seal_records import RecordedSeal, append, next_seal, read_seals
 from recon_pipeline.store.counters.sealing import NotSealedError
+from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.sealed_months import read_sealed_months
 from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.sums.run import Reconciliation
 
 # Remembers what is stored of a month is less than was sealed: it left the log meanwhile. What leaves it, and was not
 # summed yet, the next sums add.
@@ -55,35 +57,21 @@ _NOTE_WHAT_LEFT = labelled(
         credits_left = greatest(open.credits_left, excluded.credits_left)
     """,
 )
-# In how many keys less is stored than was sealed.
-# Index: the primary keys of recon.sealed_counter and recon.usage_aggregate.
-# Binds: gateway_name text, seal_id bigint, usage_type text
-_HAVE_LEFT = labelled(
-    "left_since_archive",
-    """
-    select count(*)
-    from recon.sealed_counter as sealed
-    left join recon.usage_aggregate as stored
-        on (stored.period_start, stored.gateway_customer_id, stored.period_end)
-        = (sealed.period_start, sealed.gateway_customer_id, sealed.period_end)
-        and (stored.usage_type, stored.gateway_name) = (:usage_type, :gateway_name)
-    where sealed.seal_id = :seal_id and sealed.event_count > coalesce(stored.event_count, 0)
-    """,
-)
 # Waits until no run writes aggregates, months or open keys.
 # Invariant: ends with the transaction.
 _AWAIT_SUMS = labelled("await_sums", "select from recon.event_log for update")
 
 
 def reopen(
-    connection: Connection, scope: tuple[MeteredUsage, ...], month: BillingMonth, *, reason: str, reopened_by: str
+    connection: Connection, run: Reconciliation, tables: BillingTables, *, reason: str, reopened_by: str
 ) -> tuple[RecordedSeal, ...]:
     """Make a month an ordinary one again, of each metered usage of which it is sealed.
 
     Args:
-        connection: In a READ COMMITTED transaction, which the caller commits; waits for a run that sums the log.
-        scope: The metered usages.
-        month: Which.
+        connection: In a READ COMMITTED transaction that has locked the tables, which the caller commits; waits for a
+            run that sums the log.
+        run: Whose extent is the month.
+        tables: How the tables are shaped.
         reason: Why.
         reopened_by: Who.
 
@@ -91,21 +79,22 @@ def reopen(
         NotSealedError: It is not sealed, or it was archived and its events have left the log.
         ReconError: Another session sealed or reopened a month at the same moment.
     """
+    month = run.extent.first
     connection.execute(_AWAIT_SUMS)
     months = [one for one in read_sealed_months(connection) if one.month == month]
     sealed = {one.usage: one.seal_id for one in months}
     archived = {one.usage: one.archived_folder for one in months if one.archived_folder is not None}
-    seals = {one.id: one.seal for one in read_seals(connection)}
+    seals = {one.id: one for one in read_seals(connection)}
     done: list[RecordedSeal] = []
-    for usage in scope:
+    for usage in run.extent.scope:
         if usage not in sealed:
             continue
         key = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type}
         if usage in archived:
-            _require_in_log(connection, usage, month, archived[usage], {**key, "seal_id": sealed[usage]})
+            _require_in_log(connection, run, tables, seals[sealed[usage]], archived[usage])
         connection.execute(_NOTE_WHAT_LEFT, {**key, "seal_id": sealed[usage]})
         mark = next_seal(connection)
-        ended = seals[sealed[usage]]
+        ended = seals[sealed[usage]].seal
         reopening = replace(
             ended,
             kind="reopened",
@@ -125,15 +114,17 @@ def reopen(
 
 
 def _require_in_log(
-    connection: Connection, usage: MeteredUsage, month: BillingMonth, folder: str, asked: dict[str, str | int]
+    connection: Connection, run: Reconciliation, tables: BillingTables, seal: RecordedSeal, folder: str
 ) -> None:
     """Refuse an archived month whose events have left: its counters would follow a log without them."""
-    keys: int = connection.execute(_HAVE_LEFT, asked).scalar_one()
+    rows = keys_differing(connection, run, tables, seal, which_events="in_extent")
+    keys = sum(row.events_now < row.sealed_events for row in rows)
+    month = seal.seal.partition
     if keys:
         raise NotSealedError(
-            f"{month.key} of {usage} was archived, and the log does not have its events any more: {keys:,} keys have "
+            f"{seal.of_what} was archived, and the log does not have its events any more: {keys:,} keys have "
             "less than was sealed.",
             fix=f"Let the log have them again: attach the partition, or insert the rows of {folder}; then recon "
-            f"reconcile --period {month.key} --full, and reopen it. recon corrections --period {month.key} needs no "
+            f"reconcile --period {month} --full, and reopen it. recon corrections --period {month} needs no "
             "reopening.",
         )

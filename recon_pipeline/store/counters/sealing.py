@@ -85,7 +85,6 @@ _COMPARE_SEALS = labelled(
     where (new.usage_count, new.event_checksum) is distinct from (old.usage_count, old.event_checksum)
     """,
 )
-
 # The seal that a reopening ended.
 # Binds: reopening_id bigint
 _SEAL_ENDED = labelled(

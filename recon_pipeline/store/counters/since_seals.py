@@ -48,56 +48,63 @@ _SINCE_SEAL = labelled(
     """,
 )
 # Of an archived month, which may leave the log, what came or was changed after its events were read for the archive, in
-# the same form: by keys of which other events are stored than were sealed.
-# Invariant: the column ingest_xid need not be there. The log is read only if such a key has events.
+# the same form. An event that came may add up to as much as one that left, so sums alone do not tell.
+# Invariant: the column ingest_xid need not be there. The log is read only if something of the month came or left.
 # Index: as sums_since_seal; of the log (usage_type, period_start, period_end).
 # Binds: covers_until timestamptz, end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint
 # Binds: seen pg_snapshot, start timestamptz, usage_type text
 _SINCE_ARCHIVE = labelled(
     "sums_since_archive",
     """
-    with differing as materialized (
-        select
-            stored.gateway_customer_id, stored.period_start, stored.period_end,
-            coalesce(sealed.usage_count, 0) as sealed_sum
-        from recon.usage_aggregate as stored
-        left join (
-            select * from recon.sealed_counter where seal_id = :seal_id
-        ) as sealed using (gateway_customer_id, period_start, period_end)
-        where stored.period_start >= :start
-            and stored.period_start < :end
-            and stored.gateway_name = :gateway_name
-            and stored.usage_type = :usage_type
-            and stored.event_count > 0
-            and stored.period_end <= :covers_until
-            and (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
+    with sealed as materialized (
+        select * from recon.sealed_counter where seal_id = :seal_id
+    ),
+    stored as materialized (
+        select gateway_customer_id, period_start, period_end, usage_count, event_count
+        from recon.usage_aggregate
+        where period_start >= :start
+            and period_start < :end
+            and gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and event_count > 0
+            and period_end <= :covers_until
     ),
     later as (
         select gateway_customer_id, period_start, period_end, count(*) as events, sum(quantity)::numeric as units
         from billing_usage_events as event
-        where exists (select from differing)
+        where (
+                (select count(*) from stored) <> (select key_count from recon.month_seal where id = :seal_id)
+                or exists (
+                    select from stored
+                    left join sealed using (gateway_customer_id, period_start, period_end)
+                    where (sealed.usage_count, sealed.event_count)
+                        is distinct from (stored.usage_count, stored.event_count)
+                )
+            )
             and gateway_name = :gateway_name
             and usage_type = :usage_type
             and period_start >= :start
             and period_start < :end
+            and period_end <= :covers_until
             and quantity is not null
             and (
                 pg_visible_in_snapshot((to_jsonb(event) ->> 'ingest_xid')::xid8, cast(:seen as pg_snapshot)) is false
                 or not recon.is_settled(event.xmin, pg_snapshot_xmax(cast(:seen as pg_snapshot)))
+                or event.xmin = any(array(select pg_snapshot_xip(cast(:seen as pg_snapshot))::xid))
             )
         group by gateway_customer_id, period_start, period_end
     )
     select
         gateway_customer_id, period_start::text as period_start, period_end::text as period_end,
-        sealed_sum::text as sealed_sum,
-        trim_scale(sealed_sum + units)::text as sum_now,
+        coalesce(sealed.usage_count, 0)::text as sealed_sum,
+        trim_scale(coalesce(sealed.usage_count, 0) + units)::text as sum_now,
         events,
         count(*) over () as keys,
         sum(events) over ()::bigint as events_differing,
         trim_scale(sum(abs(units)) over ())::text as units
     from later
-    join differing using (gateway_customer_id, period_start, period_end)
-    order by abs(units) desc, gateway_customer_id, period_start
+    left join sealed using (gateway_customer_id, period_start, period_end)
+    order by abs(later.units) desc, gateway_customer_id, period_start
     limit :sample_rows
     """,
 )

@@ -137,7 +137,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that is known of one key; lists are the first `ROWS_SHOWN`."""
+    """All that is known of one key; lists are the first `ROWS_SHOWN`.
+
+    `events_from` is `log`, or `log and archive`. `archive_error` says why an archive could not be read.
+    """
 
     key: Key
     stripe: ParityOfKey | None
@@ -149,6 +152,15 @@ class Explanation:
     producers: tuple[Producer, ...]
     bursts: tuple[Burst, ...]
     repairs: tuple[Repair, ...]
+    events_from: str = "log"
+    archive_error: str | None = None
+
+    @property
+    def is_sealed_elsewhere(self) -> bool:
+        """Whether the log has not the events that were sealed, and an archive has them."""
+        if self.seal is None or self.seal.archived_folder is None:
+            return False
+        return (self.sums.usage_count, self.sums.event_count) != (self.seal.usage_count, self.seal.event_count)
 
     @property
     def difference(self) -> Whole:
