@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth, months_between, require_known
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.lake.counting import LakeSource, OpenLake, find_source, open_lake
+from recon_pipeline.lake.counting import FoundLake, LakeSource, OpenLake, find_lake, open_lake
 from recon_pipeline.lake.settings import LakeSettings
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.lake import counts, keeping
@@ -68,17 +68,18 @@ def count_months(
     first, current = known_months()
     require_known(months, first=first, current=current)
     wanted = months or months_between(first, current)
-    source, files = find_source(lake, settings.event_identity)
+    found = find_lake(lake, settings.event_identity)
     with database.connection() as connection:
         with begin(connection):
             to_do = [
-                _looked_at(connection, settings, lake, source, month, is_asked_for=bool(months)) for month in wanted
+                _looked_at(connection, settings, lake, found.source, month, is_asked_for=bool(months))
+                for month in wanted
             ]
         asked = [one for of_month in to_do for one in of_month]
         if all(one.reason or one.count for one in asked):
             return tuple(asked)
         done: list[Counted] = []
-        with open_lake(lake, source, files, settings.event_identity) as opened:
+        with open_lake(lake, found, settings.event_identity) as opened:
             for one in asked:
                 if not (one.reason or one.count):
                     counting = Counting(
@@ -88,9 +89,9 @@ def count_months(
                         run_id,
                         opened.engine.label,
                         lake.complete_until.start,
-                        source.as_json,
+                        found.source.as_json,
                     )
-                    one = Counted(one.usage, one.month, _count(connection, opened, counting), is_new=True)
+                    one = Counted(one.usage, one.month, _count(connection, found, opened, counting), is_new=True)
                     on_counted(one)
                 done.append(one)
         return tuple(done)
@@ -151,8 +152,8 @@ def _looked_at(
     return found
 
 
-def _count(connection: Connection, lake: OpenLake, counting: Counting) -> LakeCount:
+def _count(connection: Connection, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
     with lake.sums(counting.usage, counting.month) as sums, begin(connection):
         count = keeping.keep(connection, counting, sums.pieces, sums.powers)
-        lake.require_unchanged()
+        found.require_unchanged()
     return count
