@@ -5,7 +5,7 @@ until then. A month of which the log has the newest events is not counted: there
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -32,6 +32,7 @@ class Counted:
         count: Its count; None if it was not counted.
         is_new: It was counted now; else nothing has changed since it was.
         reason: Why it was not counted.
+        is_sealed: Its counters follow the seal of an earlier count.
     """
 
     usage: MeteredUsage
@@ -39,6 +40,7 @@ class Counted:
     count: LakeCount | None = None
     is_new: bool = False
     reason: str = ""
+    is_sealed: bool = False
 
 
 def count_months(
@@ -91,7 +93,7 @@ def count_months(
                         lake.complete_until.start,
                         found.source.as_json,
                     )
-                    one = Counted(one.usage, one.month, _count(connection, found, opened, counting), is_new=True)
+                    one = replace(one, count=_count(connection, found, opened, counting), is_new=True)
                     on_counted(one)
                 done.append(one)
         return tuple(done)
@@ -103,7 +105,7 @@ def withdraw(
     """Let a month follow the log again, from the next run on.
 
     Raises:
-        ReconError: It does not follow the lake.
+        ReconError: It does not follow the lake, or it is sealed.
     """
     with database.transaction() as connection:
         newest = counts.newest_counts(connection)
@@ -113,6 +115,12 @@ def withdraw(
             raise ReconError(
                 f"{month.key} does not follow the lake.",
                 fix="Nothing: its counters follow the log or, if it is sealed, its seal. recon status shows which.",
+            )
+        sealed = {(one.usage, one.month) for one in read_sealed_months(connection)}
+        if any((one.usage, month) in sealed for one in in_force):
+            raise ReconError(
+                f"{month.key} is sealed: its counters follow the seal, and corrections are made from its count.",
+                fix=f'recon reopen --period {month.key} --reason "...", then withdraw the count.',
             )
         for one in in_force:
             counts.withdraw(connection, one, withdrawn_by=withdrawn_by, reason=reason)
@@ -129,7 +137,7 @@ def _looked_at(
     is_asked_for: bool,
 ) -> list[Counted]:
     """Which metered usages of a month are to be counted: those without a count and a reason."""
-    sealed = {(one.usage, one.month) for one in read_sealed_months(connection)}
+    sealed = {one.usage: one for one in read_sealed_months(connection) if one.month == month}
     newest = counts.newest_counts(connection)
     found: list[Counted] = []
     for usage in settings.scope:
@@ -140,7 +148,7 @@ def _looked_at(
             and (last.source, last.complete_until) == (source.as_json, lake.complete_until.start)
         )
         reason = ""
-        if (usage, month) in sealed:
+        if usage in sealed and not sealed[usage].is_of_lake:
             reason = "it is sealed"
         elif last is not None and last.kind == "withdrawn" and not is_asked_for:
             reason = "its count was withdrawn; --period counts it again"
@@ -148,7 +156,8 @@ def _looked_at(
             reason = (
                 "it is not below RECON_LAKE_COMPLETE_UNTIL, and the log in Postgres has events of it, which it follows"
             )
-        found.append(Counted(usage, month, last if is_as_it_was and not reason else None, reason=reason))
+        count = last if is_as_it_was and not reason else None
+        found.append(Counted(usage, month, count, reason=reason, is_sealed=usage in sealed))
     return found
 
 

@@ -75,7 +75,14 @@ def show_counted(done: Sequence[Counted]) -> None:
             markup=False,
             soft_wrap=True,
         )
-    if any(one.is_new for one in done):
+    sealed = [one.month.key for one in done if one.is_new and one.is_sealed]
+    if sealed:
+        out.print(
+            f"Sealed before, and the seal still counts: {', '.join(dict.fromkeys(sealed))}. recon corrections --period "
+            f"{sealed[0]} compares it with this count.",
+            soft_wrap=True,
+        )
+    if any(one.is_new and not one.is_sealed for one in done):
         out.print("No counter was changed: the next run compares with it, or recon reconcile --period.", soft_wrap=True)
 
 
