@@ -13,9 +13,11 @@ from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.benchmark import BenchmarkReport, by_hand, idle, late_events, run_benchmark
 from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
+from recon_pipeline.faces.benchmark.lake import ALONE, COMPARE, COUNT, measure_lake
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
 from recon_pipeline.faces.benchmark.scratch import fill
 from recon_pipeline.faces.benchmark.watched_dev import Watch
+from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.reading import readings
 
@@ -184,3 +186,17 @@ def test_no_made_up_late_event_is_still_to_come_whatever_day_it_is(now: datetime
     for _ in range(5):
         last_month = last_month.next()
     assert last_month.end + timedelta(days=27) <= now
+
+
+def test_a_count_in_a_lake_is_measured_beside_the_engine_alone_and_every_counter_fits(
+    empty_database_url: str, console: Console
+) -> None:
+    settings = read_settings({"DATABASE_URL": empty_database_url})
+    report = measure_lake(settings, events=3_000, counters=300, console=console, rounds=2)
+    assert {row.name: len(row.values) for row in report.measurements} == {ALONE: 2, COUNT: 2, COMPARE: 2}
+    assert all(row.least > 0 for row in report.measurements)
+    assert [(bar.unit, bar.limit) for bar in report.bars] == [("MB", 4_000)]
+    assert isinstance(console.file, io.StringIO)
+    assert "3,000 events of 300 keys in a lake" in console.file.getvalue()
+    with pytest.raises(ConfigurationError, match="299 events cannot fill 300 counters"):
+        measure_lake(settings, events=299, counters=300, console=console)

@@ -121,10 +121,10 @@ def archive_month(
 def sealed_of_month(
     connection: Connection, scope: Sequence[MeteredUsage], month: BillingMonth
 ) -> tuple[RecordedSeal, ...]:
-    """The seals in force of a month; in a transaction.
+    """The seals in force of a month whose events were in the log; in a transaction.
 
     Raises:
-        ReconError: Of a metered usage there is none.
+        ReconError: Of a metered usage there is none, or all are of counts in the lake.
     """
     in_force = {one.usage: one.seal_id for one in read_sealed_months(connection) if one.month == month}
     without = [usage for usage in scope if usage not in in_force]
@@ -135,7 +135,11 @@ def sealed_of_month(
             fix=f"recon seal --period {month.key}, then archive it again.",
         )
     seals = {one.id: one for one in read_seals(connection)}
-    return tuple(seals[in_force[usage]] for usage in scope)
+    of_log = tuple(seals[in_force[usage]] for usage in scope if seals[in_force[usage]].seal.lake_source is None)
+    if not of_log:
+        what = f"{month.key} was sealed as it was counted in the lake: the log has none of its events to archive."
+        raise ReconError(what, changed=NOTHING_ARCHIVED, fix="Nothing: its events are in the lake.")
+    return of_log
 
 
 def compared_with_seal(

@@ -5,14 +5,14 @@ until then. A month of which the log has the newest events is not counted: there
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth, months_between, require_known
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.lake.counting import LakeSource, OpenLake, find_source, open_lake
+from recon_pipeline.lake.counting import FoundLake, LakeSource, OpenLake, find_lake, open_lake
 from recon_pipeline.lake.settings import LakeSettings
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.lake import counts, keeping
@@ -32,6 +32,7 @@ class Counted:
         count: Its count; None if it was not counted.
         is_new: It was counted now; else nothing has changed since it was.
         reason: Why it was not counted.
+        is_sealed: Its counters follow the seal of an earlier count.
     """
 
     usage: MeteredUsage
@@ -39,6 +40,7 @@ class Counted:
     count: LakeCount | None = None
     is_new: bool = False
     reason: str = ""
+    is_sealed: bool = False
 
 
 def count_months(
@@ -68,17 +70,18 @@ def count_months(
     first, current = known_months()
     require_known(months, first=first, current=current)
     wanted = months or months_between(first, current)
-    source, files = find_source(lake, settings.event_identity)
+    found = find_lake(lake, settings.event_identity)
     with database.connection() as connection:
         with begin(connection):
             to_do = [
-                _looked_at(connection, settings, lake, source, month, is_asked_for=bool(months)) for month in wanted
+                _looked_at(connection, settings, lake, found.source, month, is_asked_for=bool(months))
+                for month in wanted
             ]
         asked = [one for of_month in to_do for one in of_month]
         if all(one.reason or one.count for one in asked):
             return tuple(asked)
         done: list[Counted] = []
-        with open_lake(lake, source, files, settings.event_identity) as opened:
+        with open_lake(lake, found, settings.event_identity) as opened:
             for one in asked:
                 if not (one.reason or one.count):
                     counting = Counting(
@@ -88,9 +91,9 @@ def count_months(
                         run_id,
                         opened.engine.label,
                         lake.complete_until.start,
-                        source.as_json,
+                        found.source.as_json,
                     )
-                    one = Counted(one.usage, one.month, _count(connection, opened, counting), is_new=True)
+                    one = replace(one, count=_count(connection, found, opened, counting), is_new=True)
                     on_counted(one)
                 done.append(one)
         return tuple(done)
@@ -102,7 +105,7 @@ def withdraw(
     """Let a month follow the log again, from the next run on.
 
     Raises:
-        ReconError: It does not follow the lake.
+        ReconError: It does not follow the lake, or it is sealed.
     """
     with database.transaction() as connection:
         newest = counts.newest_counts(connection)
@@ -112,6 +115,12 @@ def withdraw(
             raise ReconError(
                 f"{month.key} does not follow the lake.",
                 fix="Nothing: its counters follow the log or, if it is sealed, its seal. recon status shows which.",
+            )
+        sealed = {(one.usage, one.month) for one in read_sealed_months(connection)}
+        if any((one.usage, month) in sealed for one in in_force):
+            raise ReconError(
+                f"{month.key} is sealed: its counters follow the seal, and corrections are made from its count.",
+                fix=f'recon reopen --period {month.key} --reason "...", then withdraw the count.',
             )
         for one in in_force:
             counts.withdraw(connection, one, withdrawn_by=withdrawn_by, reason=reason)
@@ -128,7 +137,7 @@ def _looked_at(
     is_asked_for: bool,
 ) -> list[Counted]:
     """Which metered usages of a month are to be counted: those without a count and a reason."""
-    sealed = {(one.usage, one.month) for one in read_sealed_months(connection)}
+    sealed = {one.usage: one for one in read_sealed_months(connection) if one.month == month}
     newest = counts.newest_counts(connection)
     found: list[Counted] = []
     for usage in settings.scope:
@@ -139,7 +148,7 @@ def _looked_at(
             and (last.source, last.complete_until) == (source.as_json, lake.complete_until.start)
         )
         reason = ""
-        if (usage, month) in sealed:
+        if usage in sealed and not sealed[usage].is_of_lake:
             reason = "it is sealed"
         elif last is not None and last.kind == "withdrawn" and not is_asked_for:
             reason = "its count was withdrawn; --period counts it again"
@@ -147,12 +156,13 @@ def _looked_at(
             reason = (
                 "it is not below RECON_LAKE_COMPLETE_UNTIL, and the log in Postgres has events of it, which it follows"
             )
-        found.append(Counted(usage, month, last if is_as_it_was and not reason else None, reason=reason))
+        count = last if is_as_it_was and not reason else None
+        found.append(Counted(usage, month, count, reason=reason, is_sealed=usage in sealed))
     return found
 
 
-def _count(connection: Connection, lake: OpenLake, counting: Counting) -> LakeCount:
+def _count(connection: Connection, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
     with lake.sums(counting.usage, counting.month) as sums, begin(connection):
         count = keeping.keep(connection, counting, sums.pieces, sums.powers)
-        lake.require_unchanged()
+        found.require_unchanged()
     return count

@@ -60,9 +60,11 @@ def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult
         f"{month.partition} of {month.usage}: {month.keys:,} keys, by {month.events:,} events and {month.units} units"
         for month in found
     )
+    in_lake = {(one.usage, one.month.key) for one in sealed if one.is_of_lake}
+    where = sorted({"lake" if (month.usage, month.partition) in in_lake else "log" for month in found}, reverse=True)
     options = " ".join(f"--period {month}" for month in sorted({month.partition for month in found}))
     came = (
-        f"The log is not what was sealed: {months}. No counter was changed for it. "
+        f"The {' or the '.join(where)} is not what was sealed: {months}. No counter was changed for it. "
         f"recon corrections {options} lists the keys, for credit notes or the next invoice."
     )
     is_not_archived = f"An archive is not what was sealed, or cannot be read: {wrong.what} {wrong.fix}" if wrong else ""

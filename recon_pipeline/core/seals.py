@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 FIRST_LINK = ""
 """What the first seal of all is bound to."""
@@ -29,6 +31,8 @@ class Seal:
         event_count: Events that count.
         usage_count: Units that they add up to.
         checksum: Of the keys with their sums and events, in whichever order.
+        lake_source: Which count in the lake the sums are of, with what they can be derived from again; None: they are
+            of the log.
     """
 
     kind: str
@@ -45,6 +49,7 @@ class Seal:
     event_count: int
     usage_count: Decimal
     checksum: str
+    lake_source: Mapping[str, Any] | None = None
 
 
 def chained(previous_chain: str, seal: Seal) -> str:
@@ -55,5 +60,7 @@ def chained(previous_chain: str, seal: Seal) -> str:
     """
     content = asdict(seal) | {"acted_at": seal.acted_at.astimezone(UTC).isoformat(timespec="microseconds")}
     content["usage_count"] = str(int(seal.usage_count))
+    if seal.lake_source is None:
+        del content["lake_source"]  # the chain of a seal of the log is what it was before lakes could be sealed
     text = json.dumps([previous_chain, content], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

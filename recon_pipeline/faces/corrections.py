@@ -77,7 +77,7 @@ def as_json(found: Sequence[Correction]) -> dict[str, Any]:
 def show(found: Sequence[Correction], output: Path | None) -> None:
     """The same for a person."""
     if not found:
-        out.print("The log has exactly the events that were sealed: nothing is to be corrected.", soft_wrap=True)
+        out.print("What was sealed is exactly what is there now: nothing is to be corrected.", soft_wrap=True)
     else:
         table = Table(box=None, padding=(0, 2, 0, 0))
         has_usages = len({(one.gateway_name, one.usage_type) for one in found}) > 1

@@ -31,7 +31,11 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
         )
     if one.seal is not None:
         yield (
-            "sealed" if one.seal.is_sealed else "counted in the lake",
+            "counted in the lake"
+            if not one.seal.is_sealed
+            else "sealed, of a count in the lake"
+            if one.seal.is_of_lake
+            else "sealed",
             f"{one.seal.usage_count:,} in {one.seal.event_count:,} events, by {one.seal.acted_by} on "
             f"{one.seal.acted_at:%Y-%m-%d %H:%M} UTC; "
             + ("what comes after" if one.seal.is_sealed else "what the log in Postgres says")
@@ -39,7 +43,7 @@ def facts(one: Explanation) -> Iterator[tuple[str, str]]:
         )
         if one.seal.archived_folder is not None:
             yield "archived", f"in {one.seal.archived_folder}; {_read_from(one)}"
-        elif one.seal.is_sealed and (sums.usage_count, sums.event_count) != (
+        elif not one.seal.is_of_lake and (sums.usage_count, sums.event_count) != (
             one.seal.usage_count,
             one.seal.event_count,
         ):

@@ -11,6 +11,7 @@ from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import err, out
 from recon_pipeline.faces.user import user_name
 from recon_pipeline.lake.settings import read_lake_settings
+from recon_pipeline.lake.tables import TableVersion
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.lake.counts import LakeCount
 
@@ -70,11 +71,18 @@ def show_counted(done: Sequence[Counted]) -> None:
         out.print(
             f"{verb} {of_what}: {count.key_count:,} keys, {count.event_count:,} events, {count.usage_count:,f} units; "
             f"{count.dedupe_count:,} duplicates and {count.invalid_count:,} invalid events are not in it "
-            f"({len(count.source['files']):,} files, {count.engine}).",
+            f"({len(count.source['files']):,} files{_of_table(count)}, {count.engine}).",
             markup=False,
             soft_wrap=True,
         )
-    if any(one.is_new for one in done):
+    sealed = [one.month.key for one in done if one.is_new and one.is_sealed]
+    if sealed:
+        out.print(
+            f"Sealed before, and the seal still counts: {', '.join(dict.fromkeys(sealed))}. recon corrections --period "
+            f"{sealed[0]} compares it with this count.",
+            soft_wrap=True,
+        )
+    if any(one.is_new and not one.is_sealed for one in done):
         out.print("No counter was changed: the next run compares with it, or recon reconcile --period.", soft_wrap=True)
 
 
@@ -83,6 +91,11 @@ def show_withdrawn(taken: Sequence[LakeCount]) -> None:
     for one in taken:
         out.print(f"Withdrawn: the count of {one.partition} of {one.usage}.", markup=False, soft_wrap=True)
     out.print("Its counters follow the log from the next run on.", soft_wrap=True)
+
+
+def _of_table(count: LakeCount) -> str:
+    table = count.source.get("table")
+    return f" of {TableVersion(**table)}" if table else ""
 
 
 def _as_json(count: LakeCount) -> dict[str, Any]:

@@ -111,6 +111,13 @@ def show_sealed(done: tuple[Sealed, ...]) -> None:
             soft_wrap=True,
         )
         out.print(f"Checksum {seal_.checksum}", markup=False, soft_wrap=True)
+        if seal_.lake_source is not None:
+            out.print(
+                f"Of the sums that {seal_.lake_source['engine']} counted in {seal_.lake_source['url']}; events are no "
+                "part of the checksum.",
+                markup=False,
+                soft_wrap=True,
+            )
         if one.since is not None:
             out.print(
                 f"It had been reopened {one.since.by_whom} ({one.since.seal.reason}); since the seal before, "
@@ -125,10 +132,17 @@ def show_reopened(done: tuple[RecordedSeal, ...]) -> None:
     """The same for a person."""
     for one in done:
         out.print(f"Reopened {one.of_what}: {one.seal.reason}", markup=False, soft_wrap=True)
-    out.print(
-        "Its counters follow the log again, from the next run on; what left the log meanwhile is asked about.",
-        soft_wrap=True,
-    )
+    if any(one.seal.lake_source is None for one in done):
+        out.print(
+            "Its counters follow the log again, from the next run on; what left the log meanwhile is asked about.",
+            soft_wrap=True,
+        )
+    for one in done:
+        if one.seal.lake_source is not None:
+            out.print(
+                f"The counters of {one.of_what} follow its newest count in the lake, from the next run on.",
+                soft_wrap=True,
+            )
 
 
 def show_verified(found: VerifiedSeals) -> None:
@@ -137,10 +151,11 @@ def show_verified(found: VerifiedSeals) -> None:
         out.print(found.misfit, style="red", markup=False, soft_wrap=True)
         out.print(f"What to do: {found.fix}", markup=False, soft_wrap=True)
         return
-    is_in_log = bool(found.in_force) or not found.archived
+    is_in_log = bool(found.in_force) or not (found.archived or found.in_lake)
     places = (
         f"the events of the {found.in_force:,} in force are in the log" if is_in_log else "",
         f"the events of the {found.archived:,} archived are in their files" if found.archived else "",
+        f"{found.in_lake:,} are of sums counted in the lake, whose events were not read again" if found.in_lake else "",
         f"{found.declared_gone:,} are of months declared gone (recon retention)" if found.declared_gone else "",
     )
     where = "; ".join(filter(None, places))

@@ -1,10 +1,11 @@
 """A lake that is open to be counted, month by month, and the sums as they are sent to a database.
 
-Invariant: the files are those of one listing, and must stay what they are until the sums have been read to the end.
+Invariant: the files are those of one listing, and must stay what they are until the sums have been read to the end; of
+a table with a log of its own, one version is read.
 """
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,18 +15,22 @@ import pyarrow.compute
 import pyarrow.csv
 
 from recon_pipeline.core.backfill.default_mapping import default_mapping
+from recon_pipeline.core.backfill.mapping import MappingSpec
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.lake.delta import delta_table, is_delta
 from recon_pipeline.lake.duckdb_engine import duckdb_engine
 from recon_pipeline.lake.engine import Engine
 from recon_pipeline.lake.files import NOTHING_COUNTED, FileRead, files_read, require_unchanged
-from recon_pipeline.lake.mapped import mapped_events, of_month
+from recon_pipeline.lake.iceberg import iceberg_table, is_iceberg
+from recon_pipeline.lake.mapped import mapped_events, of_month, require_known
 from recon_pipeline.lake.settings import LakeSettings
-from recon_pipeline.lake.sums import KEY, event_sums
+from recon_pipeline.lake.sums import ARRIVAL, KEY, event_sums
+from recon_pipeline.lake.tables import Between, LakeTable, TableVersion
 from recon_pipeline.sources.failures import reading
-from recon_pipeline.sources.finding import SourceFile, find_files
+from recon_pipeline.sources.finding import SourceFile, TableFilesError, find_files, refuse_password
 from recon_pipeline.sources.names import shown_source
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
@@ -47,21 +52,66 @@ class MonthSums:
 
 
 @dataclass(frozen=True)
+class LakeSource:
+    """What a count is of, so that it can be done again.
+
+    Attributes:
+        url: The lake, without password and signature.
+        identity: The columns that name an event.
+        mapping: As a person wrote it; empty: columns are named as those of `billing_usage_events`.
+        files: All of the lake, as they were.
+        table: The version that they are of, if the lake is a table with a log of its own.
+    """
+
+    url: str
+    identity: tuple[str, ...]
+    mapping: dict[str, Any]
+    files: tuple[FileRead, ...]
+    table: TableVersion | None = None
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """As it is recorded."""
+        found = {**asdict(self), "identity": list(self.identity), "files": [asdict(one) for one in self.files]}
+        return found if self.table is not None else {name: found[name] for name in found if name != "table"}
+
+
+@dataclass(frozen=True)
+class FoundLake:
+    """What is in a lake at one time.
+
+    Attributes:
+        source: What is recorded of it.
+        files: To be read, unless it is a table.
+        table: With a log of its own, or None.
+    """
+
+    source: LakeSource
+    files: tuple[SourceFile, ...]
+    table: LakeTable | None
+
+    def require_unchanged(self) -> None:
+        """Refuse sums of files that changed since they were listed; those of a version of a table never change.
+
+        Raises:
+            ReconError: One changed, or is gone.
+        """
+        if self.table is None:
+            require_unchanged(self.files, self.source.files)
+
+
+@dataclass(frozen=True)
 class OpenLake:
     """A lake that an engine reads.
 
     Attributes:
         engine: Which.
-        events: Its table of them.
-        files: That the table is of.
-        source: What is recorded of them.
+        events_of: A table of the engine with the events of a month, and maybe of others.
         identity: What names an event.
     """
 
     engine: Engine
-    events: Any
-    files: tuple[SourceFile, ...]
-    source: "LakeSource"
+    events_of: Callable[[BillingMonth], Any]
     identity: EventIdentity
 
     @contextmanager
@@ -71,69 +121,47 @@ class OpenLake:
         Raises:
             ReconError: A file cannot be read, or the engine ran out of memory.
         """
-        found = event_sums(self.engine, of_month(self.events, usage, month), self.identity)
+        found = event_sums(self.engine, of_month(self.events_of(month), usage, month), self.identity)
         with self.engine.run(found.table) as batches:
             yield MonthSums(_lines(next(batches, None), batches, len(found.powers)), found.powers)
 
-    def require_unchanged(self) -> None:
-        """Refuse sums of files that changed since they were listed; to be asked when the sums have been read.
 
-        Raises:
-            ReconError: One changed, or is gone.
-        """
-        require_unchanged(self.files, self.source.files)
-
-
-@dataclass(frozen=True)
-class LakeSource:
-    """What a count is of, so that it can be done again.
-
-    Attributes:
-        url: The lake, without password and signature.
-        identity: The columns that name an event.
-        mapping: As a person wrote it; empty: columns are named as those of `billing_usage_events`.
-        files: All of the lake, as they were.
-    """
-
-    url: str
-    identity: tuple[str, ...]
-    mapping: dict[str, Any]
-    files: tuple[FileRead, ...]
-
-    @property
-    def as_json(self) -> dict[str, Any]:
-        """As it is recorded."""
-        return asdict(self) | {"identity": list(self.identity), "files": [asdict(one) for one in self.files]}
-
-
-def find_source(settings: LakeSettings, identity: EventIdentity) -> tuple[LakeSource, tuple[SourceFile, ...]]:
+def find_lake(settings: LakeSettings, identity: EventIdentity) -> FoundLake:
     """What is in the lake now.
 
     Raises:
         ReconError: It cannot be listed, or holds no file.
     """
-    skip = settings.mapping.skip if settings.mapping is not None else ()
     shown = shown_source(settings.url)
-    with reading_lake(), reading(shown):
-        files = find_files(settings.url, skip=skip)
-        read = files_read(files)
     mapping = settings.mapping.model_dump(mode="json", exclude_defaults=True) if settings.mapping is not None else {}
-    return LakeSource(shown, identity.columns, mapping, read), files
+    files: tuple[SourceFile, ...] = ()
+    with reading_lake(), reading(shown):
+        refuse_password(settings.url, shown)
+        table = _find_table(settings.url)
+        if table is None:
+            files = find_files(settings.url, skip=settings.mapping.skip if settings.mapping is not None else ())
+        read = files_read(files) if table is None else table.files
+    version = table.version if table is not None else None
+    return FoundLake(LakeSource(shown, identity.columns, mapping, read, version), files, table)
 
 
 @contextmanager
-def open_lake(
-    settings: LakeSettings, source: LakeSource, files: tuple[SourceFile, ...], identity: EventIdentity
-) -> Generator[OpenLake]:
+def open_lake(settings: LakeSettings, found: FoundLake, identity: EventIdentity) -> Generator[OpenLake]:
     """The lake, open for an engine until the end of the block.
 
     Raises:
         ReconError: The engine is not installed, a file cannot be read, or its columns are not those of the mapping.
     """
     with duckdb_engine(settings.memory_mb) as engine:
-        rows = engine.read_parquet(files)
-        spec = settings.mapping or default_mapping(rows.columns, source="The lake", names_vary=False)
-        yield OpenLake(engine, mapped_events(rows, spec), files, source, identity)
+        rows: Any = engine.read_parquet(found.files) if found.table is None else None
+        columns = rows.columns if found.table is None else found.table.schema.names
+        spec = settings.mapping or default_mapping(columns, source="The lake", names_vary=False)
+        require_known(columns, spec)
+
+        def events_of(month: BillingMonth) -> Any:
+            return mapped_events(rows if found.table is None else _stream(engine, found.table, spec, month), spec)
+
+        yield OpenLake(engine, events_of, identity)
 
 
 @contextmanager
@@ -145,6 +173,13 @@ def reading_lake() -> Generator[None]:
     """
     try:
         yield
+    except TableFilesError as error:
+        raise ConfigurationError(
+            error.what,
+            changed=NOTHING_COUNTED,
+            fix="Name the table: a Delta table by its folder, an Iceberg table like RECON_LAKE=iceberg://catalog/namespace"
+            ".table. Write the rows of others as Parquet, with a program that knows their log.",
+        ) from error
     except ConfigurationError as error:
         raise ConfigurationError(error.what, changed=NOTHING_COUNTED, fix=error.fix) from error
     except ReconError as error:
@@ -153,6 +188,20 @@ def reading_lake() -> Generator[None]:
             changed=NOTHING_COUNTED,
             fix="Check that the storage answers, and that the account that runs this may read it; then run this again.",
         ) from error
+
+
+def _find_table(url: str) -> LakeTable | None:
+    if is_iceberg(url):
+        return iceberg_table(url)
+    return delta_table(url) if is_delta(url) else None
+
+
+def _stream(engine: Engine, table: LakeTable, spec: MappingSpec, month: BillingMonth) -> Any:
+    columns = [name for name in table.schema.names if name in spec.columns or name in ARRIVAL]
+    begins = spec.period_start
+    is_time = begins is not None and begins.format == "iso"
+    between = Between(begins.column, month.start, month.end) if begins is not None and is_time else None
+    return engine.read_stream(lambda: table.stream(columns, between))
 
 
 def _lines(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch], pieces: int) -> Iterator[bytes]:

@@ -7,8 +7,9 @@ this machine are read through fsspec, with the credentials of the environment.
 import glob
 import itertools
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recon_pipeline.core.errors import ReconError
@@ -56,6 +57,13 @@ class DuckDB:
             )
             return self._backend.table(name)
 
+    def read_stream(self, opened: Callable[[], "pa.RecordBatchReader"]) -> "ir.Table":
+        """As `Engine` says."""
+        with self._at_work():
+            name = f"stream_{next(self._numbers)}"
+            self._backend.con.register(name, _Stream(opened))
+            return self._backend.table(name)
+
     def octets(self, text: Any) -> Any:
         """As `Engine` says."""
         import ibis  # noqa: PLC0415 - an extra
@@ -90,6 +98,16 @@ class DuckDB:
                 changed=NOTHING_COUNTED,
                 fix="If a file is named, check that it is whole and readable; else run this again.",
             ) from error
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What DuckDB opens anew for each reading: a reader itself would silently have no rows the second time."""
+
+    opened: Callable[[], "pa.RecordBatchReader"]
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.opened().__arrow_c_stream__(requested_schema)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""What an engine does: it reads Parquet files as a table, and runs an expression over it.
+"""What an engine does: it reads Parquet files or a stream of Arrow as a table, and runs an expression over it.
 
 Invariant: the packages of an engine are imported when it is opened, never before: whoever has no lake needs none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +31,17 @@ class Engine(Protocol):
 
         Raises:
             ReconError: A file cannot be read.
+        """
+        ...
+
+    def read_stream(self, opened: Callable[[], "pa.RecordBatchReader"]) -> "ir.Table":
+        """The rows of a stream of Arrow.
+
+        Args:
+            opened: Opens it, from the beginning, each time that the rows are read.
+
+        Raises:
+            ReconError: It cannot be opened.
         """
         ...
 

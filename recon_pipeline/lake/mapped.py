@@ -4,7 +4,7 @@ Invariant: nothing is guessed or rounded. What a mapping may ask of rows of text
 by name, never ignored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recon_pipeline.core.backfill.fields import UNIX_FORMATS, InstantField, QuantityField, TextField
@@ -23,12 +23,11 @@ _UTC = ("UTC", "Etc/UTC", "GMT")
 
 
 def mapped_events(rows: "ir.Table", spec: MappingSpec) -> "ir.Table":
-    """The rows of a lake as events, with the columns of `ARRIVAL` that it has.
+    """The rows of a lake as events, with the columns of `ARRIVAL` that it has; `require_known` has passed the mapping.
 
     Raises:
-        ConfigurationError: A column is missing or of a type that is not read, or the mapping asks for more.
+        ConfigurationError: A column is of a type that is not read.
     """
-    _require_known(rows, spec)
     nulls = list(spec.nulls)
     found: dict[str, Any] = {
         name: _text(rows, name, field, nulls)
@@ -63,7 +62,12 @@ def of_month(events: "ir.Table", usage: MeteredUsage, month: BillingMonth) -> "i
     )
 
 
-def _require_known(rows: "ir.Table", spec: MappingSpec) -> None:
+def require_known(columns: Sequence[str], spec: MappingSpec) -> None:
+    """Refuse a mapping that names columns that the lake does not have, or asks for what is not done with a lake.
+
+    Raises:
+        ConfigurationError: It does.
+    """
     asked = {
         "primary_key": spec.request_id is None,
         "skip_when": bool(spec.skip_when),
@@ -78,10 +82,10 @@ def _require_known(rows: "ir.Table", spec: MappingSpec) -> None:
             changed=NOTHING_COUNTED,
             fix="Name columns that hold it: request_id, quantity in units of the counters, period_start, period_end.",
         )
-    missing = sorted(spec.columns - set(rows.columns) - {spec.metadata})
+    missing = sorted(spec.columns - set(columns) - {spec.metadata})
     if missing:
         raise ConfigurationError(
-            f"The lake has no column {', '.join(missing)}; it has {', '.join(sorted(rows.columns)[:30])}.",
+            f"The lake has no column {', '.join(missing)}; it has {', '.join(sorted(columns)[:30])}.",
             changed=NOTHING_COUNTED,
             fix="Correct the file that RECON_LAKE_MAPPING names.",
         )

@@ -70,6 +70,10 @@ class SourceFile:
         return tuple(info.get(key) for key in _VERSION_KEYS)
 
 
+class TableFilesError(ConfigurationError):
+    """Files belong to a table with a log of its own, and are not to be read without it."""
+
+
 def find_files(
     source: str, *, skip: Sequence[str] = (), on_unread: Callable[[Unread], object] = lambda _: None
 ) -> tuple[SourceFile, ...]:
@@ -86,7 +90,7 @@ def find_files(
     shown = shown_source(source)
     if source == STDIN:
         return (SourceFile("standard input", None, None, STDIN),)
-    _refuse_password(source, shown)
+    refuse_password(source, shown)
     with reading(shown):
         protocol = fsspec.core.split_protocol(source)[0] or "file"
         if protocol not in fsspec.available_protocols():
@@ -120,7 +124,12 @@ def total_size(files: Sequence[SourceFile]) -> int | None:
     return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
-def _refuse_password(source: str, shown: str) -> None:
+def refuse_password(source: str, shown: str) -> None:
+    """Refuse a URL with a password.
+
+    Raises:
+        ConfigurationError: It has one.
+    """
     if "://" in source and urlsplit(source).password is not None:
         raise ConfigurationError(
             f"The URL {shown} contains a password, which would be kept in the history of runs.",
@@ -210,8 +219,8 @@ def _refuse_tables(filesystem: Any, root: str, paths: Sequence[str]) -> None:
         raise _table(iceberg.rpartition("/metadata/")[0], "an Iceberg")
 
 
-def _table(folder: str, kind: str) -> ConfigurationError:
-    return ConfigurationError(
+def _table(folder: str, kind: str) -> TableFilesError:
+    return TableFilesError(
         f"{shown_source(folder)} is {kind} table: its files also hold rows that were deleted or changed since.",
         changed=NOTHING_INSERTED,
         fix="Write its rows as Parquet with a program that knows its log, such as Spark or DuckDB; give those.",

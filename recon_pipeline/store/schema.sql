@@ -611,6 +611,7 @@ create table recon.month_seal (
     checksum text not null,
     previous_chain text not null unique,
     chain text not null,
+    lake_source jsonb,
     check (kind = 'sealed' or reason is not null)
 );
 create trigger month_seal_is_append_only
@@ -626,6 +627,8 @@ comment on column recon.month_seal.checksum is
 comment on column recon.month_seal.previous_chain is
     'The chain of the row before; empty for the first. Unique: no two rows follow one.';
 comment on column recon.month_seal.chain is 'A checksum of this row and of previous_chain.';
+comment on column recon.month_seal.lake_source is
+    'Of a month that followed the lake: the count that was sealed, its engine, lake, mapping, files; null: the log.';
 
 create table recon.sealed_counter (
     seal_id bigint not null,
@@ -826,7 +829,8 @@ comment on column recon.lake_staged_sum.usage is 'In pieces, each to be multipli
 create view recon.stand_in as
     select
         seal.id as seal_id, seal.gateway_name, seal.usage_type, seal.partition, seal.nonzero_count,
-        seal.acted_at as covers_until, 'infinity'::timestamptz as complete_until
+        case when seal.lake_source is null then seal.acted_at else 'infinity' end as covers_until,
+        coalesce((seal.lake_source ->> 'complete_until')::timestamptz, 'infinity') as complete_until
     from recon.sealed_month
     join recon.month_seal as seal on seal.id = sealed_month.seal_id
     union all

@@ -85,7 +85,7 @@ def test_a_month_is_archived_and_says_which_statement_lets_its_events_leave(seal
         f"Newest chain: {recon('verify-seals', '--json').json['head']}\n"
     )
     assert recon("corrections", *MAY).out == (
-        "The log has exactly the events that were sealed: nothing is to be corrected.\n"
+        "What was sealed is exactly what is there now: nothing is to be corrected.\n"
     )
     again = recon("archive", *MAY, "--to", str(tmp_path))
     assert again.exit_code == 1

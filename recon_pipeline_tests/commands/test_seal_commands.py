@@ -57,7 +57,7 @@ def test_refusals_have_exit_codes_and_are_json_where_that_is_asked_for(billing: 
 
 def test_corrections_are_a_table_json_csv_and_parquet(sealed: Billing, tmp_path: Path) -> None:
     assert recon("corrections", *MAY).out == (
-        "The log has exactly the events that were sealed: nothing is to be corrected.\n"
+        "What was sealed is exactly what is there now: nothing is to be corrected.\n"
     )
     sealed.record(ONE, 5, request_id="=late")
     sealed.query("delete from billing_usage_events where gateway_customer_id = %s", CUSTOMERS[1])

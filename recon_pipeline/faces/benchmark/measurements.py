@@ -1,4 +1,4 @@
-"""What `recon benchmark` does with its options: measure runs, backfills, or what an idle installation costs."""
+"""What `recon benchmark` does with its options: measure runs, backfills, a lake, or what an idle installation costs."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from recon_pipeline.faces.benchmark import run_benchmark
 from recon_pipeline.faces.benchmark.idle import IdleReport, measure_idle
+from recon_pipeline.faces.benchmark.lake_report import LakeReport
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
 from recon_pipeline.faces.benchmark.report import BackfillReport, BenchmarkReport
 from recon_pipeline.settings import Settings
@@ -24,6 +25,7 @@ class BenchmarkOptions:
         rounds: How often each contestant takes its turn.
         chart: Where to draw times over sizes, or None.
         backfilled_rows: Instead, measure backfills of so many rows.
+        lake_events: Instead, measure counts of so many events in a lake.
         idle_seconds: Instead, measure short commands and an idle `recon dev`, watched for so long.
     """
 
@@ -33,12 +35,13 @@ class BenchmarkOptions:
     rounds: int
     chart: Path | None
     backfilled_rows: int | None
+    lake_events: int | None
     idle_seconds: int | None
 
 
 def measure(
     settings: Settings, options: BenchmarkOptions, console: Console
-) -> BenchmarkReport | BackfillReport | IdleReport:
+) -> BenchmarkReport | BackfillReport | LakeReport | IdleReport:
     """Measure what the options ask for, on the server of DATABASE_URL or on an embedded one.
 
     Args:
@@ -52,6 +55,17 @@ def measure(
     url = settings.database_url
     if options.idle_seconds is not None:
         return measure_idle(url, seconds=options.idle_seconds, console=console)
+    if options.lake_events is not None:
+        from recon_pipeline.faces.benchmark.lake import measure_lake  # noqa: PLC0415 - an extra
+
+        return measure_lake(
+            settings,
+            events=options.lake_events,
+            counters=options.counters,
+            seed=options.seed,
+            rounds=options.rounds,
+            console=console,
+        )
     if options.backfilled_rows is not None:
         return measure_backfill(
             url,
@@ -73,6 +87,6 @@ def measure(
     )
 
 
-def as_json(report: BenchmarkReport | BackfillReport | IdleReport) -> dict[str, Any]:
+def as_json(report: BenchmarkReport | BackfillReport | LakeReport | IdleReport) -> dict[str, Any]:
     """The one object of `--json`."""
     return {"success": report.is_kept, **asdict(report)}

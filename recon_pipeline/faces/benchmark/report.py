@@ -154,7 +154,7 @@ def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
     for heading in ("Best", "Median", "Ratio"):
         times.add_column(heading, justify="right")
     for row in report.measurements:
-        times.add_row(row.name, _time(row.least), _time(row.median), f"{row.least / reference:.3g}")
+        times.add_row(row.name, shown_time(row.least), shown_time(row.median), f"{row.least / reference:.3g}")
     times.caption = f"Ratio: of the best times, to “{beside}”."
     console.print(times)
     show_bars(console, report.bars)
@@ -181,7 +181,7 @@ def show_backfill(console: Console, report: BackfillReport, *, beside: Mapping[s
     for row in report.measurements:
         ratio = f"{least[beside[row.name]] / row.least:.2f}" if row.name in beside else "1"
         rows_per_second = f"{report.rows / row.least:,.0f}"
-        table.add_row(row.name, _time(row.least), _time(row.median), rows_per_second, ratio)
+        table.add_row(row.name, shown_time(row.least), shown_time(row.median), rows_per_second, ratio)
     table.caption = "By hand: COPY, INSERT … ON CONFLICT DO NOTHING. Ratio: of rows per second, to those by hand."
     console.print(table)
     show_bars(console, report.bars)
@@ -213,5 +213,6 @@ def show_bars(console: Console, bars: Sequence[Bar]) -> None:
     console.print(table)
 
 
-def _time(seconds: float) -> str:
+def shown_time(seconds: float) -> str:
+    """Seconds for a person."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

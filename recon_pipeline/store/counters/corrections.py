@@ -6,7 +6,7 @@ that was removed it has no row.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.store.counters.lake_seals import since_count
 from recon_pipeline.store.counters.seal_records import RecordedSeal, read_seals
 from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline.store.log.billing_tables import BillingTables
@@ -138,6 +139,9 @@ def corrections(
                 fix=f"recon status says which months are sealed; recon seal --period {month.key} seals it.",
             )
         for one in sealed:
+            if one.is_of_lake:
+                found += _as_corrections(seals[one.seal_id], since_count(connection, one), {})
+                continue
             rows = keys_differing(connection, asked, tables, seals[one.seal_id], which_events="in_extent")
             if rows and one.archived_seen is not None:
                 found += beside_archive(replace(asked, extent=Extent((one.usage,), month, month)), seals[one.seal_id])
@@ -191,12 +195,19 @@ def _of_log(connection: Connection, recorded: RecordedSeal, rows: Sequence[Any])
         events[row.gateway_customer_id, row.period_start, row.period_end].append(
             LaterEvent(row.request_id, row.quantity, row.event_timestamp, row.created_at, row.what)
         )
+    return _as_corrections(recorded, rows, events)
+
+
+def _as_corrections(
+    recorded: RecordedSeal, rows: Sequence[Any], events: Mapping[tuple[str, str, str], list[LaterEvent]]
+) -> list[Correction]:
+    usage = recorded.usage
     return [
         Correction(
             recorded.seal.partition, usage.gateway_name, usage.usage_type,
             row.gateway_customer_id, row.period_start, row.period_end,
             row.sealed_sum, row.sum_now, row.difference, row.sealed_events, row.events_now,
-            tuple(events[row.gateway_customer_id, row.period_start, row.period_end]),
+            tuple(events.get((row.gateway_customer_id, row.period_start, row.period_end), ())),
         )
         for row in rows
     ]  # fmt: skip

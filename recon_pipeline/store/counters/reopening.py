@@ -2,7 +2,8 @@
 
 Invariant: what left the log while the month was sealed changed no counter, and lowers none now without an approval:
 keys of which less is stored than was sealed become open keys that say how much left, as for any other month. An
-archived month whose events the log itself does not have, whatever is stored of them, is not reopened.
+archived month whose events the log itself does not have, whatever is stored of them, is not reopened. A month whose
+sums were counted in the lake follows its newest count again.
 """
 
 from dataclasses import replace
@@ -92,9 +93,10 @@ def reopen(
         key = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type}
         if usage in archived:
             _require_in_log(connection, run, tables, seals[sealed[usage]], archived[usage])
-        connection.execute(_NOTE_WHAT_LEFT, {**key, "seal_id": sealed[usage]})
-        mark = next_seal(connection)
         ended = seals[sealed[usage]].seal
+        if ended.lake_source is None:
+            connection.execute(_NOTE_WHAT_LEFT, {**key, "seal_id": sealed[usage]})
+        mark = next_seal(connection)
         reopening = replace(
             ended,
             kind="reopened",

@@ -5,6 +5,7 @@ that two sessions never seal at one moment, and no row can be changed, or taken 
 That the newest rows were taken out shows only to who has kept a later chain.
 """
 
+import json
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -50,19 +51,19 @@ _SUMS_WITHOUT_SEAL = labelled(
 # Writes a seal down.
 # Invariant: nothing is ever changed or deleted.
 # Binds: acted_at timestamptz, acted_by text, chain text, checksum text, event_count bigint, gateway_name text
-# Binds: id bigint, key_count bigint, kind text, nonzero_count bigint, partition text, previous_chain text, reason text
-# Binds: run_id text, seen pg_snapshot, usage_count numeric, usage_type text
+# Binds: id bigint, key_count bigint, kind text, lake_source jsonb, nonzero_count bigint, partition text
+# Binds: previous_chain text, reason text, run_id text, seen pg_snapshot, usage_count numeric, usage_type text
 _APPEND_SEAL = labelled(
     "append_seal",
     """
     insert into recon.month_seal (
         id, kind, gateway_name, usage_type, partition, acted_at, acted_by, reason, run_id, seen,
-        key_count, nonzero_count, event_count, usage_count, checksum, previous_chain, chain
+        key_count, nonzero_count, event_count, usage_count, checksum, previous_chain, chain, lake_source
     )
     overriding system value
     values (
         :id, :kind, :gateway_name, :usage_type, :partition, :acted_at, :acted_by, :reason, :run_id, :seen,
-        :key_count, :nonzero_count, :event_count, :usage_count, :checksum, :previous_chain, :chain
+        :key_count, :nonzero_count, :event_count, :usage_count, :checksum, :previous_chain, :chain, :lake_source
     )
     """,
 )
@@ -101,6 +102,18 @@ _TOTAL_SEALED = labelled(
     where seal_id = :seal_id
     """,
 )
+
+
+class NotSealedError(ReconError):
+    """A month cannot be sealed yet.
+
+    Args:
+        what: Why.
+        fix: What to do.
+    """
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(what, fix=fix, changed=NOTHING_SEALED)
 
 
 @dataclass(frozen=True)
@@ -200,7 +213,8 @@ def append(connection: Connection, seal_id: int, seal: Seal) -> RecordedSeal:
     last = connection.execute(_LAST_SEAL).one_or_none()
     previous: str = last.chain if last is not None else FIRST_LINK
     recorded = RecordedSeal(seal_id, seal, previous, chained(previous, seal))
-    row = {**asdict(seal), "id": seal_id, "previous_chain": previous, "chain": recorded.chain}
+    source = None if seal.lake_source is None else json.dumps(seal.lake_source)
+    row = {**asdict(seal), "id": seal_id, "previous_chain": previous, "chain": recorded.chain, "lake_source": source}
     overtaken = ReconError(
         f"Another session sealed or reopened a month while {recorded.of_what} was.",
         changed=NOTHING_SEALED,

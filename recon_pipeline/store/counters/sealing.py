@@ -2,7 +2,8 @@
 
 Invariant: log and counters are read at one snapshot, which is taken after the locks, as for every decision. A month is
 sealed only where every counter is what the log itself adds up to at that snapshot, to the unit, and no key is open; so
-a sealed sum is what a counter held. All metered usages of the scope are sealed in one transaction, or none.
+a sealed sum is what a counter held. Where the month follows the lake, its count takes the place of the log. All metered
+usages of the scope are sealed in one transaction, or none.
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth, instant_in_words
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.core.seals import Seal
+from recon_pipeline.store.counters import lake_seals
 from recon_pipeline.store.counters.seal_records import (
-    NOTHING_SEALED,
+    NotSealedError,
     RecordedSeal,
     append,
     newest_of_month,
@@ -98,18 +99,6 @@ _SEAL_ENDED = labelled(
 )
 
 
-class NotSealedError(ReconError):
-    """A month cannot be sealed yet.
-
-    Args:
-        what: Why.
-        fix: What to do.
-    """
-
-    def __init__(self, what: str, *, fix: str) -> None:
-        super().__init__(what, fix=fix, changed=NOTHING_SEALED)
-
-
 @dataclass(frozen=True)
 class Sealed:
     """A month of a metered usage that was sealed.
@@ -155,30 +144,41 @@ def seal(
     usages = [usage for usage in run.extent.scope if not tables.sealed_within(usage, run.extent)]
     if not usages:
         _refuse_sealed(connection, run.extent.scope, month)
+    counts = lake_seals.count_followed(connection, tables, run)
     for usage in usages:
-        _require_log(tables, usage, run)
-        _require_closed(connection, exactly, tables, usage, month)
+        of_what = "the lake" if usage in counts else "the log"
+        _require_closed(connection, exactly, tables, usage, month, of_what=of_what)
     done: list[Sealed] = []
     for usage in usages:
         before = newest_of_month(connection, usage, month.key)
         mark = next_seal(connection)
-        sum_by_hash(connection)
-        asked = exactly.parameters(usage, tables) | {
-            "kept_as": mark.id,
-            "compared_with": None,
-            "covers_until": None,
-            "with_checksums": True,
-            "settled_below": None,
-        }
-        connection.execute(statement("sum_events", tables.parts, which_events="in_extent"), asked)
+        source = None
+        if usage in counts:
+            source = lake_seals.seal_sums(connection, counts[usage], seal_id=mark.id)
+        else:
+            _seal_log(connection, exactly, tables, usage, seal_id=mark.id)
         figures = vars(totals(connection, mark.id))
         written = Seal(
             "sealed", usage.gateway_name, usage.usage_type, month.key, mark.acted_at, sealed_by, reason,
-            dagster_run_id, mark.seen, **figures,
+            dagster_run_id, mark.seen, **figures, lake_source=source,
         )  # fmt: skip
         record = append(connection, mark.id, written)
         done.append(_since(connection, record, before))
     return tuple(done)
+
+
+def _seal_log(
+    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage, *, seal_id: int
+) -> None:
+    sum_by_hash(connection)
+    asked = run.parameters(usage, tables) | {
+        "kept_as": seal_id,
+        "compared_with": None,
+        "covers_until": None,
+        "with_checksums": True,
+        "settled_below": None,
+    }
+    connection.execute(statement("sum_events", tables.parts, which_events="in_extent"), asked)
 
 
 def _since(connection: Connection, record: RecordedSeal, before: RecordedSeal | None) -> Sealed:
@@ -200,16 +200,14 @@ def _refuse_sealed(connection: Connection, scope: Sequence[MeteredUsage], month:
     )
 
 
-def _require_log(tables: BillingTables, usage: MeteredUsage, run: Reconciliation) -> None:
-    if tables.standing_in(usage, run.extent):
-        raise NotSealedError(
-            f"{run.extent.first.key} of {usage} cannot be sealed: its counters follow the lake, not the log.",
-            fix="Nothing: its counters follow what was counted, until recon count-lake counts it again.",
-        )
-
-
 def _require_closed(
-    connection: Connection, run: Reconciliation, tables: BillingTables, usage: MeteredUsage, month: BillingMonth
+    connection: Connection,
+    run: Reconciliation,
+    tables: BillingTables,
+    usage: MeteredUsage,
+    month: BillingMonth,
+    *,
+    of_what: str,
 ) -> None:
     """Refuse a month that is not over, not settled or not right.
 
@@ -244,7 +242,7 @@ def _require_closed(
     if differing:
         first = differing[0]
         raise NotSealedError(
-            f"{what}: {first['mismatch_count']:,} counters are not what the log adds up to, for example of customer "
+            f"{what}: {first['mismatch_count']:,} counters are not what {of_what} adds up to, for example of customer "
             f"{first['gateway_customer_id']} ({first['usage_count'] or 'none'}, and not {first['event_sum']}).",
             fix=f"recon reconcile --period {month.key} --full, {again}",
         )

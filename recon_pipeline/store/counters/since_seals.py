@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.store.counters.lake_seals import since_count
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
@@ -167,7 +168,10 @@ def since_seals(connection: Connection, run: Reconciliation, tables: BillingTabl
                 "covers_until": sealed.covers_until,
                 "seen": sealed.archived_seen,
             }
-            rows = connection.execute(_SINCE_ARCHIVE if sealed.archived_seen else _SINCE_SEAL, asked).all()
+            if sealed.is_of_lake:
+                rows = since_count(connection, sealed, sample_rows=SAMPLE_ROWS)
+            else:
+                rows = connection.execute(_SINCE_ARCHIVE if sealed.archived_seen else _SINCE_SEAL, asked).all()
             if rows:
                 sample = tuple(
                     KeySinceSeal(

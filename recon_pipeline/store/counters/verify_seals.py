@@ -4,7 +4,7 @@ Invariant: everything is computed again: the chain from the rows, totals and che
 sums of sealed months from the log's own events. The first that does not fit is named. A key fits if its events are the
 sealed ones, with or without those that came after the seal; which these are is known where events carry the transaction
 that inserted them. Of an archived month the archive has the events, and the log may have none; so it may of a month
-that is declared to be no longer in the log.
+that is declared to be no longer in the log. Of a count in the lake the sealed sums are proved, and not its events.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -31,6 +31,7 @@ class VerifiedSeals:
         in_force: Seals that count, whose events were summed again, those of archived months aside.
         archived: Seals that count, whose events were summed again from their archives.
         declared_gone: Seals that count, of months that are declared to be no longer in the log.
+        in_lake: Seals that count, of sums that were counted in the lake, where their events are: these were not read.
         head: The chain of the newest seal; whoever keeps it elsewhere can prove later that none was taken out.
         misfit: What does not fit, the first of all, or None.
         fix: What to do about it.
@@ -42,6 +43,7 @@ class VerifiedSeals:
     fix: str | None = None
     archived: int = 0
     declared_gone: int = 0
+    in_lake: int = 0
     head: str | None = None
 
 
@@ -62,12 +64,13 @@ def verify_seals(
         in_log_from: Months before it are declared to be no longer in the log.
         kept_chain: A chain that was the newest once.
     """
-    in_log = [one for one in tables.stand_ins if one.is_sealed and one.archived_seen is None]
+    in_log = [one for one in tables.stand_ins if one.is_sealed and not one.is_of_lake and one.archived_seen is None]
+    in_lake = [one for one in tables.stand_ins if one.is_sealed and one.is_of_lake]
     gone = [one for one in in_log if in_log_from is not None and one.month < in_log_from]
     in_force = {one.seal_id for one in in_log if one not in gone}
     seals = read_seals(connection)
     head = seals[-1].chain if seals else None
-    found = VerifiedSeals(0, len(in_force), declared_gone=len(gone), head=head)
+    found = VerifiedSeals(0, len(in_force), declared_gone=len(gone), in_lake=len(in_lake), head=head)
     misfit = (
         misfit_of_records(connection, seals, summed={recorded.id for recorded in seals})
         or _sums_of_no_seal(connection)

@@ -68,7 +68,6 @@ _MARK_INCOMPLETE = labelled(
     set outcome = 'doubtful', error = :error
     from recon.stand_in
     where drift.run_id = :run_id
-        and drift.seal_id < 0
         and drift.seal_id = stand_in.seal_id
         and drift.period_end > stand_in.complete_until
         and drift.outcome is null

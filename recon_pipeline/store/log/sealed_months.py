@@ -18,7 +18,8 @@ _READ_STAND_INS = labelled(
     "read_stand_ins",
     """
     select seal_id, gateway_name, usage_type, partition, covers_until::text as covers_until,
-        archive.seen::text as archived_seen, archive.folder as archived_folder
+        archive.seen::text as archived_seen, archive.folder as archived_folder,
+        seal_id in (select id from recon.month_seal where lake_source is not null) as is_of_lake
     from recon.stand_in
     left join lateral (
         select seen, folder
@@ -41,6 +42,7 @@ class SealedMonth:
         usage: The metered usage.
         month: The billing month.
         covers_until: Of the keys whose periods end until then; others follow the log. As Postgres prints it.
+        is_of_lake: It was counted in the lake, or is a seal of such a count: the log need not have its events.
         archived_seen: The snapshot at which the events of the seal were archived, or None: then they have to stay in
             the log. None of a count in the lake.
         archived_folder: Where the files of that archive are.
@@ -50,6 +52,7 @@ class SealedMonth:
     usage: MeteredUsage
     month: BillingMonth
     covers_until: str
+    is_of_lake: bool
     archived_seen: str | None = None
     archived_folder: str | None = None
 
@@ -72,6 +75,7 @@ def read_stand_ins(connection: Connection) -> tuple[SealedMonth, ...]:
             MeteredUsage(row.gateway_name, row.usage_type),
             BillingMonth.parse(row.partition),
             row.covers_until,
+            row.is_of_lake or row.seal_id < 0,
             row.archived_seen,
             row.archived_folder,
         )

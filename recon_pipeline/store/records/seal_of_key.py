@@ -52,7 +52,8 @@ class SealOfKey:
     """When the month of a key was sealed or counted in the lake, and at what.
 
     Attributes:
-        is_sealed: Else it was counted in the lake.
+        is_sealed: Else it was only counted in the lake.
+        is_of_lake: Its sum was counted in the lake.
         acted_at: When.
         acted_by: Who did it.
         usage_count: The sealed sum, or the sum in the lake.
@@ -61,6 +62,7 @@ class SealOfKey:
     """
 
     is_sealed: bool
+    is_of_lake: bool
     acted_at: datetime
     acted_by: str
     usage_count: int | Decimal
@@ -85,4 +87,6 @@ def seal_of_key(
     said = connection.execute(read, asked).mappings().one_or_none()
     if said is None:
         return None
-    return SealOfKey(is_sealed=found.is_sealed, archived_folder=found.archived_folder, **said)
+    return SealOfKey(
+        is_sealed=found.is_sealed, is_of_lake=found.is_of_lake, archived_folder=found.archived_folder, **said
+    )
