@@ -12,11 +12,13 @@ from decimal import Decimal
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.classes import Circumstances, Compared, NamedRejection, classify
+from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
 from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.providers.protocol import Meters, NotAllowedError, ProviderError, RefusedCustomerError
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.parity import keys as store
+from recon_pipeline.store.parity.customers import require_customer_column
 from recon_pipeline.store.parity.keys import ComparedKey, ParityKey
 from recon_pipeline.store.parity.rejected import named_events
 from recon_pipeline.store.parity.sending import Sending
@@ -78,6 +80,7 @@ class Comparison:
         self._require_comparable()
         codes, unknown = self._rejection_codes()
         with self.database.connection() as connection, decision(connection) as tables:
+            require_customer_column(connection, self.sending.usage, self.sending.metering)
             found = store.note_keys(
                 connection,
                 tables,
@@ -139,12 +142,9 @@ class Comparison:
 
     def _compare(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         window = key.window(until)
-        if key.provider_customer_count > 1:
-            raise RefusedCustomerError(
-                "Its events name more than one customer of the provider.",
-                fix="Correct customer in RECON_STRIPE_METERS.",
-            )
-        customer, meter = key.provider_customer or key.customer, self.sending.metering.meter
+        customer, meter = self._provider_customer(key), self.sending.metering.meter
+        if customer is None:
+            return ComparedKey(key, self.clock(), window, key.log_units, None)
         total = self.meters.total(meter, customer, window) if window else Decimal(0)
         if total == key.log_units:
             return ComparedKey(key, self.clock(), window, key.log_units, total)
@@ -173,6 +173,18 @@ class Comparison:
         )
         differences = classify([one for one in found if one.difference], circumstances)
         return ComparedKey(key, self.clock(), window, key.log_units, total, differences)
+
+    def _provider_customer(self, key: ParityKey) -> str | None:
+        """Whom to ask about; None if nobody was named, because nothing was ever used."""
+        if self.sending.metering.customer == GATEWAY_CUSTOMER:
+            return key.customer
+        if key.provider_customer_count > 1 or (key.provider_customer is None and key.log_units):
+            count = "more than one" if key.provider_customer_count > 1 else "no"
+            raise RefusedCustomerError(
+                f"Its events name {count} customer of the provider.",
+                fix="Correct customer in RECON_STRIPE_METERS: recon parity probe --customer ID finds it.",
+            )
+        return key.provider_customer
 
 
 def _around(sides: Sides, whole: Compared, until: datetime) -> tuple[Decimal, ...]:

@@ -125,7 +125,7 @@ class ComparedKey:
         compared_at: When.
         window: Which time of it.
         log_units: What the log had.
-        provider_units: What the meter had; None if the customer was refused.
+        provider_units: What the meter had; None if it was not asked, or refused the customer.
         differences: Where they differ.
         error: Why the provider refused the customer, or None.
     """
