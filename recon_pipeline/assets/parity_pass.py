@@ -1,11 +1,11 @@
 """One pass of the comparison with a provider's meters: the keys that are due, the most urgent first, until time is up.
 
 Invariant: it only looks. A provider that does not answer ends the pass, which says so; a customer that is refused ends
-nothing. Knows no Dagster. What it has compared is recorded after every few keys, so that a pass that is killed goes on
-where it was: the next one takes only what is still due.
+nothing. Knows no Dagster. Each key is recorded as soon as it is compared, so that a pass that is killed goes on where
+it was: the next one takes only what is still due.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,8 +24,8 @@ from recon_pipeline.store.parity.rejected import named_events
 from recon_pipeline.store.parity.sending import Sending
 from recon_pipeline.store.postgres.database import BillingDatabase
 
-CHUNK_KEYS = 20
-"""As many keys as calls in a second: what a killed pass has to ask again."""
+DUE_KEYS = 1_000
+"""Looked up at once, since each look reads all keys; by then the first of them were compared a minute ago."""
 
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
@@ -91,19 +91,19 @@ class Comparison:
             )
             rejections = named_events(connection, self.sending, codes)
         compared = refused = 0
-        ended = ""
-        while not ended:
-            due = self._due(began)
-            if not due:
-                return Passed(found, compared, refused, is_done=True, rejections_unknown_because=unknown)
-            done, ended = self._chunk(due, to_minute(began), rejections)
-            with self.database.transaction() as connection:
-                store.note_compared(connection, self.sending, done)
-            compared += len(done)
-            refused += sum(one.error is not None for one in done)
-            if not ended and self.clock() - began > LONGEST_PASS:
+        for key in self._due_keys(began):
+            if self.clock() - began > LONGEST_PASS:
                 ended = f"{LONGEST_PASS.seconds // 60} minutes are over; the next pass goes on."
-        return Passed(found, compared, refused, ended_because=ended, rejections_unknown_because=unknown)
+                return Passed(found, compared, refused, ended_because=ended, rejections_unknown_because=unknown)
+            try:
+                one = self._compared(key, to_minute(began), rejections.get(key.customer, ()))
+            except ProviderError as error:
+                return Passed(found, compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
+            with self.database.transaction() as connection:
+                store.note_compared(connection, self.sending, one)
+            compared += 1
+            refused += one.error is not None
+        return Passed(found, compared, refused, is_done=True, rejections_unknown_because=unknown)
 
     def _require_comparable(self) -> None:
         meter = self.meters.meter(self.sending.metering.meter)
@@ -121,24 +121,21 @@ class Comparison:
             return {}, error.what
         return {one.identifier: one.code for one in found}, ""
 
-    def _due(self, began: datetime) -> tuple[ParityKey, ...]:
-        with self.database.transaction() as connection:
-            return store.keys_to_compare(
-                connection, self.sending, noted_at=began, now=self.clock(), most_keys=CHUNK_KEYS
-            )
+    def _due_keys(self, began: datetime) -> Iterator[ParityKey]:
+        while True:
+            with self.database.transaction() as connection:
+                due = store.keys_to_compare(
+                    connection, self.sending, noted_at=began, now=self.clock(), most_keys=DUE_KEYS
+                )
+            if not due:
+                return
+            yield from due
 
-    def _chunk(
-        self, due: Sequence[ParityKey], until: datetime, rejections: dict[str, tuple[NamedRejection, ...]]
-    ) -> tuple[list[ComparedKey], str]:
-        done: list[ComparedKey] = []
-        for key in due:
-            try:
-                done.append(self._compare(key, until, rejections.get(key.customer, ())))
-            except RefusedCustomerError as error:
-                done.append(ComparedKey(key, self.clock(), key.window(until), key.log_units, None, error=error.what))
-            except ProviderError as error:
-                return done, error.what
-        return done, ""
+    def _compared(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
+        try:
+            return self._compare(key, until, rejections)
+        except RefusedCustomerError as error:
+            return ComparedKey(key, self.clock(), key.window(until), key.log_units, None, error=error.what)
 
     def _compare(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         window = key.window(until)

@@ -195,25 +195,24 @@ def sent_in(
     return tuple(found.get(instants.index(window.start) + 1, nothing) for window in windows)
 
 
-def note_compared(connection: Connection, sending: Sending, compared: Sequence[ComparedKey]) -> None:
+def note_compared(connection: Connection, sending: Sending, one: ComparedKey) -> None:
     """Write down what was compared; in a transaction."""
-    for one in compared:
-        key = _key(sending, one.key)
-        connection.execute(
-            _NOTE_COMPARED,
-            {
-                **key,
-                "compared_at": one.compared_at,
-                "compared_until": one.window.end,
-                "compared_log_units": one.log_units,
-                "provider_units": one.provider_units,
-                "difference_count": len(one.differences),
-                "error": one.error,
-            },
-        )
-        connection.execute(_FORGET_DIFFERENCES, key)
-        if one.differences:
-            connection.execute(_KEEP_DIFFERENCE, [{**key, **_difference(found)} for found in one.differences])
+    key = _key(sending, one.key)
+    connection.execute(
+        _NOTE_COMPARED,
+        {
+            **key,
+            "compared_at": one.compared_at,
+            "compared_until": one.window.end,
+            "compared_log_units": one.log_units,
+            "provider_units": one.provider_units,
+            "difference_count": len(one.differences),
+            "error": one.error,
+        },
+    )
+    connection.execute(_FORGET_DIFFERENCES, key)
+    if one.differences:
+        connection.execute(_KEEP_DIFFERENCE, [{**key, **_difference(found)} for found in one.differences])
 
 
 def _key(sending: Sending, key: ParityKey) -> dict[str, Any]:
