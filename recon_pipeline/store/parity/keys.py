@@ -97,7 +97,7 @@ class ParityKey:
         customer: `gateway_customer_id`.
         period_start: Of the period.
         period_end: Of the period.
-        provider_customer: The provider's customer; None if its events name none.
+        provider_customer: The provider's customer, if it is another one; None if its events name none.
         provider_customer_count: How many of them its events name; 2 for several.
         log_units: What was sent in its window.
         settled_units: The same without what is younger than the lag.

@@ -1,5 +1,5 @@
 -- Part of other statements: the events of one metered usage that count, each with the time at which it was sent to a meter as the application
--- says (RECON_STRIPE_METERS), the time at which it is complete there at the earliest, and the provider's customer.
+-- says (RECON_STRIPE_METERS), the time at which it is complete there at the earliest, and the provider's customer if it is another one.
 -- Invariant: an event without the time that is sent has none, and lies in no window. The customer stands in any column, or in a field of one.
 -- :sum_seconds is 0 where each event is sent; then its time is a column as it is, since a function for each of millions takes seconds.
 -- Index: none of its own; the predicates of the statement around it reach the table.
@@ -12,8 +12,7 @@ select
     event.period_start,
     event.period_end,
     event.quantity,
-    case when :customer_path = array['gateway_customer_id'] then event.gateway_customer_id else to_jsonb(event) #>> :customer_path end
-        as provider_customer,
+    case when :customer_path <> array['gateway_customer_id'] then to_jsonb(event) #>> :customer_path end as provider_customer,
     case
         when cast(:sum_seconds as double precision) = 0 then stamp.stamped_from
         else
