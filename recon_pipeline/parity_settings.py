@@ -51,22 +51,26 @@ def observes(environ: Mapping[str, str] = os.environ) -> bool:
     return value == "observe"
 
 
-def read_parity(environ: Mapping[str, str] = os.environ) -> ParitySettings:
+def read_parity(environ: Mapping[str, str] = os.environ, *, is_asked: bool = False) -> ParitySettings:
     """Read and check all of them; what is needed only with observe is not asked for without.
+
+    Args:
+        environ: The environment.
+        is_asked: A person asks Stripe now, whatever RECON_STRIPE_PARITY says: the key is needed, and no meter.
 
     Raises:
         ConfigurationError: A variable has a value that cannot be used, or is not set; the message names it.
     """
     is_on = observes(environ)
     meters = read_meters(environ)
-    if is_on and not meters:
+    if is_on and not meters and not is_asked:
         raise ConfigurationError(
             "RECON_STRIPE_PARITY is observe, and RECON_STRIPE_METERS names no meter.",
             fix='Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.',
         )
     return ParitySettings(
         observes=is_on,
-        key=_key(environ, is_on=is_on),
+        key=_key(environ, is_needed=is_on or is_asked),
         url=_url(environ),
         meters=meters,
         lag_minutes=_lag_minutes(environ),
@@ -91,9 +95,9 @@ def read_prices(environ: Mapping[str, str] = os.environ) -> Mapping[str, Price]:
     return parse_prices(environ.get("RECON_PRICES", "{}"))
 
 
-def _key(environ: Mapping[str, str], *, is_on: bool) -> str:
+def _key(environ: Mapping[str, str], *, is_needed: bool) -> str:
     key = environ.get("STRIPE_API_KEY", "")
-    if not is_on:
+    if not is_needed:
         return key
     kind = _KEY.fullmatch(key)
     if kind is None:

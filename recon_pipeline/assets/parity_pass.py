@@ -1,29 +1,31 @@
 """One pass of the comparison with a provider's meters: the keys that are due, the most urgent first, until time is up.
 
 Invariant: it only looks. A provider that does not answer ends the pass, which says so; a customer that is refused ends
-nothing. Knows no Dagster. What it has compared is recorded after every few keys, so that a pass that is killed goes on
-where it was: the next one takes only what is still due.
+nothing. Knows no Dagster. Each key is recorded as soon as it is compared, so that a pass that is killed goes on where
+it was: the next one takes only what is still due.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.classes import Circumstances, Compared, NamedRejection, classify
+from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
 from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.providers.protocol import Meters, NotAllowedError, ProviderError, RefusedCustomerError
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.parity import keys as store
+from recon_pipeline.store.parity.customers import require_customer_column
 from recon_pipeline.store.parity.keys import ComparedKey, ParityKey
 from recon_pipeline.store.parity.rejected import named_events
 from recon_pipeline.store.parity.sending import Sending
 from recon_pipeline.store.postgres.database import BillingDatabase
 
-CHUNK_KEYS = 20
-"""As many keys as calls in a second: what a killed pass has to ask again."""
+DUE_KEYS = 1_000
+"""Looked up at once, since each look reads all keys; by then the first of them were compared a minute ago."""
 
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
@@ -78,6 +80,7 @@ class Comparison:
         self._require_comparable()
         codes, unknown = self._rejection_codes()
         with self.database.connection() as connection, decision(connection) as tables:
+            require_customer_column(connection, self.sending.usage, self.sending.metering)
             found = store.note_keys(
                 connection,
                 tables,
@@ -88,19 +91,19 @@ class Comparison:
             )
             rejections = named_events(connection, self.sending, codes)
         compared = refused = 0
-        ended = ""
-        while not ended:
-            due = self._due(began)
-            if not due:
-                return Passed(found, compared, refused, is_done=True, rejections_unknown_because=unknown)
-            done, ended = self._chunk(due, to_minute(began), rejections)
-            with self.database.transaction() as connection:
-                store.note_compared(connection, self.sending, done)
-            compared += len(done)
-            refused += sum(one.error is not None for one in done)
-            if not ended and self.clock() - began > LONGEST_PASS:
+        for key in self._due_keys(began):
+            if self.clock() - began > LONGEST_PASS:
                 ended = f"{LONGEST_PASS.seconds // 60} minutes are over; the next pass goes on."
-        return Passed(found, compared, refused, ended_because=ended, rejections_unknown_because=unknown)
+                return Passed(found, compared, refused, ended_because=ended, rejections_unknown_because=unknown)
+            try:
+                one = self._compared(key, to_minute(began), rejections.get(key.customer, ()))
+            except ProviderError as error:
+                return Passed(found, compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
+            with self.database.transaction() as connection:
+                store.note_compared(connection, self.sending, one)
+            compared += 1
+            refused += one.error is not None
+        return Passed(found, compared, refused, is_done=True, rejections_unknown_because=unknown)
 
     def _require_comparable(self) -> None:
         meter = self.meters.meter(self.sending.metering.meter)
@@ -118,33 +121,27 @@ class Comparison:
             return {}, error.what
         return {one.identifier: one.code for one in found}, ""
 
-    def _due(self, began: datetime) -> tuple[ParityKey, ...]:
-        with self.database.transaction() as connection:
-            return store.keys_to_compare(
-                connection, self.sending, noted_at=began, now=self.clock(), most_keys=CHUNK_KEYS
-            )
+    def _due_keys(self, began: datetime) -> Iterator[ParityKey]:
+        while True:
+            with self.database.transaction() as connection:
+                due = store.keys_to_compare(
+                    connection, self.sending, noted_at=began, now=self.clock(), most_keys=DUE_KEYS
+                )
+            if not due:
+                return
+            yield from due
 
-    def _chunk(
-        self, due: Sequence[ParityKey], until: datetime, rejections: dict[str, tuple[NamedRejection, ...]]
-    ) -> tuple[list[ComparedKey], str]:
-        done: list[ComparedKey] = []
-        for key in due:
-            try:
-                done.append(self._compare(key, until, rejections.get(key.customer, ())))
-            except RefusedCustomerError as error:
-                done.append(ComparedKey(key, self.clock(), key.window(until), key.log_units, None, error=error.what))
-            except ProviderError as error:
-                return done, error.what
-        return done, ""
+    def _compared(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
+        try:
+            return self._compare(key, until, rejections)
+        except RefusedCustomerError as error:
+            return ComparedKey(key, self.clock(), key.window(until), key.log_units, None, error=error.what)
 
     def _compare(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         window = key.window(until)
-        if key.provider_customer_count > 1:
-            raise RefusedCustomerError(
-                "Its events name more than one customer of the provider.",
-                fix="Correct customer in RECON_STRIPE_METERS.",
-            )
-        customer, meter = key.provider_customer or key.customer, self.sending.metering.meter
+        customer, meter = self._provider_customer(key), self.sending.metering.meter
+        if customer is None:
+            return ComparedKey(key, self.clock(), window, key.log_units, None)
         total = self.meters.total(meter, customer, window) if window else Decimal(0)
         if total == key.log_units:
             return ComparedKey(key, self.clock(), window, key.log_units, total)
@@ -173,6 +170,18 @@ class Comparison:
         )
         differences = classify([one for one in found if one.difference], circumstances)
         return ComparedKey(key, self.clock(), window, key.log_units, total, differences)
+
+    def _provider_customer(self, key: ParityKey) -> str | None:
+        """Whom to ask about; None if nobody was named, because nothing was ever used."""
+        if self.sending.metering.customer == GATEWAY_CUSTOMER:
+            return key.customer
+        if key.provider_customer_count > 1 or (key.provider_customer is None and key.log_units):
+            count = "more than one" if key.provider_customer_count > 1 else "no"
+            raise RefusedCustomerError(
+                f"Its events name {count} customer of the provider.",
+                fix="Correct customer in RECON_STRIPE_METERS: recon parity probe --customer ID finds it.",
+            )
+        return key.provider_customer
 
 
 def _around(sides: Sides, whole: Compared, until: datetime) -> tuple[Decimal, ...]:

@@ -91,7 +91,6 @@ def values_of(
         "recent_days": RECENT_DAYS,
         "most_keys": MOST_KEYS,
         "time_column": "event_timestamp",
-        "time_unit": "second",
         "quantity_is_numeric": tables is not None and tables.quantity_is_numeric,
         "refuses_repetitions": tables is None or tables.refuses_repetitions,
         **dict.fromkeys(_ROW_LIMITS, SAMPLE_ROWS),

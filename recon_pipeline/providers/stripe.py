@@ -181,7 +181,7 @@ def require_stripe() -> None:
     """
     if find_spec("stripe") is None:
         raise ConfigurationError(
-            "RECON_STRIPE_PARITY=observe needs Stripe's SDK, which is not installed.",
+            "The comparison with Stripe needs Stripe's SDK, which is not installed.",
             fix="Install recon-pipeline[stripe], or unset RECON_STRIPE_PARITY.",
         )
 

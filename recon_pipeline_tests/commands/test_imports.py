@@ -24,6 +24,7 @@ WITHOUT_DAGSTER = (
     "init",
     "initialised",
     "parity",
+    "parity_probe",
     "pause",
     "retention",
     "sql",

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +258,24 @@ def test_the_settings_never_show_the_key() -> None:
     settings = read_parity({**OBSERVE, "STRIPE_API_KEY": "rk_live_hunter2", "RECON_STRIPE_LIVE": "yes"})
     assert (settings.key, "hunter2" in repr(settings)) == ("rk_live_hunter2", False)
     assert read_parity({}).observes is False
+
+
+def test_the_command_probe_prints_the_setting_without_any_and_needs_a_key_and_a_meter(app: Application) -> None:
+    at = datetime.now(UTC) - timedelta(days=3)
+    app.use("a", 5, at, created_at=at + timedelta(hours=3))
+    app.stripe.now = datetime.now(UTC)
+    unset = {"RECON_STRIPE_PARITY": None, "RECON_STRIPE_METERS": None}
+    found = recon("parity", "probe", "--customer", "a", "--meter", METER, **unset)
+    setting = f'{{"remote_commands": {{"meter": "{METER}", "sends": "each", "timestamp": "event_timestamp"}}}}'
+    assert f"RECON_STRIPE_METERS={setting}\n" in found.out
+    assert found.exit_code == 0
+    answer = recon("parity", "probe", "--customer", "a", "--json").json
+    assert (answer["success"], answer["settings"]) == (True, [f"RECON_STRIPE_METERS={setting}"])
+    assert len(answer["tried"]) == 11
+    without = recon("parity", "probe", "--customer", "a", **unset)
+    assert (without.exit_code, "Name it with --meter mtr_123" in without.said) == (2, True)
+    assert "STRIPE_API_KEY is not set." in recon("parity", "probe", "--customer", "a", STRIPE_API_KEY=None).said
+    assert recon("parity", "probe", "--customer", "nobody").exit_code == 2
+    wrong = recon("parity", "probe", "--customer", "a", "--usage-type", "sms")
+    assert "RECON_SCOPE has remote_commands of the gateway stripe, and not sms." in wrong.said
+    assert recon("parity", "--json", "probe", "--customer", "a").exit_code == 2

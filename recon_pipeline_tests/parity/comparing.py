@@ -10,6 +10,7 @@ from recon_pipeline.core.parity.metering import Metering
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.providers.pace import Pace
+from recon_pipeline.providers.protocol import Meters
 from recon_pipeline.providers.stripe import StripeMeters
 from recon_pipeline.store.parity import found as results
 from recon_pipeline.store.parity.sending import Sending
@@ -19,6 +20,12 @@ from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe
 
 EXTENT = Extent((MeteredUsage(GATEWAY, USAGE),), BillingMonth(2025, 5), BillingMonth(2025, 5))
 AFTER_FINAL = MAY[1] + timedelta(hours=2)
+
+
+def comparison(url: str, meters: Meters, now: datetime, **metering: Any) -> Comparison:
+    """The comparison of a log at a moment."""
+    sending = Sending(EXTENT.scope[0], Metering(METER, **metering), EXTENT)
+    return Comparison(BillingDatabase(url), sending, meters, timedelta(minutes=30), lambda: now)
 
 
 @dataclass
@@ -72,13 +79,7 @@ class Application:
         """The comparison at a moment."""
         self.stripe.now = now
         pace = Pace(calls_per_second=1_000_000, sleep=self.waited.append)
-        return Comparison(
-            BillingDatabase(self.billing.url),
-            Sending(EXTENT.scope[0], Metering(METER, **metering), EXTENT),
-            meters or StripeMeters(KEY, self.stripe.url, pace),
-            timedelta(minutes=30),
-            lambda: now,
-        )
+        return comparison(self.billing.url, meters or StripeMeters(KEY, self.stripe.url, pace), now, **metering)
 
     def compare(self, now: datetime, **metering: Any) -> Passed:
         """Compare at a moment."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ MOST_FINAL_HOURS = 72
 """The longest that an invoice stays open after its period (Stripe's settings for invoices)."""
 
 _METER = re.compile(r"mtr_[A-Za-z0-9_]{1,200}")
-_METADATA = re.compile(r"metadata\.[A-Za-z_][A-Za-z0-9_]{0,62}")
+_CUSTOMER = re.compile(r"(metadata\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _METERS_LIKE = 'Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.'
 _PRICES_LIKE = 'Set it like RECON_PRICES={"remote_commands": {"per_unit": "0.002", "currency": "USD"}}.'
@@ -36,7 +36,7 @@ class Metering:
         sends: `each` event, or one sum for each `hour` or `day`.
         timestamp: The column of the log from which the timestamp is taken that is sent.
         stamped_at: Whether a sum has the time at which its hour or day starts, or at which it ends.
-        customer: Where the log has the provider's customer: `gateway_customer_id`, or `metadata.NAME`.
+        customer: Where the log has the provider's customer: a column, or `metadata.NAME`.
         final_hours: After how many hours the invoice of a period is final.
     """
 
@@ -82,6 +82,23 @@ def metered(scope: Sequence[MeteredUsage], meters: Mapping[str, Metering]) -> tu
     return tuple(usage for usage in scope if usage.gateway_name == STRIPE and usage.usage_type in meters)
 
 
+def is_customer(name: str) -> bool:
+    """Whether a name can be a column of the log, or a field of its column metadata."""
+    return _CUSTOMER.fullmatch(name) is not None
+
+
+def as_setting(meters: Mapping[str, Metering]) -> str:
+    """The same as `RECON_STRIPE_METERS` says it, without what is a default anyway, but for how and when is sent."""
+    return json.dumps({usage_type: _as_given(metering) for usage_type, metering in meters.items()})
+
+
+def _as_given(metering: Metering) -> dict[str, str | int]:
+    always = ("meter", "sends", "timestamp")
+    defaults = Metering(metering.meter)
+    given = asdict(metering)
+    return {name: value for name, value in given.items() if name in always or value != getattr(defaults, name)}
+
+
 def _metering(usage_type: str, given: Any) -> Metering:
     allowed = {
         "sends": SENDS,
@@ -102,8 +119,8 @@ def _metering(usage_type: str, given: Any) -> Metering:
     if not isinstance(named["meter"], str) or _METER.fullmatch(named["meter"]) is None:
         raise _wrong(usage_type, "meter", named["meter"], "the id of a meter, as mtr_123")
     customer = named.get("customer", GATEWAY_CUSTOMER)
-    if customer != GATEWAY_CUSTOMER and (not isinstance(customer, str) or _METADATA.fullmatch(customer) is None):
-        raise _wrong(usage_type, "customer", customer, "gateway_customer_id or metadata.NAME")
+    if not isinstance(customer, str) or not is_customer(customer):
+        raise _wrong(usage_type, "customer", customer, "a column of the log or metadata.NAME")
     hours = named.get("final_hours", 1)
     if not isinstance(hours, int) or isinstance(hours, bool) or not 1 <= hours <= MOST_FINAL_HOURS:
         raise _wrong(usage_type, "final_hours", hours, f"a whole number from 1 to {MOST_FINAL_HOURS}")

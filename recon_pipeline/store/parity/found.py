@@ -109,21 +109,24 @@ _ODD_KEYS = labelled(
 
 @dataclass(frozen=True)
 class DifferenceFound:
-    """A difference of a key, as its last comparison found it; units: by how much the meter has more."""
+    """A difference of a key, as its last comparison found it; units: by how much the meter has more.
 
-    gateway_name: str
-    usage_type: str
+    What a person needs comes first: an alert shows the beginning of each.
+    """
+
     gateway_customer_id: str
-    period_start: datetime
-    period_end: datetime
-    window_start: datetime
-    window_end: datetime
+    usage_type: str
     kind: str
+    units: Decimal
     log_units: Decimal
     provider_units: Decimal
-    units: Decimal
     evidence: str
+    window_start: datetime
+    window_end: datetime
+    period_start: datetime
+    period_end: datetime
     compared_at: datetime
+    gateway_name: str
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class ParityKey:
         customer: `gateway_customer_id`.
         period_start: Of the period.
         period_end: Of the period.
-        provider_customer: The provider's customer; None if its events name none.
+        provider_customer: The provider's customer, if it is another one; None if its events name none.
         provider_customer_count: How many of them its events name; 2 for several.
         log_units: What was sent in its window.
         settled_units: The same without what is younger than the lag.
@@ -125,7 +125,7 @@ class ComparedKey:
         compared_at: When.
         window: Which time of it.
         log_units: What the log had.
-        provider_units: What the meter had; None if the customer was refused.
+        provider_units: What the meter had; None if it was not asked, or refused the customer.
         differences: Where they differ.
         error: Why the provider refused the customer, or None.
     """
@@ -195,25 +195,24 @@ def sent_in(
     return tuple(found.get(instants.index(window.start) + 1, nothing) for window in windows)
 
 
-def note_compared(connection: Connection, sending: Sending, compared: Sequence[ComparedKey]) -> None:
+def note_compared(connection: Connection, sending: Sending, one: ComparedKey) -> None:
     """Write down what was compared; in a transaction."""
-    for one in compared:
-        key = _key(sending, one.key)
-        connection.execute(
-            _NOTE_COMPARED,
-            {
-                **key,
-                "compared_at": one.compared_at,
-                "compared_until": one.window.end,
-                "compared_log_units": one.log_units,
-                "provider_units": one.provider_units,
-                "difference_count": len(one.differences),
-                "error": one.error,
-            },
-        )
-        connection.execute(_FORGET_DIFFERENCES, key)
-        if one.differences:
-            connection.execute(_KEEP_DIFFERENCE, [{**key, **_difference(found)} for found in one.differences])
+    key = _key(sending, one.key)
+    connection.execute(
+        _NOTE_COMPARED,
+        {
+            **key,
+            "compared_at": one.compared_at,
+            "compared_until": one.window.end,
+            "compared_log_units": one.log_units,
+            "provider_units": one.provider_units,
+            "difference_count": len(one.differences),
+            "error": one.error,
+        },
+    )
+    connection.execute(_FORGET_DIFFERENCES, key)
+    if one.differences:
+        connection.execute(_KEEP_DIFFERENCE, [{**key, **_difference(found)} for found in one.differences])
 
 
 def _key(sending: Sending, key: ParityKey) -> dict[str, Any]:

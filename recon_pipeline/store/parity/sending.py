@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER, Metering
+from recon_pipeline.core.parity.metering import Metering
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
 
-_UNITS = {"each": "second", "hour": "hour", "day": "day"}
 _SECONDS = {"each": 0.0, "hour": 3_600.0, "day": 86_400.0}
 
 
@@ -39,14 +38,12 @@ class Sending:
     def parameters(self, tables: BillingTables, *, settled_before: datetime) -> dict[str, Any]:
         """What the part sent_events binds, with the months of the keys."""
         length = _SECONDS[self.metering.sends]
-        customer = self.metering.customer
         return {
             **self.key,
             **tables.parameters,
             "time_column": self.metering.timestamp,
-            "time_unit": _UNITS[self.metering.sends],
+            "sum_seconds": length,
             "stamp_after_seconds": length if self.metering.stamped_at == "end" else 0.0,
-            "complete_after_seconds": length,
-            "customer_name": "" if customer == GATEWAY_CUSTOMER else customer.removeprefix("metadata."),
+            "customer_path": self.metering.customer.split("."),
             "settled_before": settled_before,
         }

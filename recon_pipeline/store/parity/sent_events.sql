@@ -1,21 +1,33 @@
 -- Part of other statements: the events of one metered usage that count, each with the time at which it was sent to a meter as the application
--- says (RECON_STRIPE_METERS), the time at which it is complete there at the earliest, and the provider's customer.
--- Invariant: an event without the time that is sent has none, and lies in no window. A column metadata that is not there has no customers.
+-- says (RECON_STRIPE_METERS), the time at which it is complete there at the earliest, and the provider's customer if it is another one.
+-- Invariant: an event without the time that is sent has none, and lies in no window. The customer stands in any column, or in a field of one.
+-- :sum_seconds is 0 where each event is sent; then its time is a column as it is, since a function for each of millions takes seconds.
 -- Index: none of its own; the predicates of the statement around it reach the table.
 -- Uses: countable_events = countable_events | countable_events_deduplicated
--- Binds: complete_after_seconds double precision, customer_name text, gateway_name text, stamp_after_seconds double precision
--- Binds: time_column text, time_unit text, usage_type text
+-- Binds: customer_path text[], gateway_name text, stamp_after_seconds double precision, sum_seconds double precision, time_column text
+-- Binds: usage_type text
 select
     event.gateway_customer_id,
     event.request_id,
     event.period_start,
     event.period_end,
     event.quantity,
-    case when :customer_name = '' then event.gateway_customer_id else to_jsonb(event) -> 'metadata' ->> :customer_name end
-        as provider_customer,
-    date_trunc(:time_unit, stamp.stamped_from, 'UTC') + make_interval(secs => :stamp_after_seconds) as sent_at,
-    greatest(event.created_at, date_trunc(:time_unit, stamp.stamped_from, 'UTC') + make_interval(secs => :complete_after_seconds))
-        as complete_at
+    case when :customer_path <> array['gateway_customer_id'] then to_jsonb(event) #>> :customer_path end as provider_customer,
+    case
+        when cast(:sum_seconds as double precision) = 0 then stamp.stamped_from
+        else
+            date_bin(make_interval(secs => :sum_seconds), stamp.stamped_from, '2000-01-01 00:00:00+00')
+            + make_interval(secs => :stamp_after_seconds)
+    end as sent_at,
+    greatest(
+        event.created_at,
+        case
+            when cast(:sum_seconds as double precision) = 0 then stamp.stamped_from
+            else
+                date_bin(make_interval(secs => :sum_seconds), stamp.stamped_from, '2000-01-01 00:00:00+00')
+                + make_interval(secs => :sum_seconds)
+        end
+    ) as complete_at
 from ({countable_events}) as event
 cross join lateral (
     select
