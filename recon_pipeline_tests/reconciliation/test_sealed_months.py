@@ -274,3 +274,13 @@ def test_an_empty_log_shows_no_counter_of_a_sealed_month_as_one_that_would_chang
     assert (blocked.record.outcome, blocked.record.drift_count) == ("blocked", None)
     shown: Any = blocked.check("event_log_is_visible").metadata["would_change"].value
     assert {row.data["period_start"][:7] for row in shown.records} == {"2025-06"}
+
+
+def test_a_month_that_was_sealed_before_its_events_were_summed_up_lacks_nothing(
+    make_billing_in_mode: MakeBilling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_SETTLE_SECONDS", "1800")
+    billing = fill(make_billing_in_mode("incremental"))
+    seal(billing)
+    for _ in range(2):
+        assert run().check("sealed_months_hold").passed

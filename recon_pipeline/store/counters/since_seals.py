@@ -12,14 +12,16 @@ from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.counters.lake_seals import since_count
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 
 # By sealed month of an extent: the keys of which other events are stored than were sealed, what they differ by, and a
 # few of them.
-# Invariant: the stored sums are of what the log had at the last horizon; what came since, the next run shows.
+# Invariant: the stored sums are of what the log had at the last horizon; what came since, the next run shows. Sums of a
+# horizon that is older than the seal lack what was sealed, and say nothing.
 # Index: the primary key of recon.sealed_counter, and that of recon.usage_aggregate by period.
-# Binds: covers_until timestamptz, end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint
-# Binds: start timestamptz, usage_type text
+# Binds: aggregated_below xid8, covers_until timestamptz, end timestamptz, gateway_name text, has_ingest_xid boolean
+# Binds: sample_rows bigint, seal_id bigint, start timestamptz, usage_type text
 _SINCE_SEAL = labelled(
     "sums_since_seal",
     """
@@ -43,6 +45,11 @@ _SINCE_SEAL = labelled(
             and period_end <= :covers_until
     ) as stored using (gateway_customer_id, period_start, period_end)
     where (sealed.usage_count, sealed.event_count) is distinct from (stored.usage_count, stored.event_count)
+        and (
+            not :has_ingest_xid
+            or cast(:aggregated_below as xid8)
+            >= (select pg_snapshot_xmax(seen)::text::xid8 from recon.month_seal where id = :seal_id)
+        )
     order by
         abs(coalesce(stored.usage_count, 0) - coalesce(sealed.usage_count, 0)) desc, gateway_customer_id, period_start
     limit :sample_rows
@@ -159,15 +166,24 @@ def since_seals(connection: Connection, run: Reconciliation, tables: BillingTabl
         tables: How the tables are shaped, with the sealed months.
     """
     found: list[MonthSinceSeal] = []
+    aggregated_below = horizons.position(connection, tables).aggregated_below
+    of_sums = {
+        "has_ingest_xid": tables.has_ingest_xid,
+        "aggregated_below": None if aggregated_below is None else str(aggregated_below),
+    }
     for usage in run.extent.scope:
         for sealed in tables.sealed_within(usage, run.extent):
-            asked = run.parameters(usage, tables) | {
-                "start": sealed.month.start,
-                "end": sealed.month.end,
-                "seal_id": sealed.seal_id,
-                "covers_until": sealed.covers_until,
-                "seen": sealed.archived_seen,
-            }
+            asked = (
+                run.parameters(usage, tables)
+                | of_sums
+                | {
+                    "start": sealed.month.start,
+                    "end": sealed.month.end,
+                    "seal_id": sealed.seal_id,
+                    "covers_until": sealed.covers_until,
+                    "seen": sealed.archived_seen,
+                }
+            )
             if sealed.is_of_lake:
                 rows = since_count(connection, sealed, sample_rows=SAMPLE_ROWS)
             else:
