@@ -21,7 +21,7 @@ def on(day: int, hour: int = 12) -> datetime:
 @pytest.fixture
 def denied(billing: Billing) -> Billing:
     """A customer of the free plan in May: 30 units on the 3rd, and on the 9th 25 in one minute, which came late."""
-    billing.subscribe(CUSTOMER, status="canceled")
+    billing.subscribe(CUSTOMER, status="past_due")
     for number in range(3):
         billing.add_event(
             CUSTOMER, 10, event_timestamp=on(3), created_at=on(3), request_id=f"web-{number}-0a1b2c3d",
@@ -50,7 +50,7 @@ def test_every_figure_of_a_key_is_what_the_log_says(denied: Billing, orchestrate
     assert (sums["invalid_count"], sums["repeated_count"], sums["latest_by_seconds"]) == (0, 0, 30 * 3600)
     assert one["limit"]["units"] == 50
     assert (
-        "no active or trialing subscription covers the period; the latest is subscription canceled"
+        "no active or trialing subscription covers the period; the latest is subscription past_due"
         in (one["limit"]["source"])
     )
     assert [(day["day"], day["usage_count"], day["running_total"]) for day in one["days"]] == [

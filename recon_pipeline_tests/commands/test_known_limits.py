@@ -142,6 +142,39 @@ def test_explain_says_that_the_limit_of_an_earlier_period_is_unknown_and_why(bil
 
 
 @EVERY_MODE
+@pytest.mark.parametrize("status", ["canceled", "cancelled"])
+def test_replaying_the_last_period_of_canceled_subscriptions_claims_no_transition_and_is_not_blocked(
+    billing: Billing, status: str
+) -> None:
+    """While a period lasts, its limit is the free one: what was canceled at once is not paid any more."""
+    billing.subscribe("at its end", status=status)
+    billing.subscribe("a year", status=status, period=(APRIL[0], APRIL[0] + timedelta(days=365)))
+    for customer in ("at its end", "a year"):
+        billing.add_event(customer, 300)
+        billing.add_counter(customer, 7)
+
+    ended = reconcile(RECON_MAX_OVER_QUOTA_TRANSITIONS="0")
+
+    assert (ended.outcome, ended.over_quota_transitions) == ("clean", 0), ended.error
+    assert billing.ledger("usage_count_after, usage_limit, over_quota_transition") == [(300, None, None)] * 2
+    (one,) = recon("explain", "--customer", "at its end", *IN_MAY).json["explanations"]
+    assert one["limit"] == {
+        "units": None,
+        "source": f"the period has ended, and subscription {status}, 2025-05-01 to 2025-06-01, "
+        "does not say which status it had before",
+        "is_known": False,
+    }
+
+    lasting = (MAY[0], datetime.now(UTC) + timedelta(days=1))
+    billing.subscribe("at once", status=status, period=lasting)
+    billing.add_event("at once", 300, period=lasting)
+
+    assert reconcile().over_quota_transitions == 1
+    (one,) = recon("explain", "--customer", "at once", *IN_MAY).json["explanations"]
+    assert one["limit"]["units"] == FREE
+
+
+@EVERY_MODE
 def test_a_dry_run_of_a_backfill_claims_no_transition_where_the_limit_is_unknown(
     billing: Billing, tmp_path: Path
 ) -> None:

@@ -99,8 +99,8 @@ def test_a_subscription_that_covers_the_period_gives_the_paid_limit(billing: Bil
 @pytest.mark.parametrize(
     ("status", "period"),
     [
-        ("canceled", MAY),
         ("past_due", MAY),
+        ("unpaid", MAY),
         ("ACTIVE", MAY),
         ("active", (MAY[0] + SECOND + MICROSECOND, MAY[1])),
         ("active", (MAY[0], MAY[1] - SECOND - MICROSECOND)),

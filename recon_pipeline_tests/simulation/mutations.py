@@ -404,6 +404,11 @@ MUTATIONS = (
         f"{_KNOWN_LIMITS}_replaying_a_month_before_renewals_claims_no_transition_and_is_not_blocked",
     ),
     Mutation(
+        "who canceled is taken for a customer who never paid",
+        (Patch("subscribed_keys", "and limited.period_end <= now()", "and false"),),
+        f"{_KNOWN_LIMITS}_replaying_the_last_period_of_canceled_subscriptions_claims_no_transition_and_is_not_blocked",
+    ),
+    Mutation(
         "a subscription of a status that is not paid gives the paid limit",
         (
             Patch(

@@ -54,6 +54,9 @@ def limit_of(
     if newest.began_later:
         source = f"the period ended before the current one of {shown}, which says nothing of earlier ones"
         return Limit(None, source, is_known=False)
+    if newest.ended_with_it:
+        source = f"the period has ended, and {shown}, does not say which status it had before"
+        return Limit(None, source, is_known=False)
     paid = " or ".join(parameters["paid_statuses"])
     differs = ", whose bounds in UTC are others than the period's" if newest.meets_period else ""
     return Limit(quota.free, f"free: no {paid} subscription covers the period; the latest is {shown}{differs}")
