@@ -24,6 +24,7 @@ DEFAULT_SCOPE = "stripe:remote_commands"
 DEFAULT_QUOTAS = '{"remote_commands": {"free": 50, "paid": 10000}}'
 DEFAULT_PAID_STATUSES = "active,trialing"
 DEFAULT_NEGATIVE_QUANTITIES = "refuse"
+DEFAULT_DELETED_EVENTS = "refuse"
 DEFAULT_START_PERIOD = "2025-01"
 DEFAULT_EVENT_IDENTITY = "gateway_name,request_id"
 RECENT_DAYS = 35
@@ -48,6 +49,7 @@ class Settings:
         quotas: Limits by usage type; a type without an entry has no limit.
         paid_statuses: With which a subscription gives its customer the paid limit.
         refuses_negative: A drifted counter with an event of negative quantity is left alone; else these are credits.
+        refuses_deleted: So is one with an event that the log marks as deleted; else such events count.
         budgets: The largest repair that needs no approval.
         seal_after_days: A month is sealed by itself so many days after it ended; 0: only by a person.
     """
@@ -60,6 +62,7 @@ class Settings:
     quotas: Mapping[str, Quota]
     paid_statuses: tuple[str, ...]
     refuses_negative: bool
+    refuses_deleted: bool
     budgets: Budgets
     seal_after_days: int
 
@@ -93,7 +96,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         event_identity=parse_event_identity(environ.get("RECON_EVENT_IDENTITY", DEFAULT_EVENT_IDENTITY)),
         quotas=parse_quotas(environ.get("RECON_QUOTAS", DEFAULT_QUOTAS)),
         paid_statuses=parse_paid_statuses(environ.get("RECON_PAID_STATUSES", DEFAULT_PAID_STATUSES)),
-        refuses_negative=_refuses_negative(environ),
+        refuses_negative=_refuses(
+            environ, "RECON_NEGATIVE_QUANTITIES", DEFAULT_NEGATIVE_QUANTITIES, "events of negative quantity are credits"
+        ),
+        refuses_deleted=_refuses(
+            environ, "RECON_DELETED_EVENTS", DEFAULT_DELETED_EVENTS, "events that are marked as deleted count"
+        ),
         budgets=Budgets(
             max_repairs=_number(environ, "RECON_MAX_REPAIRS", int, default.max_repairs),
             max_repair_share=_number(environ, "RECON_MAX_REPAIR_SHARE", float, default.max_repair_share, 1),
@@ -206,12 +214,11 @@ def _database_url(environ: Mapping[str, str]) -> str | None:
         ) from None
 
 
-def _refuses_negative(environ: Mapping[str, str]) -> bool:
-    value = environ.get("RECON_NEGATIVE_QUANTITIES", DEFAULT_NEGATIVE_QUANTITIES)
+def _refuses(environ: Mapping[str, str], name: str, default: str, summed_if: str) -> bool:
+    value = environ.get(name, default)
     if value not in ("refuse", "sum"):
         raise ConfigurationError(
-            f"RECON_NEGATIVE_QUANTITIES is {value!r}, which is neither refuse nor sum.",
-            fix="Set RECON_NEGATIVE_QUANTITIES=sum if events of negative quantity are credits, or unset it.",
+            f"{name} is {value!r}, which is neither refuse nor sum.", fix=f"Set {name}=sum if {summed_if}, or unset it."
         )
     return value == "refuse"
 

@@ -19,7 +19,8 @@ class Assumption:
     """One assumption.
 
     Attributes:
-        about: `identity`, `completeness`, `periods`, `limits`, `quantities` or `settling`.
+        about: `identity`, `completeness`, `periods`, `limits`, `quantities`,
+            `deletion` or `settling`.
         assumed: What, as a sentence.
         learnt_from: The setting, unique key or default that says so.
     """
@@ -136,6 +137,20 @@ def _quantities(known: _Known) -> Assumption:
     return Assumption("quantities", assumed, "RECON_NEGATIVE_QUANTITIES")
 
 
+def _deleted(known: _Known) -> Assumption:
+    marks = "" if known.tables is None else ", ".join(known.tables.deletion_marks)
+    if not marks:
+        assumed = "Every row of the log is an event that counts"
+    elif known.settings.refuses_deleted:
+        assumed = (
+            f"Nobody has said whether events that {marks} marks as deleted count, and no counter of a key with one is "
+            "changed"
+        )
+    else:
+        assumed = f"Events that {marks} marks as deleted count as others do"
+    return Assumption("deletion", assumed, "RECON_DELETED_EVENTS, the columns of the log")
+
+
 def _settling(known: _Known) -> Assumption:
     seconds = known.settings.settle_seconds
     if seconds == 0:
@@ -151,5 +166,6 @@ _RULES: tuple[Callable[[_Known], Assumption], ...] = (
     _periods,
     _limits,
     _quantities,
+    _deleted,
     _settling,
 )

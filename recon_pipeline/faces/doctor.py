@@ -28,6 +28,7 @@ from recon_pipeline.store.counters.counters_beyond_months import described, find
 from recon_pipeline.store.log.tables import SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import accepted_usages
+from recon_pipeline.store.records.deletion_marks import check_deletion_marks
 from recon_pipeline.store.records.negative_counters import check_negative_counters
 from recon_pipeline.store.records.requirements import check_database
 from recon_pipeline.store.records.retention import months_in_the_log, read_retention
@@ -149,6 +150,7 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
     )
     if not settings.refuses_negative:
         yield check_negative_counters(connection)
+    yield from check_deletion_marks(connection, refuses=settings.refuses_deleted)
     if describe_table(connection, SUBSCRIPTIONS) is not None:
         yield check_bounds(connection, settings.scope, limited=settings.quotas, paid_statuses=settings.paid_statuses)
     beyond = find_counters_beyond(connection, settings.scope, first=first, last=current.next(), every=True)

@@ -60,7 +60,15 @@ def test_a_reported_key_is_printed_with_the_reason_why_it_is_left_alone(
 def test_doctor_ends_with_what_is_taken_for_granted_and_where_it_was_learnt(billing: Billing) -> None:
     assumed = {one["about"]: one for one in recon("doctor", "--json").json["assumptions"]}
 
-    assert set(assumed) == {"identity", "completeness", "periods", "limits", "quantities", "settling"}
+    assert set(assumed) == {
+        "identity",
+        "completeness",
+        "periods",
+        "limits",
+        "quantities",
+        "deletion",
+        "settling",
+    }
     assert assumed["identity"]["learnt_from"] == "RECON_EVENT_IDENTITY, and a unique key of the log"
     assert assumed["completeness"]["learnt_from"] == "the default of RECON_START_PERIOD"
     assert "active or trialing" in assumed["limits"]["assumed"]

@@ -117,6 +117,7 @@ _CHANGED = f"{_TESTS}/test_changed_events.py::test"
 _HORIZON = f"{_TESTS}/test_horizon.py::test"
 _COMPARES = f"{_TESTS}/test_what_a_tick_compares.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
+_DELETED_TESTS = "recon_pipeline_tests/commands/test_deleted_events.py::test"
 _KNOWN_LIMITS = "recon_pipeline_tests/commands/test_known_limits.py::test"
 _LEFT = f"{_TESTS}/test_events_left_the_log.py::test"
 _LEFT_MEANWHILE = f"{_TESTS}/test_events_left_meanwhile.py::test"
@@ -307,6 +308,11 @@ MUTATIONS = (
         "a counter that was moved to another period without its events is emptied",
         (Patch("mark_periods_written_twice", "and other_start is not null", "and false"),),
         f"{_TWICE}_a_counter_that_moved_to_another_period_without_its_events_is_not_emptied_and_no_other_is_made",
+    ),
+    Mutation(
+        "an event that is marked as deleted raises a counter that does not have it",
+        (Patch("recon_pipeline.store.counters.compare:compare", "if run.refuses_deleted:", "if False:"),),
+        f"{_DELETED_TESTS}_a_counter_without_a_marked_event_is_not_raised_and_doctor_says_how_to_decide",
     ),
     Mutation(
         "a counter that was moved is emptied once it counts again",

@@ -178,6 +178,7 @@ def run(
         quotas=QUOTAS,
         paid_statuses=PAID_STATUSES,
         refuses_negative=asked.refuses_negative,
+        refuses_deleted=True,
         seal_after_days=0,
         budgets=asked.budgets,
     )

@@ -14,7 +14,13 @@ from enum import StrEnum
 from sqlalchemy import Connection, RowMapping
 
 from recon_pipeline.core.guards import DriftSummary
-from recon_pipeline.store.counters import doubt_of_events_left, doubt_of_identity, doubt_of_periods, holds
+from recon_pipeline.store.counters import (
+    doubt_of_deleted_events,
+    doubt_of_events_left,
+    doubt_of_identity,
+    doubt_of_periods,
+    holds,
+)
 from recon_pipeline.store.counters.usage_snapshot import UsageSnapshot
 from recon_pipeline.store.lake import counts
 from recon_pipeline.store.log.billing_tables import BillingTables
@@ -137,6 +143,8 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
         stale += snapshot.note_stale(suspects) if suspects else 0
     if drifted:
         doubt_of_periods.mark_written_twice(connection, run, tables)
+        if run.refuses_deleted:
+            doubt_of_deleted_events.mark(connection, run.run_id, tables.deletion_marks)
     holds.mark_held(connection, run.run_id)
     if drifted:
         counts.mark_incomplete(connection, run.run_id)

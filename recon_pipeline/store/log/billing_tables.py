@@ -17,7 +17,7 @@ from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.declared_key import WiderKey, refuses_repetitions, wider_key
 from recon_pipeline.store.log.row_security import lockable, require_every_row
 from recon_pipeline.store.log.sealed_months import SealedMonth, read_stand_ins
-from recon_pipeline.store.log.shape import COUNTER_KEY, has_unique_key, unsound_kind, wrong_columns
+from recon_pipeline.store.log.shape import COUNTER_KEY, deletion_marks, has_unique_key, unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import (
     COUNTERS,
     EVENTS,
@@ -51,6 +51,7 @@ class BillingTables:
         end_digits: The same of its end.
         finds_periods: An index tells which events begin before or after a moment.
         finds_counter_periods: An index tells this for counters.
+        deletion_marks: Columns of the log that mark an event as deleted while it stays there.
         to_lock: The tables that a decision locks.
         log_identity: Which log this is: server, database, tables and partitions, and the event identity.
         reads_by_policy: Row level security is active, and its policies let us read and write every row.
@@ -69,6 +70,7 @@ class BillingTables:
     end_digits: int
     finds_periods: bool
     finds_counter_periods: bool
+    deletion_marks: tuple[str, ...]
     to_lock: tuple[str, ...]
     log_identity: str
     reads_by_policy: bool
@@ -167,6 +169,7 @@ def _look_up(connection: Connection, catalog_version: str) -> BillingTables:
         end_digits=counters.digits["period_end"],
         finds_periods=events.finds_periods,
         finds_counter_periods=counters.finds_periods,
+        deletion_marks=deletion_marks(events),
         to_lock=lockable(filter(None, (events, counters, subscriptions))),
         log_identity=f"{connection.execute(statement('log_identity')).scalar_one()}{_as_suffix(identity)}",
         reads_by_policy=any(table.row_security_active for table in tables.values()),

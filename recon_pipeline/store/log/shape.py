@@ -4,6 +4,8 @@ from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, Tab
 
 COUNTER_KEY = ("gateway_name", "gateway_customer_id", "usage_type", "period_start", "period_end")
 
+# By which applications mark a row as deleted and leave it where it is.
+_DELETION_MARKS = ("deleted_at", "deleted_on", "deleted", "is_deleted", "voided_at", "voided_on", "voided", "is_voided")
 _TEXT = ("text", "character varying")
 _INSTANT = ("timestamp with time zone",)
 _WHOLE = ("smallint", "integer", "bigint")
@@ -81,3 +83,8 @@ def unsound_kind(table: Table, name: str) -> tuple[str, str] | None:
 def has_unique_key(table: Table, columns: frozenset[str]) -> bool:
     """Whether the table itself refuses two rows with equal values in these columns."""
     return any(key and key <= columns for key in table.unique_keys)
+
+
+def deletion_marks(events: Table) -> tuple[str, ...]:
+    """The columns of the log that mark an event as deleted while it stays there, by the names that applications use."""
+    return tuple(name for name in _DELETION_MARKS if name in events.types)

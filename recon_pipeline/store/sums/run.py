@@ -30,6 +30,7 @@ class Reconciliation:
         max_events_left: For how many events a day, that left the log, counters are lowered without an approval.
         refuses_negative: A drifted counter with an event of negative quantity is left alone, because nobody has
             declared that such events are credits.
+        refuses_deleted: So is one with an event that is marked as deleted, because nobody has declared that it counts.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Reconciliation:
     paid_statuses: tuple[str, ...]
     max_events_left: int = 0
     refuses_negative: bool = True
+    refuses_deleted: bool = True
 
     @classmethod
     def of(cls, settings: Settings, run_id: str, extent: Extent) -> Self:
@@ -51,6 +53,7 @@ class Reconciliation:
             paid_statuses=settings.paid_statuses,
             max_events_left=settings.budgets.max_events_left,
             refuses_negative=settings.refuses_negative,
+            refuses_deleted=settings.refuses_deleted,
         )
 
     def parameters(self, usage: MeteredUsage, tables: BillingTables) -> dict[str, Any]:
