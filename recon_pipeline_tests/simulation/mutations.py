@@ -569,6 +569,22 @@ MUTATIONS = (
         f"{_PERIODS_TESTS}_what_the_sums_do_not_tell_is_looked_up_in_the_log[a month]",
     ),
     Mutation(
+        "a time that is days outside its mapped period is taken",
+        (
+            Patch(
+                f"{_READING}.placement:_refuse_outside_period",
+                "if period[0] - timestamp > _LONGEST_OUTSIDE or",
+                "if False and",
+            ),
+        ),
+        f"{_PERIODS_TESTS}_a_time_more_than_a_day_outside_its_mapped_period_is_rejected_unless_the_mapping_allows_it",
+    ),
+    Mutation(
+        "a time in the future is taken",
+        (Patch(f"{_READING}.placement:_refuse_future", "reading.event_timestamp > latest", "False"),),
+        f"{_PERIODS_TESTS}_a_time_in_the_future_is_rejected_unless_the_mapping_allows_it",
+    ),
+    Mutation(
         "a late event whose time is cut is another event",
         (
             Patch(
@@ -818,6 +834,18 @@ MUTATIONS = (
             ),
         ),
         f"{_LEFT}_as_many_events_a_day_as_are_allowed_are_followed_at_once_and_not_one_more",
+    ),
+    Mutation(
+        "counters outside the known months are passed over in silence",
+        (
+            Patch(
+                "recon_pipeline.assets.counters_in_known_months:counters_are_in_known_months",
+                "beyond.later_count == 0 and",
+                "True or",
+            ),
+        ),
+        "recon_pipeline_tests/reconciliation/test_counters_beyond_known_months.py::"
+        "test_a_counter_outside_of_the_known_months_is_counted_shown_and_left_as_it_is",
     ),
     Mutation(
         "a month that is declared to be no longer in the log is compared",
