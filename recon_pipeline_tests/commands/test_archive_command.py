@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from recon_pipeline.definitions import defs
 from recon_pipeline.lake import archive_files
@@ -59,6 +60,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # of another test's server
     service: Any = boto3.resource("s3", config=Config(retries={"max_attempts": 0}))
     found = service.Bucket("events")
     found.create()

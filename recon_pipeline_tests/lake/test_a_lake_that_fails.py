@@ -11,6 +11,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.lake import counting
@@ -82,6 +83,7 @@ def store(lake: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1", "RECON_LAKE": "s3://bucket/usage",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # of another test's server
     client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", config=Config(retries={"max_attempts": 0}))
     client.create_bucket(Bucket="bucket")
     folder = write(lake, [Event("req-1", 4, "a"), Event("req-2", 6, "a")], files=2)
