@@ -20,6 +20,7 @@ _BY_TYPE: Mapping[str, Any] = {
     "numeric": 0,
     "double precision": 0,
     "xid8": "0",
+    "oid": 0,
     "uuid": "00000000-0000-0000-0000-000000000000",
     "jsonb": "[]",
     "pg_snapshot": "1:1:",

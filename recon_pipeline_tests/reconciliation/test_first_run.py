@@ -17,6 +17,7 @@ ACCEPTED = "select usage_type, accepted_by, reason, run_id from recon.accepted_u
 APPROVED = {"approve_reason": "checked against the invoices", "approved_by": "ada"}
 BACK_TO_0014 = """
     drop view recon.stand_in, recon.stand_in_sum;
+    drop function recon.follows_log;
     drop table recon.lake_count, recon.lake_counter, recon.lake_staged_sum;
     drop table recon.archived_month;
     drop table recon.sealed_parity, recon.parity_difference, recon.parity_key;
