@@ -261,7 +261,8 @@ def test_the_settings_never_show_the_key() -> None:
 
 
 def test_the_command_probe_prints_the_setting_without_any_and_needs_a_key_and_a_meter(app: Application) -> None:
-    at = datetime.now(UTC) - timedelta(days=3)
+    # In no first or last minute of an hour, to which sums would be stamped, too.
+    at = (datetime.now(UTC) - timedelta(days=3)).replace(minute=17)
     app.use("a", 5, at, created_at=at + timedelta(hours=3))
     app.stripe.now = datetime.now(UTC)
     unset = {"RECON_STRIPE_PARITY": None, "RECON_STRIPE_METERS": None}
