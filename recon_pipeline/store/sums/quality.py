@@ -39,6 +39,19 @@ _MEASURE_SUMS = labelled(
                 then date_trunc('month', period_start, 'UTC') = any(cast(:sealed_months as timestamptz[]))
             else gateway_customer_id = any(:customers)
         end
+        -- Nothing is read where no month with a seal has such a key.
+        and (
+            not :every_customer
+            or exists (
+                select from recon.usage_month as month
+                join unnest(
+                    cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
+                ) as sealed (start, until) on recon.billing_month(sealed.start) = month.partition
+                where month.gateway_name = :gateway_name
+                    and month.usage_type = :usage_type
+                    and month.last_period_end > sealed.until
+            )
+        )
         and period_start >= :start
         and period_start < :end
         and recon.follows_log(

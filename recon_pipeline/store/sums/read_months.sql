@@ -19,7 +19,9 @@ left join lateral (
         and aggregate.period_start < ((month.partition || '-01')::date + interval '1 month') at time zone 'UTC'
         and aggregate.period_end > stand_in.covers_until
         and aggregate.usage_count <> 0
-) as of_log on stand_in.covers_until is not null
+        -- Nothing is read where the month has no such key.
+        and month.last_period_end > stand_in.covers_until
+) as of_log on true
 where month.gateway_name = :gateway_name
     and month.usage_type = :usage_type
     and month.partition between :first and :last
