@@ -5,7 +5,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -126,6 +126,12 @@ def box() -> Iterator[Mailbox]:
         yield running
 
 
+_MADE_DATABASES = (
+    "select datname from pg_database where not datistemplate and datname <> 'postgres' and datname not like 'filled%'"
+)
+_MADE_ROLES = "select rolname from pg_roles where not rolsuper and rolname not like 'pg@_%' escape '@'"
+
+
 @dataclass
 class OwnServer:
     """A small Postgres that a test may stop, lock with passwords, and give roles to."""
@@ -147,13 +153,13 @@ class OwnServer:
             create_filled(self.url, name, fill)
         return self.url(name)
 
-    def forget(self, *, databases: Sequence[str], roles: Sequence[str]) -> None:
-        """Drop databases, then roles that own nothing any more."""
+    def forget(self) -> None:
+        """Drop the databases and roles that tests made, but for the databases from which others are copied."""
         with connected(self.url("postgres"), autocommit=True) as connection:
-            for name in databases:
-                connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-            for name in roles:
-                connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
+            for (database,) in connection.execute(_MADE_DATABASES).fetchall():
+                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))
+            for (role,) in connection.execute(_MADE_ROLES).fetchall():
+                connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
     def psql(self, url: str, script: str) -> None:
         """Run a script as a person would, one statement after the other, up to the first error."""
@@ -197,9 +203,11 @@ def own_cluster(postgres_server: PostgresServer) -> Iterator[PostgresCluster]:
 
 @pytest.fixture
 def own_server(own_cluster: PostgresCluster) -> OwnServer:
-    """A server of the tests' own, running as a primary."""
+    """A server of the tests' own, running as a primary, without what an earlier test made there."""
     (own_cluster.folder / "standby.signal").unlink(missing_ok=True)
-    return OwnServer(own_cluster, own_cluster.start())
+    server = OwnServer(own_cluster, own_cluster.start())
+    server.forget()
+    return server
 
 
 def beating_daemon(instance: DagsterInstance, *, at: datetime | None = None) -> None:

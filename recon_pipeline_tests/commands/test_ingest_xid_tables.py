@@ -19,8 +19,6 @@ from recon_pipeline_tests.reconciliation.billing import Billing, connected
 from recon_pipeline_tests.support.logs import partitioned_log
 
 LOG = "billing_usage_events"
-DATABASES = ("foreign_log", "fresh", "privileges", "printed")
-ROLES = ("log_owner", "runner", "recon_pipeline")
 NO_UNIQUE = f"alter table {LOG} drop constraint {LOG}_gateway_name_request_id_key;"
 PARTITIONED = f"""
     {partitioned_log("period_start")}
@@ -338,17 +336,11 @@ def test_a_log_that_was_to_be_left_as_it_is_is_left_by_every_later_init_until_so
 
 
 @pytest.fixture
-def own_roles(own_server: OwnServer, orchestrated: None) -> Iterator[OwnServer]:
-    """A server without the roles of these tests, before and after."""
-    own_server.forget(databases=DATABASES, roles=ROLES)
-    yield own_server
-    own_server.forget(databases=DATABASES, roles=ROLES)
-
-
-@pytest.fixture
-def foreign_log(own_roles: OwnServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Billing, str]]:
+def foreign_log(
+    own_server: OwnServer, orchestrated: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Billing, str]]:
     """A log of `log_owner`, as superuser; DATABASE_URL names it for a role that may read it and owns schema recon."""
-    url = own_roles.create_database("foreign_log", make_billing_tables)
+    url = own_server.create_database("foreign_log", make_billing_tables)
     with connected(url, autocommit=True) as connection:
         connection.execute(f"""
             create role log_owner login;
@@ -402,10 +394,10 @@ def test_a_log_of_another_owner_is_read_in_full_until_its_owner_has_run_what_ini
 
 
 def test_what_init_prints_makes_runs_incremental_in_a_fresh_database(
-    own_roles: OwnServer, monkeypatch: pytest.MonkeyPatch
+    own_server: OwnServer, orchestrated: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = own_roles.create_database("fresh")
-    own_roles.psql(url, recon("init", "--print", "--with-billing-tables", DATABASE_URL=None).out)
+    url = own_server.create_database("fresh")
+    own_server.psql(url, recon("init", "--print", "--with-billing-tables", DATABASE_URL=None).out)
     monkeypatch.setenv("DATABASE_URL", url.replace("postgres@", "recon_pipeline@"))
     assert "add column if not exists ingest_xid" not in recon("init", "--print", "--without-ingest-xid").out
 

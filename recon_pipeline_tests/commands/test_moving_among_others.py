@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from recon_pipeline_tests.commands.conftest import OwnServer, make_billing_table
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
 
 PAGE = (Path(__file__).parents[2] / "docs" / "moving.md").read_text(encoding="utf-8")
-DATABASES = ("app", "second", "moved")
-ROLES = ("recon_pipeline", "recon_pipeline_2", "tables_owner")
 PREPARE_SECOND = """
     revoke connect on database second from public;
     grant connect on database second to recon_pipeline;
@@ -45,16 +42,14 @@ def query(url: str, statements: str) -> None:
 
 
 @pytest.fixture
-def server(own_server: OwnServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnServer]:
+def server(own_server: OwnServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OwnServer:
     """A server with an installation in `app`, whose tables belong to a role that is no superuser."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{own_server.cluster.binaries}:{os.environ['PATH']}")
-    own_server.forget(databases=(*DATABASES, "privileges", "printed"), roles=ROLES)
     query(own_server.url("postgres"), "create role tables_owner login createrole")
     install(own_server, "app")
     query(owner(own_server, "app"), SECOND_LOGIN)
-    yield own_server
-    own_server.forget(databases=DATABASES, roles=ROLES)
+    return own_server
 
 
 def owner(server: OwnServer, database: str) -> str:

@@ -130,7 +130,6 @@ def story(
 ) -> Iterator[Story]:
     """A billing database and Dagster's on one server, and empty ones on another."""
     monkeypatch.chdir(tmp_path)
-    own_server.forget(databases=("app", "history"), roles=ROLES)
     own_server.create_database("app", make_billing_tables)
     own_server.create_database("history", make_dagster_tables)
     with throwaway_folder() as folder:
@@ -152,7 +151,6 @@ def story(
     own_server.write("pg_hba.conf", "local all all trust\n")
     with connected(own_server.url("postgres"), autocommit=True) as connection:
         connection.execute("select pg_reload_conf()")
-    own_server.forget(databases=("app", "history"), roles=ROLES)
 
 
 def test_every_command_of_the_page_does_what_it_says(story: Story) -> None:

@@ -80,7 +80,6 @@ def unprepared(own_server: OwnServer) -> Iterator[Billing]:
     url = own_server.create_database("pooled", make_billing_tables)
     with connected(url, autocommit=True) as connection:
         yield Billing(url, connection)
-    own_server.forget(databases=("pooled",), roles=())
 
 
 @pytest.mark.parametrize("size", [1, 5])
@@ -138,4 +137,3 @@ def test_everything_but_init_works_through_a_pooler_in_transaction_mode(
             output = recon(*command)
             assert output.exit_code == 0, output.said
         assert billing.counters() == {"a": 60, "b": 0}
-    own_server.forget(databases=("pooled",), roles=())

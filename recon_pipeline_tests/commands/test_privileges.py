@@ -66,7 +66,6 @@ def failures(output: CommandResult) -> dict[str, dict[str, str]]:
 @pytest.fixture
 def superuser(own_server: OwnServer) -> Iterator[Billing]:
     """A prepared database on a server whose roles are the test's own, as superuser."""
-    own_server.forget(databases=("privileges", "printed", "second"), roles=("recon_pipeline", "reader", "tables_owner"))
     url = own_server.create_database("privileges", migrate)
     with connected(url, autocommit=True) as connection:
         connection.execute(GRANTS)
@@ -240,7 +239,6 @@ def test_what_init_prints_prepares_a_second_database_of_the_server_with_the_role
     doctor = recon("doctor", "--json")
     assert doctor.exit_code == 0, doctor.said
     assert printed.query(password) == before
-    own_server.forget(databases=("second",), roles=())
 
 
 def test_an_owner_who_may_create_no_role_is_told_what_a_dba_runs_first(

@@ -81,7 +81,6 @@ def test_a_page_that_the_database_refused_is_503_and_the_next_one_is_whole(
             refused = [look(caller, path) for path in PATHS]
             connection.execute(opened.encode())
             served = [look(caller, path) for path in PATHS]
-    own_server.forget(databases=["pages"], roles=["pages"])
 
     assert [page.status for page in (*refused, *served)] == [503, 503, 200, 200]
     for page in refused:

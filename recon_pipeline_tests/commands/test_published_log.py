@@ -44,7 +44,6 @@ def published(own_server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("DATABASE_URL", url)
     with connected(url, autocommit=True) as connection:
         yield Billing(url, connection)
-    own_server.forget(databases=("published",), roles=())
 
 
 @dataclass
@@ -76,7 +75,6 @@ def warehouse(published: Billing, own_server: OwnServer) -> Iterator[Warehouse]:
             connection.execute(statement.encode())
     published.query("select pg_terminate_backend(active_pid) from pg_replication_slots where active; ")
     published.query("select pg_drop_replication_slot('warehouse')")
-    own_server.forget(databases=("warehouse",), roles=())
 
 
 def test_init_stops_before_it_alters_and_what_it_advises_keeps_the_subscription_going(

@@ -20,4 +20,3 @@ def test_the_schema_that_is_read_is_the_one_that_the_migrations_make(own_server:
     made = dumped(own_server, migrated)
     assert sum(line.startswith("CREATE TABLE") for line in made) == 30
     assert dumped(own_server, read) == made
-    own_server.forget(databases=["migrated", "read"], roles=[])

@@ -79,7 +79,6 @@ def test_every_statement_runs_in_psql_as_it_is_printed_and_keeps_nothing(own_ser
             own_server.psql(url, for_psql(face.compose(read_settings(), options)))
     with BillingDatabase(url).connection() as connection:
         (left,) = connection.exec_driver_sql("select count(*) from recon.reconciliation_run").scalars()
-    own_server.forget(databases=["printed"], roles=[])
     assert left == 0
 
 
