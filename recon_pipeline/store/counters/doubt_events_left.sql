@@ -11,7 +11,7 @@
 -- Binds: doubts text[], reads_notes boolean, run_id text
 with known as materialized (
     select
-        found.ordinal, found.is_lowered,
+        found.run_id, found.ordinal, found.is_lowered,
         case when units.of_doubt > units.stored then 0 else coalesce(open.events_left, 0) end as events_left,
         greatest(units.stored, units.of_doubt) as units_left,
         units.stored >= units.of_doubt as is_known,
@@ -83,6 +83,6 @@ set
         else 'its events were lowered by ' || trim_scale(known.units_left) || ' units since this counter last matched'
     end
 from known
-where drift.run_id = :run_id
-    and drift.ordinal = known.ordinal
+-- The run comes from `known`: if it stood here, a planner that expects one key would read the whole run again for each key.
+where (drift.run_id, drift.ordinal) = (known.run_id, known.ordinal)
     and (known.is_changing or known.units_left > 0)

@@ -18,6 +18,20 @@ from recon_pipeline.store.postgres.statements import labelled
 _MARK = labelled(
     "mark_deleted_events",
     """
+    with marked as materialized (
+        select key.run_id, key.ordinal, count(*) as events
+        from recon.counter_drift as key
+        join billing_usage_events as event
+            using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+        where key.run_id = :run_id
+            and key.seal_id is null
+            and exists (
+                select
+                from unnest(cast(:marks as text[])) as mark
+                where coalesce(to_jsonb(event) ->> mark, '') not in ('', 'false', '0')
+            )
+        group by key.run_id, key.ordinal
+    )
     update recon.counter_drift as drift
     set
         outcome = 'doubtful',
@@ -30,22 +44,9 @@ _MARK = labelled(
             )
         ),
         doubts = drift.doubts || array['marked as deleted']
-    from (
-        select key.ordinal, count(*) as events
-        from recon.counter_drift as key
-        join billing_usage_events as event
-            using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-        where key.run_id = :run_id
-            and key.seal_id is null
-            and exists (
-                select
-                from unnest(cast(:marks as text[])) as mark
-                where coalesce(to_jsonb(event) ->> mark, '') not in ('', 'false', '0')
-            )
-        group by key.ordinal
-    ) as marked
-    where drift.run_id = :run_id
-        and drift.ordinal = marked.ordinal
+    from marked
+    -- The run comes from `marked`, as in doubt_events_left.
+    where (drift.run_id, drift.ordinal) = (marked.run_id, marked.ordinal)
     """,
 )
 

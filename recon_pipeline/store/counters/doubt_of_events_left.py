@@ -56,10 +56,8 @@ _EVENTS_LEFT_TODAY = labelled(
 _LET_SHOWN_THROUGH = labelled(
     "let_shown_events_left_through",
     """
-    update recon.counter_drift as drift
-    set outcome = null, error = null
-    from (
-        select now_left.ordinal
+    with approved as materialized (
+        select now_left.run_id, now_left.ordinal
         from (
             select * from recon.counter_drift where run_id = :run_id and outcome = 'doubtful' and units_left is not null
         ) as now_left
@@ -79,13 +77,20 @@ _LET_SHOWN_THROUGH = labelled(
                         )
                 )
         ) as shown using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-        where now_left.events_left <= shown.events_left
-            and now_left.units_left <= shown.units_left
-            and (coalesce(now_left.usage_count, 0) > now_left.visible_sum)
-            = (coalesce(shown.usage_count, 0) > shown.visible_sum)
-    ) as approved
-    where drift.run_id = :run_id
-        and drift.ordinal = approved.ordinal
+        -- A case, since a condition on one side would make it another join.
+        where case
+            when now_left.events_left <= shown.events_left
+                and now_left.units_left <= shown.units_left
+                and (coalesce(now_left.usage_count, 0) > now_left.visible_sum)
+                = (coalesce(shown.usage_count, 0) > shown.visible_sum)
+                then true
+        end
+    )
+    update recon.counter_drift as drift
+    set outcome = null, error = null
+    from approved
+    -- The run comes from `approved`, as in doubt_events_left.
+    where (drift.run_id, drift.ordinal) = (approved.run_id, approved.ordinal)
     """,
 )
 # Lets all through that left the log.

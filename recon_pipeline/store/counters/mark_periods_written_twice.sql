@@ -85,7 +85,7 @@ coupled as (
     ) as beside
 ),
 doubtful as materialized (
-    select ordinal, min(reason) as reason, array_agg(distinct doubt order by doubt) as doubts
+    select cast(:run_id as text) as run_id, ordinal, min(reason) as reason, array_agg(distinct doubt order by doubt) as doubts
     from (
         select ordinal, doubt as reason, 'written twice' as doubt from ({periods_written_twice}) as twice
         union all
@@ -117,5 +117,5 @@ doubtful as materialized (
 update recon.counter_drift as drift
 set outcome = 'doubtful', error = coalesce(drift.error, doubtful.reason), doubts = drift.doubts || doubtful.doubts
 from doubtful
-where drift.run_id = :run_id
-    and drift.ordinal = doubtful.ordinal
+-- The run comes from `doubtful`, as in doubt_events_left.
+where (drift.run_id, drift.ordinal) = (doubtful.run_id, doubtful.ordinal)
