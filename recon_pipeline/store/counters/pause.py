@@ -41,8 +41,6 @@ CHUNKS_END_MS = 15_000
 ENTER_CHUNK = labelled("enter_chunk", "select pg_advisory_xact_lock_shared(720271131)")
 # The same lock, exclusive: waits until no chunk has it.
 _AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
-# The time by the clock of the database.
-_READ_CLOCK = labelled("read_clock", "select clock_timestamp()")
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,6 @@ class RepairsPausedError(Exception):
     def __init__(self, pause: Pause) -> None:
         super().__init__(f"repairs are paused {pause}")
         self.pause = pause
-
-
-def now(connection: Connection) -> datetime:
-    """The time by the database's clock, by which pauses and holds end."""
-    return connection.execute(_READ_CLOCK).scalar_one()
 
 
 def read_pause(connection: Connection) -> Pause | None:
