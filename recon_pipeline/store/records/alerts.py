@@ -151,7 +151,8 @@ def alarms(connection: Connection) -> tuple[Alarm, ...]:
 
 def last_success(connection: Connection) -> datetime | None:
     """When a run over every customer last verified the current month, or None if none did."""
-    return connection.execute(statement("last_success")).scalar_one_or_none()
+    found = connection.execute(statement("latest_run"), {"outcomes": ["clean", "not_clean"]}).one_or_none()
+    return None if found is None else found.finished_at
 
 
 def _fresh(connection: Connection, ended: Sequence[EndedRun]) -> list[EndedRun]:
