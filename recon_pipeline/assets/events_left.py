@@ -62,7 +62,7 @@ def let_through(connection: Connection, run: Reconciliation, tables: BillingTabl
     if invisible:
         doubt_of_events_left.mark_invisible(connection, run, invisible)
     if doubt_of_events_left.let_shown_through(connection, run, named=by.approve_run):
-        runs.note_approval(connection, run.run_id, approved_by=by.approved_by, reason=by.approve_reason)
+        run_metrics.note_approval(connection, run.run_id, approved_by=by.approved_by, reason=by.approve_reason)
 
 
 def note(connection: Connection, run: Reconciliation) -> EventsLeft:
