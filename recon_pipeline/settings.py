@@ -51,7 +51,7 @@ class Settings:
         refuses_negative: A drifted counter with an event of negative quantity is left alone; else these are credits.
         refuses_deleted: So is one with an event that the log marks as deleted; else such events count.
         budgets: The largest repair that needs no approval.
-        seal_after_days: A month is sealed by itself so many days after it ended; 0: only by a person.
+        seal_after_days: So many days after its end the schedule seals a month; 0: only a person seals one.
     """
 
     database_url: str | None = field(repr=False)

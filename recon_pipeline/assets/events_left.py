@@ -53,7 +53,7 @@ def let_through(connection: Connection, run: Reconciliation, tables: BillingTabl
     """Let counters be changed for what was approved, and record it: in the transaction of the comparison, after it.
 
     Approved is what an earlier run over the same months and customers has shown, key by key. A run that was blocked has
-    asked another question: what left the log waits until that is answered, and is asked about by the next run. So does
+    shown another question: what left the log waits until that is answered, and the next run shows it. So does
     every counter of a metered usage of which not one event is visible: that the log is empty was all that was shown.
     """
     if not by.approve_reason:

@@ -103,7 +103,7 @@ def test_a_month_is_reopened_with_a_reason_and_the_next_seal_says_what_changed(s
     done = recon("reopen", *MAY, "--reason", "TICKET-8: the export was short")
     assert done.out == (
         "Reopened 2025-05 of stripe:remote_commands: TICKET-8: the export was short\n"
-        "Its counters follow the log again, from the next run on; what left the log meanwhile is asked about.\n"
+        "Its counters follow the log again, from the next run on; what left the log meanwhile waits for an approval.\n"
     )
     assert recon("reopen", *MAY, "--reason", "again").exit_code == 1
     sealed.record(ONE, 5)

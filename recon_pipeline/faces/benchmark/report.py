@@ -1,4 +1,4 @@
-"""The benchmark's result: times, ratios, the limits that they are held to, and the tables that show them."""
+"""The benchmark's result: times, ratios, their limits, and the tables that show them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Bar:
     Attributes:
         name: What is measured.
         value: What was measured.
-        limit: What it is held to.
+        limit: Of it.
         unit: `x` for a ratio, else `MB`.
         is_least: The limit is the least it may be, not the most.
     """
@@ -202,7 +202,7 @@ def show_whole(console: Console, report: BenchmarkReport) -> None:
 def show_bars(console: Console, bars: Sequence[Bar]) -> None:
     """Print the promises."""
     table = Table("Promise")
-    for heading in ("Measured", "Held to"):
+    for heading in ("Measured", "Limit"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for bar in bars:

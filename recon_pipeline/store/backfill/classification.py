@@ -2,7 +2,7 @@
 
 Invariant: only `core/backfill/periods.py` decides the period; this module reads the facts for it, of a whole chunk at a
 time. What is known of a customer beyond counters is read once in a backfill, because later it may contain events that
-this backfill inserted. All events of a customer are read only if counters and aggregates do not tell the period.
+this backfill inserted. All events of a customer are read only if counters and aggregates do not show the period.
 """
 
 from collections import defaultdict
@@ -115,7 +115,7 @@ class Classifier:
     def _histories(
         self, connection: Connection, asked: Collection[UsageOfCustomer]
     ) -> Mapping[UsageOfCustomer, History]:
-        """What is known of customers whose counters do not tell the period."""
+        """What is known of customers whose counters do not show the period."""
         customers = {(gateway_name, customer) for gateway_name, customer, _ in asked}
         if len(self._known) > _KNOWN_CUSTOMERS:
             self._known.clear()

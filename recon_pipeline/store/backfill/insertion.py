@@ -4,7 +4,7 @@ Invariant: an event whose identity is in the log already stays as it is. Each ch
 rows is one short transaction, so a crash leaves whole chunks, and a second backfill inserts nothing twice. If the log
 has a unique key on the event identity, this also holds against the application at the same moment. Otherwise a lock
 keeps backfills apart; an event that the application commits at that moment can be in the log twice, and is counted
-once. An event has no created_at before it is inserted, so that column never tells two of them apart.
+once. An event has no created_at before it is inserted, so that column never distinguishes two of them.
 """
 
 import json

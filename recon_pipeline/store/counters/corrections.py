@@ -1,7 +1,7 @@
 """What came after a month was sealed: late, changed and removed events, which change no counter.
 
 Invariant: sums are of the log's own rows at one snapshot, beside the sealed sum of each key; those of which nothing
-differs, the events not either, are left out. Which events came later is known where the log still tells: of an event
+differs, the events not either, are left out. Which events came later is known as far as the log shows it: of an event
 that was removed it has no row.
 """
 

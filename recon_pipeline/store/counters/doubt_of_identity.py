@@ -86,7 +86,7 @@ class SharedEvents:
 
     @property
     def columns(self) -> frozenset[str]:
-        """A few columns that tell every two events of the sample apart, as far as columns can."""
+        """A few columns that distinguish every two events of the sample, as far as columns can."""
         chosen = set[str]()
         for pair in self.sample:
             if not chosen.intersection(pair.told_apart_by):

@@ -1,6 +1,6 @@
 """Metered usages that may be repaired: a person has approved their first run, or every counter matched.
 
-Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can tell, once
+Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can decide that, once
 for each metered usage, and again for earlier months that enter the comparison later.
 """
 

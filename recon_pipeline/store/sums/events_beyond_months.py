@@ -49,7 +49,7 @@ def find_events_beyond(
     last: BillingMonth,
     mode: Mode,
 ) -> BeyondMonths | None:
-    """The events of the run's scope that lie in no known month, of any customer; None if a tick could not tell cheaply.
+    """The events of the run's scope that lie in no known month, of any customer; None if a tick could not find out cheaply.
 
     Args:
         connection: In a transaction.
