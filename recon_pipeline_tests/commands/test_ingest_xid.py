@@ -12,7 +12,7 @@ from psycopg.errors import OperationalError
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log import ingest_xid_installation
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.commands.modes import XID_INDEXES, finding, is_incremental, mode, run_may, xid_indexes
@@ -68,8 +68,8 @@ FILL = """
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts of 20 ms each."""
-    monkeypatch.setattr(ingest_xid, "LOCK_ATTEMPTS", 2)
-    monkeypatch.setattr(ingest_xid, "LOG_LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(ingest_xid_installation, "LOCK_ATTEMPTS", 2)
+    monkeypatch.setattr(ingest_xid_installation, "LOG_LOCK_TIMEOUT_MS", 20)
 
 
 @contextmanager
@@ -240,7 +240,7 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(
             writer.connection.rollback()
             return True
 
-        monkeypatch.setattr(ingest_xid, "is_lock_conflict", give_back)  # asked after the first attempt failed
+        monkeypatch.setattr(ingest_xid_installation, "is_lock_conflict", give_back)  # asked after the first attempt failed
         output = recon("init")
     assert output.exit_code == 0, output.said
     assert is_incremental()

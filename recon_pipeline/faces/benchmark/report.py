@@ -58,6 +58,17 @@ class Bar:
         return self.value >= self.limit if self.is_least else self.value <= self.limit
 
 
+class Promised:
+    """A report with promises, its `bars`."""
+
+    bars: tuple[Bar, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether every promise was kept."""
+        return all(bar.is_met for bar in self.bars)
+
+
 @dataclass(frozen=True)
 class SizeReport:
     """What was measured on a log of one size.
@@ -113,7 +124,7 @@ class BenchmarkReport:
 
 
 @dataclass(frozen=True)
-class BackfillReport:
+class BackfillReport(Promised):
     """What was measured of backfills.
 
     Attributes:
@@ -133,11 +144,6 @@ class BackfillReport:
     counters: int
     measurements: tuple[Measurement, ...]
     bars: tuple[Bar, ...]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether every promise was kept."""
-        return all(bar.is_met for bar in self.bars)
 
 
 def show_size(console: Console, report: SizeReport, *, beside: str) -> None:

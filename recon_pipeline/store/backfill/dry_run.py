@@ -23,16 +23,17 @@ from recon_pipeline.store.log.limits import limit_parameters
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
-from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Gives the planner the size of the staged events: with a guess it may choose a nested loop.
 # After: create_staged_events, declare_identity, preview_staged_events.
 _ANALYZE_PREVIEW_EVENTS = labelled("analyze_preview_events", "analyze pg_temp.preview_event")
-# Finds the first event of a request id, in a source that is previewed as a whole.
+# Creates the index that finds the first event of a request id, in a source that is previewed as a whole.
 # After: create_staged_events.
 INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
-# Finds the events of a request id, if their time is part of the identity and may be cut or rounded.
+# Creates the index that finds the events of a request id, if their time is part of the identity and may be cut or
+# rounded.
 # After: create_staged_events.
 _INDEX_STAGED_REQUESTS = labelled(
     "index_staged_requests", "create index on pg_temp.staged_event (request_id, gateway_name)"

@@ -29,7 +29,8 @@ from recon_pipeline.store.backfill.tally import Tally
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
-from recon_pipeline.store.postgres.database import begin, look_up_each_by_index
+from recon_pipeline.store.postgres.database import begin
+from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.errors import is_lock_conflict, sqlstate
 from recon_pipeline.store.postgres.statements import labelled, statement
 

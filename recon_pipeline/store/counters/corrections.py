@@ -18,7 +18,7 @@ from recon_pipeline.store.counters.lake_seals import since_count
 from recon_pipeline.store.counters.seal_records import RecordedSeal, read_seals
 from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
 

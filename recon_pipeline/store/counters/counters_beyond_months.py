@@ -13,7 +13,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 

@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store.postgres.database import begin, limit_waits, look_up_by_index
+from recon_pipeline.store.postgres.database import begin, limit_waits
+from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.errors import is_lock_conflict
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# One change of pauses and holds at a time.
+# Lets one change of pauses and holds in at a time.
 # Invariant: ends with the transaction, so that rows are numbered in the order in which they commit; the number is ours.
 LOCK_CONTROL = labelled("lock_control", "select pg_advisory_xact_lock(720271130)")
 # Records that repairs are paused, or that they go on.
@@ -36,10 +37,10 @@ _APPEND_CONTROL = labelled(
 CHUNKS_END_MS = 15_000
 """A chunk aims at 0.2 s, and its locks end after 5 s at the latest."""
 
-# The advisory lock that chunks of repairs share.
+# Takes the advisory lock that chunks of repairs share.
 # Invariant: ends with the transaction; the number is ours.
 ENTER_CHUNK = labelled("enter_chunk", "select pg_advisory_xact_lock_shared(720271131)")
-# The same lock, exclusive: waits until no chunk has it.
+# Waits until no chunk of repairs has the advisory lock that chunks share.
 _AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
 
 

@@ -19,8 +19,8 @@ from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.horizons import await_sums
 from recon_pipeline.store.sums.run import Reconciliation
 
-# Remembers what is stored of a month is less than was sealed: it left the log meanwhile. What leaves it, and was not
-# summed yet, the next sums add.
+# Opens the keys of a sealed month of which less is stored than was sealed: the rest left the log meanwhile. What leaves
+# the log and was not summed yet, the next sums add.
 # Invariant: the caller has locked the row of recon.event_log.
 # Index: the primary keys of recon.sealed_counter and recon.usage_aggregate.
 # Binds: gateway_name text, seal_id bigint, usage_type text

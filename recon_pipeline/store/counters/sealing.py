@@ -25,7 +25,7 @@ from recon_pipeline.store.counters.seal_records import (
 )
 from recon_pipeline.store.counters.usage_snapshot import UsageSnapshot
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual, sum_by_hash
+from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual, sum_by_hash
 from recon_pipeline.store.postgres.statements import Part, labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import FAR_TRANSACTIONS, Month, Position

@@ -40,7 +40,7 @@ _LOG_HAS_EVENTS = labelled(
     )
     """,
 )
-# Ends that a month follows its count.
+# Withdraws a count: its month no longer follows it.
 # Invariant: a row is added; the record of the count stays.
 # Binds: acted_by text, id bigint, reason text
 _WITHDRAW = labelled(

@@ -19,10 +19,10 @@ from recon_pipeline.store.records.outbox import put_in_outbox
 
 # The time up to which ended runs were detected.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
-# A subject that passes again.
+# Deletes the state of a subject that passes again.
 # Binds: subject text
 _DELETE_ALARM = labelled("delete_alarm", "delete from recon.alert_state where subject = :subject")
-# Forgets runs so old that Dagster has deleted them.
+# Deletes runs so old that Dagster has deleted them.
 # Binds: days integer, runs_noticed_until timestamptz
 _FORGET_ALERT_RUNS = labelled(
     "forget_alert_runs",
@@ -51,7 +51,7 @@ _LOCK_ALERT_WATCH = labelled(
     for update
     """,
 )
-# What fails now.
+# The subjects that fail now.
 _READ_ALARMS = labelled(
     "read_alarms",
     """

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store.log.ingest_xid import LOCK_MIGRATIONS
+from recon_pipeline.store.log.ingest_xid_installation import LOCK_MIGRATIONS
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import is_lock_conflict
@@ -23,7 +23,7 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Whether there is no schema recon yet.
 _LACKS_SCHEMA = labelled("lacks_schema", "select to_regnamespace('recon') is null")
-# The schema that holds all that is ours.
+# Creates the schema that holds all that is the product's.
 _CREATE_SCHEMA = labelled("create_schema", "create schema recon")
 
 LOCK_ATTEMPTS = 10

@@ -14,7 +14,7 @@ from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# A message was delivered.
+# Records that a message was delivered to a target.
 # Binds: alert_id bigint, target text
 _NOTE_DELIVERED = labelled(
     "note_delivered",
@@ -50,7 +50,7 @@ _DELETE_OLD_ALERTS = labelled(
         )
     """,
 )
-# A message was not delivered: its target is skipped, each time for twice as long as before, up to a bound.
+# Records that a message was not delivered: its target is skipped, each time for twice as long as before, up to a bound.
 # Invariant: all messages of the target wait for the oldest, so that they arrive in their order.
 # Binds: alert_id bigint, error text, first_seconds double precision, longest_seconds double precision, target text
 _NOTE_UNDELIVERED = labelled(

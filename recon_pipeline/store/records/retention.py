@@ -14,7 +14,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.horizons import await_sums
 
-# The latest declaration.
+# The latest declaration of which months the log still has.
 _READ_RETENTION = labelled(
     "read_retention",
     """
@@ -42,7 +42,7 @@ _FORGET_MONTHS = labelled(
     "forget_months_before",
     "delete from recon.usage_month where partition < :before_partition",
 )
-# Months before one are no longer accepted: if they are declared complete again, they need an approval.
+# Ends the acceptance of months before one: if they are declared complete again, they need an approval.
 # Binds: before_partition text
 _ACCEPT_FROM = labelled(
     "accept_from",

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation
@@ -53,7 +53,7 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     do update set noted_xid = excluded.noted_xid, units_left = greatest(open_key.units_left, excluded.units_left)
     """,
 )
-# Aggregates that were summed from the whole log have no horizon.
+# Removes the horizon: aggregates that were summed from the whole log have none.
 # Invariant: the caller has locked the row.
 _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
 

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.quality import OddEvent

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, sum_by_hash
+from recon_pipeline.store.postgres.planning import look_up_by_index, sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import Month
