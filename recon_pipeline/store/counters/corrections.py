@@ -135,7 +135,7 @@ def corrections(
         sealed = [one for usage in run.extent.scope for one in tables.sealed_within(usage, asked.extent)]
         if not sealed:
             raise NotSealedError(
-                f"{month.key} is not sealed, so nothing of it is a correction: its counters follow the log.",
+                f"{month.key} is not sealed, so it has no corrections: its counters follow the log.",
                 fix=f"recon status says which months are sealed; recon seal --period {month.key} seals it.",
             )
         for one in sealed:
