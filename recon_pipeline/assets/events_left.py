@@ -12,7 +12,7 @@ from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.counters import doubt_of_events_left
 from recon_pipeline.store.counters.events_left import EventsLeft, KeyLeft, MonthLeft, read
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.records import run_metrics, runs
+from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import quality
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 

@@ -55,7 +55,8 @@ class ReconciledDatabase(dg.ConfigurableResource[Any]):
     max_events_left: int | None = Field(default=None, description="Unset: the value of RECON_MAX_EVENTS_LEFT.")
 
     stripe_parity: str | None = Field(
-        default=None, description="off or observe: compare with Stripe's meters. Unset: the value of RECON_STRIPE_PARITY."
+        default=None,
+        description="off or observe: compare with Stripe's meters. Unset: the value of RECON_STRIPE_PARITY.",
     )
     stripe_meters: dict[str, Any] = Field(
         default={},

@@ -32,7 +32,9 @@ from recon_pipeline.store.records.customers import require_known_customers
 
 ROWS_SHOWN = 5
 _NOTHING = "Nothing was changed, neither here nor at Stripe."
-_SEVERAL = "Nothing in what this customer used distinguishes them. Probe one with usage in more hours, or at other times."
+_SEVERAL = (
+    "Nothing in what this customer used distinguishes them. Probe one with usage in more hours, or at other times."
+)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,8 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(
             writer.connection.rollback()
             return True
 
-        monkeypatch.setattr(ingest_xid_installation, "is_lock_conflict", give_back)  # asked after the first attempt failed
+        # Asked after the first attempt failed.
+        monkeypatch.setattr(ingest_xid_installation, "is_lock_conflict", give_back)
         output = recon("init")
     assert output.exit_code == 0, output.said
     assert is_incremental()

@@ -306,7 +306,10 @@ def test_sealed_sums_that_somebody_adds_beforehand_are_not_sealed(used: Billing)
         seal(used)
     (done,) = seal(used)
     assert done.record.seal.usage_count == 40
-    assert verify(used).misfit == "recon.sealed_counter has 1 rows without a seal: a seal was taken out, or rows were added."
+    assert (
+        verify(used).misfit
+        == "recon.sealed_counter has 1 rows without a seal: a seal was taken out, or rows were added."
+    )
 
 
 @EVERY_MODE

@@ -142,20 +142,6 @@ def test_a_condition_leaves_nothing_to_choose_and_is_the_only_part_of_a_text_in_
     assert used <= CONDITIONS
 
 
-def test_what_a_run_covers_is_written_in_its_conditions_alone() -> None:
-    """Where columns carry no name of a table; else they would be ambiguous."""
-    written = re.compile(r"period_start >= :start\s+and period_start < :end\b")
-    texts = {name: source(name) for name in files()} | {
-        call.args[0].value: call.args[1].value
-        for _, call in calls("labelled")
-        if isinstance(call.args[0], ast.Constant) and isinstance(call.args[1], ast.Constant)
-    }
-    of_one_usage = re.compile(rf"usage_type = :usage_type\s+and {written.pattern}|{written.pattern}\s+and gateway_name =")
-    assert [name for name, text in sorted(texts.items()) if of_one_usage.search(str(text))] == ["in_months"]
-    in_scope = re.compile(r"\(gateway_name, usage_type\)\s+in \(select \* from unnest")
-    assert [name for name, text in sorted(texts.items()) if in_scope.search(str(text))] == ["in_scope"]
-
-
 def test_a_choice_of_the_tables_fills_the_holes_that_have_it_and_is_not_asked_of_others(
     make_package: MakePackage,
 ) -> None:

@@ -18,8 +18,8 @@ from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.backfill.rows import Period, Reading
 from recon_pipeline.store.backfill.uncounted import UncountedPeriods, UsageOfCustomer
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.clock import now
+from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Which customers a foreign key of the log would refuse, and the table that lacks them.

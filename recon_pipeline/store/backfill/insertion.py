@@ -30,8 +30,8 @@ from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.errors import is_lock_conflict, sqlstate
+from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Has deferred constraints of the log checked where its rows are inserted, so that each row's refusal is known.

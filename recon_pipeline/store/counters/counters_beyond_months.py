@@ -23,7 +23,7 @@ MOST_BEYOND = 1_000
 # How many counters of a scope have a period that begins outside of the known months.
 # Invariant: -infinity is earlier than every month, and infinity later.
 # Index: of the counters period_start, or one pass over them.
-# Uses: in_scope
+# Uses: in_scope.
 # Binds: first_start timestamptz, last_end timestamptz
 _COUNT_COUNTERS_BEYOND_MONTHS = labelled(
     "count_counters_beyond_months",
@@ -40,7 +40,7 @@ _COUNT_COUNTERS_BEYOND_MONTHS = labelled(
 # each side.
 # Invariant: the scope is filtered after the limit, so that a tick's cost is bounded whatever the table holds.
 # Index: of the counters period_start, in its order.
-# Uses: in_scope
+# Uses: in_scope.
 # Binds: first_start timestamptz, last_end timestamptz, most bigint, sample_rows bigint
 _SAMPLE_COUNTERS_BEYOND_MONTHS = labelled(
     "sample_counters_beyond_months",

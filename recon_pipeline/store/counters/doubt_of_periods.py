@@ -41,7 +41,7 @@ _SAMPLE = labelled(
 # same but for the way in which it is written: how many pairs, and a few of them, whether their counts are right or not.
 # Invariant: neighbours by their start are looked at.
 # Index: the unique key of the counters, or a sort of those of the extent.
-# Uses: in_extent_following_log
+# Uses: in_extent_following_log.
 # Binds: end_is_in_key boolean, sample_rows bigint
 _SAMPLE_PAIRS = labelled(
     "sample_counters_written_twice",

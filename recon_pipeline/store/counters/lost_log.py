@@ -16,7 +16,7 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 # The largest counters of an extent that are not 0, in open months.
 # Invariant: values are text as Postgres prints them, so that no value is too odd to be shown.
 # Index: none; the counters are few beside the log.
-# Uses: in_extent_following_log
+# Uses: in_extent_following_log.
 # Binds: sample_rows bigint
 _LARGEST = labelled(
     "largest_without_a_log",

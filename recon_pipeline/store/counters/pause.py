@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.postgres.database import begin, limit_waits
-from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.errors import is_lock_conflict
+from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Lets one change of pauses and holds in at a time.

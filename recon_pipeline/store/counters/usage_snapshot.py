@@ -22,7 +22,7 @@ from recon_pipeline.store.sums.run import Reconciliation
 # How many counters an extent holds.
 # Invariant: read in the transaction of the comparison, so that shares are of the same snapshot.
 # Index: none; the counters are few beside the log.
-# Uses: in_extent
+# Uses: in_extent.
 _COUNT_COUNTERS = labelled("count_counters", "select count(*) from billing_usage_counters where {in_extent}")
 
 MOST_KEYS = 20_000

@@ -148,9 +148,9 @@ def _gone_from_log(
             f"units were sealed, {first.events_now:,} of {first.sum_now} are there).",
             f"Counters follow the seal all the same. recon corrections --period {month.key} shows the keys; "
             "find out who changed or deleted events of that month. Where the log was moved to another server, was "
-            "loaded anew, or has no ingest_xid, late events are among them, since nothing distinguishes them from sealed ones; "
-            "where RECON_EVENT_IDENTITY was changed, other events count. To accept what the log says now: recon "
-            "reopen, recon reconcile, recon seal.",
+            "loaded anew, or has no ingest_xid, late events are among them, since nothing distinguishes them from "
+            "sealed ones; where RECON_EVENT_IDENTITY was changed, other events count. To accept what the log says now: "
+            "recon reopen, recon reconcile, recon seal.",
         )
 
 

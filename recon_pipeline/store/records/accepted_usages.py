@@ -1,7 +1,7 @@
 """Metered usages that may be repaired: a person has approved their first run, or every counter matched.
 
-Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can decide that, once
-for each metered usage, and again for earlier months that enter the comparison later.
+Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can decide
+that, once for each metered usage, and again for earlier months that enter the comparison later.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ _REPAIRS_TO_ACCEPT = labelled(
 )
 # Whether a metered usage has a counter in some months.
 # Index: of the counters period_start, or their unique key.
-# Uses: in_months
+# Uses: in_months.
 _HAS_COUNTERS = labelled(
     "has_counters",
     """

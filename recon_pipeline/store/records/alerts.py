@@ -51,6 +51,21 @@ _LOCK_ALERT_WATCH = labelled(
     for update
     """,
 )
+# Stores the state of a subject that fails.
+# Index: the primary key of recon.alert_state.
+# Binds: details text, failing_since timestamptz, partitions text[], severity text, subject text, told_at timestamptz
+_WRITE_ALARM = labelled(
+    "write_alarm",
+    """
+    insert into recon.alert_state (subject, severity, partitions, details, failing_since, told_at)
+    values (:subject, :severity, :partitions, :details, :failing_since, :told_at)
+    on conflict (subject) do update set
+        severity = excluded.severity,
+        partitions = excluded.partitions,
+        details = excluded.details,
+        told_at = excluded.told_at
+    """,
+)
 # The subjects that fail now.
 _READ_ALARMS = labelled(
     "read_alarms",
@@ -187,7 +202,7 @@ def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetim
 
 def _write_alarm(connection: Connection, alarm: Alarm) -> None:
     connection.execute(
-        statement("write_alarm"),
+        _WRITE_ALARM,
         {
             "subject": alarm.subject,
             "severity": alarm.severity.value,

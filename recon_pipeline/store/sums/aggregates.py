@@ -17,7 +17,7 @@ from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation
 
 # Whether anything is stored of an extent.
-# Uses: in_months
+# Uses: in_months.
 _IS_ANYTHING_STORED = labelled(
     "is_anything_stored",
     """
@@ -28,7 +28,7 @@ _IS_ANYTHING_STORED = labelled(
 # partition leaves no trace of what was in it.
 # Invariant: only if sums of the earlier log are stored, and before they are replaced.
 # Index: none; the counters of an extent, and recon.usage_aggregate by primary key.
-# Uses: in_months
+# Uses: in_months.
 _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     "note_counters_without_sums",
     """

@@ -49,7 +49,7 @@ def find_events_beyond(
     last: BillingMonth,
     mode: Mode,
 ) -> BeyondMonths | None:
-    """The events of the run's scope that lie in no known month, of any customer; None if a tick could not find out cheaply.
+    """The events of the run's scope that lie in no known month, of any customer; None if it is too costly for a tick.
 
     Args:
         connection: In a transaction.

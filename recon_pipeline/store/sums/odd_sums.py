@@ -11,7 +11,7 @@ from recon_pipeline.store.sums.run import Reconciliation
 # The keys of an extent whose event sum no counter can hold: past bigint, or not a whole number.
 # Invariant: exactly these keys fail in a repair, each by itself. A month in which there never was one is not read.
 # Index: none; the months say whether there is anything to be found.
-# Uses: in_extent_following_log
+# Uses: in_extent_following_log.
 # Binds: first text, gateway_name text, last text, months_tell boolean, sample_rows bigint, usage_type text
 _SAMPLE_OVERSIZED = labelled(
     "oversized_aggregates",
@@ -37,7 +37,7 @@ _SAMPLE_OVERSIZED = labelled(
 )
 # The keys of an extent with events of negative quantity: how many they are, how many such events, and a few of them.
 # Index: none; runs only if a month has such events.
-# Uses: in_extent_following_log
+# Uses: in_extent_following_log.
 # Binds: sample_rows bigint
 _SAMPLE_NEGATIVE = labelled(
     "sample_negative_quantities",

@@ -20,7 +20,7 @@ from recon_pipeline.store.sums.run import Reconciliation
 # The quality of the log below the horizon, of keys that follow it: of some customers, or of all in months with a seal,
 # since a month has only the total of all its keys.
 # Index: the primary key of recon.usage_aggregate, by period.
-# Uses: in_months
+# Uses: in_months.
 # Binds: customers text[], every_customer boolean, gateway_name text, sealed_months timestamptz[]
 # Binds: sealed_until timestamptz[], usage_type text
 _MEASURE_SUMS = labelled(
