@@ -214,7 +214,7 @@ def test_a_lock_that_is_never_free_is_reported_and_the_next_init_continues_where
         with pytest.raises(ReconError) as output:
             prepare(BillingDatabase(billing.url), with_billing_tables=False, on_step=hold_up_the_default)
 
-    assert output.value.what == f"A lock on {LOG} was held by another session in each of 2 attempts."
+    assert output.value.what == f"Another session held a lock on {LOG} in each of 2 attempts."
     assert "runs will read the whole log until this is done" in output.value.changed
     assert "pg_stat_activity" in output.value.fix
     assert len(steps) == 2

@@ -90,7 +90,7 @@ def test_corrections_are_a_table_json_csv_and_parquet(sealed: Billing, tmp_path:
 def test_corrections_of_an_open_month_and_files_of_other_kinds_are_refused(billing: Billing, tmp_path: Path) -> None:
     billing.record(ONE, 10)
     refused = recon("corrections", *MAY)
-    assert (refused.exit_code, "2025-05 is not sealed, so nothing of it is a correction" in refused.said) == (1, True)
+    assert (refused.exit_code, "2025-05 is not sealed, so it has no corrections" in refused.said) == (1, True)
     for name in ("corrections.xlsx", "nowhere/corrections.csv"):
         refused = recon("corrections", *MAY, "--output", str(tmp_path / name))
         assert refused.exit_code == 2
