@@ -26,7 +26,7 @@ class Usage(dg.Model, dg.Resolvable):
 
     gateway: str = Field(default="stripe", description="gateway_name in log and counters.")
     usage_type: str = Field(description="usage_type in log and counters.")
-    limits: Limits | None = Field(default=None, description="Its limits. Unset: what RECON_QUOTAS says of it.")
+    limits: Limits | None = Field(default=None, description="Its limits. Unset: those of RECON_QUOTAS.")
 
 
 class Budgets(dg.Model, dg.Resolvable):

@@ -102,7 +102,7 @@ def _key(environ: Mapping[str, str], *, is_needed: bool) -> str:
     kind = _KEY.fullmatch(key)
     if kind is None:
         raise ConfigurationError(
-            "STRIPE_API_KEY is no key of Stripe's: these begin with rk_ or sk_."
+            "STRIPE_API_KEY is not a key of Stripe: those begin with rk_ or sk_."
             if key
             else "STRIPE_API_KEY is not set.",
             fix="Make a restricted key in Stripe's dashboard that may read billing meters and events, and set "

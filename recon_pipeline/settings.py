@@ -51,7 +51,7 @@ class Settings:
         refuses_negative: A drifted counter with an event of negative quantity is left alone; else these are credits.
         refuses_deleted: So is one with an event that the log marks as deleted; else such events count.
         budgets: The largest repair that needs no approval.
-        seal_after_days: A month is sealed by itself so many days after it ended; 0: only by a person.
+        seal_after_days: So many days after its end the schedule seals a month; 0: only a person seals one.
     """
 
     database_url: str | None = field(repr=False)
@@ -129,12 +129,12 @@ def read_ui_url(environ: Mapping[str, str] = os.environ) -> str:
     """Where people reach Dagster's UI, `RECON_UI_URL`, without a slash at its end; '' if that is not known.
 
     Raises:
-        ConfigurationError: It is no address of a web page.
+        ConfigurationError: It is not the address of a web page.
     """
     url = environ.get("RECON_UI_URL", "").rstrip("/")
     if url and _WEB_PAGE.fullmatch(url) is None:
         raise ConfigurationError(
-            "RECON_UI_URL is no address of a web page, or it holds a login.",
+            "RECON_UI_URL is not the address of a web page, or it contains a login.",
             fix="Set it like RECON_UI_URL=https://dagster.example.com, or unset it.",
         )
     return url

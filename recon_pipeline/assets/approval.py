@@ -15,7 +15,7 @@ from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.core.errors import BlockedError
 from recon_pipeline.core.guards import Breach, beyond, breaches
 from recon_pipeline.store.counters import compare, doubt_of_events_left
-from recon_pipeline.store.records import runs
+from recon_pipeline.store.records import run_metrics, runs
 from recon_pipeline.store.records.repaired_today import repaired_today
 from recon_pipeline.store.records.runs import RunRecord
 from recon_pipeline.store.sums import quality
@@ -132,7 +132,7 @@ def _approved(connection: Connection, run: RunRecord | None) -> RunRecord | None
 
 def _record(step: Step, shown: RunRecord) -> None:
     with step.database.transaction() as connection:
-        runs.note_approval(
+        run_metrics.note_approval(
             connection,
             step.run.run_id,
             approved_by=step.approved_by,

@@ -14,7 +14,7 @@ def archived_before(connection: Connection, seal: RecordedSeal) -> ReconError | 
     with begin(connection):
         archive = newest_archive(connection, seal.id)
     return archive and ReconError(
-        f"{seal.of_what} is archived already, in {archive.folder}, and the log has not exactly its events any more.",
+        f"{seal.of_what} is archived already, in {archive.folder}, and the log no longer has exactly its events.",
         changed=NOTHING_ARCHIVED,
         fix="Nothing: recon verify-seals proves that archive, and recon corrections says what came since. For a second "
         "one copy the folder, or let the log have the events again and archive the month then.",

@@ -89,7 +89,7 @@ def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
     shared = SharedEvents()
     if not tables.refuses_repetitions:
         with step.decision("READ COMMITTED") as (connection, _):
-            shared = doubt_of_identity.look_at(connection, step.run.run_id, tables)
+            shared = doubt_of_identity.shared_events(connection, step.run.run_id, tables)
     summary = found.summary
     exceeded, blocked = approval.decide(step, found)
     yield dg.MaterializeResult(

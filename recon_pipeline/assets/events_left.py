@@ -12,7 +12,7 @@ from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.counters import doubt_of_events_left
 from recon_pipeline.store.counters.events_left import EventsLeft, KeyLeft, MonthLeft, read
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.records import run_metrics, runs
+from recon_pipeline.store.records import run_metrics
 from recon_pipeline.store.sums import quality
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 
@@ -53,7 +53,7 @@ def let_through(connection: Connection, run: Reconciliation, tables: BillingTabl
     """Let counters be changed for what was approved, and record it: in the transaction of the comparison, after it.
 
     Approved is what an earlier run over the same months and customers has shown, key by key. A run that was blocked has
-    asked another question: what left the log waits until that is answered, and is asked about by the next run. So does
+    shown another question: what left the log waits until that is answered, and the next run shows it. So does
     every counter of a metered usage of which not one event is visible: that the log is empty was all that was shown.
     """
     if not by.approve_reason:
@@ -62,7 +62,7 @@ def let_through(connection: Connection, run: Reconciliation, tables: BillingTabl
     if invisible:
         doubt_of_events_left.mark_invisible(connection, run, invisible)
     if doubt_of_events_left.let_shown_through(connection, run, named=by.approve_run):
-        runs.note_approval(connection, run.run_id, approved_by=by.approved_by, reason=by.approve_reason)
+        run_metrics.note_approval(connection, run.run_id, approved_by=by.approved_by, reason=by.approve_reason)
 
 
 def note(connection: Connection, run: Reconciliation) -> EventsLeft:

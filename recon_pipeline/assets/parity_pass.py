@@ -1,6 +1,6 @@
 """One pass of the comparison with a provider's meters: the keys that are due, the most urgent first, until time is up.
 
-Invariant: it only looks. A provider that does not answer ends the pass, which says so; a customer that is refused ends
+Invariant: it only reads. A provider that does not answer ends the pass, which says so; a customer that is refused ends
 nothing. Knows no Dagster. Each key is recorded as soon as it is compared, so that a pass that is killed goes on where
 it was: the next one takes only what is still due.
 """

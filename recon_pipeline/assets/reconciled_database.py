@@ -36,30 +36,31 @@ class ReconciledDatabase(dg.ConfigurableResource[Any]):
         "Dagster shows and stores what a resource is configured with.",
     )
     scope: list[str] = Field(
-        default=[], description="What is reconciled, each as gateway:usage_type. Empty: what RECON_SCOPE says."
+        default=[], description="What is reconciled, each as gateway:usage_type. Empty: the value of RECON_SCOPE."
     )
     quotas: dict[str, Any] = Field(
         default={},
-        description="Limits: usage type to free and paid, a number each. Empty: what RECON_QUOTAS says.",
+        description="Limits: usage type to free and paid, a number each. Empty: the value of RECON_QUOTAS.",
     )
     event_identity: list[str] = Field(
-        default=[], description="The columns that name an event. Empty: what RECON_EVENT_IDENTITY says."
+        default=[], description="The columns that name an event. Empty: the value of RECON_EVENT_IDENTITY."
     )
-    settle_seconds: int | None = Field(default=None, description="Unset: what RECON_SETTLE_SECONDS says.")
-    max_repairs: int | None = Field(default=None, description="Unset: what RECON_MAX_REPAIRS says.")
-    max_repair_share: float | None = Field(default=None, description="Unset: what RECON_MAX_REPAIR_SHARE says.")
-    max_orphan_share: float | None = Field(default=None, description="Unset: what RECON_MAX_ORPHAN_SHARE says.")
+    settle_seconds: int | None = Field(default=None, description="Unset: the value of RECON_SETTLE_SECONDS.")
+    max_repairs: int | None = Field(default=None, description="Unset: the value of RECON_MAX_REPAIRS.")
+    max_repair_share: float | None = Field(default=None, description="Unset: the value of RECON_MAX_REPAIR_SHARE.")
+    max_orphan_share: float | None = Field(default=None, description="Unset: the value of RECON_MAX_ORPHAN_SHARE.")
     max_over_quota_transitions: int | None = Field(
-        default=None, description="Unset: what RECON_MAX_OVER_QUOTA_TRANSITIONS says."
+        default=None, description="Unset: the value of RECON_MAX_OVER_QUOTA_TRANSITIONS."
     )
-    max_events_left: int | None = Field(default=None, description="Unset: what RECON_MAX_EVENTS_LEFT says.")
+    max_events_left: int | None = Field(default=None, description="Unset: the value of RECON_MAX_EVENTS_LEFT.")
 
     stripe_parity: str | None = Field(
-        default=None, description="off or observe: compare with Stripe's meters. Unset: what RECON_STRIPE_PARITY says."
+        default=None,
+        description="off or observe: compare with Stripe's meters. Unset: the value of RECON_STRIPE_PARITY.",
     )
     stripe_meters: dict[str, Any] = Field(
         default={},
-        description="Usage type to its meter and how it is sent. Empty: what RECON_STRIPE_METERS says.",
+        description="Usage type to its meter and how it is sent. Empty: the value of RECON_STRIPE_METERS.",
     )
 
     def settings(self) -> Settings:

@@ -1,4 +1,4 @@
-"""What Stripe's meters have beside what the log says was sent: an asset that only looks, with RECON_STRIPE_PARITY."""
+"""What Stripe's meters have beside what the log says was sent: an asset that only reads, with RECON_STRIPE_PARITY."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -11,7 +11,7 @@ import dagster as dg
 
 from recon_pipeline.assets.handover import actions_metadata, read_actions_shown
 from recon_pipeline.assets.names import Names
-from recon_pipeline.store.counters.pause import now
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.actions import Action, read_actions
 

@@ -66,7 +66,7 @@ def _taken_back(
                 reason=config.reason,
                 requested_by=config.requested_by or context.run.tags.get("user", "unknown"),
             )
-            record = undo.take_back(connection, request)
+            record = undo.undo_repairs(connection, request)
     except ReconError as error:
         raise failure(error) from error
     yield dg.AssetObservation(

@@ -99,7 +99,7 @@ def show(found: Sequence[Correction], output: Path | None) -> None:
 
 
 def _events(one: Correction) -> str:
-    """What came, changed or is fewer, in a few words; an event that left the log has no row that tells of it."""
+    """What came, changed or is fewer, in a few words; an event that left the log has no row."""
     what = Counter(event.what for event in one.events)
     parts = [f"{count:,} {name}" for name, count in sorted(what.items())]
     fewer = one.sealed_events - one.events_now

@@ -13,9 +13,10 @@ from recon_pipeline.faces.explain_report import require_writable, write_report
 from recon_pipeline.faces.explained import Explained
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import holds
-from recon_pipeline.store.counters.pause import now, read_pause
+from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import IDLE_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, BillingDatabase
 from recon_pipeline.store.records import explain as store
 from recon_pipeline.store.records.customers import require_known_customers

@@ -13,7 +13,7 @@ from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import holds as store
 from recon_pipeline.store.counters.holds import Hold
-from recon_pipeline.store.counters.pause import now
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.records.customers import require_known_customers
 

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log import ingest_xid_installation as installation
 from recon_pipeline.store.log.billing_tables import require_there
 from recon_pipeline.store.log.declared_key import refuses_repetitions, wider_key
 from recon_pipeline.store.log.ingest_xid import Need
@@ -84,7 +85,7 @@ def prepare(
             if sqlstate(error) not in LOCK_CONFLICTS:
                 raise
             raise ReconError(
-                f"A lock in {database.name} was held by another session in each of {migrate.LOCK_ATTEMPTS} attempts.",
+                f"Another session held a lock in {database.name} in each of {migrate.LOCK_ATTEMPTS} attempts.",
                 changed="Nothing was changed.",
                 fix="Look in pg_stat_activity for a transaction that is open for long, and run this again.",
             ) from error
@@ -120,14 +121,14 @@ def _prepare_log(
         left = ingest_xid.lacking(connection, refuses_repetitions=is_unique)
     if with_ingest_xid:
         try:
-            left = ingest_xid.install(connection, refuses_repetitions=is_unique, on_step=on_step)
+            left = installation.install(connection, refuses_repetitions=is_unique, on_step=on_step)
         except DBAPIError as error:
             if sqlstate(error) == _MAY_NOT:
                 return _for_the_owner(connection, server, events, is_unique=is_unique, on_step=on_step)
             if sqlstate(error) not in LOCK_CONFLICTS:
                 raise
             raise ReconError(
-                f"A lock on {events.name} was held by another session in each of {ingest_xid.LOCK_ATTEMPTS} attempts.",
+                f"Another session held a lock on {events.name} in each of {installation.LOCK_ATTEMPTS} attempts.",
                 changed="Schema recon is ready, and runs will read the whole log until this is done.",
                 fix="Look in pg_stat_activity for a transaction that is open for long, and run recon init again: "
                 "it continues where it stopped.",

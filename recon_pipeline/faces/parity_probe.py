@@ -32,7 +32,9 @@ from recon_pipeline.store.records.customers import require_known_customers
 
 ROWS_SHOWN = 5
 _NOTHING = "Nothing was changed, neither here nor at Stripe."
-_SEVERAL = "Nothing tells them apart in what this customer used. Probe one with usage in more hours, or at other times."
+_SEVERAL = (
+    "Nothing in what this customer used distinguishes them. Probe one with usage in more hours, or at other times."
+)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def show(found: Probe) -> None:
         out.print(f"{column}: {said}", style="yellow", markup=False, soft_wrap=True)
     if not found.tried:
         out.print(
-            f"Stripe's meter has nothing of {escape(found.customer)} {span}: nothing can be told. Probe another "
+            f"Stripe's meter has nothing of {escape(found.customer)} {span}: nothing can be concluded. Probe another "
             "customer, or more days (--days).",
             soft_wrap=True,
         )

@@ -8,7 +8,8 @@ from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.user import user_name
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.counters.pause import Pause, now, pause_repairs, read_pause, resume_repairs
+from recon_pipeline.store.counters.pause import Pause, pause_repairs, read_pause, resume_repairs
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import begin
 
 

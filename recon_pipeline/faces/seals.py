@@ -134,7 +134,8 @@ def show_reopened(done: tuple[RecordedSeal, ...]) -> None:
         out.print(f"Reopened {one.of_what}: {one.seal.reason}", markup=False, soft_wrap=True)
     if any(one.seal.lake_source is None for one in done):
         out.print(
-            "Its counters follow the log again, from the next run on; what left the log meanwhile is asked about.",
+            "Its counters follow the log again, from the next run on; what left the log meanwhile waits for an "
+            "approval.",
             soft_wrap=True,
         )
     for one in done:

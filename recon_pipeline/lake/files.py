@@ -1,6 +1,6 @@
 """Which files a sum was counted from, and the refusal of files that change meanwhile.
 
-Invariant: what is recorded of a file told it apart before it was read, and still does after. So a sum can be derived
+Invariant: what is recorded of a file identified it before it was read, and still does after. So a sum can be derived
 again from the same files, or it is seen that they are not the same.
 """
 
@@ -29,7 +29,7 @@ class FileRead:
 
 
 def files_read(files: Sequence[SourceFile]) -> tuple[FileRead, ...]:
-    """What tells each of the files apart now."""
+    """What identifies each of the files now."""
     return tuple(
         FileRead(one.name, one.size, " ".join(str(part) for part in one.version() or () if part is not None))
         for one in files

@@ -1,1 +1,1 @@
-"""What billing providers were told of usage: read, and never written."""
+"""What billing providers have of usage: read, and never written."""

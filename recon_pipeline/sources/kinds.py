@@ -42,7 +42,7 @@ _KINDS = {
     b"PAR1": Kind("Parquet", reader="parquet"),
     b"ORC": Kind("ORC", reader="orc"),
     b"ARROW1": Kind("Arrow", reader="arrow"),
-    b"\xff\xff\xff\xff": Kind(  # nothing at its end tells whether it is whole
+    b"\xff\xff\xff\xff": Kind(  # nothing at its end shows whether it is whole
         "an Arrow stream", fix="Write it as an Arrow file (Feather, write_ipc), or as Parquet, and backfill that."
     ),
     b"PARE": Kind("an encrypted Parquet file", fix="Decrypt it first."),

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from recon_pipeline.store.backfill.dry_run import INDEX_STAGED_EVENTS
-from recon_pipeline.store.postgres.database import BillingDatabase, begin, look_up_each_by_index
+from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.statements import statement
 
 EVENTS = 20_000

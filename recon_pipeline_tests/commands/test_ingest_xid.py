@@ -12,7 +12,7 @@ from psycopg.errors import OperationalError
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.init import prepare
-from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log import ingest_xid_installation
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.commands.modes import XID_INDEXES, finding, is_incremental, mode, run_may, xid_indexes
@@ -68,8 +68,8 @@ FILL = """
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts of 20 ms each."""
-    monkeypatch.setattr(ingest_xid, "LOCK_ATTEMPTS", 2)
-    monkeypatch.setattr(ingest_xid, "LOG_LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr(ingest_xid_installation, "LOCK_ATTEMPTS", 2)
+    monkeypatch.setattr(ingest_xid_installation, "LOG_LOCK_TIMEOUT_MS", 20)
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def test_a_lock_that_is_never_free_is_reported_and_the_next_init_continues_where
         with pytest.raises(ReconError) as output:
             prepare(BillingDatabase(billing.url), with_billing_tables=False, on_step=hold_up_the_default)
 
-    assert output.value.what == f"A lock on {LOG} was held by another session in each of 2 attempts."
+    assert output.value.what == f"Another session held a lock on {LOG} in each of 2 attempts."
     assert "runs will read the whole log until this is done" in output.value.changed
     assert "pg_stat_activity" in output.value.fix
     assert len(steps) == 2
@@ -240,7 +240,8 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(
             writer.connection.rollback()
             return True
 
-        monkeypatch.setattr(ingest_xid, "is_lock_conflict", give_back)  # asked after the first attempt failed
+        # Asked after the first attempt failed.
+        monkeypatch.setattr(ingest_xid_installation, "is_lock_conflict", give_back)
         output = recon("init")
     assert output.exit_code == 0, output.said
     assert is_incremental()

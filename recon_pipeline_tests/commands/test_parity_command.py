@@ -211,7 +211,7 @@ def test_the_doctor_checks_the_key_its_rights_and_the_meter(app: Application) ->
     ("variables", "said", "fix"),
     [
         ({"RECON_STRIPE_PARITY": "on"}, "RECON_STRIPE_PARITY is 'on'", "RECON_STRIPE_PARITY=observe"),
-        ({"STRIPE_API_KEY": "hunter2"}, "STRIPE_API_KEY is no key of Stripe's", "restricted key"),
+        ({"STRIPE_API_KEY": "hunter2"}, "STRIPE_API_KEY is not a key of Stripe", "restricted key"),
         ({"STRIPE_API_KEY": "rk_live_1"}, "STRIPE_API_KEY is a key of live mode", "RECON_STRIPE_LIVE=yes"),
         ({"RECON_STRIPE_URL": "http://example.com"}, "RECON_STRIPE_URL is neither", "Unset it"),
         ({"RECON_STRIPE_LAG_MINUTES": "0"}, "RECON_STRIPE_LAG_MINUTES is '0'", "RECON_STRIPE_LAG_MINUTES=30"),

@@ -90,7 +90,7 @@ def test_corrections_are_a_table_json_csv_and_parquet(sealed: Billing, tmp_path:
 def test_corrections_of_an_open_month_and_files_of_other_kinds_are_refused(billing: Billing, tmp_path: Path) -> None:
     billing.record(ONE, 10)
     refused = recon("corrections", *MAY)
-    assert (refused.exit_code, "2025-05 is not sealed, so nothing of it is a correction" in refused.said) == (1, True)
+    assert (refused.exit_code, "2025-05 is not sealed, so it has no corrections" in refused.said) == (1, True)
     for name in ("corrections.xlsx", "nowhere/corrections.csv"):
         refused = recon("corrections", *MAY, "--output", str(tmp_path / name))
         assert refused.exit_code == 2
@@ -103,7 +103,7 @@ def test_a_month_is_reopened_with_a_reason_and_the_next_seal_says_what_changed(s
     done = recon("reopen", *MAY, "--reason", "TICKET-8: the export was short")
     assert done.out == (
         "Reopened 2025-05 of stripe:remote_commands: TICKET-8: the export was short\n"
-        "Its counters follow the log again, from the next run on; what left the log meanwhile is asked about.\n"
+        "Its counters follow the log again, from the next run on; what left the log meanwhile waits for an approval.\n"
     )
     assert recon("reopen", *MAY, "--reason", "again").exit_code == 1
     sealed.record(ONE, 5)

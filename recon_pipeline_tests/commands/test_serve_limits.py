@@ -198,7 +198,7 @@ def test_the_secret_that_reads_starts_nothing_and_no_login_does(server: Server) 
         ),
         ({"FORWARDED_ALLOW_IPS": "*"}, "FORWARDED_ALLOW_IPS is '*'"),
         ({"FORWARDED_ALLOW_IPS": "10.0.0.1,0.0.0.0/0"}, "whoever it names can take any address"),
-        ({"FORWARDED_ALLOW_IPS": "10.0.0.0/33"}, "no list of the addresses or networks of proxies"),
+        ({"FORWARDED_ALLOW_IPS": "10.0.0.0/33"}, "not a list of the addresses or networks of proxies"),
         ({"FORWARDED_ALLOW_IPS": "proxy.example.com"}, "FORWARDED_ALLOW_IPS is 'proxy.example.com'"),
     ],
 )

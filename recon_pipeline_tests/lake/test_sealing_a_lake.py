@@ -88,7 +88,7 @@ def test_a_seal_of_a_count_that_somebody_changes_is_found(sealed: Billing) -> No
         sealed.query("alter table recon.month_seal disable trigger month_seal_is_append_only")
         sealed.query('update recon.month_seal set lake_source = lake_source || \'{"engine": "DuckDB 0"}\'')
         sealed.query("alter table recon.month_seal enable trigger month_seal_is_append_only")
-    assert "is not what was written: its chain is of other content" in (face.verify(read_settings()).misfit or "")
+    assert "is not what was written: its chain does not fit its content" in (face.verify(read_settings()).misfit or "")
 
 
 def test_events_of_the_log_neither_change_nor_correct_what_was_sealed_of_the_lake(sealed: Billing) -> None:

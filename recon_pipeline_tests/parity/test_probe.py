@@ -168,7 +168,7 @@ def test_where_two_ways_come_to_the_same_both_are_said_and_how_to_tell_them_apar
     assert [metering_of(setting)["timestamp"] for setting in found.settings] == ["event_timestamp", "created_at"]
     assert "2 ways of sending explains exactly" not in said
     assert "2 ways of sending explain exactly" in said
-    assert "Nothing tells them apart in what this customer used." in said
+    assert "Nothing in what this customer used distinguishes them." in said
     assert exit_code(found) == 1
 
 
@@ -207,7 +207,7 @@ def test_of_a_customer_of_whom_stripe_has_nothing_nothing_can_be_told(
     show(found)
     assert exit_code(found) == 1
     assert capsys.readouterr().out == (
-        "Stripe's meter has nothing of a from 2025-04-20 to 2025-05-25 UTC: nothing can be told. Probe another "
+        "Stripe's meter has nothing of a from 2025-04-20 to 2025-05-25 UTC: nothing can be concluded. Probe another "
         "customer, or more days (--days).\n"
     )
 

@@ -18,7 +18,7 @@ from psycopg import sql
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.embedded_postgres.cluster import PostgresCluster, socket_url
 from recon_pipeline.store.log.declared_key import refuses_repetitions
-from recon_pipeline.store.log.ingest_xid import install
+from recon_pipeline.store.log.ingest_xid_installation import install
 from recon_pipeline.store.log.tables import EVENTS, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.migrate import upgrade

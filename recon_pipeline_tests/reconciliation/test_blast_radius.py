@@ -451,7 +451,7 @@ def test_what_was_approved_taken_back_or_done_before_yesterday_leaves_the_budget
     blocked.query("update billing_usage_counters set usage_count = 10")
     blocked.query("insert into recon.control (action, reason, acted_by) values ('pause', 'to take back', 'ada')")
     with BillingDatabase(blocked.url).connection() as connection:
-        undo.take_back(connection, UndoRequest("undoing", taken_back.run_id, (), "wrong", "ada"))
+        undo.undo_repairs(connection, UndoRequest("undoing", taken_back.run_id, (), "wrong", "ada"))
     blocked.query("insert into recon.control (action, acted_by) values ('resume', 'ada')")
 
     assert run_assets().success, "what was taken back does not count"

@@ -272,7 +272,9 @@ def test_another_identity_sums_everything_anew_and_says_so(make_incremental_bill
     assert advanced("usage_type") == (because.format(default, with_type), [3, 5])
     assert advanced("usage_type") == (None, [3, 5])
     assert advanced() == (because.format(with_type, default), [3])
-    assert billing.value("select sum(events_left) from recon.open_key") == 1, "what counts no longer is asked about"
+    assert billing.value("select sum(events_left) from recon.open_key") == 1, (
+        "what no longer counts waits for an approval"
+    )
 
 
 def test_another_identity_may_need_another_trigger_and_is_not_read_in_increments_before_it_has_it(

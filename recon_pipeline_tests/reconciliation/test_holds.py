@@ -8,7 +8,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.counters.holds import Hold
-from recon_pipeline.store.counters.pause import now
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records.schedule import months_to_reconcile
 from recon_pipeline.store.sums.modes import Mode

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from recon_pipeline.store.counters import repair as repair_module
-from recon_pipeline.store.counters.pause import Pause, now, pause_repairs, read_pause, resume_repairs
+from recon_pipeline.store.counters.pause import Pause, pause_repairs, read_pause, resume_repairs
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
 from recon_pipeline_tests.reconciliation.product import new_run, reconcile

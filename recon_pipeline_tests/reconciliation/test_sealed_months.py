@@ -159,7 +159,7 @@ def test_a_log_that_is_empty_but_for_sealed_months_blocks_no_run(make_billing_in
 def test_credits_and_twins_that_come_late_make_no_key_of_a_sealed_month_doubtful(
     make_billing_in_mode: MakeBilling, mode: str
 ) -> None:
-    """Of an open month all of that is asked about."""
+    """In an open month all of that waits for an approval."""
     billing = fill(make_billing_in_mode(mode, ADMITS_CREDITS + BY_START))
     seal(billing)
     for customer in CUSTOMERS:

@@ -216,7 +216,7 @@ TAMPERED = {
     "who sealed": (
         "month_seal",
         "update recon.month_seal set acted_by = 'eve' where kind = 'sealed'",
-        "is not what was written: its chain is of other content.",
+        "is not what was written: its chain does not fit its content.",
     ),
     "a row that is taken out": (
         "month_seal",
@@ -306,7 +306,10 @@ def test_sealed_sums_that_somebody_adds_beforehand_are_not_sealed(used: Billing)
         seal(used)
     (done,) = seal(used)
     assert done.record.seal.usage_count == 40
-    assert verify(used).misfit == "recon.sealed_counter has 1 rows of no seal: a seal was taken out, or rows added."
+    assert (
+        verify(used).misfit
+        == "recon.sealed_counter has 1 rows without a seal: a seal was taken out, or rows were added."
+    )
 
 
 @EVERY_MODE

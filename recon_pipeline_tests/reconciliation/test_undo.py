@@ -11,7 +11,7 @@ from recon_pipeline.store.counters import holds
 from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.counters import undo as undo_module
 from recon_pipeline.store.counters.pause import pause_repairs, resume_repairs
-from recon_pipeline.store.counters.undo import UndoRecord, take_back
+from recon_pipeline.store.counters.undo import UndoRecord, undo_repairs
 from recon_pipeline.store.counters.undo_request import UndoRequest
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import ACCOUNTED, BIGINT_MAX, Billing, customers
@@ -60,7 +60,7 @@ def undo(billing: Billing, run_id: str | None = None, *names: str) -> UndoRecord
     """Take back the repairs of a run, or of the latest that is in the ledger."""
     request = UndoRequest(str(uuid.uuid4()), run_id or latest_run(billing), names, "the log was short", "ada")
     with BillingDatabase(billing.url).connection() as connection:
-        return take_back(connection, request)
+        return undo_repairs(connection, request)
 
 
 def figures(record: UndoRecord) -> dict[str, int]:

@@ -22,6 +22,7 @@ from recon_pipeline.store.postgres.statements import (
     declared_binds,
     files,
     header,
+    labelled,
     name_of,
     source,
     statement,
@@ -32,6 +33,8 @@ PACKAGES = (STORE, "recon_pipeline.faces.demo", "recon_pipeline.faces.benchmark"
 BIND = re.compile(r"(?<![:\w]):(\w+)(?!:)")
 SCRIPTS = {"billing_tables", "grants", "ingest_xid"}
 """Shown to a person or run as a whole: several statements each, without values."""
+CONDITIONS = {"in_extent", "in_extent_following_log", "in_extent_of_scope", "in_months", "in_scope"}
+"""What a run covers, in any table: the same wherever it stands, as a function of schema recon is."""
 
 
 def statements(package: str = STORE) -> list[str]:
@@ -59,8 +62,9 @@ def test_few_statements_are_composed_and_of_few_parts() -> None:
 
     The limits are of the heart; a room that reads or compares with what is outside has its own.
     """
-    composed = {name: len(header(name).uses) for name in statements() if header(name).uses}
-    assert max(composed.values()) <= 3
+    uses = {name: header(name).uses for name in statements()}
+    assert max(len(holes) for holes in uses.values()) <= 3
+    composed = {name: holes for name, holes in uses.items() if holes.keys() - CONDITIONS}
     rooms = ("archive", "parity", "lake")
     archive, parity, lake = ({name for name in files() if registry.room(name) == room} for room in rooms)
     assert max(len(archive), len(parity), len(lake)) <= 8
@@ -128,6 +132,31 @@ def test_a_hole_or_a_part_that_fits_nothing_is_an_error_that_names_it(
     package = make_package(**texts, **{name: "1" for name in ("one", "other") if name not in texts})
     with pytest.raises(StatementError, match=re.escape(said)):
         statement("asked", package=package, **given)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_condition_leaves_nothing_to_choose_and_is_the_only_part_of_a_text_in_a_module() -> None:
+    for condition in CONDITIONS:
+        assert header(condition).is_part
+        assert combinations(condition) == ({},)
+    used = {hole for name in inline_statements() for hole in registry.header(name).uses}
+    assert used <= CONDITIONS
+
+
+def test_what_a_run_covers_is_written_in_its_conditions_alone() -> None:
+    """Where columns need no name of a table. Parity, and what came since a seal, have windows of their own."""
+    texts = {name: source(name) for name in files() if registry.room(name) != "parity"} | {
+        ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1])
+        for path, call in calls("labelled")
+        if path.parent.parent.name == "store"
+        and path.parent.name != "parity"
+        and path.stem != "since_seals"
+        and path.name != "registry.py"
+    }
+    months, usage = r"period_start >= :start\s+and period_start < :end\b", r"usage_type = :usage_type"
+    of_one_usage = re.compile(rf"{usage}\s+and {months}|{months}\s+and gateway_name =")
+    of_all_usages = re.compile(r"\(gateway_name, usage_type\)\s+in \(select \* from unnest")
+    assert [name for name, text in sorted(texts.items()) if of_one_usage.search(text)] == ["in_months"]
+    assert [name for name, text in sorted(texts.items()) if of_all_usages.search(text)] == ["in_scope"]
 
 
 def test_a_choice_of_the_tables_fills_the_holes_that_have_it_and_is_not_asked_of_others(
@@ -209,7 +238,7 @@ def test_a_file_declares_its_own_values_and_no_others(name: str) -> None:
 def test_the_values_that_a_statement_in_a_module_declares_are_those_that_the_server_infers(
     session: psycopg.Connection, name: str
 ) -> None:
-    assert registry.header(name).binds == inferred_binds(session, name, {})
+    assert registry.declared_binds(name, {}) == inferred_binds(session, name, {})
 
 
 def test_every_text_in_a_module_has_a_name_and_is_found_by_it() -> None:
@@ -217,9 +246,15 @@ def test_every_text_in_a_module_has_a_name_and_is_found_by_it() -> None:
     named = [call for path, call in calls("labelled") if store in path.parents and path.name != "registry.py"]
     assert len(named) == len(inline_statements()) > 50
     texts = {ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1]) for call in named}
-    assert texts == {
-        name: inline.clause.text.removeprefix(f"/* recon:{name} */ ") for name, inline in inline_statements().items()
+    assert {name: labelled(name, text).text for name, text in texts.items()} == {
+        name: inline.clause.text for name, inline in inline_statements().items()
     }
+    assert {name: set(BIND.findall(text)) for name, text in texts.items()} == {
+        name: set(registry.header(name).binds) for name in texts
+    }, "declares its own values and no others"
+    assert {name: set(re.findall(r"\{(\w+)\}", text)) for name, text in texts.items()} == {
+        name: set(registry.header(name).uses) for name in texts
+    }, "declares its conditions and no others"
     assert not set(inline_statements()) & set(files())
     unnamed = [(path.name, call.lineno) for path, call in calls("text") if path.name not in ("statements.py", "sql.py")]
     assert unnamed == [("scratch.py", 76)], "takes any text"

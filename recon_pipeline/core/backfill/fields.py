@@ -112,7 +112,7 @@ class InstantField(BaseModel):
 
 
 class PeriodField(BaseModel):
-    """How a period is found if neither log, counters nor a subscription tell it: by calendar months of a zone."""
+    """How a period is found if neither log, counters nor a subscription show it: by calendar months of a zone."""
 
     model_config = STRICT
 

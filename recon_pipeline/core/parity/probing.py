@@ -1,7 +1,7 @@
 """Which way of sending explains what a meter has of one customer: each is tried against the meter's figures, by hour.
 
 Invariant: a way explains the figures only if every hour is equal, and each minute that was asked for, of which one has
-units. Ways that sum an hour alike are told apart by minutes in which they differ, as long as there are such. Knows no
+units. Minutes in which they differ distinguish ways that sum an hour alike, as long as there are such. Knows no
 clock and no provider.
 """
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.embedded_postgres import project_folder
-from recon_pipeline.faces.benchmark.report import Bar, show_bars
+from recon_pipeline.faces.benchmark.report import Bar, Promised, show_bars
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
 from recon_pipeline.faces.benchmark.watched_dev import (
     COMMAND,
@@ -57,7 +57,7 @@ _COUNT_ROWS = {
 
 
 @dataclass(frozen=True)
-class IdleReport:
+class IdleReport(Promised):
     """What was measured.
 
     Attributes:
@@ -79,11 +79,6 @@ class IdleReport:
     memory_mb: Mapping[str, float]
     rows: Mapping[str, int]
     bars: tuple[Bar, ...]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether every promise was kept."""
-        return all(bar.is_met for bar in self.bars)
 
 
 def measure_idle(url: str | None, *, seconds: int, console: Console, rounds: int = 5) -> IdleReport:

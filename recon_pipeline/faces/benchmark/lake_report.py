@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from recon_pipeline.faces.benchmark.report import Bar, Measurement, show_bars, shown_time
+from recon_pipeline.faces.benchmark.report import Bar, Measurement, Promised, show_bars, shown_time
 
 
 @dataclass(frozen=True)
-class LakeReport:
+class LakeReport(Promised):
     """What was measured of a count in a lake.
 
     Attributes:
@@ -27,11 +27,6 @@ class LakeReport:
     counters: int
     measurements: tuple[Measurement, ...]
     bars: tuple[Bar, ...]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether every promise was kept."""
-        return all(bar.is_met for bar in self.bars)
 
 
 def show_lake(console: Console, report: LakeReport) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark's result: times, ratios, the limits that they are held to, and the tables that show them."""
+"""The benchmark's result: times, ratios, their limits, and the tables that show them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Bar:
     Attributes:
         name: What is measured.
         value: What was measured.
-        limit: What it is held to.
+        limit: Of it.
         unit: `x` for a ratio, else `MB`.
         is_least: The limit is the least it may be, not the most.
     """
@@ -56,6 +56,17 @@ class Bar:
     def is_met(self) -> bool:
         """Whether the promise was kept in this run of the benchmark."""
         return self.value >= self.limit if self.is_least else self.value <= self.limit
+
+
+class Promised:
+    """A report with promises, its `bars`."""
+
+    bars: tuple[Bar, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether every promise was kept."""
+        return all(bar.is_met for bar in self.bars)
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class BenchmarkReport:
 
 
 @dataclass(frozen=True)
-class BackfillReport:
+class BackfillReport(Promised):
     """What was measured of backfills.
 
     Attributes:
@@ -133,11 +144,6 @@ class BackfillReport:
     counters: int
     measurements: tuple[Measurement, ...]
     bars: tuple[Bar, ...]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether every promise was kept."""
-        return all(bar.is_met for bar in self.bars)
 
 
 def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
@@ -202,7 +208,7 @@ def show_whole(console: Console, report: BenchmarkReport) -> None:
 def show_bars(console: Console, bars: Sequence[Bar]) -> None:
     """Print the promises."""
     table = Table("Promise")
-    for heading in ("Measured", "Held to"):
+    for heading in ("Measured", "Limit"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for bar in bars:

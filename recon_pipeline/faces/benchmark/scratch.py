@@ -13,7 +13,7 @@ from recon_pipeline.core.scope import parse_scope
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH
 from recon_pipeline.faces.benchmark.statements import statement
 from recon_pipeline.settings import DEFAULT_SCOPE
-from recon_pipeline.store.log import ingest_xid
+from recon_pipeline.store.log.ingest_xid_installation import install
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records import accepted_usages, migrate
 
@@ -66,7 +66,7 @@ def fill(database: BillingDatabase, *, events: int, counters: int, seed: int, wi
                 run_id=None,
             )
         if with_ingest_xid:
-            ingest_xid.install(connection, refuses_repetitions=True)
+            install(connection, refuses_repetitions=True)
     execute_outside_transaction(database, "vacuum analyze")
 
 

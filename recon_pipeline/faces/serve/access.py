@@ -90,8 +90,8 @@ def read_proxies(environ: Mapping[str, str] = os.environ) -> Proxies:
         networks = ()
     if not networks or any(network.prefixlen < _EVERYWHERE for network in networks):
         raise ConfigurationError(
-            f"FORWARDED_ALLOW_IPS is {given!r}, which is no list of the addresses or networks of proxies: whoever it "
-            "names can take any address, and so escape every limit of one.",
+            f"FORWARDED_ALLOW_IPS is {given!r}, which is not a list of the addresses or networks of proxies: whoever "
+            "it names can take any address, and so escape every limit of one.",
             fix="Set it like FORWARDED_ALLOW_IPS=10.1.2.3,10.4.0.0/16, or unset it if a proxy is on the same machine.",
         )
     return Proxies(networks)

@@ -29,7 +29,7 @@ from recon_pipeline.faces.serve import overview
 from recon_pipeline.faces.serve.guard import Guard
 from recon_pipeline.faces.status import status_of
 from recon_pipeline.settings import Settings
-from recon_pipeline.store.counters.pause import now
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.records import alerts
 from recon_pipeline.store.records.drift_history import BUCKET, bucket_start, drift_history

@@ -14,7 +14,7 @@ from recon_pipeline.core.errors import NOTHING_CHANGED, ReconError
 from recon_pipeline.store.archive.columns import log_columns
 from recon_pipeline.store.postgres.statements import labelled, with_name
 
-# Whether our role may do that here.
+# Whether our role may create temporary tables here.
 _MAY_STAGE = labelled(
     "may_stage_events", "select current_user, has_database_privilege(current_database(), 'temporary') as can_stage"
 )

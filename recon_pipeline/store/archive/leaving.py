@@ -2,7 +2,7 @@
 
 Invariant: only what is in the archive goes. A partition is detached only if it holds nothing else. A deletion leaves
 out each row that was written after the snapshot at which the events were read, and each table that was not read: one
-that was attached or renamed since may hold older rows. On another server, and once transaction ids no longer tell what
+that was attached or renamed since may hold older rows. On another server, and once transaction ids no longer show what
 is older, it deletes nothing.
 """
 
@@ -42,7 +42,7 @@ _SERVER = labelled(
     """,
 )
 _TELLING_XIDS = 2**31 - 10**7
-"""So many transactions after a row was written Postgres still tells that it is older."""
+"""So many transactions after a row was written Postgres still knows that it is older."""
 
 
 def statements_for_owner(

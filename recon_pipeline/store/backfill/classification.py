@@ -2,7 +2,7 @@
 
 Invariant: only `core/backfill/periods.py` decides the period; this module reads the facts for it, of a whole chunk at a
 time. What is known of a customer beyond counters is read once in a backfill, because later it may contain events that
-this backfill inserted. All events of a customer are read only if counters and aggregates do not tell the period.
+this backfill inserted. All events of a customer are read only if counters and aggregates do not show the period.
 """
 
 from collections import defaultdict
@@ -18,7 +18,8 @@ from recon_pipeline.core.backfill.reading import Readings
 from recon_pipeline.core.backfill.rows import Period, Reading
 from recon_pipeline.store.backfill.uncounted import UncountedPeriods, UsageOfCustomer
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_each_by_index
+from recon_pipeline.store.postgres.clock import now
+from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Which customers a foreign key of the log would refuse, and the table that lacks them.
@@ -48,8 +49,6 @@ _SUBSCRIBED_PERIODS = labelled(
     ) as subscription
     """,
 )
-# The current time, for the rows that are read now.
-_NOW = labelled("time_of_classification", "select clock_timestamp()")
 
 _KNOWN_CUSTOMERS = 200_000
 _CUSTOMERS_AT_ONCE = 1_000
@@ -73,11 +72,11 @@ class Classifier:
         """The same readings with their periods, and with the reasons for missing periods and unknown customers."""
         readings = piece.readings
         unknown = self._unknown(connection, readings)
-        now = connection.execute(_NOW).scalar_one()
+        at = now(connection)
         found: Mapping[int, Period | str] = {}
         if not piece.mapping.maps_period or any(reading.period is None for reading in readings):
             found = self._periods(connection, readings, piece.mapping.period.calendar_month)
-        whole = placed(readings, found, self._writable, mapping=piece.mapping, now=now)
+        whole = placed(readings, found, self._writable, mapping=piece.mapping, now=at)
         if not unknown:
             return whole
         return [
@@ -116,7 +115,7 @@ class Classifier:
     def _histories(
         self, connection: Connection, asked: Collection[UsageOfCustomer]
     ) -> Mapping[UsageOfCustomer, History]:
-        """What is known of customers whose counters do not tell the period."""
+        """What is known of customers whose counters do not show the period."""
         customers = {(gateway_name, customer) for gateway_name, customer, _ in asked}
         if len(self._known) > _KNOWN_CUSTOMERS:
             self._known.clear()

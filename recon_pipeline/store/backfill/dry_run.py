@@ -23,19 +23,48 @@ from recon_pipeline.store.log.limits import limit_parameters
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in
-from recon_pipeline.store.postgres.database import look_up_each_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Gives the planner the size of the staged events: with a guess it may choose a nested loop.
 # After: create_staged_events, declare_identity, preview_staged_events.
 _ANALYZE_PREVIEW_EVENTS = labelled("analyze_preview_events", "analyze pg_temp.preview_event")
-# Finds the first event of a request id, in a source that is previewed as a whole.
+# Creates the index that finds the first event of a request id, in a source that is previewed as a whole.
 # After: create_staged_events.
 INDEX_STAGED_EVENTS = labelled("index_staged_events", "create unique index on pg_temp.staged_event (ordinal)")
-# Finds the events of a request id, if their time is part of the identity and may be cut or rounded.
+# Creates the index that finds the events of a request id, if their time is part of the identity and may be cut or
+# rounded.
 # After: create_staged_events.
 _INDEX_STAGED_REQUESTS = labelled(
     "index_staged_requests", "create index on pg_temp.staged_event (request_id, gateway_name)"
+)
+# The outcomes that the events of a whole source would have, by billing month.
+# Index: none; the preview is read as a whole.
+# After: create_staged_events, declare_identity, preview_staged_events.
+_BY_MONTH = labelled(
+    "preview_by_month",
+    """
+    select
+        outcome, partition, count(*) as events, sum(quantity) as units,
+        count(distinct gateway_customer_id) as customers
+    from pg_temp.preview_event
+    group by outcome, partition
+    """,
+)
+# The customers of one metered usage who would get the most usage.
+# Index: none; the preview is read as a whole.
+# After: create_staged_events, declare_identity, preview_staged_events.
+# Binds: gateway_name text, rows bigint, usage_type text
+_BY_CUSTOMER = labelled(
+    "units_by_customer",
+    """
+    select gateway_customer_id, partition, count(*) as events, sum(quantity) as units
+    from pg_temp.preview_event
+    where outcome = 'inserted' and gateway_name = :gateway_name and usage_type = :usage_type
+    group by gateway_customer_id, partition
+    order by units desc, gateway_customer_id, partition
+    limit :rows
+    """,
 )
 
 
@@ -151,7 +180,7 @@ class DryRun:
         connection.execute(statement("preview_staged_events"))
         plan_as_usual(connection)
         connection.execute(_ANALYZE_PREVIEW_EVENTS)
-        rows = connection.execute(statement("preview_by_month")).mappings()
+        rows = connection.execute(_BY_MONTH).mappings()
         months = tuple(sorted((PreviewMonth(**row) for row in rows), key=lambda one: (one.partition, one.outcome)))
         inserted, duplicate, conflict = (sum(one.events for one in months if one.outcome == name) for name in _OUTCOMES)
         taken = frozenset(one.partition for one in months if one.outcome != "conflict")
@@ -165,7 +194,7 @@ class DryRun:
         over_quota_count = 0
         for usage in question.scope:
             asked = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type, "rows": question.rows}
-            found = connection.execute(statement("units_by_customer"), asked).mappings()
+            found = connection.execute(_BY_CUSTOMER, asked).mappings()
             customers += [PreviewCustomer(usage_type=usage.usage_type, **row) for row in found]
             quota = question.quotas.get(usage.usage_type)
             if quota is None or not self._tables.has_subscriptions:

@@ -4,7 +4,7 @@ Invariant: an event whose identity is in the log already stays as it is. Each ch
 rows is one short transaction, so a crash leaves whole chunks, and a second backfill inserts nothing twice. If the log
 has a unique key on the event identity, this also holds against the application at the same moment. Otherwise a lock
 keeps backfills apart; an event that the application commits at that moment can be in the log twice, and is counted
-once. An event has no created_at before it is inserted, so that column never tells two of them apart.
+once. An event has no created_at before it is inserted, so that column never distinguishes two of them.
 """
 
 import json
@@ -29,8 +29,9 @@ from recon_pipeline.store.backfill.tally import Tally
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.copy import copy_in, copy_lines_in, storable
-from recon_pipeline.store.postgres.database import begin, look_up_each_by_index
+from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import is_lock_conflict, sqlstate
+from recon_pipeline.store.postgres.planning import look_up_each_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Has deferred constraints of the log checked where its rows are inserted, so that each row's refusal is known.

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.backfill.rows import Period
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, look_up_each_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_by_index, look_up_each_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import statement
 
 UsageOfCustomer = tuple[str, str, str]

@@ -1,7 +1,7 @@
 """What came after a month was sealed: late, changed and removed events, which change no counter.
 
 Invariant: sums are of the log's own rows at one snapshot, beside the sealed sum of each key; those of which nothing
-differs, the events not either, are left out. Which events came later is known where the log still tells: of an event
+differs, the events not either, are left out. Which events came later is known as far as the log shows it: of an event
 that was removed it has no row.
 """
 
@@ -18,7 +18,7 @@ from recon_pipeline.store.counters.lake_seals import since_count
 from recon_pipeline.store.counters.seal_records import RecordedSeal, read_seals
 from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -135,7 +135,7 @@ def corrections(
         sealed = [one for usage in run.extent.scope for one in tables.sealed_within(usage, asked.extent)]
         if not sealed:
             raise NotSealedError(
-                f"{month.key} is not sealed, so nothing of it is a correction: its counters follow the log.",
+                f"{month.key} is not sealed, so it has no corrections: its counters follow the log.",
                 fix=f"recon status says which months are sealed; recon seal --period {month.key} seals it.",
             )
         for one in sealed:

@@ -13,7 +13,7 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import COUNTERS
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
@@ -23,7 +23,8 @@ MOST_BEYOND = 1_000
 # How many counters of a scope have a period that begins outside of the known months.
 # Invariant: -infinity is earlier than every month, and infinity later.
 # Index: of the counters period_start, or one pass over them.
-# Binds: first_start timestamptz, gateway_names text[], last_end timestamptz, usage_types text[]
+# Uses: in_scope.
+# Binds: first_start timestamptz, last_end timestamptz
 _COUNT_COUNTERS_BEYOND_MONTHS = labelled(
     "count_counters_beyond_months",
     """
@@ -32,16 +33,15 @@ _COUNT_COUNTERS_BEYOND_MONTHS = labelled(
         count(*) filter (where period_start >= :last_end) as later_count
     from billing_usage_counters
     where (period_start < :first_start or period_start >= :last_end)
-        and (gateway_name, usage_type)
-        in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
+        and {in_scope}
     """,
 )
 # A few counters of a scope whose period begins outside of the known months, and how many are among the first :most of
 # each side.
 # Invariant: the scope is filtered after the limit, so that a tick's cost is bounded whatever the table holds.
 # Index: of the counters period_start, in its order.
-# Binds: first_start timestamptz, gateway_names text[], last_end timestamptz, most bigint, sample_rows bigint
-# Binds: usage_types text[]
+# Uses: in_scope.
+# Binds: first_start timestamptz, last_end timestamptz, most bigint, sample_rows bigint
 _SAMPLE_COUNTERS_BEYOND_MONTHS = labelled(
     "sample_counters_beyond_months",
     """
@@ -65,8 +65,7 @@ _SAMPLE_COUNTERS_BEYOND_MONTHS = labelled(
     ours as (
         select *
         from beyond
-        where (gateway_name, usage_type)
-            in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
+        where {in_scope}
     )
     select total.*, one.*
     from (

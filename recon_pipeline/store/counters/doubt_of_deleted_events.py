@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from recon_pipeline.store.postgres.statements import labelled
 
 # Makes the drifted keys of a run doubtful that have events which are marked as deleted.
-# Invariant: in the transaction of the comparison, after it. Which columns mark events, only the catalog tells, so a
+# Invariant: in the transaction of the comparison, after it. Only the catalog shows which columns mark events, so a
 # row is read as JSON. A key that is doubtful already keeps its reason, and has one doubt more. Keys of sealed months
 # follow their seal.
 # Index: the primary key of recon.counter_drift, by run; the log by customer.

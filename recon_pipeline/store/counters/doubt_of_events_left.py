@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.counters import remembered_doubt
-from recon_pipeline.store.postgres.database import look_up_by_index
+from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -93,7 +93,7 @@ _LET_SHOWN_THROUGH = labelled(
     where (drift.run_id, drift.ordinal) = (approved.run_id, approved.ordinal)
     """,
 )
-# Lets all through that left the log.
+# Lets the counters of a run change for all that left the log.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text
 _LET_ALL_THROUGH = labelled(

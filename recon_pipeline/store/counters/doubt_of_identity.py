@@ -18,7 +18,7 @@ from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.ingest_xid import Need
-from recon_pipeline.store.postgres.database import join_by_hash, look_up_by_index
+from recon_pipeline.store.postgres.planning import join_by_hash, look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
@@ -60,7 +60,7 @@ class SharedEvent:
     other_event_timestamp: str | None
 
     @property
-    def told_apart_by(self) -> tuple[str, ...]:
+    def differing_columns(self) -> tuple[str, ...]:
         """The columns that could name an event in which the two differ, those of the key first."""
         pairs = {
             "usage_type": (self.usage_type, self.other_usage_type),
@@ -86,11 +86,11 @@ class SharedEvents:
 
     @property
     def columns(self) -> frozenset[str]:
-        """A few columns that tell every two events of the sample apart, as far as columns can."""
+        """A few columns that distinguish every two events of the sample, as far as columns can."""
         chosen = set[str]()
         for pair in self.sample:
-            if not chosen.intersection(pair.told_apart_by):
-                chosen.update(pair.told_apart_by[:1])
+            if not chosen.intersection(pair.differing_columns):
+                chosen.update(pair.differing_columns[:1])
         return frozenset(chosen)
 
 
@@ -144,7 +144,7 @@ def require_none(
         raise InDoubtError({row.ordinal: _doubt(tables, is_of_credits=row.is_of_credits) for row in found})
 
 
-def look_at(connection: Connection, run_id: str, tables: BillingTables) -> SharedEvents:
+def shared_events(connection: Connection, run_id: str, tables: BillingTables) -> SharedEvents:
     """What the log, which admits repetitions, does not say of a run's drifted keys."""
     asked = {"run_id": run_id, "doubts": [remembered_doubt.SHARED_IDENTITY, remembered_doubt.SHARED_WITH_CREDIT]}
     count = connection.execute(_COUNT_DOUBTFUL, asked).scalar_one()

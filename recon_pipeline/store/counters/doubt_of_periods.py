@@ -41,8 +41,8 @@ _SAMPLE = labelled(
 # same but for the way in which it is written: how many pairs, and a few of them, whether their counts are right or not.
 # Invariant: neighbours by their start are looked at.
 # Index: the unique key of the counters, or a sort of those of the extent.
-# Binds: customers text[], end timestamptz, end_is_in_key boolean, every_customer boolean, gateway_name text
-# Binds: sample_rows bigint, sealed_months timestamptz[], sealed_until timestamptz[], start timestamptz, usage_type text
+# Uses: in_extent_following_log.
+# Binds: end_is_in_key boolean, sample_rows bigint
 _SAMPLE_PAIRS = labelled(
     "sample_counters_written_twice",
     """
@@ -57,15 +57,7 @@ _SAMPLE_PAIRS = labelled(
             lead(period_start) over beside as other_start,
             lead(period_end) over beside as other_end
         from billing_usage_counters
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-            and (:every_customer or gateway_customer_id = any(:customers))
-            and recon.follows_log(
-                period_start, period_end,
-                cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
-            )
+        where {in_extent_following_log}
         window beside as (partition by gateway_customer_id order by period_start, period_end)
     ) as counter
     where other_start <= period_start + interval '1 second'

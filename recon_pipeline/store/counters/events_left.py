@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.store.postgres.statements import labelled
 
-# What is left alone because it left the log, by billing month.
+# The counters that are left alone because events left the log, by billing month.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text
 _BY_MONTH = labelled(

@@ -44,7 +44,7 @@ _ENDS_LATER = labelled(
     where count_id = :count_id and period_end > :complete_until
     """,
 )
-# The keys that the newest count of a sealed month says otherwise than its seal, those that differ most first.
+# The keys whose sum in the newest count of a sealed month differs from its seal, the largest difference first.
 # Index: the primary keys of recon.sealed_counter and recon.lake_counter; none of recon.lake_count, which is small.
 # Binds: gateway_name text, partition text, sample_rows bigint, seal_id bigint, usage_type text
 _SINCE_COUNT = labelled(

@@ -16,8 +16,8 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 # The largest counters of an extent that are not 0, in open months.
 # Invariant: values are text as Postgres prints them, so that no value is too odd to be shown.
 # Index: none; the counters are few beside the log.
-# Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sample_rows bigint
-# Binds: sealed_months timestamptz[], sealed_until timestamptz[], start timestamptz, usage_type text
+# Uses: in_extent_following_log.
+# Binds: sample_rows bigint
 _LARGEST = labelled(
     "largest_without_a_log",
     """
@@ -27,16 +27,8 @@ _LARGEST = labelled(
         (-usage_count::numeric)::text as difference, null as usage_limit, '' as quota_transition, 'found' as outcome,
         '' as error
     from billing_usage_counters as counter
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
+    where {in_extent_following_log}
         and usage_count <> 0
-        and counter.period_start >= :start
-        and counter.period_start < :end
-        and recon.follows_log(
-            counter.period_start, counter.period_end,
-            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
-        )
-        and (:every_customer or gateway_customer_id = any(:customers))
     order by abs(counter.usage_count::numeric) desc, gateway_customer_id, counter.period_start
     limit :sample_rows
     """,

@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store.postgres.database import begin, limit_waits, look_up_by_index
+from recon_pipeline.store.postgres.database import begin, limit_waits
 from recon_pipeline.store.postgres.errors import is_lock_conflict
+from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# One change of pauses and holds at a time.
+# Lets one change of pauses and holds in at a time.
 # Invariant: ends with the transaction, so that rows are numbered in the order in which they commit; the number is ours.
 LOCK_CONTROL = labelled("lock_control", "select pg_advisory_xact_lock(720271130)")
 # Records that repairs are paused, or that they go on.
@@ -36,13 +37,11 @@ _APPEND_CONTROL = labelled(
 CHUNKS_END_MS = 15_000
 """A chunk aims at 0.2 s, and its locks end after 5 s at the latest."""
 
-# The advisory lock that chunks of repairs share.
+# Takes the advisory lock that chunks of repairs share.
 # Invariant: ends with the transaction; the number is ours.
 ENTER_CHUNK = labelled("enter_chunk", "select pg_advisory_xact_lock_shared(720271131)")
-# The same lock, exclusive: waits until no chunk has it.
+# Waits until no chunk of repairs has the advisory lock that chunks share.
 _AWAIT_CHUNKS = labelled("await_chunks", "select pg_advisory_xact_lock(720271131)")
-# The time by the clock of the database.
-_READ_CLOCK = labelled("read_clock", "select clock_timestamp()")
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,6 @@ class RepairsPausedError(Exception):
     def __init__(self, pause: Pause) -> None:
         super().__init__(f"repairs are paused {pause}")
         self.pause = pause
-
-
-def now(connection: Connection) -> datetime:
-    """The time by the database's clock, by which pauses and holds end."""
-    return connection.execute(_READ_CLOCK).scalar_one()
 
 
 def read_pause(connection: Connection) -> Pause | None:

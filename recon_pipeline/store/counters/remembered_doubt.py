@@ -2,7 +2,7 @@
 
 Invariant: only a counter that matches ends a doubt that a run has seen, whatever became of that run; and the owner's
 word that negative quantities are credits. Where it has ended otherwise, the events that made it may be gone: they are
-in no stored sum, so that nothing else tells that they left. SQL files name the doubts that they find by the same names.
+in no stored sum, so that nothing else shows that they left. SQL files name the doubts that they find by the same names.
 """
 
 from sqlalchemy import Connection
@@ -50,7 +50,7 @@ def standing(run: Reconciliation) -> list[str]:
     """The doubts of a counter that is not lowered for them, unless it matches or a person approves.
 
     That credits count is for the owner to say. What names an event is, too; but events may have left before that was
-    said, and nothing tells them from those that no longer count.
+    said, and nothing distinguishes them from those that no longer count.
     """
     found = [WRITTEN_TWICE, UNDER_TWO_PERIODS, SHARED_IDENTITY, SHARED_WITH_CREDIT]
     return [*found, _NEGATIVE] if run.refuses_negative else found

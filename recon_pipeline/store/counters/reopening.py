@@ -16,10 +16,11 @@ from recon_pipeline.store.counters.sealing import NotSealedError
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.sealed_months import read_sealed_months
 from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.sums.horizons import await_sums
 from recon_pipeline.store.sums.run import Reconciliation
 
-# Remembers what is stored of a month is less than was sealed: it left the log meanwhile. What leaves it, and was not
-# summed yet, the next sums add.
+# Opens the keys of a sealed month of which less is stored than was sealed: the rest left the log meanwhile. What leaves
+# the log and was not summed yet, the next sums add.
 # Invariant: the caller has locked the row of recon.event_log.
 # Index: the primary keys of recon.sealed_counter and recon.usage_aggregate.
 # Binds: gateway_name text, seal_id bigint, usage_type text
@@ -58,9 +59,6 @@ _NOTE_WHAT_LEFT = labelled(
         credits_left = greatest(open.credits_left, excluded.credits_left)
     """,
 )
-# Waits until no run writes aggregates, months or open keys.
-# Invariant: ends with the transaction.
-_AWAIT_SUMS = labelled("await_sums", "select from recon.event_log for update")
 
 
 def reopen(
@@ -81,7 +79,7 @@ def reopen(
         ReconError: Another session sealed or reopened a month at the same moment.
     """
     month = run.extent.first
-    connection.execute(_AWAIT_SUMS)
+    await_sums(connection)
     months = [one for one in read_sealed_months(connection) if one.month == month]
     sealed = {one.usage: one.seal_id for one in months}
     archived = {one.usage: one.archived_folder for one in months if one.archived_folder is not None}

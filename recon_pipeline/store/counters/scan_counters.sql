@@ -2,10 +2,10 @@
 -- Invariant: a row version that the verifying snapshot did not see was written by a transaction at or above the lowest one that ran then.
 -- Ages are compared within 2^31 transactions, which the caller ensures; a row that was frozen long ago may be compared without need. If
 -- more than :most_keys are young, none is named, and every key has to be compared. One pass with one aggregate: two simpler passes take
--- half as long again. The months are written out, so that this text needs no part and can be sent as it stands.
+-- half as long again.
 -- Index: of the counters period_start, so that those of closed months are not read; else all are read.
--- Binds: counters_verified_below xid8, end timestamptz, gateway_name text, most_keys integer, start timestamptz
--- Binds: usage_type text
+-- Uses: in_months
+-- Binds: counters_verified_below xid8, most_keys integer
 select
     nonzero_count,
     case when coalesce(cardinality(young), 0) <= 3 * :most_keys then coalesce(young, '{}') end as young
@@ -15,10 +15,7 @@ from (
         array_agg(array[gateway_customer_id, period_start::text, period_end::text])
             filter (where age(xmin) <= (select age(cast(cast(:counters_verified_below as xid8) as xid)))) as young
     from billing_usage_counters
-    where period_start >= :start
-        and period_start < :end
-        and gateway_name = :gateway_name
-        and usage_type = :usage_type
+    where {in_months}
         and recon.fits_index(gateway_customer_id)
         and period_end is not null
 ) as counted

@@ -48,7 +48,7 @@ _SUMS_WITHOUT_SEAL = labelled(
     where seal_id not in (select id from recon.month_seal where kind = 'sealed')
     """,
 )
-# Writes a seal down.
+# Records a seal or a reopening.
 # Invariant: nothing is ever changed or deleted.
 # Binds: acted_at timestamptz, acted_by text, chain text, checksum text, event_count bigint, gateway_name text
 # Binds: id bigint, key_count bigint, kind text, lake_source jsonb, nonzero_count bigint, partition text

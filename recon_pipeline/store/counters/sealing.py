@@ -25,7 +25,7 @@ from recon_pipeline.store.counters.seal_records import (
 )
 from recon_pipeline.store.counters.usage_snapshot import UsageSnapshot
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation
@@ -33,7 +33,8 @@ from recon_pipeline.store.sums.run import Reconciliation
 # The last end of a period that begins in a month, in the log or among the counters, and whether it, and the month, are
 # still to come.
 # Index: (usage_type, period_start, period_end) of the log; none of the counters.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: end timestamptz
 _LAST_PERIOD_END = labelled(
     "last_period_end",
     """
@@ -41,31 +42,21 @@ _LAST_PERIOD_END = labelled(
         max(period_end)::text as last_end, max(period_end) > now() as is_open,
         cast(:end as timestamptz) > now() as is_now
     from (
-        select period_end
-        from billing_usage_events
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
+        select period_end from billing_usage_events where {in_months}
         union all
-        select period_end
-        from billing_usage_counters
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
+        select period_end from billing_usage_counters where {in_months}
     ) as period
     """,
 )
 # The open keys of a month by their reason, each with one of its customers.
 # Index: none; recon.open_key is small.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
 _OPEN_KEYS = labelled(
     "open_keys_of_month",
     """
     select reason, count(*) as keys, min(gateway_customer_id) as customer
     from recon.open_key
-    where gateway_name = :gateway_name and usage_type = :usage_type and period_start >= :start and period_start < :end
+    where {in_months}
     group by reason
     order by keys desc, reason
     """,

@@ -56,7 +56,7 @@ _SINCE_SEAL = labelled(
     """,
 )
 # Of an archived month, which may leave the log, what came or was changed after its events were read for the archive, in
-# the same form. An event that came may add up to as much as one that left, so sums alone do not tell.
+# the same form. An event that came may add up to as much as one that left, so sums alone do not show it.
 # Invariant: the column ingest_xid need not be there. The log is read only if something of the month came or left.
 # Index: as sums_since_seal; of the log (usage_type, period_start, period_end).
 # Binds: covers_until timestamptz, end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint

@@ -122,7 +122,7 @@ class UndoRecord:
         )
 
 
-def take_back(connection: Connection, undo: UndoRequest) -> UndoRecord:
+def undo_repairs(connection: Connection, undo: UndoRequest) -> UndoRecord:
     """Undo repairs, chunk after chunk.
 
     Args:

@@ -11,7 +11,7 @@ from recon_pipeline.store.counters.pause import Pause, read_pause
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # The runs whose id begins with what a person typed; runs that repaired and runs that undid repairs.
-# Invariant: at most a few rows, to tell one run from several.
+# Invariant: at most a few rows, to distinguish one run from several.
 # Binds: prefix text
 _FIND_RUNS = labelled(
     "find_runs",

@@ -12,12 +12,18 @@ from sqlalchemy import Connection, Row
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual, sum_by_hash
-from recon_pipeline.store.postgres.statements import Part, statement
+from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual, sum_by_hash
+from recon_pipeline.store.postgres.statements import Part, labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import FAR_TRANSACTIONS, Month, Position
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
+
+# How many counters an extent holds.
+# Invariant: read in the transaction of the comparison, so that shares are of the same snapshot.
+# Index: none; the counters are few beside the log.
+# Uses: in_extent.
+_COUNT_COUNTERS = labelled("count_counters", "select count(*) from billing_usage_counters where {in_extent}")
 
 MOST_KEYS = 20_000
 """From so many keys on that may differ, reading all of the log is quicker than looking each of them up. It is also how
@@ -95,7 +101,7 @@ class UsageSnapshot:
 
     def count_counters(self) -> int:
         """How many counters the extent has."""
-        return self._execute("count_counters").scalar_one()
+        return self.connection.execute(_COUNT_COUNTERS, self.run.parameters(self.usage, self.tables)).scalar_one()
 
     def write_drift(self, suspects: Suspects | None, *, ordinal_offset: int) -> int:
         """Compare exactly, and keep what differs; returns how many keys."""

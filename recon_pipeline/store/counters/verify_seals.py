@@ -104,7 +104,7 @@ def _sums_of_no_seal(connection: Connection) -> str | None:
     unsealed = sums_without_seal(connection)
     if not unsealed:
         return None
-    return f"recon.sealed_counter has {unsealed:,} rows of no seal: a seal was taken out, or rows added."
+    return f"recon.sealed_counter has {unsealed:,} rows without a seal: a seal was taken out, or rows were added."
 
 
 def _taken_out(seals: Sequence[RecordedSeal], kept_chain: str | None) -> str | None:
@@ -124,7 +124,7 @@ def _changed(connection: Connection, recorded: RecordedSeal, previous: str, *, i
     if recorded.previous_chain != previous:
         yield f"{name} does not follow the seal before it: a row was taken out or changed."
     if recorded.chain != chained(previous, seal):
-        yield f"{name} is not what was written: its chain is of other content."
+        yield f"{name} is not what was written: its chain does not fit its content."
     if is_summed and seal.kind == "sealed" and totals(connection, recorded.id) != Totals.of(seal):
         yield f"The sealed sums of seal {recorded.id} ({recorded.of_what}) are not those that it was made of."
 
@@ -148,9 +148,9 @@ def _gone_from_log(
             f"units were sealed, {first.events_now:,} of {first.sum_now} are there).",
             f"Counters follow the seal all the same. recon corrections --period {month.key} shows the keys; "
             "find out who changed or deleted events of that month. Where the log was moved to another server, was "
-            "loaded anew, or has no ingest_xid, late events are among them, since nothing tells them from sealed ones; "
-            "where RECON_EVENT_IDENTITY was changed, other events count. To accept what the log says now: recon "
-            "reopen, recon reconcile, recon seal.",
+            "loaded anew, or has no ingest_xid, late events are among them, since nothing distinguishes them from "
+            "sealed ones; where RECON_EVENT_IDENTITY was changed, other events count. To accept what the log says now: "
+            "recon reopen, recon reconcile, recon seal.",
         )
 
 

@@ -27,20 +27,14 @@ _READ_NEWEST = labelled(
 )
 # Whether the log has an event of a month.
 # Index: (usage_type, period_start, period_end) of the log; the first row is enough.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
 _LOG_HAS_EVENTS = labelled(
     "log_has_events_of_month",
     """
-    select exists (
-        select from billing_usage_events
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-    )
+    select exists (select from billing_usage_events where {in_months})
     """,
 )
-# Ends that a month follows its count.
+# Withdraws a count: its month no longer follows it.
 # Invariant: a row is added; the record of the count stays.
 # Binds: acted_by text, id bigint, reason text
 _WITHDRAW = labelled(

@@ -28,7 +28,7 @@ _COPY_STAGED = with_name(
     ) from stdin (format csv)
     """,
 )
-# One session counts at a time: the staged sums are of one month.
+# Lets one session count at a time: the staged sums are of one month.
 _LOCK_STAGED = labelled("lock_lake_sums", "lock table recon.lake_staged_sum in exclusive mode")
 # Deletes staged sums; the table is locked.
 _EMPTY_STAGED = labelled("empty_lake_sums", "truncate recon.lake_staged_sum")

@@ -49,8 +49,8 @@ class BillingTables:
         end_is_in_key: Counters of one customer and usage type may begin at the same instant, if they end at others.
         start_digits: The digits of a second that the counters keep of a period's start.
         end_digits: The same of its end.
-        finds_periods: An index tells which events begin before or after a moment.
-        finds_counter_periods: An index tells this for counters.
+        finds_periods: An index finds the events that begin before or after a moment.
+        finds_counter_periods: An index finds such counters.
         deletion_marks: Columns of the log that mark an event as deleted while it stays there.
         to_lock: The tables that a decision locks.
         log_identity: Which log this is: server, database, tables and partitions, and the event identity.

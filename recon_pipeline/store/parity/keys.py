@@ -16,10 +16,10 @@ from recon_pipeline.core.parity.classes import Difference, LogFigure
 from recon_pipeline.core.parity.windows import Window, edges, to_minute
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# Forgets the keys of an extent that have no counter any more, with what was found of them.
+# Deletes the keys of an extent that have no counter any more, with what was found of them.
 # Index: the primary key of recon.parity_key.
 # Binds: end timestamptz, gateway_name text, noted_at timestamptz, start timestamptz, usage_type text
 _FORGET_KEYS = labelled(
@@ -33,7 +33,7 @@ _FORGET_KEYS = labelled(
         and noted_at < :noted_at
     """,
 )
-# Writes down the comparison of a key.
+# Records the comparison of a key.
 # Index: the primary key of recon.parity_key.
 # Binds: compared_at timestamptz, compared_log_units numeric, compared_until timestamptz, customer text
 # Binds: difference_count bigint, error text, gateway_name text, period_end timestamptz, period_start timestamptz
@@ -53,7 +53,7 @@ _NOTE_COMPARED = labelled(
         = (:gateway_name, :usage_type, :customer, :period_start, :period_end)
     """,
 )
-# Forgets what the comparison before found of a key.
+# Deletes what the comparison before found of a key.
 # Index: recon.parity_difference by key.
 # Binds: customer text, gateway_name text, period_end timestamptz, period_start timestamptz, usage_type text
 _FORGET_DIFFERENCES = labelled(

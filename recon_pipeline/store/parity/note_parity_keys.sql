@@ -1,6 +1,6 @@
 -- Notes what the log says was sent for each key of an extent, and how many of its events have the label of another period than their time.
 -- Invariant: a key is each counter of the extent, with events or without; its window ends at :until at the latest. What was compared stays.
--- A key that has no counter any more is not noted, so that :noted_at tells it from the others. Keys are written in order, so that two
+-- A key that has no counter any more is not noted, so that :noted_at distinguishes it from the others. Keys are written in order, so that two
 -- comparisons cannot wait for each other. Windows may overlap: the edges of a customer's windows part its time, each event is found once
 -- among them, and a window is the sum of its parts, however many periods a customer has. What is older than all windows is not joined.
 -- Index: none: one pass over the log and one over the counters, joined by a hash of the customers.

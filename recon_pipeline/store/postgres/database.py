@@ -196,46 +196,6 @@ def limit_waits(connection: Connection, *, lock_timeout_ms: int, statement_timeo
     )
 
 
-def look_up_by_index(connection: Connection) -> None:
-    """Find rows by index for the rest of the transaction: for statements that need few rows of many.
-
-    The planner knows nothing of the newest rows and of a column that was just added. It then expects a third of the
-    table, and would read all of it.
-    """
-    connection.exec_driver_sql("set local enable_seqscan = off")
-
-
-def look_up_each_by_index(connection: Connection) -> None:
-    """The same, with one lookup for each row: for staged events, which have no statistics."""
-    look_up_by_index(connection)
-    connection.exec_driver_sql("set local enable_hashjoin = off; set local enable_mergejoin = off")
-
-
-def plan_as_usual(connection: Connection) -> None:
-    """End `look_up_by_index`, `join_by_hash` and `sum_by_hash` within the same transaction."""
-    connection.exec_driver_sql(
-        "set local enable_seqscan = default; set local enable_hashjoin = default; "
-        "set local enable_mergejoin = default; set local enable_nestloop = default; "
-        "set local enable_sort = default; set local enable_incremental_sort = default"
-    )
-
-
-def sum_by_hash(connection: Connection) -> None:
-    """Read extents in one pass and sum them by a hash of the keys, for the rest of the transaction.
-
-    If the planner expects the hash to outgrow `WORK_MEM`, it would read the log by an index on periods and sort each of
-    them. That takes three times as long as a pass that spills.
-    """
-    plan_as_usual(connection)
-    connection.exec_driver_sql("set local enable_sort = off; set local enable_incremental_sort = off")
-
-
-def join_by_hash(connection: Connection) -> None:
-    """Join by hash for the rest of the transaction, without lookups: for a log without an index for them."""
-    plan_as_usual(connection)
-    connection.exec_driver_sql("set local enable_nestloop = off")
-
-
 def _lock(connection: Connection, tables: Sequence[str]) -> None:
     try:
         connection.exec_driver_sql(with_name("lock_tables", f"lock table {', '.join(tables)} in access share mode"))

@@ -86,7 +86,12 @@ def combinations(name: str) -> tuple[dict[str, Part], ...]:
 
 def declared_binds(name: str, parts: Mapping[str, Part]) -> dict[str, str]:
     """The type of each of a statement's values, in alphabetical order."""
-    return dict(header(name).binds) if name in inline_statements() else statements.declared_binds(name, parts)
+    if name not in inline_statements():
+        return statements.declared_binds(name, parts)
+    found = dict(header(name).binds)
+    for condition in header(name).uses:
+        found |= statements.declared_binds(condition)
+    return dict(sorted(found.items()))
 
 
 def statement(name: str, parts: Mapping[str, Part]) -> TextClause:

@@ -180,8 +180,11 @@ def declared_binds(name: str, choices: Mapping[str, Part] = _NOTHING) -> dict[st
 
 
 def labelled(name: str, body: str) -> TextClause:
-    """A statement whose text begins with its name, of a few lines, which stand in the module that sends it."""
-    return text(with_name(name, body))
+    """A statement whose text begins with its name, of a few lines, which stand in the module that sends it.
+
+    Each hole is filled by the file of its name: a condition, which leaves nothing to choose.
+    """
+    return text(with_name(name, _HOLE.sub(lambda hole: Composition(STORE, {}).body(hole[1]), body)))
 
 
 def with_name(name: str, body: str) -> str:

@@ -1,7 +1,7 @@
 """Metered usages that may be repaired: a person has approved their first run, or every counter matched.
 
-Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can tell, once
-for each metered usage, and again for earlier months that enter the comparison later.
+Counters may hold opening balances of an older system, or follow rules that we do not know. Only a person can decide
+that, once for each metered usage, and again for earlier months that enter the comparison later.
 """
 
 from collections.abc import Sequence
@@ -66,16 +66,11 @@ _REPAIRS_TO_ACCEPT = labelled(
 )
 # Whether a metered usage has a counter in some months.
 # Index: of the counters period_start, or their unique key.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
 _HAS_COUNTERS = labelled(
     "has_counters",
     """
-    select exists (
-        select
-        from billing_usage_counters
-        where gateway_name = :gateway_name and usage_type = :usage_type
-            and period_start >= :start and period_start < :end
-    )
+    select exists (select from billing_usage_counters where {in_months})
     """,
 )
 # Lets runs repair a metered usage from a month on.

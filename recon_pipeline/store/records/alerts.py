@@ -19,10 +19,10 @@ from recon_pipeline.store.records.outbox import put_in_outbox
 
 # The time up to which ended runs were detected.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
-# A subject that passes again.
+# Deletes the state of a subject that passes again.
 # Binds: subject text
 _DELETE_ALARM = labelled("delete_alarm", "delete from recon.alert_state where subject = :subject")
-# Forgets runs so old that Dagster has deleted them.
+# Deletes runs so old that Dagster has deleted them.
 # Binds: days integer, runs_noticed_until timestamptz
 _FORGET_ALERT_RUNS = labelled(
     "forget_alert_runs",
@@ -51,7 +51,22 @@ _LOCK_ALERT_WATCH = labelled(
     for update
     """,
 )
-# What fails now.
+# Stores the state of a subject that fails.
+# Index: the primary key of recon.alert_state.
+# Binds: details text, failing_since timestamptz, partitions text[], severity text, subject text, told_at timestamptz
+_WRITE_ALARM = labelled(
+    "write_alarm",
+    """
+    insert into recon.alert_state (subject, severity, partitions, details, failing_since, told_at)
+    values (:subject, :severity, :partitions, :details, :failing_since, :told_at)
+    on conflict (subject) do update set
+        severity = excluded.severity,
+        partitions = excluded.partitions,
+        details = excluded.details,
+        told_at = excluded.told_at
+    """,
+)
+# The subjects that fail now.
 _READ_ALARMS = labelled(
     "read_alarms",
     """
@@ -151,7 +166,8 @@ def alarms(connection: Connection) -> tuple[Alarm, ...]:
 
 def last_success(connection: Connection) -> datetime | None:
     """When a run over every customer last verified the current month, or None if none did."""
-    return connection.execute(statement("last_success")).scalar_one_or_none()
+    found = connection.execute(statement("latest_run"), {"outcomes": ["clean", "not_clean"]}).one_or_none()
+    return None if found is None else found.finished_at
 
 
 def _fresh(connection: Connection, ended: Sequence[EndedRun]) -> list[EndedRun]:
@@ -186,7 +202,7 @@ def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetim
 
 def _write_alarm(connection: Connection, alarm: Alarm) -> None:
     connection.execute(
-        statement("write_alarm"),
+        _WRITE_ALARM,
         {
             "subject": alarm.subject,
             "severity": alarm.severity.value,

@@ -10,11 +10,11 @@ from recon_pipeline.core.periods import BillingMonth, months_between, require_kn
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.counters import sealing
-from recon_pipeline.store.counters.pause import now
 from recon_pipeline.store.counters.sealing import NotSealedError, Sealed
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.log.sealed_months import read_sealed_months
 from recon_pipeline.store.parity.months import record_at_seal
+from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.records.retention import Retention, read_retention
 from recon_pipeline.store.sums.run import Reconciliation
 

@@ -104,8 +104,19 @@ def read(connection: Connection) -> Metrics:
 
 
 def _latest(connection: Connection) -> LatestRun | None:
-    row = connection.execute(statement("latest_run")).mappings().one_or_none()
-    if row is None:
+    # A run that was put off has no figures.
+    ended = ["clean", "not_clean", "compared", "paused", "blocked", "failed"]
+    run = connection.execute(statement("latest_run"), {"outcomes": ended}).one_or_none()
+    if run is None:
         return None
-    units = connection.execute(statement("drifted_units"), {"run_id": row["run_id"]}).one()
-    return LatestRun(**row, units_missed=units.missed, units_excess=units.excess)
+    units = connection.execute(statement("drifted_units"), {"run_id": run.run_id}).one()
+    return LatestRun(
+        run_id=run.run_id,
+        drift_count=run.drift_count,
+        mismatch_count=run.mismatch_count,
+        duration_seconds=run.duration_seconds,
+        units_missed=units.missed,
+        units_excess=units.excess,
+        events_left_the_log=run.events_left_the_log,
+        units_left_the_log=run.units_left_the_log,
+    )

@@ -14,16 +14,14 @@ from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.store.log.ingest_xid import LOCK_MIGRATIONS
-from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_table
+from recon_pipeline.store.log.ingest_xid_installation import LOCK_MIGRATIONS
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS, describe_server, describe_table
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.errors import is_lock_conflict
 from recon_pipeline.store.postgres.schema_version import SCHEMA_VERSION
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# Whether there is no schema recon yet.
-_LACKS_SCHEMA = labelled("lacks_schema", "select to_regnamespace('recon') is null")
-# The schema that holds all that is ours.
+# Creates the schema that holds all that is the product's.
 _CREATE_SCHEMA = labelled("create_schema", "create schema recon")
 
 LOCK_ATTEMPTS = 10
@@ -78,7 +76,7 @@ def _upgrade_once(connection: Connection, *, with_billing_tables: bool) -> bool:
     with begin(connection):
         connection.execute(LOCK_MIGRATIONS)
         created = with_billing_tables and _create_billing_tables(connection)
-        if connection.execute(_LACKS_SCHEMA).scalar_one():
+        if not describe_server(connection).has_schema:
             connection.execute(_CREATE_SCHEMA)
         before = installed_version(connection)
         if before is not None and not is_known(before):

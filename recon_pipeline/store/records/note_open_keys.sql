@@ -3,13 +3,13 @@
 -- Invariant: the caller has locked the row of recon.event_log, and records in the same transaction what counts as verified. A key that was
 -- opened at or above the run's oldest transaction was perhaps not seen, and stays. While events of a key are in flight, it also stays if it
 -- was doubtful or something of it left the log: its counter then lies in a band, which hides what left. It matches only once they have
--- settled, or once a run with an approval has repaired it. The months are written out, so that this text needs no part and can be sent as
--- it stands.
+-- settled, or once a run with an approval has repaired it.
 -- Index: the primary key of recon.open_key and of recon.uncounted_backfill; open keys are few. recon.counter_drift and
 -- recon.counter_repair, of the run. billing_usage_events by gateway_customer_id, only with settle_seconds.
--- Binds: end timestamptz, gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
+-- Uses: in_months
+-- Binds: gateway_name text, open_customers text[], open_errors text[], open_period_ends text[]
 -- Binds: open_period_starts text[], open_reasons text[], run_id text, seen_below xid8, settle_seconds integer, settled_below xid8
--- Binds: start timestamptz, usage_type text
+-- Binds: usage_type text
 with mismatching as materialized (
     select gateway_customer_id, period_start::timestamptz as period_start, period_end::timestamptz as period_end, reason, error
     from unnest(
@@ -28,10 +28,7 @@ in_flight as materialized (
             where gateway_name = :gateway_name and usage_type = :usage_type and (units_left > 0 or credits_left > 0 or doubts <> '{}')
         ))
         and case
-            when gateway_name = :gateway_name
-                and usage_type = :usage_type
-                and period_start >= :start
-                and period_start < :end
+            when {in_months}
                 and period_end is not null
                 and recon.is_settled(event.xmin, cast(:settled_below as xid8)) is not true
                 then true
@@ -39,10 +36,7 @@ in_flight as materialized (
 ),
 matching as (
     delete from recon.open_key
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
+    where {in_months}
         and noted_xid < cast(:seen_below as xid8)
         and (gateway_customer_id, period_start, period_end)
         not in (select gateway_customer_id, period_start, period_end from mismatching)
@@ -67,10 +61,7 @@ counted as (
     where ctid = any(array(
         select ctid
         from recon.uncounted_backfill
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
+        where {in_months}
             and inserted_xid < cast(:seen_below as xid8)
             and (gateway_customer_id, period_start, period_end)
             not in (select gateway_customer_id, period_start, period_end from mismatching)

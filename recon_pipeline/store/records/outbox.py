@@ -14,7 +14,24 @@ from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# A message was delivered.
+# The messages that are not delivered, by target, with the last error.
+# Index: recon.alert_delivery, those that are not delivered.
+_READ_UNDELIVERED = labelled(
+    "read_undelivered",
+    """
+    select
+        target_name,
+        count(*) as messages,
+        min(alert.noticed_at) as oldest_noticed_at,
+        (array_agg(delivery.error order by delivery.attempts desc))[1] as error
+    from recon.alert_delivery as delivery
+    join recon.alert_outbox as alert on alert.id = delivery.alert_id
+    where delivery.delivered_at is null
+    group by target_name
+    order by target_name
+    """,
+)
+# Records that a message was delivered to a target.
 # Binds: alert_id bigint, target text
 _NOTE_DELIVERED = labelled(
     "note_delivered",
@@ -50,7 +67,7 @@ _DELETE_OLD_ALERTS = labelled(
         )
     """,
 )
-# A message was not delivered: its target is skipped, each time for twice as long as before, up to a bound.
+# Records that a message was not delivered: its target is skipped, each time for twice as long as before, up to a bound.
 # Invariant: all messages of the target wait for the oldest, so that they arrive in their order.
 # Binds: alert_id bigint, error text, first_seconds double precision, longest_seconds double precision, target text
 _NOTE_UNDELIVERED = labelled(
@@ -158,7 +175,7 @@ def note_undelivered(connection: Connection, claimed: Claimed, target: AlertTarg
 
 def undelivered(connection: Connection) -> tuple[Undelivered, ...]:
     """What is not delivered yet, by target."""
-    return tuple(Undelivered(**row) for row in connection.execute(statement("read_undelivered")).mappings())
+    return tuple(Undelivered(**row) for row in connection.execute(_READ_UNDELIVERED).mappings())
 
 
 def delete_old(connection: Connection, *, days: int) -> int:

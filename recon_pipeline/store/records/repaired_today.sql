@@ -1,15 +1,12 @@
 -- The distinct keys that other runs repaired in the last 24 hours without an approval, as numbers.
 -- Invariant: repairs that were undone do not count, and an undo is no repair. No run takes a day: one that began before yesterday has
--- ended. The extent is written out, as an expression of each key and over several usages at once.
+-- ended.
 -- Index: recon.reconciliation_run by start, then recon.counter_repair by run, which `offset 0` enforces whatever the statistics say.
--- Binds: customers text[], end timestamptz, every_customer boolean, gateway_names text[], run_id text
--- Binds: start timestamptz, usage_types text[]
+-- Uses: in_extent_of_scope
+-- Binds: run_id text
 with repaired as (
     select
-        (gateway_name, usage_type) in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
-            and period_start >= :start
-            and period_start < :end
-            and (:every_customer or gateway_customer_id = any(:customers)) as is_of_extent,
+        {in_extent_of_scope} as is_of_extent,
         bool_or(kind = 'orphan') as is_orphan,
         bool_or(over_quota_transition) as is_over_quota
     from recon.reconciliation_run as run

@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.postgres.statements import labelled
+from recon_pipeline.store.sums.horizons import await_sums
 
-# The latest declaration.
+# The latest declaration of which months the log still has.
 _READ_RETENTION = labelled(
     "read_retention",
     """
@@ -33,9 +34,6 @@ _DECLARE_RETENTION = labelled(
     values (:before_partition, :reason, :declared_by)
     """,
 )
-# Waits until no run writes aggregates, months or open keys.
-# Invariant: ends with the transaction.
-_AWAIT_EVENT_LOG = labelled("await_event_log", "select from recon.event_log for update")
 # Deletes what was verified of the months before one; later notes of changed events of such months are deleted too.
 # Invariant: the caller has locked the row of recon.event_log. Aggregates and open keys stay: they show what was
 # counted and what left, if a month is declared complete again.
@@ -44,7 +42,7 @@ _FORGET_MONTHS = labelled(
     "forget_months_before",
     "delete from recon.usage_month where partition < :before_partition",
 )
-# Months before one are no longer accepted: if they are declared complete again, they need an approval.
+# Ends the acceptance of months before one: if they are declared complete again, they need an approval.
 # Binds: before_partition text
 _ACCEPT_FROM = labelled(
     "accept_from",
@@ -93,7 +91,7 @@ def declare(connection: Connection, before: BillingMonth, *, reason: str, declar
     """
     row = {"before_partition": before.key, "reason": reason, "declared_by": declared_by}
     connection.execute(_DECLARE_RETENTION, row)
-    connection.execute(_AWAIT_EVENT_LOG)
+    await_sums(connection)
     connection.execute(_FORGET_MONTHS, {"before_partition": before.key})
     connection.execute(_ACCEPT_FROM, {"before_partition": before.key})
 

@@ -1,13 +1,13 @@
-"""The metrics of a run, written into its record as soon as they are known.
+"""The metrics of a run and its approval, written into its record as soon as they are known.
 
-Invariant: they come from what is stored (drift outcomes, ledger), so they are true also after a crash.
+Invariant: metrics come from what is stored (drift outcomes, ledger), so they are true also after a crash.
 """
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters.compare import Compared
@@ -16,14 +16,26 @@ from recon_pipeline.store.counters.repair import RepairOutcome
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums.quality import LogQuality
 
-# Writes the log's metrics into the record of a run.
-# Invariant: touches no other metric of the run.
-# Binds: dedupe_count bigint, events_scanned bigint, run_id text
-_NOTE_EVENTS = labelled(
-    "note_events",
+# Writes columns of the record of a run: those that are named; the others stay as they are.
+# Index: the primary key of recon.reconciliation_run.
+# Binds: columns jsonb, run_id text
+_NOTE = labelled(
+    "note_run",
     """
-    update recon.reconciliation_run
-    set events_scanned = :events_scanned, dedupe_count = :dedupe_count
+    update recon.reconciliation_run as run
+    set (
+        rebuilt_because, events_scanned, dedupe_count, counters_scanned, drift_count, drift_by_kind,
+        rows_repaired, deferred_count, held_count, doubtful_count, reconcile_failures, aggregates_differing,
+        over_quota_transitions, under_quota_transitions, events_left_the_log, paused_reason,
+        approved_by, approved_reason, approved_run_id
+    ) = (
+        select
+            rebuilt_because, events_scanned, dedupe_count, counters_scanned, drift_count, drift_by_kind,
+            rows_repaired, deferred_count, held_count, doubtful_count, reconcile_failures, aggregates_differing,
+            over_quota_transitions, under_quota_transitions, events_left_the_log, paused_reason,
+            approved_by, approved_reason, approved_run_id
+        from jsonb_populate_record(run, cast(:columns as jsonb))
+    )
     where run_id = :run_id
     """,
 )
@@ -47,72 +59,11 @@ _NOTE_COMPARED = labelled(
 _READ_COMPARED_BELOW = labelled(
     "read_compared_below", "select compared_below::text from recon.reconciliation_run where run_id = :run_id"
 )
-# Writes the comparison's metrics into the record of a run.
-# Invariant: transitions are those foreseen, until repairs are counted.
-# Binds: counters_scanned bigint, drift_by_kind jsonb, drift_count bigint, doubtful bigint, held bigint
-# Binds: over_quota_transitions bigint, run_id text, under_quota_transitions bigint
-_NOTE_DRIFT = labelled(
-    "note_drift",
-    """
-    update recon.reconciliation_run
-    set
-        counters_scanned = :counters_scanned,
-        drift_count = :drift_count,
-        drift_by_kind = cast(:drift_by_kind as jsonb),
-        over_quota_transitions = :over_quota_transitions,
-        under_quota_transitions = :under_quota_transitions,
-        rows_repaired = 0,
-        deferred_count = 0,
-        held_count = :held,
-        doubtful_count = :doubtful,
-        reconcile_failures = 0
-    where run_id = :run_id
-    """,
-)
-# Records the counters that a run left alone because events left the log.
-# Binds: months jsonb, run_id text
-_NOTE_EVENTS_LEFT = labelled(
-    "note_events_left",
-    "update recon.reconciliation_run set events_left_the_log = cast(:months as jsonb) where run_id = :run_id",
-)
-# Writes the repairs into the record of a run.
-# Invariant: metrics are read from drift outcomes and ledger, so they are true after a crash as well.
-# Binds: deferred bigint, doubtful bigint, failed bigint, held bigint, over_quota_transitions bigint
-# Binds: paused_reason text, repaired bigint, run_id text, under_quota_transitions bigint
-_NOTE_REPAIRS = labelled(
-    "note_repairs",
-    """
-    update recon.reconciliation_run
-    set
-        rows_repaired = :repaired,
-        deferred_count = :deferred,
-        reconcile_failures = :failed,
-        held_count = :held,
-        doubtful_count = :doubtful,
-        paused_reason = :paused_reason,
-        over_quota_transitions = :over_quota_transitions,
-        under_quota_transitions = :under_quota_transitions
-    where run_id = :run_id
-    """,
-)
-# Writes the metrics of the aggregates into the record of a run.
-# Invariant: touches no other metric of the run.
-# Binds: aggregates_differing bigint, rebuilt_because text, run_id text
-_NOTE_AGGREGATES = labelled(
-    "note_aggregates",
-    """
-    update recon.reconciliation_run
-    set
-        rebuilt_because = coalesce(:rebuilt_because, rebuilt_because),
-        aggregates_differing = coalesce(:aggregates_differing, aggregates_differing)
-    where run_id = :run_id
-    """,
-)
 
 
 def note_events(connection: Connection, run_id: str, quality: LogQuality) -> None:
     """Write the log's metrics."""
-    _write(connection, _NOTE_EVENTS, run_id, quality)
+    _note(connection, run_id, events_scanned=quality.events_scanned, dedupe_count=quality.dedupe_count)
 
 
 def note_aggregates(
@@ -120,19 +71,30 @@ def note_aggregates(
 ) -> None:
     """Write the metrics of the aggregates; None leaves a metric as it is."""
     metrics = {"rebuilt_because": rebuilt_because, "aggregates_differing": aggregates_differing}
-    connection.execute(_NOTE_AGGREGATES, {"run_id": run_id, **metrics})
+    _note(connection, run_id, **{name: value for name, value in metrics.items() if value is not None})
 
 
 def note_drift(connection: Connection, run_id: str, summary: DriftSummary) -> None:
-    """Write the comparison's metrics."""
-    metrics = {"drift_count": summary.drift_count, "drift_by_kind": json.dumps(summary.by_kind)}
-    _write(connection, _NOTE_DRIFT, run_id, summary, **metrics)
+    """Write the comparison's metrics. Transitions are those foreseen, until repairs are counted."""
+    _note(
+        connection,
+        run_id,
+        counters_scanned=summary.counters_scanned,
+        drift_count=summary.drift_count,
+        drift_by_kind=summary.by_kind,
+        over_quota_transitions=summary.over_quota_transitions,
+        under_quota_transitions=summary.under_quota_transitions,
+        rows_repaired=0,
+        deferred_count=0,
+        held_count=summary.held,
+        doubtful_count=summary.doubtful,
+        reconcile_failures=0,
+    )
 
 
 def note_events_left(connection: Connection, run_id: str, left: EventsLeft) -> None:
     """Write what left the log and which counters were left alone, by month."""
-    months = json.dumps([asdict(month) for month in left.months])
-    connection.execute(_NOTE_EVENTS_LEFT, {"run_id": run_id, "months": months})
+    _note(connection, run_id, events_left_the_log=[asdict(month) for month in left.months])
 
 
 def note_compared(connection: Connection, run_id: str, compared: Compared) -> None:
@@ -151,9 +113,28 @@ def compared_below(connection: Connection, run_id: str) -> int | None:
 
 def note_repairs(connection: Connection, run_id: str, outcome: RepairOutcome) -> None:
     """Write the metrics of the repairs."""
-    _write(connection, _NOTE_REPAIRS, run_id, outcome, paused_reason=outcome.paused_reason)
+    _note(
+        connection,
+        run_id,
+        rows_repaired=outcome.repaired,
+        deferred_count=outcome.deferred,
+        reconcile_failures=outcome.failed,
+        held_count=outcome.held,
+        doubtful_count=outcome.doubtful,
+        paused_reason=outcome.paused_reason,
+        over_quota_transitions=outcome.over_quota_transitions,
+        under_quota_transitions=outcome.under_quota_transitions,
+    )
 
 
-def _write(connection: Connection, update: TextClause, run_id: str, metrics: Any, **more: Any) -> None:
-    values = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
-    connection.execute(update, {"run_id": run_id, **values, **more})
+def note_approval(
+    connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str | None = None
+) -> None:
+    """Record who approved the repairs, why, and which blocked run showed the figures; before the first repair."""
+    shown = {} if approved_run_id is None else {"approved_run_id": approved_run_id}
+    _note(connection, run_id, approved_by=approved_by, approved_reason=reason, **shown)
+
+
+def _note(connection: Connection, run_id: str, **columns: Any) -> None:
+    """Write columns of the record of a run, each a value that JSON has; the others stay as they are."""
+    connection.execute(_NOTE, {"run_id": run_id, "columns": json.dumps(columns)})

@@ -11,35 +11,11 @@ from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.run import Reconciliation
 
-# Records who approved a repair beyond the budgets, and why.
-# Invariant: written before the first repair of the run.
-# Binds: approved_by text, approved_reason text, approved_run_id text, run_id text
-_NOTE_APPROVAL = labelled(
-    "note_approval",
-    """
-    update recon.reconciliation_run
-    set
-        approved_by = :approved_by,
-        approved_reason = :approved_reason,
-        approved_run_id = coalesce(:approved_run_id, approved_run_id)
-    where run_id = :run_id
-    """,
-)
-# The record of one run.
-# Binds: run_id text
-_READ_RUN = labelled(
-    "read_run",
-    """
-    select *,
-        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms
-    from recon.reconciliation_run
-    where run_id = :run_id
-    """,
-)
-# The latest runs, newest first.
-# Binds: rows bigint
-_RECENT_RUNS = labelled(
-    "recent_runs",
+# The record of one run, or the latest runs, newest first.
+# Index: the primary key of recon.reconciliation_run, or its index by start.
+# Binds: rows bigint, run_id text
+_READ_RUNS = labelled(
+    "read_runs",
     """
     select *,
         extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 * 1000 as duration_ms,
@@ -48,6 +24,7 @@ _RECENT_RUNS = labelled(
             select from pg_stat_activity where pid = session_pid and coalesce(backend_start = session_start, true)
         ) as is_abandoned
     from recon.reconciliation_run
+    where cast(:run_id as text) is null or run_id = :run_id
     order by started_at desc
     limit :rows
     """,
@@ -173,14 +150,6 @@ def start(connection: Connection, run: Reconciliation, *, mode: str, reason: str
     return RunStart(row.horizon, row.previous_started_at)
 
 
-def note_approval(
-    connection: Connection, run_id: str, *, approved_by: str, reason: str, approved_run_id: str | None = None
-) -> None:
-    """Record who approved the repairs, why, and which blocked run showed the figures."""
-    approval = {"approved_by": approved_by, "approved_reason": reason, "approved_run_id": approved_run_id}
-    connection.execute(_NOTE_APPROVAL, {"run_id": run_id, **approval})
-
-
 def left_open(connection: Connection, run_ids: Sequence[str]) -> frozenset[str]:
     """Those of some runs whose record, or the record of whose batch, is open; in a transaction."""
     return frozenset(connection.execute(_LEFT_OPEN, {"run_ids": list(run_ids)}).scalars())
@@ -226,13 +195,13 @@ def finish(
 
 def read(connection: Connection, run_id: str) -> RunRecord | None:
     """The record of a run, or None if it never opened one."""
-    row = connection.execute(_READ_RUN, {"run_id": run_id}).mappings().one_or_none()
+    row = connection.execute(_READ_RUNS, {"run_id": run_id, "rows": 1}).mappings().one_or_none()
     return _record(row) if row is not None else None
 
 
 def recent(connection: Connection, *, rows: int) -> tuple[RunRecord, ...]:
     """The latest runs, newest first; one whose process was killed before it closed its record has failed."""
-    found = connection.execute(_RECENT_RUNS, {"rows": rows}).mappings().all()
+    found = connection.execute(_READ_RUNS, {"run_id": None, "rows": rows}).mappings().all()
     return tuple(
         replace(_record(row), outcome="failed", error=_ABANDONED) if row["is_abandoned"] else _record(row)
         for row in found

@@ -12,7 +12,7 @@ from recon_pipeline.store.counters.verify import Verification
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.row_security import see_every_row
 from recon_pipeline.store.log.tables import EVENTS
-from recon_pipeline.store.postgres.database import look_up_by_index
+from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.sums import horizons

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import labelled
 
-# The right to run for the cron endpoint, until this transaction ends.
+# Takes the right to run for the cron endpoint, until this transaction ends, if it is free.
 # Invariant: one at a time over all processes; a process that dies leaves nothing behind. A lock of a transaction works
 # through a pooler too; the transaction writes nothing, so it holds no horizon back.
 _TRY_SERVE_LOCK = labelled(

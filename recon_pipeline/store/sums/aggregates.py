@@ -11,30 +11,24 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import sum_by_hash
+from recon_pipeline.store.postgres.planning import sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import Reconciliation
 
 # Whether anything is stored of an extent.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
 _IS_ANYTHING_STORED = labelled(
     "is_anything_stored",
     """
-    select exists (
-        select from recon.usage_aggregate
-        where gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
-    )
+    select exists (select from recon.usage_aggregate where {in_months})
     """,
 )
 # Marks counters that no stored sum accounts for, as if all their events had left the log: a truncation or a detached
 # partition leaves no trace of what was in it.
 # Invariant: only if sums of the earlier log are stored, and before they are replaced.
 # Index: none; the counters of an extent, and recon.usage_aggregate by primary key.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
 _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     "note_counters_without_sums",
     """
@@ -43,10 +37,7 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     )
     select gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'changed', usage_count
     from billing_usage_counters as counter
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
+    where {in_months}
         and usage_count > 0
         and recon.fits_index(gateway_customer_id)
         and period_end is not null
@@ -62,7 +53,7 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     do update set noted_xid = excluded.noted_xid, units_left = greatest(open_key.units_left, excluded.units_left)
     """,
 )
-# Aggregates that were summed from the whole log have no horizon.
+# Removes the horizon: aggregates that were summed from the whole log have none.
 # Invariant: the caller has locked the row.
 _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
 

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, plan_as_usual
+from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums.modes import Mode
 from recon_pipeline.store.sums.quality import OddEvent
@@ -49,7 +49,7 @@ def find_events_beyond(
     last: BillingMonth,
     mode: Mode,
 ) -> BeyondMonths | None:
-    """The events of the run's scope that lie in no known month, of any customer; None if a tick could not tell cheaply.
+    """The events of the run's scope that lie in no known month, of any customer; None if it is too costly for a tick.
 
     Args:
         connection: In a transaction.

@@ -12,7 +12,11 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.statements import statement
+from recon_pipeline.store.postgres.statements import labelled, statement
+
+# Waits until no run writes aggregates, months or open keys, and keeps them from it.
+# Invariant: ends with the transaction.
+_AWAIT_SUMS = labelled("await_sums", "select from recon.event_log for update")
 
 FAR_TRANSACTIONS = 2**31 - 1_000_000
 """Ages of rows are compared in 32 bits: if a month was verified longer ago than this, all of it is compared."""
@@ -119,6 +123,11 @@ def oldest_transaction(connection: Connection) -> OldestTransaction | None:
     """The oldest transaction that is still open, or None if none is."""
     row = connection.execute(statement("oldest_transaction")).mappings().one_or_none()
     return None if row is None else OldestTransaction(**row)
+
+
+def await_sums(connection: Connection) -> None:
+    """Wait until no run writes aggregates, months or open keys; none begins to until the transaction ends."""
+    connection.execute(_AWAIT_SUMS)
 
 
 def position(connection: Connection, tables: BillingTables, *, settle_seconds: int = 0) -> Position:

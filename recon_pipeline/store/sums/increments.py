@@ -16,7 +16,7 @@ from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import NAMED_BY, BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, sum_by_hash
+from recon_pipeline.store.postgres.planning import look_up_by_index, sum_by_hash
 from recon_pipeline.store.postgres.statements import Part, labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.aggregates import (

@@ -4,13 +4,12 @@
 -- events are text as Postgres prints them, so every value can be shown. Events of sealed keys are left out, since they change no
 -- counter.
 -- Index: as {which_events} says; odd events are searched only if there are any.
--- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events, which_events = in_extent | beyond_horizon
--- Binds: refuses_repetitions boolean, sample_rows bigint, sealed_months timestamptz[], sealed_until timestamptz[], since timestamptz
+-- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events, which_events = in_extent_following_log | beyond_horizon
+-- Binds: refuses_repetitions boolean, sample_rows bigint, since timestamptz
 with event as not materialized (
     select event.*, event_timestamp < period_start or event_timestamp >= period_end as is_outside
     from ({classified_events}) as event
     where {which_events}
-        and recon.follows_log(event.period_start, event.period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
 ),
 total as materialized (
     select
@@ -22,7 +21,6 @@ total as materialized (
                 select count(*)
                 from ({countable_events}) as event
                 where {which_events}
-                    and recon.follows_log(event.period_start, event.period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
             )
         end as dedupe_count,
         count(*) filter (where is_outside) as outside_period_count,

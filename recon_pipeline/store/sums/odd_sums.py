@@ -11,9 +11,8 @@ from recon_pipeline.store.sums.run import Reconciliation
 # The keys of an extent whose event sum no counter can hold: past bigint, or not a whole number.
 # Invariant: exactly these keys fail in a repair, each by itself. A month in which there never was one is not read.
 # Index: none; the months say whether there is anything to be found.
-# Binds: customers text[], end timestamptz, every_customer boolean, first text, gateway_name text, last text
-# Binds: months_tell boolean, sample_rows bigint, sealed_months timestamptz[], sealed_until timestamptz[]
-# Binds: start timestamptz, usage_type text
+# Uses: in_extent_following_log.
+# Binds: first text, gateway_name text, last text, months_tell boolean, sample_rows bigint, usage_type text
 _SAMPLE_OVERSIZED = labelled(
     "oversized_aggregates",
     """
@@ -30,15 +29,7 @@ _SAMPLE_OVERSIZED = labelled(
                     and partition between :first and :last
             )
         )
-        and gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
-        and (:every_customer or gateway_customer_id = any(:customers))
-        and recon.follows_log(
-            period_start, period_end,
-            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
-        )
+        and {in_extent_following_log}
         and not recon.fits_bigint(usage_count)
     order by gateway_customer_id, period_start
     limit :sample_rows
@@ -46,8 +37,8 @@ _SAMPLE_OVERSIZED = labelled(
 )
 # The keys of an extent with events of negative quantity: how many they are, how many such events, and a few of them.
 # Index: none; runs only if a month has such events.
-# Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sample_rows bigint
-# Binds: sealed_months timestamptz[], sealed_until timestamptz[], start timestamptz, usage_type text
+# Uses: in_extent_following_log.
+# Binds: sample_rows bigint
 _SAMPLE_NEGATIVE = labelled(
     "sample_negative_quantities",
     """
@@ -55,15 +46,7 @@ _SAMPLE_NEGATIVE = labelled(
         gateway_customer_id, period_start::text as period_start, negative_count, usage_count::text as event_sum,
         count(*) over () as keys, (sum(negative_count) over ())::bigint as events
     from recon.usage_aggregate
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
-        and (:every_customer or gateway_customer_id = any(:customers))
-        and recon.follows_log(
-            period_start, period_end,
-            cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
-        )
+    where {in_extent_following_log}
         and negative_count > 0
     order by negative_count desc, gateway_customer_id, period_start
     limit :sample_rows

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping
 
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import look_up_by_index, sum_by_hash
+from recon_pipeline.store.postgres.planning import look_up_by_index, sum_by_hash
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.horizons import Month
@@ -20,8 +20,9 @@ from recon_pipeline.store.sums.run import Reconciliation
 # The quality of the log below the horizon, of keys that follow it: of some customers, or of all in months with a seal,
 # since a month has only the total of all its keys.
 # Index: the primary key of recon.usage_aggregate, by period.
-# Binds: customers text[], end timestamptz, every_customer boolean, gateway_name text, sealed_months timestamptz[]
-# Binds: sealed_until timestamptz[], start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: customers text[], every_customer boolean, gateway_name text, sealed_months timestamptz[]
+# Binds: sealed_until timestamptz[], usage_type text
 _MEASURE_SUMS = labelled(
     "measure_sums",
     """
@@ -32,8 +33,7 @@ _MEASURE_SUMS = labelled(
         coalesce(sum(outside_period_count), 0)::bigint as outside_period_count,
         0 as new_count
     from recon.usage_aggregate
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
+    where {in_months}
         and case
             when :every_customer
                 then date_trunc('month', period_start, 'UTC') = any(cast(:sealed_months as timestamptz[]))
@@ -52,8 +52,6 @@ _MEASURE_SUMS = labelled(
                     and month.last_period_end > sealed.until
             )
         )
-        and period_start >= :start
-        and period_start < :end
         and recon.follows_log(
             period_start, period_end,
             cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[])
@@ -178,7 +176,7 @@ def _from_log(connection: Connection, run: Reconciliation, tables: BillingTables
     for usage in run.extent.scope:
         asked = {"since": since, "refuses_repetitions": tables.refuses_repetitions}
         sum_by_hash(connection)
-        measured = statement("measure_events", tables.parts, which_events="in_extent")
+        measured = statement("measure_events", tables.parts, which_events="in_extent_following_log")
         rows = connection.execute(measured, run.parameters(usage, tables) | asked).mappings().all()
         found += LogQuality.of(rows[0])
         for row in rows:

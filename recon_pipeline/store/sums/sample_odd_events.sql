@@ -2,9 +2,9 @@
 -- Invariant: values are text as Postgres prints them, so every value can be shown. Below the horizon, a tick samples only from a few keys
 -- that have not very many events; an audit samples from all.
 -- Index: recon.usage_aggregate of odd keys; billing_usage_events by gateway_customer_id, or by ingest_xid for those beyond the horizon.
--- Uses: classified_events, in_extent
+-- Uses: classified_events, in_extent_following_log
 -- Binds: gateway_name text, horizon xid8, invalid boolean, most_events_sampled bigint, sample_rows bigint
--- Binds: sealed_months timestamptz[], sealed_until timestamptz[], usage_type text
+-- Binds: usage_type text
 select
     event.id::text as event_id,
     left(event.gateway_customer_id::text, 200) as gateway_customer_id,
@@ -18,9 +18,8 @@ from (
     from (
         select gateway_customer_id, period_start, period_end
         from recon.usage_aggregate
-        where {in_extent}
+        where {in_extent_following_log}
             and (invalid_count > 0 or outside_period_count > 0)
-            and recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
             and case when :invalid then invalid_count else outside_period_count end > 0
             and event_count + invalid_count + dedupe_count <= :most_events_sampled
         order by period_start desc
@@ -52,8 +51,7 @@ from (
     where ingest_xid >= cast(:horizon as xid8)
         -- A case, so that the planner reads them by ingest_xid alone, whatever the statistics of a log that just grew.
         and case
-            when {in_extent} and recon.follows_log(period_start, period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))
-                then true
+            when {in_extent_following_log} then true
         end
 ) as event
 where case

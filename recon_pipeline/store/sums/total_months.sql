@@ -1,8 +1,8 @@
 -- Totals the aggregates of some months after they were corrected from the log, and inserts the row of a month that was not built.
--- Invariant: the caller has locked the row of recon.event_log. A month without events has a row too, since it is built. The months are
--- written out, so that this text needs no part and can be sent as it stands.
+-- Invariant: the caller has locked the row of recon.event_log. A month without events has a row too, since it is built.
 -- Index: the primary key of recon.usage_aggregate, by period.
--- Binds: end timestamptz, gateway_name text, partitions text[], start timestamptz, usage_type text
+-- Uses: in_months
+-- Binds: gateway_name text, partitions text[], usage_type text
 insert into recon.usage_month as month (
     gateway_name, usage_type, partition, last_period_end,
     key_count, nonzero_count, event_count, invalid_count, dedupe_count, outside_period_count, negative_count, has_oversized
@@ -26,10 +26,7 @@ full join (
         sum(negative_count) as negative_count,
         bool_or(not recon.fits_bigint(usage_count)) as has_oversized
     from recon.usage_aggregate
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
+    where {in_months}
     group by date_trunc('month', period_start, 'UTC')
 ) as total using (partition)
 where built.partition is not null
