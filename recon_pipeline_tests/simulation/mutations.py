@@ -135,6 +135,7 @@ _EXACT_TESTS = "recon_pipeline_tests/backfill/test_exact_values.py::test"
 _MEANING_TESTS = "recon_pipeline_tests/backfill/test_meaning.py::test"
 _SOURCES = "recon_pipeline.sources"
 _SEALED_TESTS = "recon_pipeline_tests/reconciliation/test_sealed_months.py::test"
+_IDLE_TESTS = "recon_pipeline_tests/reconciliation/test_idle_sealed_months.py::test"
 _SEALING_TESTS = "recon_pipeline_tests/reconciliation/test_sealing.py::test"
 _FILES_TESTS = "recon_pipeline_tests/backfill/test_files.py::test"
 _ENDS_TESTS = "recon_pipeline_tests/backfill/test_how_a_batch_ends.py::test"
@@ -994,5 +995,34 @@ MUTATIONS = (
             ),
         ),
         f"{_SEALING_TESTS}_whatever_is_changed_of_a_seal_is_found_and_the_first_is_named",
+    ),
+    Mutation(
+        "what was remembered of a sealed month outlives events that are added to its sums",
+        (Patch("add_to_aggregates", "since_seal = null", "since_seal = month.since_seal"),),
+        f"{_IDLE_TESTS}_a_tick_says_of_sealed_months_what_it_would_say_if_it_remembered_nothing",
+    ),
+    Mutation(
+        "what was remembered of a sealed month outlives events that left it",
+        (Patch("total_months", "since_seal = null", "since_seal = month.since_seal"),),
+        f"{_IDLE_TESTS}_a_tick_says_of_sealed_months_what_it_would_say_if_it_remembered_nothing",
+    ),
+    Mutation(
+        "what was found of a sealed month is kept although another run wrote its sums meanwhile",
+        (
+            Patch("add_to_aggregates", "summed_xid = pg_current_xact_id()", "summed_xid = month.summed_xid"),
+            Patch("total_months", "summed_xid = pg_current_xact_id()", "summed_xid = month.summed_xid"),
+        ),
+        f"{_IDLE_TESTS}_what_a_tick_found_is_not_kept_if_the_sums_were_written_meanwhile",
+    ),
+    Mutation(
+        "what was remembered of a seal is said of the next one",
+        (
+            Patch(
+                "recon_pipeline.store.counters.remembered_since_seals:_remembered",
+                'kept["of"] != of',
+                "False",
+            ),
+        ),
+        f"{_IDLE_TESTS}_what_was_remembered_of_a_seal_says_nothing_of_the_next_one",
     ),
 )
