@@ -949,6 +949,18 @@ MUTATIONS = (
         "::test_what_is_used_in_a_period_that_goes_on_keeps_its_counter_and_is_no_correction",
     ),
     Mutation(
+        "a counter that counts two periods is repaired to the seal of one of them",
+        (Patch("periods_written_twice", "and not (one.is_sealed and other.is_sealed)", "and not one.is_sealed"),),
+        "recon_pipeline_tests/reconciliation/test_periods_beyond_a_seal.py"
+        "::test_one_counter_for_two_periods_is_left_alone_as_in_an_open_month",
+    ),
+    Mutation(
+        "events of the other period are not looked for under the lock of a sealed counter",
+        (Patch("locked_sums", "where seal_id is null or not :end_is_in_key", "where seal_id is null or false"),),
+        "recon_pipeline_tests/reconciliation/test_periods_beyond_a_seal.py"
+        "::test_a_usage_of_the_other_period_that_comes_under_the_repair_is_not_taken_from_the_one_counter",
+    ),
+    Mutation(
         "a sealed month is repaired to the log",
         (Patch("repair_locked_counters", "else coalesce(sealed.usage_count, 0) end", "else bound.most_sum end"),),
         f"{_SEALED_TESTS}_a_counter_of_a_sealed_month_that_somebody_edits_is_repaired_to_its_sealed_sum",
