@@ -1,6 +1,6 @@
 """The check that the log still has the events that were sealed: what came after is reported, and changes no counter.
 
-Stored sums tell that of a month in the log. Of an archived month, whose events may leave the log and come again, its
+Stored sums show that for a month in the log. Of an archived month, whose events may leave the log and come again, its
 archive is read, event by event: by an audit, and where stored sums say that something came. What was found stays true
 until sums of the month are written again, and is remembered until then: an idle tick asks nothing.
 """

@@ -65,7 +65,7 @@ _NOTE_SUMMED = labelled(
     where gateway_name = :gateway_name and usage_type = :usage_type and partition = any(:partitions)
     """,
 )
-# Aggregates that were summed from the whole log have no horizon.
+# Removes the horizon: aggregates that were summed from the whole log have none.
 # Invariant: the caller has locked the row.
 _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
 
