@@ -12,8 +12,8 @@ from rich.console import Console
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.benchmark import BenchmarkReport, by_hand, idle, late_events, run_benchmark
-from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.archive import ARCHIVE, COPY, PROVE, measure_archive
+from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.lake import ALONE, COMPARE, COUNT, measure_lake
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
 from recon_pipeline.faces.benchmark.scratch import fill

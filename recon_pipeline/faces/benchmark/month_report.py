@@ -9,7 +9,7 @@ from recon_pipeline.faces.benchmark.report import Bar, Measurement, Promised, sh
 
 
 @dataclass(frozen=True)
-class MonthReport:
+class MonthReport(Promised):
     """What was measured of one month.
 
     Attributes:
