@@ -12,6 +12,7 @@ from rich.console import Console
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.benchmark import BenchmarkReport, by_hand, idle, late_events, run_benchmark
+from recon_pipeline.faces.benchmark.archive import ARCHIVE, COPY, PROVE, measure_archive
 from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.lake import ALONE, COMPARE, COUNT, measure_lake
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
@@ -200,3 +201,17 @@ def test_a_count_in_a_lake_is_measured_beside_the_engine_alone_and_every_counter
     assert "3,000 events of 300 keys in a lake" in console.file.getvalue()
     with pytest.raises(ConfigurationError, match="299 events cannot fill 300 counters"):
         measure_lake(settings, events=299, counters=300, console=console)
+
+
+def test_an_archive_is_measured_beside_a_copy_of_the_month_and_is_read_back_as_sealed(
+    empty_database_url: str, console: Console
+) -> None:
+    settings = read_settings({"DATABASE_URL": empty_database_url})
+    report = measure_archive(settings, events=3_000, counters=300, console=console, rounds=2)
+    assert {row.name: len(row.values) for row in report.measurements} == {COPY: 2, ARCHIVE: 2, PROVE: 2}
+    assert all(row.least > 0 for row in report.measurements)
+    assert [(bar.unit, bar.limit) for bar in report.bars] == [("MB", 500)]
+    assert isinstance(console.file, io.StringIO)
+    assert "3,000 events of 300 keys in a sealed month" in console.file.getvalue()
+    with pytest.raises(ConfigurationError, match="299 events cannot fill 300 counters"):
+        measure_archive(settings, events=299, counters=300, console=console)

@@ -1,18 +1,21 @@
 """The check that the log still has the events that were sealed: what came after is reported, and changes no counter.
 
 Stored sums show that for a month in the log. Of an archived month, whose events may leave the log and come again, its
-archive is read, event by event: by an audit, and where stored sums say that something came.
+archive is read, event by event: by an audit, and where stored sums say that something came. What was found stays true
+until sums of the month are written again, and is remembered until then: an idle tick asks nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import dagster as dg
 
 from recon_pipeline.assets.reconciler import Step
 from recon_pipeline.assets.tables import sample
-from recon_pipeline.core.errors import UntrustworthyLogError
+from recon_pipeline.core.errors import ReconError, UntrustworthyLogError
 from recon_pipeline.core.scope import MeteredUsage
-from recon_pipeline.store.counters import since_seals, verify_seals
+from recon_pipeline.store.counters import remembered_since_seals, since_seals, verify_seals
+from recon_pipeline.store.counters.remembered_since_seals import Remembered
 from recon_pipeline.store.counters.seal_records import read_seals
 from recon_pipeline.store.counters.since_seals import KeySinceSeal, MonthSinceSeal
 from recon_pipeline.store.log.billing_tables import BillingTables
@@ -47,14 +50,8 @@ def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult
             misfit = verify_seals.misfit_of_records(connection, read_seals(connection), summed=summed)
             if misfit is not None:
                 raise UntrustworthyLogError(misfit, fix=verify_seals.CHANGED)
-        found = since_seals.since_seals(connection, step.run, tables)
-    archived = [one for one in sealed if one.archived_seen is not None]
-    is_audit = step.full and step.run.extent.customers is None
-    wrong = None
-    if archived and (is_audit or {(one.usage, one.month.key) for one in archived} & _months(found)):
-        from recon_pipeline.assets.audited_archives import beside_archives  # noqa: PLC0415 - loads Arrow: few runs need it
-
-        found, wrong = beside_archives(step.database, step.settings, step.run, archived, found, is_audit=is_audit)
+        recalled = remembered_since_seals.recall(connection, tables, step.run.extent)
+    found, wrong = _came(step, tables, recalled)
     keys = sum(month.keys for month in found)
     months = "; ".join(
         f"{month.partition} of {month.usage}: {month.keys:,} keys, by {month.events:,} events and {month.units} units"
@@ -81,5 +78,29 @@ def sealed_months_hold(step: Step, tables: BillingTables) -> dg.AssetCheckResult
     )
 
 
-def _months(found: Sequence[MonthSinceSeal]) -> set[tuple[MeteredUsage, str]]:
-    return {(one.usage, one.partition) for one in found}
+def _came(
+    step: Step, tables: BillingTables, recalled: Sequence[Remembered]
+) -> tuple[list[MonthSinceSeal], ReconError | None]:
+    """What came after months were sealed, and what is wrong with an archive; only what is not known is looked at."""
+    asked = [one for one in recalled if step.full or not one.is_known]
+    wrong = None
+    with step.database.transaction() as connection:
+        came = since_seals.since_seals(connection, step.run, tables, [one.month for one in asked])
+    archived = [one.month for one in asked if one.month.archived_seen is not None]
+    is_audit = step.full and step.run.extent.customers is None
+    if archived and (is_audit or {(one.usage, one.month.key) for one in archived} & set(_by_month(came))):
+        from recon_pipeline.assets.audited_archives import beside_archives  # noqa: PLC0415 - loads Arrow: few runs need it
+
+        came, wrong = beside_archives(step.database, step.settings, step.run, archived, came, is_audit=is_audit)
+    found = _by_month(came)
+    looked_at = [replace(one, came=found.get((one.month.usage, one.month.month.key))) for one in asked]
+    to_keep = [one for one in looked_at if wrong is None or one.month not in archived]
+    if to_keep:
+        with step.database.transaction() as connection:
+            remembered_since_seals.remember(connection, tables, to_keep)
+    known = {one.month: one.came for one in (*recalled, *looked_at)}
+    return [one for one in known.values() if one is not None], wrong
+
+
+def _by_month(found: Sequence[MonthSinceSeal]) -> dict[tuple[MeteredUsage, str], MonthSinceSeal]:
+    return {(one.usage, one.partition): one for one in found}

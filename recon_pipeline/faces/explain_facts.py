@@ -89,8 +89,6 @@ def _read_from(one: Explanation) -> str:
         return f"not read: {one.archive_error} What follows is of the log alone, which need not have these events"
     if one.events_from != "log":
         return "what follows is of the archive's events and of those that the log has"
-    if one.is_sealed_elsewhere:
-        return "what follows is of the log alone, which need not have these events; recon explain reads the archive"
     return "the log has these events too"
 
 

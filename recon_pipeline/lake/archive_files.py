@@ -29,6 +29,8 @@ FILE_BYTES = 128 * 2**20
 
 MANIFEST = "manifest.json"
 _MOST_DIGITS = 38
+_NEARLY_UNIQUE = ("id", "request_id", "event_timestamp", "created_at")
+"""Columns of which Parquet makes no dictionary: it would take a quarter of the time of writing, and be of no use."""
 
 
 def new_folder(to: Folder, month: str, gateway_name: str, usage_type: str, seal_id: int) -> Folder:
@@ -70,7 +72,8 @@ def write_files(folder: Folder, batches: Iterable[pa.RecordBatch]) -> tuple[Arch
         name, rows = f"part-{len(written):05}.parquet", 0
         with reaching(folder.below(name).url), folder.filesystem.open(folder.below(name).path, "wb") as file:
             sink = _Hashed(file)
-            with pq.ParquetWriter(sink, batch.schema, compression="zstd") as writer:
+            repeating: Any = [name for name in batch.schema.names if name not in _NEARLY_UNIQUE]
+            with pq.ParquetWriter(sink, batch.schema, compression="zstd", use_dictionary=repeating) as writer:
                 while batch is not None:
                     writer.write_batch(batch)
                     rows += batch.num_rows

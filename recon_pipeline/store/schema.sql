@@ -139,6 +139,8 @@ create table recon.usage_month (
     verified_at timestamptz,
     negative_count bigint not null default 0,
     verified_seal_id bigint,
+    summed_xid xid8 not null default pg_current_xact_id(),
+    since_seal jsonb,
     primary key (gateway_name, usage_type, partition)
 );
 comment on column recon.usage_month.verified_below is
@@ -149,6 +151,10 @@ comment on column recon.usage_month.nonzero_count is
     'Keys whose event sum is not 0, so that each of them needs a counter.';
 comment on column recon.usage_month.verified_seal_id is
     'The seal that counters were verified against; null: the log. Other than that of the month: compare every key.';
+comment on column recon.usage_month.summed_xid is
+    'The transaction that wrote sums of the month last, or found that they stay as they are.';
+comment on column recon.usage_month.since_seal is
+    'What came after the month was sealed, as these sums say it, and of which seal; null: nobody has asked since.';
 
 create table recon.invalidated_key (
     id bigint generated always as identity primary key,

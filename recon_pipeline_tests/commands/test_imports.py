@@ -13,6 +13,7 @@ from recon_pipeline_tests.reconciliation.billing import Billing
 SLOW = ("dagster", "sqlalchemy", "psycopg", "pandas", "pyarrow", "apprise", "fastapi")
 WITHOUT_DAGSTER = (
     "alerts",
+    "archives",
     "batches",
     "billing",
     "dagster_home",
@@ -75,6 +76,11 @@ def test_what_needs_no_dagster_loads_none() -> None:
         for name in WITHOUT_DAGSTER
     )
     assert "dagster" not in loaded(f"import sys\n{imports}{SHOW.removeprefix('; ')}")
+
+
+def test_what_reads_archives_loads_no_dagster() -> None:
+    imports = "import recon_pipeline.assets.archived_explanation, recon_pipeline.assets.archived_corrections"
+    assert "dagster" not in loaded(imports + SHOW)
 
 
 def test_the_definitions_load_nothing_that_few_runs_need() -> None:

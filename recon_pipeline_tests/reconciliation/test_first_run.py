@@ -24,7 +24,7 @@ BACK_TO_0014 = """
     drop view recon.sealed_month;
     drop table recon.month_seal, recon.sealed_counter;
     alter table recon.counter_drift drop column seal_id, drop column doubts;
-    alter table recon.usage_month drop column verified_seal_id;
+    alter table recon.usage_month drop column verified_seal_id, drop column summed_xid, drop column since_seal;
     alter table recon.undo drop column sealed;
     alter table recon.open_key drop column doubts;
     drop function recon.and_doubt;

@@ -16,6 +16,11 @@ from recon_pipeline_tests.support.assets import run_assets
 EVERY_MODE = pytest.mark.parametrize("mode", ["incremental", "full"])
 ONE, OTHER = customers(2)
 YEARS: Period = (MAY[0], datetime(2125, 5, 1, tzinfo=UTC))
+WITHOUT_END = """
+    alter table billing_usage_counters drop constraint
+        billing_usage_counters_gateway_name_gateway_customer_id_usa_key;
+    alter table billing_usage_counters add unique (gateway_name, gateway_customer_id, usage_type, period_start)
+"""
 YEARS_CUT: Period = (YEARS[0], YEARS[1] - timedelta(microseconds=1))
 
 
@@ -143,3 +148,57 @@ def test_it_is_not_archived_and_the_statement_for_the_owner_leaves_its_events(
         assert run_assets().record.outcome == "clean"
     assert (billing.counter(ONE), billing.counter("yearly", period=YEARS)) == (10, 5)
     assert corrections_of(billing) == {}
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "sealed"])
+@pytest.mark.parametrize("end", [MAY[1], YEARS[1]], ids=["of the sealed period", "of the one that goes on"])
+def test_one_counter_for_two_periods_is_left_alone_as_in_an_open_month(
+    make_billing_in_mode: MakeBilling, mode: str, is_closed: bool, end: datetime
+) -> None:
+    """Counters are unique without the end of their period, so what is used in both is counted in one row."""
+    billing = make_billing_in_mode(mode, WITHOUT_END)
+    for customer in (ONE, OTHER):
+        billing.add_event(customer, 10)
+        billing.add_counter(customer, 10)
+    assert run_assets().record.outcome == "clean"
+    if is_closed:
+        seal(billing)
+        assert run_assets().record.outcome == "clean"
+    billing.add_event(ONE, 5, period=YEARS)
+    billing.set_counter(ONE, 15)
+    billing.query("update billing_usage_counters set period_end = %s where gateway_customer_id = %s", end, ONE)
+    billing.set_counter(OTHER, 3)
+    for _ in range(2):
+        ended = run_assets()
+        assert (ended.record.outcome, ended.record.doubtful_count) == ("not_clean", 2), ended.record
+        assert not ended.check("periods_are_written_in_one_way").passed
+    assert billing.query("select usage_count, period_end from billing_usage_counters order by 1") == [
+        (10, MAY[1]), (15, end),
+    ]  # fmt: skip
+    if is_closed:
+        billing.query("delete from billing_usage_events where period_end = %s", YEARS[1])
+        billing.query("update billing_usage_counters set period_end = %s where gateway_customer_id = %s", MAY[1], ONE)
+        assert run_assets().record.rows_repaired == 1
+        assert billing.counters() == {ONE: 10, OTHER: 10}
+
+
+@EVERY_MODE
+def test_a_usage_of_the_other_period_that_comes_under_the_repair_is_not_taken_from_the_one_counter(
+    make_billing_in_mode: MakeBilling, mode: str
+) -> None:
+    billing = make_billing_in_mode(mode, WITHOUT_END)
+    billing.add_event(ONE, 10)
+    billing.add_counter(ONE, 10)
+    assert run_assets().record.outcome == "clean"
+    seal(billing)
+    assert run_assets().record.outcome == "clean"
+    billing.add_event(ONE, 4)
+    billing.set_counter(ONE, 14)
+    run = new_run(billing.url)
+    run.compare()
+    billing.add_event(ONE, 5, period=YEARS)
+    billing.set_counter(ONE, 19)
+    outcome = run.repair()
+    assert (outcome.repaired, outcome.doubtful) == (0, 1)
+    assert billing.counter(ONE) == 19

@@ -135,6 +135,7 @@ _EXACT_TESTS = "recon_pipeline_tests/backfill/test_exact_values.py::test"
 _MEANING_TESTS = "recon_pipeline_tests/backfill/test_meaning.py::test"
 _SOURCES = "recon_pipeline.sources"
 _SEALED_TESTS = "recon_pipeline_tests/reconciliation/test_sealed_months.py::test"
+_IDLE_TESTS = "recon_pipeline_tests/reconciliation/test_idle_sealed_months.py::test"
 _SEALING_TESTS = "recon_pipeline_tests/reconciliation/test_sealing.py::test"
 _FILES_TESTS = "recon_pipeline_tests/backfill/test_files.py::test"
 _ENDS_TESTS = "recon_pipeline_tests/backfill/test_how_a_batch_ends.py::test"
@@ -948,6 +949,18 @@ MUTATIONS = (
         "::test_what_is_used_in_a_period_that_goes_on_keeps_its_counter_and_is_no_correction",
     ),
     Mutation(
+        "a counter that counts two periods is repaired to the seal of one of them",
+        (Patch("periods_written_twice", "and not (one.is_sealed and other.is_sealed)", "and not one.is_sealed"),),
+        "recon_pipeline_tests/reconciliation/test_periods_beyond_a_seal.py"
+        "::test_one_counter_for_two_periods_is_left_alone_as_in_an_open_month",
+    ),
+    Mutation(
+        "events of the other period are not looked for under the lock of a sealed counter",
+        (Patch("locked_sums", "where seal_id is null or not :end_is_in_key", "where seal_id is null or false"),),
+        "recon_pipeline_tests/reconciliation/test_periods_beyond_a_seal.py"
+        "::test_a_usage_of_the_other_period_that_comes_under_the_repair_is_not_taken_from_the_one_counter",
+    ),
+    Mutation(
         "a sealed month is repaired to the log",
         (Patch("repair_locked_counters", "else coalesce(sealed.usage_count, 0) end", "else bound.most_sum end"),),
         f"{_SEALED_TESTS}_a_counter_of_a_sealed_month_that_somebody_edits_is_repaired_to_its_sealed_sum",
@@ -994,5 +1007,34 @@ MUTATIONS = (
             ),
         ),
         f"{_SEALING_TESTS}_whatever_is_changed_of_a_seal_is_found_and_the_first_is_named",
+    ),
+    Mutation(
+        "what was remembered of a sealed month outlives events that are added to its sums",
+        (Patch("add_to_aggregates", "since_seal = null", "since_seal = month.since_seal"),),
+        f"{_IDLE_TESTS}_a_tick_says_of_sealed_months_what_it_would_say_if_it_remembered_nothing",
+    ),
+    Mutation(
+        "what was remembered of a sealed month outlives events that left it",
+        (Patch("total_months", "since_seal = null", "since_seal = month.since_seal"),),
+        f"{_IDLE_TESTS}_a_tick_says_of_sealed_months_what_it_would_say_if_it_remembered_nothing",
+    ),
+    Mutation(
+        "what was found of a sealed month is kept although another run wrote its sums meanwhile",
+        (
+            Patch("add_to_aggregates", "summed_xid = pg_current_xact_id()", "summed_xid = month.summed_xid"),
+            Patch("total_months", "summed_xid = pg_current_xact_id()", "summed_xid = month.summed_xid"),
+        ),
+        f"{_IDLE_TESTS}_what_a_tick_found_is_not_kept_if_the_sums_were_written_meanwhile",
+    ),
+    Mutation(
+        "what was remembered of a seal is said of the next one",
+        (
+            Patch(
+                "recon_pipeline.store.counters.remembered_since_seals:_remembered",
+                'kept["of"] != of',
+                "False",
+            ),
+        ),
+        f"{_IDLE_TESTS}_what_was_remembered_of_a_seal_says_nothing_of_the_next_one",
     ),
 )

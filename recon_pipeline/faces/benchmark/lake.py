@@ -18,7 +18,7 @@ from recon_pipeline.assets.lake_counting import count_months
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.scope import parse_scope
-from recon_pipeline.faces.benchmark.lake_report import LakeReport, show_lake
+from recon_pipeline.faces.benchmark.month_report import MonthReport, show_month
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH, Product, peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import Bar, Measurement
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
@@ -85,7 +85,7 @@ class _Work:
 
 def measure_lake(
     settings: Settings, *, events: int, counters: int, console: Console, seed: int = 1, rounds: int = 3
-) -> LakeReport:
+) -> MonthReport:
     """Measure `recon count-lake` and the comparison after it beside the engine alone.
 
     Args:
@@ -136,7 +136,8 @@ def measure_lake(
         raise AssertionError(f"{drifted} counters differ from the sums that they were made of")
     ratio = min(times[ALONE]) / (min(times[COUNT]) + min(times[COMPARE]))
     bars = (Bar("Engine alone, to the product", ratio, 0.8, is_least=True),) if events >= FULL_SIZE_EVENTS else ()
-    report = LakeReport(
+    report = MonthReport(
+        what="in a lake",
         server_version=version,
         seed=seed,
         events=events,
@@ -144,7 +145,7 @@ def measure_lake(
         measurements=tuple(Measurement(name, tuple(values)) for name, values in times.items()),
         bars=(*bars, Bar("Peak memory of the product's process", peak_mb, 4_000, "MB")),
     )
-    show_lake(console, report)
+    show_month(console, report)
     return report
 
 

@@ -1,4 +1,4 @@
-"""What `recon benchmark` does with its options: measure runs, backfills, a lake, or what an idle installation costs."""
+"""Measures what the options of `recon benchmark` ask for: runs, backfills, a lake, an archive, an idle installation."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,8 +8,8 @@ from rich.console import Console
 
 from recon_pipeline.faces.benchmark import run_benchmark
 from recon_pipeline.faces.benchmark.idle import IdleReport, measure_idle
-from recon_pipeline.faces.benchmark.lake_report import LakeReport
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
+from recon_pipeline.faces.benchmark.month_report import MonthReport
 from recon_pipeline.faces.benchmark.report import BackfillReport, BenchmarkReport
 from recon_pipeline.settings import Settings
 
@@ -26,6 +26,7 @@ class BenchmarkOptions:
         chart: Where to draw times over sizes, or None.
         backfilled_rows: Instead, measure backfills of so many rows.
         lake_events: Instead, measure counts of so many events in a lake.
+        archived_events: Instead, measure archives of a month of so many events.
         idle_seconds: Instead, measure short commands and an idle `recon dev`, watched for so long.
     """
 
@@ -36,12 +37,13 @@ class BenchmarkOptions:
     chart: Path | None
     backfilled_rows: int | None
     lake_events: int | None
+    archived_events: int | None
     idle_seconds: int | None
 
 
 def measure(
     settings: Settings, options: BenchmarkOptions, console: Console
-) -> BenchmarkReport | BackfillReport | LakeReport | IdleReport:
+) -> BenchmarkReport | BackfillReport | MonthReport | IdleReport:
     """Measure what the options ask for, on the server of DATABASE_URL or on an embedded one.
 
     Args:
@@ -61,6 +63,17 @@ def measure(
         return measure_lake(
             settings,
             events=options.lake_events,
+            counters=options.counters,
+            seed=options.seed,
+            rounds=options.rounds,
+            console=console,
+        )
+    if options.archived_events is not None:
+        from recon_pipeline.faces.benchmark.archive import measure_archive  # noqa: PLC0415 - an extra
+
+        return measure_archive(
+            settings,
+            events=options.archived_events,
             counters=options.counters,
             seed=options.seed,
             rounds=options.rounds,
@@ -87,6 +100,6 @@ def measure(
     )
 
 
-def as_json(report: BenchmarkReport | BackfillReport | LakeReport | IdleReport) -> dict[str, Any]:
+def as_json(report: BenchmarkReport | BackfillReport | MonthReport | IdleReport) -> dict[str, Any]:
     """The one object of `--json`."""
     return {"success": report.is_kept, **asdict(report)}

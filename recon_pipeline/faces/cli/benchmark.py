@@ -38,6 +38,13 @@ from recon_pipeline.settings import read_settings
     help="Instead: a month of so many events counted in a lake, beside the engine alone; needs recon-pipeline[lake].",
 )
 @click.option(
+    "--archive",
+    "archived_events",
+    type=click.IntRange(min=1),
+    metavar="EVENTS",
+    help="Instead: a sealed month of so many events archived, beside COPY … TO; needs recon-pipeline[lake].",
+)
+@click.option(
     "--idle",
     "idle_seconds",
     type=click.IntRange(min=1),
@@ -55,6 +62,7 @@ def command(
     chart: Path | None,
     backfilled_rows: int | None,
     lake_events: int | None,
+    archived_events: int | None,
     idle_seconds: int | None,
     as_json: bool,
 ) -> int:
@@ -64,7 +72,9 @@ def command(
     """
     from recon_pipeline.faces.benchmark import measurements as face
 
-    options = face.BenchmarkOptions(events, counters, seed, rounds, chart, backfilled_rows, lake_events, idle_seconds)
+    options = face.BenchmarkOptions(
+        events, counters, seed, rounds, chart, backfilled_rows, lake_events, archived_events, idle_seconds
+    )
     report = face.measure(read_settings(), options, err if as_json else out)
     if as_json:
         show_json(face.as_json(report))

@@ -26,6 +26,7 @@ from recon_pipeline.faces.explain import explain_in
 from recon_pipeline.faces.explain_report import report
 from recon_pipeline.faces.html import policy, render
 from recon_pipeline.faces.serve import overview
+from recon_pipeline.faces.serve.archive_reader import ArchiveReader
 from recon_pipeline.faces.serve.guard import Guard
 from recon_pipeline.faces.status import status_of
 from recon_pipeline.settings import Settings
@@ -81,7 +82,7 @@ def problem_page(status: int, error: str, headers: Mapping[str, str] | None = No
 
 def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard: Guard, *, ui_url: str) -> None:
     """Add them to the application; `ui_url` is where Dagster's UI is, or ''."""
-    router = APIRouter(dependencies=[Depends(guard.to_read)], include_in_schema=False)
+    router, reader = APIRouter(dependencies=[Depends(guard.to_read)], include_in_schema=False), ArchiveReader(settings)
 
     @router.get("/")
     def home() -> Response:
@@ -116,7 +117,7 @@ def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard
         month = BillingMonth.parse(period) if period else None
         limit = EXPLAIN_SECONDS * 1_000
         found = explain_in(database, settings, customer, month, statement_timeout_ms=limit, reads_archives=False)
-        return _page(report(found, served=True))
+        return _page(report(reader.beside_archives(found, month), served=True))
 
     @router.get("/customers")
     def named(identifier: Annotated[str, Query(alias="id")] = "", period: str | None = None) -> Response:

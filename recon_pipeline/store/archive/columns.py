@@ -97,15 +97,20 @@ def measured(connection: Connection, columns: tuple[Column, ...], which: str, va
     Returns:
         One row: `tables`, their oids, and for column N `finite_N`, or `scale_N` and `most_N`.
     """
-    asked = ["array_agg(distinct event.tableoid::bigint order by event.tableoid::bigint) as tables"]
+    of_table, asked = ["event.tableoid::bigint as relation"], ["array_agg(relation order by relation) as tables"]
     for index, column in enumerate(columns):
         if column.is_moment:
-            within = f"event.{column.quoted} > '4000-01-01 BC' and event.{column.quoted} < '200000-01-01'"
-            asked.append(f"coalesce(bool_and({within}), true) as finite_{index}")
+            of_table.append(f"min(event.{column.quoted}) as least_{index}, max(event.{column.quoted}) as most_{index}")
+            within = f"min(least_{index}) > '4000-01-01 BC' and max(most_{index}) < '200000-01-01'"
+            asked.append(f"coalesce({within}, true) as finite_{index}")
         elif column.is_number:
-            asked.append(f"coalesce(max(scale(event.{column.quoted})), 0) as scale_{index}")
-            asked.append(f"coalesce(max(abs(event.{column.quoted})), 0)::text as most_{index}")
-    sql = f"select {', '.join(asked)} from billing_usage_events as event where {which}"  # noqa: S608 - names are quoted
+            of_table.append(f"max(scale(event.{column.quoted})) as scale_{index}")
+            of_table.append(f"max(abs(event.{column.quoted})) as most_{index}")
+            asked.append(f"coalesce(max(scale_{index}), 0) as scale_{index}")
+            asked.append(f"coalesce(max(most_{index}), 0)::text as most_{index}")
+    # By table, so that nothing of the month is sorted.
+    rows = f"select {', '.join(of_table)} from billing_usage_events as event where {which} group by event.tableoid"  # noqa: S608 - names are quoted
+    sql = f"select {', '.join(asked)} from ({rows}) as of_table"  # noqa: S608 - names are quoted
     return connection.exec_driver_sql(with_name("measure_archived_month", sql), values).one()
 
 

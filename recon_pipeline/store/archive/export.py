@@ -6,7 +6,7 @@ in a session of its own, with the settings of every transaction of ours.
 
 import re
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError, archives_need
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.archive.columns import COUNTED, Column, kept, log_columns, measured
+from recon_pipeline.store.backfill.read_ahead import ahead
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import (
     DEFAULT_LOCK_TIMEOUT_MS,
@@ -112,8 +113,12 @@ def month_to_archive(
     events = _in_sql(connection, statement("archived_events", tables.parts, which_events="in_extent").text, asked)
     selected = ", ".join(column.selected for column in columns)
     sql = f"select {selected}, event.is_counted as {COUNTED} from ({events}) as event"  # noqa: S608 - names are quoted
-    with arrow_rows(connection, sql, snapshot=snapshot.exported) as reader:
-        yield MonthToArchive(columns, tuple(found.tables or ()), snapshot.seen, reader.schema, _batches(reader))
+    with (
+        arrow_rows(connection, sql, snapshot=snapshot.exported) as reader,
+        # Closed before the reader is: no thread reads from it after that.
+        closing(ahead(_batches(reader))) as batches,
+    ):
+        yield MonthToArchive(columns, tuple(found.tables or ()), snapshot.seen, reader.schema, batches)
 
 
 def _batches(reader: Any) -> Iterator[Any]:

@@ -4,20 +4,29 @@
 -- One usage is under two periods where of two drifted keys of one customer and usage type, whose periods overlap, one has a counter that is too high and the other events that
 -- its counter lacks, and one of the two has no events or no counter, or had none when an earlier run found so: a counter was moved to another period, and its events were not.
 -- Drift is compared with drift alone, and with what earlier runs found so in months that this run does not look at.
--- Keys of sealed months are left out: they follow their seal.
+-- Sealed keys follow their seal: of them only one whose period is written in another way by a key that follows the log is doubtful.
 -- Index: the primary key of recon.counter_drift; the unique key of the counters, for each drifted key; recon.open_key is small. Sorts, never a loop over a loop.
 -- Uses: periods_written_twice
 -- Binds: end timestamptz, end_digits integer, run_id text, start timestamptz, start_digits integer
-with drifted as materialized (
-    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end, kind
+with stand_in as materialized (
+    select * from recon.stand_in
+),
+drifted as materialized (
+    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end, kind, seal_id is not null as is_sealed
     from recon.counter_drift
-    where run_id = :run_id and seal_id is null
+    where run_id = :run_id
 ),
 near as materialized (
-    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
+    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end, is_sealed
     from drifted
     union all
-    select null, drifted.gateway_name, drifted.usage_type, drifted.gateway_customer_id, counter.period_start, counter.period_end
+    select
+        null, drifted.gateway_name, drifted.usage_type, drifted.gateway_customer_id, counter.period_start, counter.period_end,
+        exists (
+            select from stand_in
+            where (gateway_name, usage_type, partition) = (drifted.gateway_name, drifted.usage_type, recon.billing_month(counter.period_start))
+                and covers_until >= counter.period_end
+        )
     from drifted
     cross join lateral (
         select period_start, period_end
@@ -48,6 +57,7 @@ half as materialized (
             in (select gateway_name, usage_type, gateway_customer_id, period_start, period_end from moved)
                 as is_alone
         from drifted
+        where not is_sealed
     ) as key
     cross join lateral (values ('counter', is_alone or not is_counter), ('events', is_alone or is_counter)) as possible (couple, is_half)
     where is_half
@@ -107,6 +117,7 @@ doubtful as materialized (
             'digits of a second'
         from drifted
         where kind = 'missing'
+            and not is_sealed
             and (
                 round(extract(epoch from period_start), :start_digits) <> extract(epoch from period_start)
                 or round(extract(epoch from period_end), :end_digits) <> extract(epoch from period_end)

@@ -2,7 +2,7 @@
 -- so.
 -- Invariant: one period is written in two ways if both bounds lie at most a second apart, as where a driver or a column cuts microseconds.
 -- Where counters are unique without the end, which may have moved, the start alone decides. The ordinal is null for a key that is only
--- there for comparison.
+-- there for comparison. Two keys that both follow a seal or a count in the lake are two: each has its own sum there.
 -- Index: none; a sort, never a nested loop.
 -- Binds: end_is_in_key boolean
 select
@@ -15,18 +15,20 @@ select
     ) as doubt
 from (
     select
-        ordinal, period_start, period_end,
+        ordinal, period_start, period_end, is_sealed,
         array_agg(period_start) over beside as starts,
-        array_agg(period_end) over beside as ends
+        array_agg(period_end) over beside as ends,
+        array_agg(is_sealed) over beside as seals
     from near
     window beside as (
         partition by gateway_name, usage_type, gateway_customer_id
         order by period_start range between interval '1 second' preceding and interval '1 second' following
     )
 ) as one
-cross join lateral unnest(one.starts, one.ends) as other (period_start, period_end)
+cross join lateral unnest(one.starts, one.ends, one.seals) as other (period_start, period_end, is_sealed)
 where one.ordinal is not null
     and (other.period_start, other.period_end) <> (one.period_start, one.period_end)
+    and not (one.is_sealed and other.is_sealed)
     and other.period_start >= one.period_start - interval '1 second'
     and other.period_start <= one.period_start + interval '1 second'
     and (not :end_is_in_key or abs(extract(epoch from other.period_end) - extract(epoch from one.period_end)) <= 1)

@@ -8,8 +8,8 @@
 -- of that, a key also waits for the next run if its events were noted since, or if more is known to have left than was let through. The
 -- comparison's own notes, of wrong aggregates, are recognised by their transaction. A doubtful key is left alone and returned: the caller
 -- rolls back if the key was given a row.
--- In a month in which a seal or a count in the lake stands in the place of the log, its sum is written, and no event makes a key doubtful. A
--- key whose month was sealed, reopened or counted anew since the comparison waits for the next run.
+-- In a month in which a seal or a count in the lake stands in the place of the log, its sum is written, and no event makes a key doubtful, but
+-- one of a period that follows the log and is written in another way. A key whose month was sealed, reopened or counted anew since the comparison waits for the next run.
 -- Keys with a sum and keys updated are locked ones, so the full joins are left joins. A full join never becomes a nested loop, whatever the
 -- statistics. A counter is found by id and key, because nothing makes sure that ids are unique. Whether backfilled units are settled is
 -- written out, as in compare_counters.
@@ -129,27 +129,35 @@ noted as materialized (
         and period_end is not null
 ),
 near as materialized (
-    select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
-    from locked
-    where seal_id is null
-    union all
-    select null, gateway_name, usage_type, gateway_customer_id, period_start, period_end
-    from log_sum
-    where visible <> 0 or settled <> 0
-    union all
-    select null, locked.gateway_name, locked.usage_type, locked.gateway_customer_id, counter.period_start, counter.period_end
-    from locked
-    cross join lateral (
-        select period_start, period_end
-        from billing_usage_counters
-        where gateway_name = locked.gateway_name
-            and gateway_customer_id = locked.gateway_customer_id
-            and usage_type = locked.usage_type
-            and period_start >= locked.period_start - interval '1 second'
-            and period_start <= locked.period_start + interval '1 second'
-            and (period_start, period_end) <> (locked.period_start, locked.period_end)
-        limit 100
-    ) as counter
+    select
+        key.*,
+        exists (
+            select from stand_in
+            where (gateway_name, usage_type, partition) = (key.gateway_name, key.usage_type, recon.billing_month(key.period_start))
+                and covers_until >= key.period_end
+        ) as is_sealed
+    from (
+        select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end
+        from locked
+        union all
+        select null, gateway_name, usage_type, gateway_customer_id, period_start, period_end
+        from log_sum
+        where visible <> 0 or settled <> 0
+        union all
+        select null, locked.gateway_name, locked.usage_type, locked.gateway_customer_id, counter.period_start, counter.period_end
+        from locked
+        cross join lateral (
+            select period_start, period_end
+            from billing_usage_counters
+            where gateway_name = locked.gateway_name
+                and gateway_customer_id = locked.gateway_customer_id
+                and usage_type = locked.usage_type
+                and period_start >= locked.period_start - interval '1 second'
+                and period_start <= locked.period_start + interval '1 second'
+                and (period_start, period_end) <> (locked.period_start, locked.period_end)
+            limit 100
+        ) as counter
+    ) as key
 ),
 written_twice as materialized (
     {periods_written_twice}
@@ -161,14 +169,13 @@ target as (
         since.is_changing,
         case
             when locked.is_seal_changed then 'its month was sealed, reopened or counted anew while the run was under way: the next run decides'
-            when locked.seal_id is not null then null
-            when :refuses_negative and event_sum.negative_count > 0
+            when :refuses_negative and event_sum.negative_count > 0 and locked.seal_id is null
                 then 'has ' || event_sum.negative_count
                     || ' events of negative quantity: set RECON_NEGATIVE_QUANTITIES=sum if they are credits'
             else written_twice.doubt
         end as doubt,
         case
-            when :refuses_negative and event_sum.negative_count > 0 then 'negative quantities'
+            when :refuses_negative and event_sum.negative_count > 0 and locked.seal_id is null then 'negative quantities'
             when written_twice.doubt is not null then 'written twice'
         end as doubt_name,
         -- The nearest value that may be right, so that no increment of an event in flight is removed before it came.

@@ -4,6 +4,7 @@ Knows sums alone: `corrections` reads the log itself. Of an archived month the l
 only what came later counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.counters.lake_seals import since_count
 from recon_pipeline.store.log.billing_tables import BillingTables
+from recon_pipeline.store.log.sealed_months import SealedMonth
 from recon_pipeline.store.postgres.statements import labelled
 from recon_pipeline.store.sums import horizons
 from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
@@ -157,13 +159,16 @@ class MonthSinceSeal:
     sample: tuple[KeySinceSeal, ...]
 
 
-def since_seals(connection: Connection, run: Reconciliation, tables: BillingTables) -> tuple[MonthSinceSeal, ...]:
-    """What came after sealed months of an extent were sealed, as stored sums say it; only months of which anything did.
+def since_seals(
+    connection: Connection, run: Reconciliation, tables: BillingTables, months: Sequence[SealedMonth]
+) -> tuple[MonthSinceSeal, ...]:
+    """What came after months were sealed, as stored sums say it; only months of which anything did.
 
     Args:
         connection: In a transaction.
-        run: What is looked at.
-        tables: How the tables are shaped, with the sealed months.
+        run: Of this scope.
+        tables: How the tables are shaped.
+        months: Which are looked at.
     """
     found: list[MonthSinceSeal] = []
     aggregated_below = horizons.position(connection, tables).aggregated_below
@@ -171,33 +176,32 @@ def since_seals(connection: Connection, run: Reconciliation, tables: BillingTabl
         "has_ingest_xid": tables.has_ingest_xid,
         "aggregated_below": None if aggregated_below is None else str(aggregated_below),
     }
-    for usage in run.extent.scope:
-        for sealed in tables.sealed_within(usage, run.extent):
-            asked = (
-                run.parameters(usage, tables)
-                | of_sums
-                | {
-                    "start": sealed.month.start,
-                    "end": sealed.month.end,
-                    "seal_id": sealed.seal_id,
-                    "covers_until": sealed.covers_until,
-                    "seen": sealed.archived_seen,
-                }
-            )
-            if sealed.is_of_lake:
-                rows = since_count(connection, sealed, sample_rows=SAMPLE_ROWS)
-            else:
-                rows = connection.execute(_SINCE_ARCHIVE if sealed.archived_seen else _SINCE_SEAL, asked).all()
-            if rows:
-                sample = tuple(
-                    KeySinceSeal(
-                        sealed.month.key, row.gateway_customer_id, usage.usage_type, row.period_start, row.period_end,
-                        row.sealed_sum, row.sum_now, row.events,
-                    )
-                    for row in rows[:SAMPLE_ROWS]
-                )  # fmt: skip
-                first = rows[0]
-                found.append(
-                    MonthSinceSeal(usage, sealed.month.key, first.keys, first.events_differing, first.units, sample)
+    for sealed in months:
+        asked = (
+            run.parameters(sealed.usage, tables)
+            | of_sums
+            | {
+                "start": sealed.month.start,
+                "end": sealed.month.end,
+                "seal_id": sealed.seal_id,
+                "covers_until": sealed.covers_until,
+                "seen": sealed.archived_seen,
+            }
+        )
+        if sealed.is_of_lake:
+            rows = since_count(connection, sealed, sample_rows=SAMPLE_ROWS)
+        else:
+            rows = connection.execute(_SINCE_ARCHIVE if sealed.archived_seen else _SINCE_SEAL, asked).all()
+        if rows:
+            sample = tuple(
+                KeySinceSeal(
+                    sealed.month.key, row.gateway_customer_id, sealed.usage.usage_type, row.period_start,
+                    row.period_end, row.sealed_sum, row.sum_now, row.events,
                 )
+                for row in rows[:SAMPLE_ROWS]
+            )  # fmt: skip
+            first = rows[0]
+            found.append(
+                MonthSinceSeal(sealed.usage, sealed.month.key, first.keys, first.events_differing, first.units, sample)
+            )
     return tuple(found)

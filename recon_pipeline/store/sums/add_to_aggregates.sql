@@ -1,6 +1,7 @@
 -- Adds the sums of some events to recon.usage_aggregate and to the totals of their months.
 -- Invariant: the caller has locked the row of recon.event_log, and moves the horizon in the same transaction. So each event is added
--- exactly once, and no other session writes aggregates meanwhile: a key that does not exist can be inserted.
+-- exactly once, and no other session writes aggregates meanwhile: a key that does not exist can be inserted. What was remembered of other
+-- sums of a month is forgotten with them.
 -- Index: as {which_events} says; the primary keys of recon.usage_aggregate and recon.usage_month.
 -- Uses: key_sums = key_sums | key_sums_deduplicated, which_events = since_horizon
 -- Binds: gateway_name text, partitions text[], usage_type text
@@ -88,7 +89,9 @@ set
     dedupe_count = month.dedupe_count + of_month.dedupe_count,
     outside_period_count = month.outside_period_count + of_month.outside_period_count,
     negative_count = month.negative_count + of_month.negative_count,
-    has_oversized = month.has_oversized or of_keys.has_oversized
+    has_oversized = month.has_oversized or of_keys.has_oversized,
+    summed_xid = pg_current_xact_id(),
+    since_seal = null
 from of_month
 full join of_keys using (partition)
 where month.gateway_name = :gateway_name

@@ -53,6 +53,18 @@ _NOTE_COUNTERS_WITHOUT_SUMS = labelled(
     do update set noted_xid = excluded.noted_xid, units_left = greatest(open_key.units_left, excluded.units_left)
     """,
 )
+# Forgets what was remembered of the sums of months of which some keys were written, without their totals.
+# Invariant: the caller has locked the row of recon.event_log.
+# Index: the primary key of recon.usage_month.
+# Binds: gateway_name text, partitions text[], usage_type text
+_NOTE_SUMMED = labelled(
+    "note_months_summed",
+    """
+    update recon.usage_month
+    set summed_xid = pg_current_xact_id(), since_seal = null
+    where gateway_name = :gateway_name and usage_type = :usage_type and partition = any(:partitions)
+    """,
+)
 # Removes the horizon: aggregates that were summed from the whole log have none.
 # Invariant: the caller has locked the row.
 _UNSET_HORIZON = labelled("unset_horizon", "update recon.event_log set horizon = null where horizon is not null")
@@ -205,7 +217,7 @@ def put_extent(
     }
     put = statement("put_sums", tables.parts, which_events=which)
     rows = connection.execute(put, run.parameters(usage, tables) | asked).all()
-    if run.extent.customers is None or opens_differing:
-        totalled = {"partitions": [month.key for month in run.extent.months]}
-        connection.execute(statement("total_months"), run.parameters(usage, tables) | totalled)
+    has_totals = run.extent.customers is None or opens_differing
+    months = run.parameters(usage, tables) | {"partitions": [month.key for month in run.extent.months]}
+    connection.execute(statement("total_months") if has_totals else _NOTE_SUMMED, months)
     return rows

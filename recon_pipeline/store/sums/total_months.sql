@@ -1,5 +1,6 @@
 -- Totals the aggregates of some months after they were corrected from the log, and inserts the row of a month that was not built.
--- Invariant: the caller has locked the row of recon.event_log. A month without events has a row too, since it is built.
+-- Invariant: the caller has locked the row of recon.event_log. What was remembered of other sums is forgotten with them. A month without events has a row too, since it is built. The months are
+-- written out, so that this text needs no part and can be sent as it stands.
 -- Index: the primary key of recon.usage_aggregate, by period.
 -- Uses: in_months
 -- Binds: gateway_name text, partitions text[], usage_type text
@@ -41,4 +42,6 @@ do update set
     dedupe_count = excluded.dedupe_count,
     outside_period_count = excluded.outside_period_count,
     negative_count = excluded.negative_count,
-    has_oversized = excluded.has_oversized
+    has_oversized = excluded.has_oversized,
+    summed_xid = pg_current_xact_id(),
+    since_seal = null

@@ -1,4 +1,4 @@
-"""What was measured of a count in a lake, and the tables that show it."""
+"""What was measured of one month, in a lake or archived, and the tables that show it."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,20 @@ from recon_pipeline.faces.benchmark.report import Bar, Measurement, Promised, sh
 
 
 @dataclass(frozen=True)
-class LakeReport(Promised):
-    """What was measured of a count in a lake.
+class MonthReport(Promised):
+    """What was measured of one month.
 
     Attributes:
+        what: Where its events are.
         server_version: For example `18.4`.
         seed: Of the made-up usage.
-        events: In the lake, in one month.
+        events: In the month.
         counters: Keys that they are of.
         measurements: Times, by name.
         bars: The promises.
     """
 
+    what: str
     server_version: str
     seed: int
     events: int
@@ -29,9 +31,9 @@ class LakeReport(Promised):
     bars: tuple[Bar, ...]
 
 
-def show_lake(console: Console, report: LakeReport) -> None:
-    """Print what was measured of a count in a lake."""
-    title = f"{report.events:,} events of {report.counters:,} keys in a lake, Postgres {report.server_version}"
+def show_month(console: Console, report: MonthReport) -> None:
+    """Print what was measured of a month."""
+    title = f"{report.events:,} events of {report.counters:,} keys {report.what}, Postgres {report.server_version}"
     table = Table("What", title=title)
     for heading in ("Best", "Median", "Events per second"):
         table.add_column(heading, justify="right")
