@@ -71,7 +71,7 @@ def _compared(context: dg.AssetExecutionContext, resource: ReconciledDatabase) -
     first, last = months_of_run(dict(context.run.tags))
     scope = metered(settings.scope, parity.meters)
     extent = Extent(scope, first, last)
-    database, meters = open_database(settings), StripeMeters(parity.key, parity.url)
+    database, meters = open_database(settings, keeps_connection=True), StripeMeters(parity.key, parity.url)
     passes = [
         Comparison(
             database,
@@ -82,7 +82,9 @@ def _compared(context: dg.AssetExecutionContext, resource: ReconciledDatabase) -
         ).run()
         for usage in scope
     ]
-    return _result(database, extent, passes, calls=meters.pace.calls)
+    found = _result(database, extent, passes, calls=meters.pace.calls)
+    database.close()
+    return found
 
 
 def _result(database: BillingDatabase, extent: Extent, passes: Sequence[Passed], *, calls: int) -> dg.MaterializeResult:

@@ -35,7 +35,7 @@ def test_customers_whose_sums_are_equal_cost_one_call_each_and_none_again_on_tha
     for number in range(3):
         app.use(f"c{number}", 7, NOON)
     passed = app.compare(NOON + DAY)
-    assert (passed.keys, passed.compared, passed.is_done, app.found()) == (3, 3, True, [])
+    assert (app.coverage().keys, passed.compared, passed.is_done, app.found()) == (3, 3, True, [])
     assert app.stripe.calls.count(SUMMARIES) == 3
     app.compare(NOON + DAY + timedelta(hours=1))
     assert app.stripe.calls.count(SUMMARIES) == 3
