@@ -31,8 +31,8 @@ DUE_KEYS = 20_000
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
 
-NEWS_COME_FIRST = timedelta(minutes=40)
-"""Of a pass. After that come keys that wait for long, so that none waits for ever, however many have news."""
+NEWS_COME_FIRST = 0.8
+"""Of the time of a pass. After that come keys that wait for long, so that none waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Comparison:
         meters: Of the provider.
         lag: How long an event may take from the log to the meter's sums.
         clock: Aware instants; the provider's and ours are taken to agree to a minute.
+        longest: After which time it ends; what is left is for the next one.
     """
 
     database: BillingDatabase
@@ -71,6 +72,7 @@ class Comparison:
     meters: Meters
     lag: timedelta
     clock: Callable[[], datetime]
+    longest: timedelta = LONGEST_PASS
 
     def run(self) -> Passed:
         """Compare the keys that are due.
@@ -87,8 +89,8 @@ class Comparison:
             rejections = named_events(connection, self.sending, codes)
         compared = refused = 0
         for key in self._due_keys(began):
-            if self.clock() - began > LONGEST_PASS:
-                ended = f"{LONGEST_PASS.seconds // 60} minutes are over; the next pass goes on."
+            if self.clock() - began > self.longest:
+                ended = f"{self.longest.seconds // 60} minutes are over; the next pass goes on."
                 return Passed(compared, refused, ended_because=ended, rejections_unknown_because=unknown)
             try:
                 one = self._compared(key, to_minute(began), rejections.get(key.customer, ()))
@@ -118,14 +120,14 @@ class Comparison:
 
     def _due_keys(self, began: datetime) -> Iterator[ParityKey]:
         while True:
-            news_come_first = self.clock() - began < NEWS_COME_FIRST
+            news_come_first = self.clock() - began < NEWS_COME_FIRST * self.longest
             turn = Turn(began, self.clock(), news_come_first, DUE_KEYS)
             with self.database.connection() as connection, decision(connection) as tables:
                 due = keys_to_compare(connection, tables, self.sending, turn)
             if not due:
                 return
             for key in due:
-                if news_come_first and self.clock() - began >= NEWS_COME_FIRST:
+                if news_come_first and self.clock() - began >= NEWS_COME_FIRST * self.longest:
                     break
                 yield key
 

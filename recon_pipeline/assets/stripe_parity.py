@@ -8,7 +8,7 @@ import dagster as dg
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import BILLING_MONTHS, months_of_run
 from recon_pipeline.assets.names import Names
-from recon_pipeline.assets.parity_pass import Comparison, Passed
+from recon_pipeline.assets.parity_pass import LONGEST_PASS, Comparison, Passed
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.errors import ReconError
@@ -79,6 +79,7 @@ def _compared(context: dg.AssetExecutionContext, resource: ReconciledDatabase) -
             meters,
             timedelta(minutes=parity.lag_minutes),
             lambda: datetime.now(UTC),
+            LONGEST_PASS / len(scope),
         ).run()
         for usage in scope
     ]
