@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigure, NamedRejection, classify
+from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigure, NamedRejection, added, classify
 from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
 from recon_pipeline.core.parity.windows import Window, to_minute
@@ -23,6 +23,7 @@ from recon_pipeline.store.parity.news import look_for_news
 from recon_pipeline.store.parity.rejected import named_events
 from recon_pipeline.store.parity.sending import Sending
 from recon_pipeline.store.parity.sent import Span, sent_in
+from recon_pipeline.store.parity.sharing import mark_listed
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 DUE_KEYS = 20_000
@@ -93,7 +94,8 @@ class Comparison:
                 ended = f"{self.longest.seconds // 60} minutes are over; the next pass goes on."
                 return Passed(compared, refused, ended_because=ended, rejections_unknown_because=unknown)
             try:
-                one = self._compared(key, to_minute(began), rejections.get(key.customer, ()))
+                of_key = [one for customer in key.together for one in rejections.get(customer, ())]
+                one = self._compared(key, to_minute(began), tuple(of_key))
             except ProviderError as error:
                 return Passed(compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
             with self.database.transaction() as connection:
@@ -142,16 +144,16 @@ class Comparison:
         if customer is None:
             return ComparedKey(key, self.clock(), sent.units, None)
         total = self.meters.total(meter, customer, key.window) if key.window else Decimal(0)
-        if total == sent.units:
+        if total == sent.units and not key.shared.customers:
             return ComparedKey(key, self.clock(), sent.units, total)
         settled_before = self.clock() - self.lag
 
         def logged(windows: Sequence[Window]) -> Sequence[LogFigure]:
-            spans = [Span(key.customer, window) for window in windows]
+            spans = [Span(one, window) for window in windows for one in key.together]
             with self.database.connection() as connection, decision(connection) as tables:
-                return [
-                    one.log for one in sent_in(connection, tables, self.sending, spans, settled_before=settled_before)
-                ]
+                found = sent_in(connection, tables, self.sending, spans, settled_before=settled_before)
+            count = len(key.together)
+            return [added([one.log for one in found[n : n + count]]) for n in range(0, len(found), count)]
 
         sides = Sides(
             total=lambda asked: self.meters.total(meter, customer, asked),
@@ -159,6 +161,11 @@ class Comparison:
             logged=logged,
         )
         (log,) = logged([key.window])
+        if log.units != total and key.shared.listed_with is not None:
+            with self.database.transaction() as connection:
+                period = key.period_start, key.period_end
+                mark_listed(connection, self.sending, key.shared.listed_with, period, now=self.clock())
+            return ComparedKey(key, self.clock(), log.units, total)
         whole = Compared(key.window, log, total)
         found = (whole,) if log.lies_between(total) else sides.differing(key.window)
         circumstances = Circumstances(

@@ -712,6 +712,7 @@ create table recon.parity_key (
     latest_at timestamptz,
     primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 );
+create index parity_key_by_provider on recon.parity_key (provider_customer) where provider_customer is not null;
 comment on table recon.parity_key is
     'The keys that are compared with a meter: which have news in the log, and the last comparison of each.';
 comment on column recon.parity_key.elsewhere_count is

@@ -16,6 +16,7 @@ from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
 from recon_pipeline.store.parity.sent import Sent, Span, sent_in
+from recon_pipeline.store.parity.sharing import ALONE, Named, Shared, shared
 from recon_pipeline.store.postgres.statements import labelled, statement
 
 # Records the comparison of a key.
@@ -90,6 +91,7 @@ class ParityKey:
         period_end: Of the period.
         window: Of the period, up to the beginning of the comparison at most.
         sent: What was sent in it, of which nothing is taken for settled.
+        shared: With whom it shares the provider's customer.
     """
 
     customer: str
@@ -97,6 +99,12 @@ class ParityKey:
     period_end: datetime
     window: Window
     sent: Sent
+    shared: Shared = ALONE
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """The customers of the log whose usage the provider's customer has."""
+        return self.shared.customers or (self.customer,)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def keys_to_compare(
         return ()
     spans = [Span.of_period(row.gateway_customer_id, row.period_start, row.period_end, until) for row in rows]
     sums = sent_in(connection, tables, sending, spans, settled_before=None)
-    return tuple(
+    keys = [
         ParityKey(
             row.gateway_customer_id,
             row.period_start,
@@ -159,6 +167,15 @@ def keys_to_compare(
             sent if sent.provider_customer else replace(sent, provider_customer=row.provider_customer),
         )
         for row, one, sent in zip(rows, spans, sums, strict=True)
+    ]
+    named = [
+        Named(key.customer, (key.period_start, key.period_end), key.sent.provider_customer)
+        for key in keys
+        if key.sent.provider_customer is not None
+    ]
+    sharing = shared(connection, sending, named)
+    return tuple(
+        replace(key, shared=sharing.get((key.customer, (key.period_start, key.period_end)), ALONE)) for key in keys
     )
 
 

@@ -16,6 +16,7 @@ alter table recon.parity_key
     alter column event_count set default 0,
     alter column elsewhere_count set default 0,
     alter column elsewhere_units set default 0;
+create index parity_key_by_provider on recon.parity_key (provider_customer) where provider_customer is not null;
 comment on table recon.parity_key is
     'The keys that are compared with a meter: which have news in the log, and the last comparison of each.';
 comment on column recon.parity_key.news_at is 'The beginning of the comparison that last found news of it in the log.';
