@@ -11,24 +11,29 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.core.parity.classes import Circumstances, Compared, NamedRejection, classify
+from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigure, NamedRejection, added, classify
 from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
 from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.providers.protocol import Meters, NotAllowedError, ProviderError, RefusedCustomerError
 from recon_pipeline.store.log.decision import decision
-from recon_pipeline.store.parity import keys as store
 from recon_pipeline.store.parity.customers import require_customer_column
-from recon_pipeline.store.parity.keys import ComparedKey, ParityKey
+from recon_pipeline.store.parity.keys import ComparedKey, ParityKey, Turn, keys_to_compare, note_compared
+from recon_pipeline.store.parity.news import look_for_news
 from recon_pipeline.store.parity.rejected import named_events
 from recon_pipeline.store.parity.sending import Sending
+from recon_pipeline.store.parity.sent import Span, sent_in
+from recon_pipeline.store.parity.sharing import mark_listed
 from recon_pipeline.store.postgres.database import BillingDatabase
 
-DUE_KEYS = 1_000
-"""Looked up at once, since each look reads all keys; by then the first of them were compared a minute ago."""
+DUE_KEYS = 20_000
+"""Looked up and summed at once, since each look reads all keys, and a page of the log has events of many customers."""
 
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
+
+NEWS_COME_FIRST = 0.8
+"""Of the time of a pass. After that come keys that wait for long, so that none waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,13 @@ class Passed:
     """What a pass did.
 
     Attributes:
-        keys: That the log was summed for.
-        compared: That were due and compared.
+        compared: Keys that were due and compared.
         refused: Of these, customers that the provider refused.
         is_done: No key is left that is due.
         ended_because: Why it ended before; empty if it did not.
         rejections_unknown_because: Why error reports could not be read; empty if they were.
     """
 
-    keys: int
     compared: int = 0
     refused: int = 0
     is_done: bool = False
@@ -62,6 +65,7 @@ class Comparison:
         meters: Of the provider.
         lag: How long an event may take from the log to the meter's sums.
         clock: Aware instants; the provider's and ours are taken to agree to a minute.
+        longest: After which time it ends; what is left is for the next one.
     """
 
     database: BillingDatabase
@@ -69,6 +73,7 @@ class Comparison:
     meters: Meters
     lag: timedelta
     clock: Callable[[], datetime]
+    longest: timedelta = LONGEST_PASS
 
     def run(self) -> Passed:
         """Compare the keys that are due.
@@ -81,29 +86,23 @@ class Comparison:
         codes, unknown = self._rejection_codes()
         with self.database.connection() as connection, decision(connection) as tables:
             require_customer_column(connection, self.sending.usage, self.sending.metering)
-            found = store.note_keys(
-                connection,
-                tables,
-                self.sending,
-                noted_at=began,
-                until=to_minute(began),
-                settled_before=began - self.lag,
-            )
+            look_for_news(connection, tables, self.sending, began=began)
             rejections = named_events(connection, self.sending, codes)
         compared = refused = 0
         for key in self._due_keys(began):
-            if self.clock() - began > LONGEST_PASS:
-                ended = f"{LONGEST_PASS.seconds // 60} minutes are over; the next pass goes on."
-                return Passed(found, compared, refused, ended_because=ended, rejections_unknown_because=unknown)
+            if self.clock() - began > self.longest:
+                ended = f"{self.longest.seconds // 60} minutes are over; the next pass goes on."
+                return Passed(compared, refused, ended_because=ended, rejections_unknown_because=unknown)
             try:
-                one = self._compared(key, to_minute(began), rejections.get(key.customer, ()))
+                of_key = [one for customer in key.together for one in rejections.get(customer, ())]
+                one = self._compared(key, to_minute(began), tuple(of_key))
             except ProviderError as error:
-                return Passed(found, compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
+                return Passed(compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
             with self.database.transaction() as connection:
-                store.note_compared(connection, self.sending, one)
+                note_compared(connection, self.sending, one)
             compared += 1
             refused += one.error is not None
-        return Passed(found, compared, refused, is_done=True, rejections_unknown_because=unknown)
+        return Passed(compared, refused, is_done=True, rejections_unknown_because=unknown)
 
     def _require_comparable(self) -> None:
         meter = self.meters.meter(self.sending.metering.meter)
@@ -123,44 +122,52 @@ class Comparison:
 
     def _due_keys(self, began: datetime) -> Iterator[ParityKey]:
         while True:
-            with self.database.transaction() as connection:
-                due = store.keys_to_compare(
-                    connection, self.sending, noted_at=began, now=self.clock(), most_keys=DUE_KEYS
-                )
+            news_come_first = self.clock() - began < NEWS_COME_FIRST * self.longest
+            turn = Turn(began, self.clock(), news_come_first, DUE_KEYS)
+            with self.database.connection() as connection, decision(connection) as tables:
+                due = keys_to_compare(connection, tables, self.sending, turn)
             if not due:
                 return
-            yield from due
+            for key in due:
+                if news_come_first and self.clock() - began >= NEWS_COME_FIRST * self.longest:
+                    break
+                yield key
 
     def _compared(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         try:
             return self._compare(key, until, rejections)
         except RefusedCustomerError as error:
-            return ComparedKey(key, self.clock(), key.window(until), key.log_units, None, error=error.what)
+            return ComparedKey(key, self.clock(), key.sent.log.units, None, error=error.what)
 
     def _compare(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
-        window = key.window(until)
-        customer, meter = self._provider_customer(key), self.sending.metering.meter
+        customer, meter, sent = self._provider_customer(key), self.sending.metering.meter, key.sent.log
         if customer is None:
-            return ComparedKey(key, self.clock(), window, key.log_units, None)
-        total = self.meters.total(meter, customer, window) if window else Decimal(0)
-        if total == key.log_units:
-            return ComparedKey(key, self.clock(), window, key.log_units, total)
+            return ComparedKey(key, self.clock(), sent.units, None)
+        total = self.meters.total(meter, customer, key.window) if key.window else Decimal(0)
+        if total == sent.units and not key.shared.customers:
+            return ComparedKey(key, self.clock(), sent.units, total)
         settled_before = self.clock() - self.lag
 
-        def logged(windows: Sequence[Window]) -> Sequence[store.LogFigure]:
+        def logged(windows: Sequence[Window]) -> Sequence[LogFigure]:
+            spans = [Span(one, window) for window in windows for one in key.together]
             with self.database.connection() as connection, decision(connection) as tables:
-                return store.sent_in(
-                    connection, tables, self.sending, key.customer, windows, settled_before=settled_before
-                )
+                found = sent_in(connection, tables, self.sending, spans, settled_before=settled_before)
+            count = len(key.together)
+            return [added([one.log for one in found[n : n + count]]) for n in range(0, len(found), count)]
 
         sides = Sides(
             total=lambda asked: self.meters.total(meter, customer, asked),
             grouped=lambda asked, unit: self.meters.grouped(meter, customer, asked, unit),
             logged=logged,
         )
-        (log,) = logged([window])
-        whole = Compared(window, log, total)
-        found = (whole,) if log.lies_between(total) else sides.differing(window)
+        (log,) = logged([key.window])
+        if log.units != total and key.shared.listed_with is not None:
+            with self.database.transaction() as connection:
+                period = key.period_start, key.period_end
+                mark_listed(connection, self.sending, key.shared.listed_with, period, now=self.clock())
+            return ComparedKey(key, self.clock(), log.units, total)
+        whole = Compared(key.window, log, total)
+        found = (whole,) if log.lies_between(total) else sides.differing(key.window)
         circumstances = Circumstances(
             now=self.clock(),
             settled_before=settled_before,
@@ -169,19 +176,20 @@ class Comparison:
             around=_around(sides, whole, until) if found and not log.lies_between(total) else (),
         )
         differences = classify([one for one in found if one.difference], circumstances)
-        return ComparedKey(key, self.clock(), window, key.log_units, total, differences)
+        return ComparedKey(key, self.clock(), log.units, total, differences)
 
     def _provider_customer(self, key: ParityKey) -> str | None:
         """Whom to ask about; None if nobody was named, because nothing was ever used."""
         if self.sending.metering.customer == GATEWAY_CUSTOMER:
             return key.customer
-        if key.provider_customer_count > 1 or (key.provider_customer is None and key.log_units):
-            count = "more than one" if key.provider_customer_count > 1 else "no"
+        sent = key.sent
+        if sent.provider_customer_count > 1 or (sent.provider_customer is None and sent.log.units):
+            count = "more than one" if sent.provider_customer_count > 1 else "no"
             raise RefusedCustomerError(
                 f"Its events name {count} customer of the provider.",
                 fix="Correct customer in RECON_STRIPE_METERS: recon parity probe --customer ID finds it.",
             )
-        return key.provider_customer
+        return sent.provider_customer
 
 
 def _around(sides: Sides, whole: Compared, until: datetime) -> tuple[Decimal, ...]:

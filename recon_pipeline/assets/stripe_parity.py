@@ -8,7 +8,7 @@ import dagster as dg
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import BILLING_MONTHS, months_of_run
 from recon_pipeline.assets.names import Names
-from recon_pipeline.assets.parity_pass import Comparison, Passed
+from recon_pipeline.assets.parity_pass import LONGEST_PASS, Comparison, Passed
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.core.errors import ReconError
@@ -71,7 +71,7 @@ def _compared(context: dg.AssetExecutionContext, resource: ReconciledDatabase) -
     first, last = months_of_run(dict(context.run.tags))
     scope = metered(settings.scope, parity.meters)
     extent = Extent(scope, first, last)
-    database, meters = open_database(settings), StripeMeters(parity.key, parity.url)
+    database, meters = open_database(settings, keeps_connection=True), StripeMeters(parity.key, parity.url)
     passes = [
         Comparison(
             database,
@@ -79,10 +79,13 @@ def _compared(context: dg.AssetExecutionContext, resource: ReconciledDatabase) -
             meters,
             timedelta(minutes=parity.lag_minutes),
             lambda: datetime.now(UTC),
+            LONGEST_PASS / len(scope),
         ).run()
         for usage in scope
     ]
-    return _result(database, extent, passes, calls=meters.pace.calls)
+    found = _result(database, extent, passes, calls=meters.pace.calls)
+    database.close()
+    return found
 
 
 def _result(database: BillingDatabase, extent: Extent, passes: Sequence[Passed], *, calls: int) -> dg.MaterializeResult:

@@ -1,11 +1,13 @@
 """When the log is compared with Stripe's meters: once an hour, over the months that it can still be billed for."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.parity_pass import LONGEST_PASS
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.jobs import asset_job
 from recon_pipeline.automation.own_runs import own_tag
@@ -17,6 +19,9 @@ from recon_pipeline.providers.stripe import require_stripe
 from recon_pipeline.settings import RECENT_DAYS, known_months
 from recon_pipeline.store.parity.months import months_to_compare
 from recon_pipeline.store.postgres.database import open_database
+
+_GRACE = timedelta(minutes=5)
+"""A run that ends by itself has ended by then; still before the next hour's."""
 
 
 def compare_with_stripe(ours: Installation) -> UnresolvedAssetJobDefinition:
@@ -53,7 +58,7 @@ def _requests(context: dg.ScheduleEvaluationContext, ours: Installation) -> Iter
     extent = Extent(metered(settings.scope, ours.database.parity().meters), *known_months())
     with open_database(settings).transaction() as connection:
         tags = {**own_tag(connection), **ours.lane("parity")}
-        unfinished = run_in_progress(context.instance, tags)
+        unfinished = run_in_progress(context.instance, tags, ends_within=LONGEST_PASS + _GRACE)
         months = () if unfinished else months_to_compare(connection, extent, recent_days=RECENT_DAYS)
     if unfinished:
         yield dg.SkipReason(f"Run {unfinished} of an earlier hour has not ended.")

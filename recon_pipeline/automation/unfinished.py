@@ -14,18 +14,23 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 START_SECONDS = 120
 
 _BEFORE_START = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
-UNFINISHED = [
-    *_BEFORE_START,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+_RUNNING = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+UNFINISHED = [*_BEFORE_START, dg.DagsterRunStatus.QUEUED, *_RUNNING]
 """Statuses of a run that has not ended."""
 
 
-def run_in_progress(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> str | None:
-    """The id of a run with these tags that has not ended; those that never started are reported as failed."""
-    lost_before = datetime.now(UTC) - timedelta(seconds=START_SECONDS)
+def run_in_progress(
+    instance: dg.DagsterInstance, tags: Mapping[str, str], *, ends_within: timedelta | None = None
+) -> str | None:
+    """The id of a run with these tags that has not ended; one that never started or was killed is reported as failed.
+
+    Args:
+        instance: With the run history.
+        tags: Of the runs.
+        ends_within: How long such a run takes at most, if there is a limit.
+    """
+    now = datetime.now(UTC)
+    lost_before = now - timedelta(seconds=START_SECONDS)
     in_progress = None
     for record in instance.get_run_records(dg.RunsFilter(tags=tags, statuses=UNFINISHED)):
         run = record.dagster_run
@@ -35,6 +40,16 @@ def run_in_progress(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> st
                 f"It had not started {START_SECONDS} s after it was requested, so the next tick takes its place. "
                 "No counter was changed. What to do: look why its process did not start, in the logs of the run "
                 "launcher.",
+            )
+        elif (
+            ends_within is not None
+            and run.status in _RUNNING
+            and record.update_timestamp.astimezone(UTC) < now - ends_within
+        ):
+            instance.report_run_failed(
+                run,
+                f"It had not ended {ends_within.seconds // 60} minutes after it started, which it always does: its "
+                "process was killed. What it had done stays, and the next run goes on there.",
             )
         else:
             in_progress = run.run_id

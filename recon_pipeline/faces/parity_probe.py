@@ -25,8 +25,8 @@ from recon_pipeline.providers.protocol import Meters, RefusedCustomerError
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.parity.customers import named_customers
-from recon_pipeline.store.parity.keys import sent_in
 from recon_pipeline.store.parity.sending import Sending
+from recon_pipeline.store.parity.sent import Span, sent_in
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records.customers import require_known_customers
 
@@ -231,8 +231,9 @@ def _sides(
     def logged_by(way: Metering) -> Callable[[Sequence[Window]], Sequence[LogFigure]]:
         def logged(windows: Sequence[Window]) -> Sequence[LogFigure]:
             sending = Sending(usage, way, Extent((usage,), month, month))
+            spans = [Span(customer, window) for window in windows]
             with database.connection() as connection, decision(connection) as tables:
-                return sent_in(connection, tables, sending, customer, windows, settled_before=until)
+                return [one.log for one in sent_in(connection, tables, sending, spans, settled_before=until)]
 
         return logged
 

@@ -703,31 +703,32 @@ create table recon.parity_key (
     period_start timestamptz not null,
     period_end timestamptz not null,
     provider_customer text,
-    provider_customer_count bigint not null,
-    log_units numeric not null,
-    settled_units numeric not null,
-    event_count bigint not null,
-    elsewhere_count bigint not null,
-    elsewhere_units numeric not null,
+    provider_customer_count bigint not null default 0,
+    event_count bigint not null default 0,
+    elsewhere_count bigint not null default 0,
+    elsewhere_units numeric not null default 0,
     first_noted_at timestamptz not null,
-    noted_at timestamptz not null,
     compared_at timestamptz,
     compared_until timestamptz,
     compared_log_units numeric,
     provider_units numeric,
     difference_count bigint not null default 0,
     error text,
+    news_at timestamptz,
+    latest_at timestamptz,
     primary key (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
 );
+create index parity_key_by_provider on recon.parity_key (provider_customer) where provider_customer is not null;
 comment on table recon.parity_key is
-    'What the log says was sent to a meter for each key, by the timestamps as sent, and the last comparison with it.';
-comment on column recon.parity_key.settled_units is 'Without events that are younger than RECON_STRIPE_LAG_MINUTES.';
+    'The keys that are compared with a meter: which have news in the log, and the last comparison of each.';
 comment on column recon.parity_key.elsewhere_count is
     'Events whose timestamp lies in the period and whose label is another one.';
-comment on column recon.parity_key.noted_at is 'The beginning of the comparison that summed the log.';
 comment on column recon.parity_key.provider_units is
     'What the meter had in the window of the period, up to compared_until.';
 comment on column recon.parity_key.error is 'Why the provider refused the customer; null if it did not.';
+comment on column recon.parity_key.news_at is 'The beginning of the comparison that last found news of it in the log.';
+comment on column recon.parity_key.latest_at is
+    'No event that was news has a later time; until that time has come, it lies in no window.';
 
 create table recon.parity_difference (
     id bigint generated always as identity primary key,
@@ -753,6 +754,75 @@ create index parity_difference_by_key
     on recon.parity_difference (gateway_name, usage_type, gateway_customer_id, period_start, period_end);
 comment on table recon.parity_difference is
     'Where log and meter differ, as the last comparison of the key found; its class with the evidence.';
+
+create table recon.parity_month (
+    gateway_name text not null,
+    usage_type text not null,
+    partition text not null,
+    looked_below xid8,
+    looked_at timestamptz not null,
+    looked_as text not null,
+    primary key (gateway_name, usage_type, partition)
+);
+comment on table recon.parity_month is 'Up to where the log was looked at for news of the keys of a month.';
+comment on column recon.parity_month.looked_below is
+    'Events of transactions below it are no news any more; null: the log carries no transaction ids.';
+comment on column recon.parity_month.looked_at is 'The beginning of the comparison that looked last.';
+comment on column recon.parity_month.looked_as is
+    'Which log it was, and how its events were sent; if that is another now, every key has news.';
+
+create table recon.parity_note (
+    id bigint generated always as identity primary key,
+    gateway_name text not null,
+    usage_type text not null,
+    gateway_customer_id text
+);
+create index parity_note_by_customer on recon.parity_note (gateway_customer_id);
+comment on table recon.parity_note is
+    'Customers whose events were deleted or updated since a comparison looked; null: the log was truncated.';
+
+create function recon.keep_note_for_parity() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $keep$
+begin
+    insert into recon.parity_note (gateway_name, usage_type, gateway_customer_id)
+    select taken.gateway_name, taken.usage_type, taken.gateway_customer_id
+    from (
+        select distinct gateway_name, usage_type, gateway_customer_id
+        from old_notes
+        where gateway_name is not null
+        union
+        select distinct gateway_name, usage_type, null
+        from recon.parity_month
+        where exists (select from old_notes where gateway_name is null)
+    ) as taken
+    left join lateral (
+        select note.id
+        from recon.parity_note as note
+        where note.gateway_customer_id = taken.gateway_customer_id
+            and note.usage_type = taken.usage_type
+            and note.gateway_name = taken.gateway_name
+        limit 1
+        for key share skip locked
+    ) as relied_on on true
+    where relied_on.id is null
+        and (
+            taken.gateway_customer_id is null
+            or exists (
+                select
+                from recon.parity_key as key
+                where key.gateway_name = taken.gateway_name
+                    and key.usage_type = taken.usage_type
+                    and key.gateway_customer_id = taken.gateway_customer_id
+            )
+        );
+    return null;
+end
+$keep$;
+comment on function recon.keep_note_for_parity is
+    'Runs when notes of changed events are taken: a comparison with a meter has to hear of them, too. A note that is '
+    'there is relied on and locked, so that nobody takes it before we commit; nobody waits for another.';
+create trigger keep_note_for_parity after delete on recon.invalidated_key
+    referencing old table as old_notes for each statement execute function recon.keep_note_for_parity();
 
 create table recon.sealed_parity (
     seal_id bigint primary key,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.test_utils import create_run_for_test
 from prometheus_client import CollectorRegistry, generate_latest
 
 from recon_pipeline.assets.names import Names
@@ -143,6 +145,28 @@ def test_the_schedule_asks_for_the_months_that_are_open_or_ended_lately(
     assert skipped.skip_message == "No counter has a period that is open or ended lately."
     assert isinstance(request, dg.RunRequest)
     assert request.tags["dagster/asset_partition_range_start"] == f"{this_month:%Y-%m}"
+
+
+@pytest.mark.parametrize(("minutes", "is_waited_for"), [(54, True), (56, False)])
+def test_a_comparison_whose_process_was_killed_holds_up_no_later_hour(
+    app: Application, dagster_instance: dg.DagsterInstance, dagster_database_url: str, minutes: int, is_waited_for: bool
+) -> None:
+    this_month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    app.billing.add_counter("new", 5, period=(this_month, this_month + timedelta(days=365)))
+    context: Any = dg.build_schedule_context(scheduled_execution_time=datetime.now(UTC), instance=dagster_instance)
+    (request,) = _requests(context, Installation(Names("")))
+    assert isinstance(request, dg.RunRequest)
+    killed = create_run_for_test(
+        dagster_instance, "compare_with_stripe", status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags)
+    )
+    with psycopg.connect(dagster_database_url) as connection:
+        connection.execute("update runs set update_timestamp = now() - make_interval(mins => %s)", [minutes])
+
+    (answer,) = _requests(context, Installation(Names("")))
+
+    assert isinstance(answer, dg.SkipReason) == is_waited_for
+    status = dagster_instance.get_run_by_id(killed.run_id).status  # pyright: ignore[reportOptionalMemberAccess]
+    assert status == (dg.DagsterRunStatus.STARTED if is_waited_for else dg.DagsterRunStatus.FAILURE)
 
 
 def test_the_command_shows_classes_units_money_and_each_difference_and_writes_all_of_them(

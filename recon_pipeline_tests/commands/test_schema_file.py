@@ -18,5 +18,5 @@ def test_the_schema_that_is_read_is_the_one_that_the_migrations_make(own_server:
     migrated, read = own_server.create_database("migrated", migrate), own_server.create_database("read")
     own_server.psql(read, resources.files("recon_pipeline.store").joinpath(SCHEMA).read_text(encoding="utf-8"))
     made = dumped(own_server, migrated)
-    assert sum(line.startswith("CREATE TABLE") for line in made) == 30
+    assert sum(line.startswith("CREATE TABLE") for line in made) == 32
     assert dumped(own_server, read) == made

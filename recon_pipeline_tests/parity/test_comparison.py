@@ -35,7 +35,7 @@ def test_customers_whose_sums_are_equal_cost_one_call_each_and_none_again_on_tha
     for number in range(3):
         app.use(f"c{number}", 7, NOON)
     passed = app.compare(NOON + DAY)
-    assert (passed.keys, passed.compared, passed.is_done, app.found()) == (3, 3, True, [])
+    assert (app.coverage().keys, passed.compared, passed.is_done, app.found()) == (3, 3, True, [])
     assert app.stripe.calls.count(SUMMARIES) == 3
     app.compare(NOON + DAY + timedelta(hours=1))
     assert app.stripe.calls.count(SUMMARIES) == 3
@@ -238,3 +238,29 @@ def test_a_customer_whose_events_name_two_of_stripes_customers_is_reported_and_n
     assert app.billing.value("select error from recon.parity_key") == (
         "Its events name more than one customer of the provider."
     )
+
+
+def test_customers_of_the_log_that_are_one_of_stripes_are_compared_together_and_listed_once(app: Application) -> None:
+    for customer, stripes in (("a", "cus_1"), ("b", "cus_1"), ("c", "cus_2")):
+        app.use(customer, 5, NOON, metadata=f'{{"stripe": "{stripes}"}}', sends=0)
+        app.stripe.now = NOON
+        app.stripe.send(stripes, 5, NOON, customer)
+    app.compare(NOON + DAY, customer="metadata.stripe")
+    assert (app.found(), app.coverage().refused) == ([], 0)
+
+    app.use("b", 3, NOON + DAY, metadata='{"stripe": "cus_1"}', sends=0)
+    app.compare(NOON + DAY * 2, customer="metadata.stripe")
+    assert app.found() == [("a", "missing", -3)]
+
+    app.stripe.send("cus_1", 3, NOON + DAY, "at last")
+    app.compare(NOON + DAY * 2 + timedelta(hours=1), customer="metadata.stripe")
+    assert app.found() == []
+
+
+def test_what_one_customer_lost_is_found_although_stripe_has_what_the_other_one_used(app: Application) -> None:
+    for customer in ("a", "b"):
+        app.use(customer, 5, NOON, metadata='{"stripe": "cus_1"}', sends=0)
+    app.stripe.now = NOON
+    app.stripe.send("cus_1", 5, NOON, "a")
+    app.compare(NOON + DAY, customer="metadata.stripe")
+    assert app.found() == [("a", "missing", -5)]

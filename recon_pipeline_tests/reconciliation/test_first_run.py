@@ -20,7 +20,9 @@ BACK_TO_0014 = """
     drop function recon.follows_log;
     drop table recon.lake_count, recon.lake_counter, recon.lake_staged_sum;
     drop table recon.archived_month;
-    drop table recon.sealed_parity, recon.parity_difference, recon.parity_key;
+    drop trigger keep_note_for_parity on recon.invalidated_key;
+    drop function recon.keep_note_for_parity;
+    drop table recon.sealed_parity, recon.parity_difference, recon.parity_key, recon.parity_month, recon.parity_note;
     drop view recon.sealed_month;
     drop table recon.month_seal, recon.sealed_counter;
     alter table recon.counter_drift drop column seal_id, drop column doubts;

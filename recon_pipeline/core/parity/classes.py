@@ -64,6 +64,15 @@ class LogFigure:
         return least <= reported <= most
 
 
+def added(figures: Sequence[LogFigure]) -> LogFigure:
+    """What several customers sent together."""
+    return LogFigure(
+        units=sum((one.units for one in figures), Decimal(0)),
+        settled_units=sum((one.settled_units for one in figures), Decimal(0)),
+        event_count=sum(one.event_count for one in figures),
+    )
+
+
 @dataclass(frozen=True)
 class Compared:
     """Both sides of one window."""

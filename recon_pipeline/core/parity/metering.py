@@ -47,6 +47,11 @@ class Metering:
     customer: str = GATEWAY_CUSTOMER
     final_hours: int = 1
 
+    @property
+    def as_sent(self) -> str:
+        """All that decides which event lies in which window of which customer, as one text."""
+        return " ".join((self.meter, self.sends, self.timestamp, self.stamped_at, self.customer))
+
 
 @dataclass(frozen=True)
 class Price:

@@ -5,7 +5,6 @@ Stripe's summaries begin and end at whole minutes; those by hour at whole hours,
 that the windows of periods that follow each other do too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -55,8 +54,3 @@ def parts(window: Window, unit: Unit) -> tuple[Window, Window, Window]:
     first = min(begun if begun == window.start else begun + length, window.end)
     last = max(cut_to(window.end, length), first)
     return Window(window.start, first), Window(first, last), Window(last, window.end)
-
-
-def edges(windows: Sequence[Window]) -> list[datetime]:
-    """The instants at which windows that follow each other begin and end, in order."""
-    return sorted({instant for window in windows for instant in (window.start, window.end)})

@@ -62,7 +62,7 @@ _BY_CLASS = labelled(
 )
 # The keys: how many were compared, differ or were refused, since when the oldest comparison of all is, and what is
 # labelled as of another period than its time.
-# Index: the primary key of recon.parity_key.
+# Index: the primary key of recon.parity_key; recon.parity_month is small.
 # Binds: customers text[], end timestamptz, every_customer boolean, gateway_names text[], start timestamptz
 # Binds: usage_types text[]
 _COVERAGE = labelled(
@@ -75,14 +75,14 @@ _COVERAGE = labelled(
         count(error) as refused,
         coalesce(sum(elsewhere_count), 0)::bigint as elsewhere_count,
         coalesce(sum(elsewhere_units), 0)::numeric as elsewhere_units,
-        coalesce(sum(log_units), 0)::numeric as log_units,
+        coalesce(sum(compared_log_units), 0)::numeric as log_units,
         coalesce(sum(provider_units), 0)::numeric as provider_units,
         min(coalesce(compared_at, first_noted_at))
-            filter (where compared_at is null or period_end > noted_at - interval '3 days') as oldest
+            filter (where compared_at is null or period_end > looked.last_at - interval '3 days') as oldest
     from recon.parity_key
+    cross join (select max(looked_at) as last_at from recon.parity_month) as looked
     where period_start >= :start
         and period_start < :end
-        and period_start < noted_at
         and (:every_customer or gateway_customer_id = any(:customers))
         and (gateway_name, usage_type)
         in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
@@ -146,14 +146,14 @@ class Coverage:
     """The keys, and how far they were compared.
 
     Attributes:
-        keys: All that the log was summed for.
+        keys: All that are compared.
         compared: Those that were compared at least once.
         differing: Those with a difference.
         refused: Those whose customer the provider refused.
         elsewhere_count: Events whose label is another period than that of their time.
         elsewhere_units: Their units.
-        log_units: What the log says was sent.
-        provider_units: What the meter had, of those that were compared.
+        log_units: What the log said was sent, of those that were compared.
+        provider_units: What the meter had of them.
         oldest: Of the keys that can still be billed or were never compared: the oldest comparison, or since when it
             is missing; None without such keys.
     """

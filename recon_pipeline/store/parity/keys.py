@@ -1,43 +1,30 @@
-"""The keys that are compared with a meter: what the log says of each, which are due, and what a comparison found.
+"""The keys that are compared with a meter: which are due, in which order, and what a comparison found of each.
 
-Invariant: the log is summed once for all keys of a comparison, and again for a key that differs, after its meter was
-asked. What was compared is written in short transactions, so that a comparison that is killed goes on where it was.
+Invariant: the log is read for the keys that are next, and again for one that differs, after its meter was asked. What
+was compared is written in short transactions, so that a comparison that is killed goes on where it was.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.parity.classes import Difference, LogFigure
-from recon_pipeline.core.parity.windows import Window, edges, to_minute
+from recon_pipeline.core.parity.classes import Difference
+from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
-from recon_pipeline.store.postgres.planning import sum_by_hash
+from recon_pipeline.store.parity.sent import Sent, Span, sent_in
+from recon_pipeline.store.parity.sharing import ALONE, Named, Shared, shared
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# Deletes the keys of an extent that have no counter any more, with what was found of them.
-# Index: the primary key of recon.parity_key.
-# Binds: end timestamptz, gateway_name text, noted_at timestamptz, start timestamptz, usage_type text
-_FORGET_KEYS = labelled(
-    "forget_parity_keys",
-    """
-    delete from recon.parity_key
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
-        and noted_at < :noted_at
-    """,
-)
 # Records the comparison of a key.
 # Index: the primary key of recon.parity_key.
 # Binds: compared_at timestamptz, compared_log_units numeric, compared_until timestamptz, customer text
-# Binds: difference_count bigint, error text, gateway_name text, period_end timestamptz, period_start timestamptz
-# Binds: provider_units numeric, usage_type text
+# Binds: difference_count bigint, elsewhere_count bigint, elsewhere_units numeric, error text, event_count bigint
+# Binds: gateway_name text, period_end timestamptz, period_start timestamptz, provider_customer text
+# Binds: provider_customer_count bigint, provider_units numeric, usage_type text
 _NOTE_COMPARED = labelled(
     "note_compared_key",
     """
@@ -46,6 +33,11 @@ _NOTE_COMPARED = labelled(
         compared_at = :compared_at,
         compared_until = :compared_until,
         compared_log_units = :compared_log_units,
+        provider_customer = :provider_customer,
+        provider_customer_count = :provider_customer_count,
+        event_count = :event_count,
+        elsewhere_count = :elsewhere_count,
+        elsewhere_units = :elsewhere_units,
         provider_units = :provider_units,
         difference_count = :difference_count,
         error = :error
@@ -91,29 +83,28 @@ _KEEP_DIFFERENCE = labelled(
 
 @dataclass(frozen=True)
 class ParityKey:
-    """A key that is due, as the log was summed for it.
+    """A key that is due, and what the log says was sent in its window.
 
     Attributes:
         customer: `gateway_customer_id`.
         period_start: Of the period.
         period_end: Of the period.
-        provider_customer: The provider's customer, if it is another one; None if its events name none.
-        provider_customer_count: How many of them its events name; 2 for several.
-        log_units: What was sent in its window.
-        settled_units: The same without what is younger than the lag.
+        window: Of the period, up to the beginning of the comparison at most.
+        sent: What was sent in it, of which nothing is taken for settled.
+        shared: With whom it shares the provider's customer.
     """
 
     customer: str
     period_start: datetime
     period_end: datetime
-    provider_customer: str | None
-    provider_customer_count: int
-    log_units: Decimal
-    settled_units: Decimal
+    window: Window
+    sent: Sent
+    shared: Shared = ALONE
 
-    def window(self, until: datetime) -> Window:
-        """The window of its period, up to an instant at most."""
-        return Window(to_minute(self.period_start), min(to_minute(self.period_end), until))
+    @property
+    def together(self) -> tuple[str, ...]:
+        """The customers of the log whose usage the provider's customer has."""
+        return self.shared.customers or (self.customer,)
 
 
 @dataclass(frozen=True)
@@ -123,7 +114,6 @@ class ComparedKey:
     Attributes:
         key: Which.
         compared_at: When.
-        window: Which time of it.
         log_units: What the log had.
         provider_units: What the meter had; None if it was not asked, or refused the customer.
         differences: Where they differ.
@@ -132,67 +122,61 @@ class ComparedKey:
 
     key: ParityKey
     compared_at: datetime
-    window: Window
     log_units: Decimal
     provider_units: Decimal | None
     differences: tuple[Difference, ...] = ()
     error: str | None = None
 
 
-def note_keys(
-    connection: Connection,
-    tables: BillingTables,
-    sending: Sending,
-    *,
-    noted_at: datetime,
-    until: datetime,
-    settled_before: datetime,
-) -> int:
-    """Sum the log for every key of the extent; in a decision. Returns how many there are."""
-    sum_by_hash(connection)
-    parameters = sending.parameters(tables, settled_before=settled_before)
-    count = connection.execute(
-        statement("note_parity_keys", tables.parts), {**parameters, "noted_at": noted_at, "until": until}
-    ).rowcount
-    connection.execute(_FORGET_KEYS, {**sending.key, "noted_at": noted_at})
-    return count
+@dataclass(frozen=True)
+class Turn:
+    """Which keys are asked for.
+
+    Attributes:
+        began: The beginning of the comparison; what was compared since then is not due.
+        now: For how long the others have waited.
+        news_come_first: Keys with news come before those that have waited for long.
+        most_keys: How many.
+    """
+
+    began: datetime
+    now: datetime
+    news_come_first: bool
+    most_keys: int
 
 
 def keys_to_compare(
-    connection: Connection, sending: Sending, *, noted_at: datetime, now: datetime, most_keys: int
+    connection: Connection, tables: BillingTables, sending: Sending, turn: Turn
 ) -> tuple[ParityKey, ...]:
-    """The next keys that are due; in a transaction."""
+    """The next keys that are due, with what was sent of each; in a decision."""
+    until = to_minute(turn.began)
     rows = connection.execute(
         statement("keys_to_compare"),
-        {
-            **sending.key,
-            "noted_at": noted_at,
-            "now": now,
-            "final_after_hours": sending.metering.final_hours,
-            "most_keys": most_keys,
-        },
+        {**sending.key, **vars(turn), "until": until, "final_after_hours": sending.metering.final_hours},
+    ).all()
+    if not rows:
+        return ()
+    spans = [Span.of_period(row.gateway_customer_id, row.period_start, row.period_end, until) for row in rows]
+    sums = sent_in(connection, tables, sending, spans, settled_before=None)
+    keys = [
+        ParityKey(
+            row.gateway_customer_id,
+            row.period_start,
+            row.period_end,
+            one.window,
+            sent if sent.provider_customer else replace(sent, provider_customer=row.provider_customer),
+        )
+        for row, one, sent in zip(rows, spans, sums, strict=True)
+    ]
+    named = [
+        Named(key.customer, (key.period_start, key.period_end), key.sent.provider_customer)
+        for key in keys
+        if key.sent.provider_customer is not None
+    ]
+    sharing = shared(connection, sending, named)
+    return tuple(
+        replace(key, shared=sharing.get((key.customer, (key.period_start, key.period_end)), ALONE)) for key in keys
     )
-    return tuple(ParityKey(*row) for row in rows)
-
-
-def sent_in(
-    connection: Connection,
-    tables: BillingTables,
-    sending: Sending,
-    customer: str,
-    windows: Sequence[Window],
-    *,
-    settled_before: datetime,
-) -> tuple[LogFigure, ...]:
-    """What the log says was sent of a customer's usage in windows that do not overlap, in order; in a decision."""
-    instants = edges(windows)
-    rows = connection.execute(
-        statement("sent_in_windows", tables.parts),
-        {**sending.parameters(tables, settled_before=settled_before), "customer": customer, "edges": instants},
-    )
-    found = {row.number: LogFigure(row.units, row.settled_units, row.event_count) for row in rows}
-    nothing = LogFigure(Decimal(0), Decimal(0), 0)
-    return tuple(found.get(instants.index(window.start) + 1, nothing) for window in windows)
 
 
 def note_compared(connection: Connection, sending: Sending, one: ComparedKey) -> None:
@@ -203,8 +187,13 @@ def note_compared(connection: Connection, sending: Sending, one: ComparedKey) ->
         {
             **key,
             "compared_at": one.compared_at,
-            "compared_until": one.window.end,
+            "compared_until": one.key.window.end,
             "compared_log_units": one.log_units,
+            "provider_customer": one.key.sent.provider_customer,
+            "provider_customer_count": one.key.sent.provider_customer_count,
+            "event_count": one.key.sent.log.event_count,
+            "elsewhere_count": one.key.sent.elsewhere_count,
+            "elsewhere_units": one.key.sent.elsewhere_units,
             "provider_units": one.provider_units,
             "difference_count": len(one.differences),
             "error": one.error,
@@ -217,8 +206,7 @@ def note_compared(connection: Connection, sending: Sending, one: ComparedKey) ->
 
 def _key(sending: Sending, key: ParityKey) -> dict[str, Any]:
     return {
-        "gateway_name": sending.usage.gateway_name,
-        "usage_type": sending.usage.usage_type,
+        **sending.named,
         "customer": key.customer,
         "period_start": key.period_start,
         "period_end": key.period_end,

@@ -1,38 +1,50 @@
--- The next keys that this comparison has not reached and that are due, the most urgent first.
--- Invariant: a key is due if the log's sum is not the one that was compared, if a difference was found or it was refused, if it was never
--- compared, or while its invoice is not final and for once after that, a day after the last comparison. First come keys of periods whose
--- invoice becomes final within the hour and those that are due for a day, then keys with news, then the others, the oldest comparison first.
+-- The next keys that this comparison has not reached and that are due, in their order.
+-- Invariant: a key is due if it has news, if a difference was found or it was refused, in the last hour before its invoice is final, once
+-- after that, and as long as its invoice is not final each time that a day is over. It has news if it was never compared, if the log has
+-- since then, or if the time of an event has come since then. First come keys with news, then those whose invoice becomes final within the
+-- hour, then those of a day ago, then the others; of each the oldest comparison first. So that none of them waits for ever, keys with news
+-- come after those two for some time of each comparison.
 -- Index: the primary key of recon.parity_key.
--- Binds: end timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, noted_at timestamptz, now timestamptz
--- Binds: start timestamptz, usage_type text
-select
-    gateway_customer_id, period_start, period_end,
-    provider_customer, provider_customer_count, log_units, settled_units
+-- Binds: began timestamptz, end timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, news_come_first boolean
+-- Binds: now timestamptz, start timestamptz, until timestamptz, usage_type text
+select gateway_customer_id, period_start, period_end, provider_customer
 from (
     select
-        key.*,
-        key.period_end + make_interval(hours => :final_after_hours) as final_at,
-        (key.compared_log_units is distinct from key.log_units) as has_news
-    from recon.parity_key as key
-    where key.gateway_name = :gateway_name
-        and key.usage_type = :usage_type
-        and key.period_start >= :start
-        and key.period_start < :end
-        and key.period_start < :now
-        and key.noted_at = :noted_at
-        and (key.compared_at is null or key.compared_at < :noted_at)
+        known.*,
+        (
+            known.compared_at is null
+            or known.news_at > known.compared_at
+            or (known.latest_at >= known.compared_until and known.latest_at < :until)
+        ) is true as has_news,
+        (
+            cast(:now as timestamptz) >= known.final_at - interval '1 hour'
+            and :now < known.final_at
+            and known.compared_at < known.final_at - interval '1 hour'
+        ) as is_closing,
+        known.compared_at < known.final_at and known.compared_at < cast(:now as timestamptz) - interval '23 hours' as is_of_yesterday
+    from (
+        select key.*, key.period_end + make_interval(hours => :final_after_hours) as final_at
+        from recon.parity_key as key
+        where key.gateway_name = :gateway_name
+            and key.usage_type = :usage_type
+            and key.period_start >= :start
+            and key.period_start < :end
+            and (key.compared_at is null or key.compared_at < :began)
+    ) as known
 ) as key
 where has_news
+    or is_closing
+    or is_of_yesterday
     or error is not null
     or difference_count > 0
-    or (compared_at < cast(:now as timestamptz) - interval '1 day' and compared_at < final_at)
-    or (:now >= period_end and compared_at < final_at and (:now >= final_at or compared_at < final_at - interval '1 hour'))
+    or (:now >= final_at and compared_at < final_at)
 order by
     case
-        when :now >= period_end and :now < final_at then 0
-        when compared_at < cast(:now as timestamptz) - interval '23 hours' and compared_at < final_at then 0
-        when has_news then 1
-        else 2
+        when has_news and :news_come_first then 0
+        when is_closing then 1
+        when is_of_yesterday then 2
+        when has_news then 3
+        else 4
     end,
     compared_at nulls first, gateway_customer_id, period_start, period_end
 limit :most_keys

@@ -28,8 +28,9 @@ _OLDEST_SECONDS = labelled(
     """
     select extract(epoch from now() - min(coalesce(compared_at, first_noted_at)))::float8
     from recon.parity_key
-    where (compared_at is null or period_end > noted_at - interval '3 days')
-        and period_start < noted_at
+    cross join (select max(looked_at) as last_at from recon.parity_month) as looked
+    where compared_at is null
+        or period_end > looked.last_at - interval '3 days'
     """,
 )
 # The last comparison of one key.

@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.parity.classes import NamedRejection
 from recon_pipeline.store.parity.sending import Sending
+from recon_pipeline.store.postgres.planning import look_up_by_index
 from recon_pipeline.store.postgres.statements import labelled
 
 # The customers and times of events of one metered usage that have one of some request ids.
@@ -35,12 +36,8 @@ def named_events(
     """
     found: dict[str, list[NamedRejection]] = {}
     if codes and sending.metering.sends == "each":
-        parameters = {
-            "gateway_name": sending.usage.gateway_name,
-            "usage_type": sending.usage.usage_type,
-            "request_ids": list(codes),
-        }
-        for row in connection.execute(_NAMED_EVENTS, parameters):
+        look_up_by_index(connection)
+        for row in connection.execute(_NAMED_EVENTS, {**sending.named, "request_ids": list(codes)}):
             sent_at: datetime = getattr(row, sending.metering.timestamp)
             found.setdefault(row.gateway_customer_id, []).append(
                 NamedRejection(row.request_id, sent_at, codes[row.request_id])

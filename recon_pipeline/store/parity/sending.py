@@ -1,14 +1,14 @@
 """How one usage type is sent to its meter, as the statements that read the log bind it."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from recon_pipeline.core.parity.metering import Metering
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.store.log.billing_tables import BillingTables
 
-_SECONDS = {"each": 0.0, "hour": 3_600.0, "day": 86_400.0}
+_LENGTHS = {"each": timedelta(0), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,36 @@ class Sending:
     extent: Extent
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The metered usage, as statements bind it."""
+        return {"gateway_name": self.usage.gateway_name, "usage_type": self.usage.usage_type}
+
+    @property
     def key(self) -> dict[str, Any]:
-        """The metered usage and its months, as statements bind them."""
+        """The metered usage and its months."""
+        return {**self.named, "start": self.extent.start, "end": self.extent.end}
+
+    @property
+    def sum_length(self) -> timedelta:
+        """Of the hour or day that is sent as one sum; none where each event is sent."""
+        return _LENGTHS[self.metering.sends]
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """From which column a timestamp is taken, and how it is rounded."""
+        seconds = self.sum_length.total_seconds()
         return {
-            "gateway_name": self.usage.gateway_name,
-            "usage_type": self.usage.usage_type,
-            "start": self.extent.start,
-            "end": self.extent.end,
+            "time_column": self.metering.timestamp,
+            "sum_seconds": seconds,
+            "stamp_after_seconds": seconds if self.metering.stamped_at == "end" else 0.0,
         }
 
-    def parameters(self, tables: BillingTables, *, settled_before: datetime) -> dict[str, Any]:
-        """What the part sent_events binds, with the months of the keys."""
-        length = _SECONDS[self.metering.sends]
+    def parameters(self, tables: BillingTables, *, settled_before: datetime | None) -> dict[str, Any]:
+        """What the part sent_events binds, and what is settled."""
         return {
-            **self.key,
+            **self.named,
             **tables.parameters,
-            "time_column": self.metering.timestamp,
-            "sum_seconds": length,
-            "stamp_after_seconds": length if self.metering.stamped_at == "end" else 0.0,
+            **self.stamp,
             "customer_path": self.metering.customer.split("."),
             "settled_before": settled_before,
         }

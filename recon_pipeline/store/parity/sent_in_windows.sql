@@ -1,15 +1,68 @@
--- What the log says was sent of one customer's usage between some instants, which part its time into windows.
--- Invariant: read after the meter was asked, so that what the meter has is in the log. A window without events has no row.
--- Index: the events by gateway_customer_id.
+-- What the log says was sent in each of some windows of time, each of one customer's usage, and how many of its events have the label of
+-- another period than the one that is given with the window. A window without events has no row.
+-- Invariant: windows may overlap: the edges of a customer's windows part its time, each event is found once among them, and a window is the
+-- sum of its parts, however many there are. Nothing is read but these customers' events from the first of these windows to the last one.
+-- Index: the events by gateway_customer_id and event_timestamp; where another time is sent, by gateway_customer_id alone.
 -- Uses: sent_events
--- Binds: customer text, edges timestamptz[], settled_before timestamptz
+-- Binds: customers text[], each_customer text[], earliest timestamptz, latest timestamptz, period_ends timestamptz[], period_starts timestamptz[]
+-- Binds: settled_before timestamptz, window_ends timestamptz[], window_starts timestamptz[]
+with asked as materialized (
+    select *
+    from unnest(
+        cast(:customers as text[]),
+        cast(:window_starts as timestamptz[]), cast(:window_ends as timestamptz[]),
+        cast(:period_starts as timestamptz[]), cast(:period_ends as timestamptz[])
+    ) with ordinality as asked (gateway_customer_id, window_start, window_end, period_start, period_end, number)
+),
+
+edge as materialized (
+    select
+        asked.gateway_customer_id,
+        array_agg(distinct instant order by instant) as instants,
+        min(instant) as earliest,
+        max(instant) as latest
+    from asked
+    cross join lateral unnest(array[asked.window_start, asked.window_end]) as instant
+    group by asked.gateway_customer_id
+),
+
+-- What lies between two edges, by label.
+part as materialized (
+    select
+        event.gateway_customer_id, event.period_start, event.period_end,
+        width_bucket(event.sent_at, edge.instants) as number,
+        min(event.provider_customer) as least_customer,
+        max(event.provider_customer) as greatest_customer,
+        sum(event.quantity)::numeric as units,
+        coalesce(sum(event.quantity) filter (where event.complete_at < :settled_before), 0)::numeric as settled_units,
+        count(*) as event_count
+    from ({sent_events}) as event
+    join edge on edge.gateway_customer_id = event.gateway_customer_id
+    where event.gateway_customer_id = any(:each_customer)
+        and event.stamped_from >= :earliest
+        and event.stamped_from < :latest
+        and event.sent_at >= edge.earliest
+        and event.sent_at < edge.latest
+    group by event.gateway_customer_id, event.period_start, event.period_end, number
+)
+
 select
-    width_bucket(sent_at, :edges) as number,
-    sum(quantity)::numeric as units,
-    coalesce(sum(quantity) filter (where complete_at < :settled_before), 0)::numeric as settled_units,
-    count(*) as event_count
-from ({sent_events}) as event
-where gateway_customer_id = :customer
-    and sent_at is not null
-group by number
-order by number
+    asked.number,
+    sum(part.units) as units,
+    sum(part.settled_units) as settled_units,
+    sum(part.event_count)::bigint as event_count,
+    max(part.greatest_customer) as provider_customer,
+    -- 0, 1, or 2 for several: a count of distinct ones would sort all events.
+    case
+        when min(part.least_customer) < max(part.greatest_customer) then 2
+        else (max(part.greatest_customer) is not null)::integer
+    end as provider_customer_count,
+    coalesce(sum(part.event_count) filter (where (part.period_start, part.period_end) <> (asked.period_start, asked.period_end)), 0)::bigint as elsewhere_count,
+    coalesce(sum(part.units) filter (where (part.period_start, part.period_end) <> (asked.period_start, asked.period_end)), 0) as elsewhere_units
+from asked
+join edge on edge.gateway_customer_id = asked.gateway_customer_id
+join part
+    on part.gateway_customer_id = asked.gateway_customer_id
+    and part.number >= array_position(edge.instants, asked.window_start)
+    and part.number < array_position(edge.instants, asked.window_end)
+group by asked.number

@@ -1,0 +1,134 @@
+"""Customers of the log that are one customer of the provider's: its meter has one sum for all of them.
+
+Invariant: such customers are compared together, and a difference is listed with one of them: the first by name that has
+the same period. Whom the log names is known once a key was looked at; until all were, a sum may lack one of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from recon_pipeline.store.parity.sending import Sending
+from recon_pipeline.store.postgres.statements import labelled
+
+# Notes which customer of the provider's the events of some keys name.
+# Index: the primary key of recon.parity_key.
+# Binds: customers text[], gateway_name text, period_ends timestamptz[], period_starts timestamptz[]
+# Binds: provider_customers text[], usage_type text
+_NOTE_NAMED = labelled(
+    "note_provider_customers",
+    """
+    update recon.parity_key as key
+    set provider_customer = named.provider_customer
+    from unnest(
+        cast(:customers as text[]), cast(:period_starts as timestamptz[]), cast(:period_ends as timestamptz[]),
+        cast(:provider_customers as text[])
+    ) as named (gateway_customer_id, period_start, period_end, provider_customer)
+    where key.gateway_name = :gateway_name
+        and key.usage_type = :usage_type
+        and key.gateway_customer_id = named.gateway_customer_id
+        and key.period_start = named.period_start
+        and key.period_end = named.period_end
+        and key.provider_customer is distinct from named.provider_customer
+    """,
+)
+# The keys of all customers of the log that are one of some customers of the provider's, where these are several.
+# Index: recon.parity_key by provider_customer.
+# Binds: gateway_name text, provider_customers text[], usage_type text
+_SHARED = labelled(
+    "shared_provider_customers",
+    """
+    select provider_customer, gateway_customer_id, period_start, period_end
+    from (
+        select
+            key.*,
+            min(gateway_customer_id) over of_one as least,
+            max(gateway_customer_id) over of_one as greatest
+        from recon.parity_key as key
+        where gateway_name = :gateway_name
+            and usage_type = :usage_type
+            and provider_customer = any(:provider_customers)
+        window of_one as (partition by provider_customer)
+    ) as key
+    where least < greatest
+    """,
+)
+# Marks the key with which a difference is listed.
+# Index: the primary key of recon.parity_key.
+# Binds: customer text, gateway_name text, news_at timestamptz, period_end timestamptz, period_start timestamptz
+# Binds: usage_type text
+_MARK_LISTED = labelled(
+    "mark_listed_key",
+    """
+    update recon.parity_key
+    set news_at = :news_at
+    where (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+        = (:gateway_name, :usage_type, :customer, :period_start, :period_end)
+    """,
+)
+
+Period = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A key of a customer of the log, and the customer of the provider's that its events name."""
+
+    customer: str
+    period: Period
+    provider_customer: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Who shares a customer of the provider's with a key.
+
+    Attributes:
+        customers: Of the log, the key's own among them, by name; empty: it shares with nobody.
+        listed_with: The customer with whose key of the same period differences are listed; None: with this key.
+    """
+
+    customers: tuple[str, ...] = ()
+    listed_with: str | None = None
+
+
+ALONE = Shared()
+
+
+def shared(connection: Connection, sending: Sending, keys: Sequence[Named]) -> Mapping[tuple[str, Period], Shared]:
+    """Note whom keys name, and find who shares with each; in a transaction."""
+    if not keys:
+        return {}
+    provider_customers = [key.provider_customer for key in keys]
+    connection.execute(
+        _NOTE_NAMED,
+        {
+            **sending.named,
+            "customers": [key.customer for key in keys],
+            "period_starts": [key.period[0] for key in keys],
+            "period_ends": [key.period[1] for key in keys],
+            "provider_customers": provider_customers,
+        },
+    )
+    customers: dict[str, set[str]] = {}
+    first: dict[tuple[str, Period], str] = {}
+    for row in connection.execute(_SHARED, {**sending.named, "provider_customers": sorted({*provider_customers})}):
+        customers.setdefault(row.provider_customer, set()).add(row.gateway_customer_id)
+        of_period = row.provider_customer, (row.period_start, row.period_end)
+        first[of_period] = min(first.get(of_period, row.gateway_customer_id), row.gateway_customer_id)
+    found: dict[tuple[str, Period], Shared] = {}
+    for key in keys:
+        if key.provider_customer in customers:
+            listed_with = first[key.provider_customer, key.period]
+            found[key.customer, key.period] = Shared(
+                tuple(sorted(customers[key.provider_customer])), None if listed_with == key.customer else listed_with
+            )
+    return found
+
+
+def mark_listed(connection: Connection, sending: Sending, customer: str, period: Period, *, now: datetime) -> None:
+    """Let the key be compared with which a difference is listed; in a transaction."""
+    named = {**sending.named, "customer": customer, "period_start": period[0], "period_end": period[1]}
+    connection.execute(_MARK_LISTED, {**named, "news_at": now})
