@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -27,17 +27,20 @@ def executors_awaited(session: Any, settings: EngineSettings) -> Generator[None]
     if settings.spark_remote or session.sparkContext.master.startswith("local"):
         yield  # a server of Spark Connect has executors of its own; a local Spark is one
         return
+    from py4j.protocol import Py4JError  # noqa: PLC0415 - an extra
+
     context, tag = session.sparkContext, f"recon-{uuid4()}"
     ended, gave_up = threading.Event(), threading.Event()
 
     def look() -> None:
         last_seen = time.monotonic()
-        while not ended.wait(_LOOK_SECONDS):
-            if context._jsc.sc().getExecutorMemoryStatus().size() > 1:  # the driver is one of them
-                last_seen = time.monotonic()
-            elif time.monotonic() - last_seen > PATIENCE_SECONDS:
-                gave_up.set()
-                context.cancelJobsWithTag(tag)  # again and again: between two jobs there is none to cancel
+        with suppress(Py4JError):  # where Java has ended, what runs inside fails by itself
+            while not ended.wait(_LOOK_SECONDS):
+                if context._jsc.sc().getExecutorMemoryStatus().size() > 1:  # the driver is one of them
+                    last_seen = time.monotonic()
+                elif time.monotonic() - last_seen > PATIENCE_SECONDS:
+                    gave_up.set()
+                    context.cancelJobsWithTag(tag)  # again and again: between two jobs there is none to cancel
 
     looking = threading.Thread(target=look, name="executors-awaited", daemon=True)
     context.addJobTag(tag)
@@ -49,10 +52,11 @@ def executors_awaited(session: Any, settings: EngineSettings) -> Generator[None]
             raise
         raise ReconError(
             f"Spark at {settings.spark_place} had no executor for {PATIENCE_SECONDS:.0f} seconds: its workers are gone "
-            f"or busy, or have less memory than RECON_LAKE_MEMORY_MB ({settings.memory_mb:,} MB).",
+            "or busy, cannot reach this machine, or have less memory than RECON_LAKE_MEMORY_MB "
+            f"({settings.memory_mb:,} MB).",
             changed=NOTHING_COUNTED,
-            fix="Look at the page of Spark's master; start workers, or set RECON_LAKE_MEMORY_MB lower; then run this "
-            "again.",
+            fix="Look at the page of Spark's master; start workers, let SPARK_LOCAL_IP name an address that they "
+            "reach, or set RECON_LAKE_MEMORY_MB lower; then run this again.",
         ) from error
     finally:
         ended.set()

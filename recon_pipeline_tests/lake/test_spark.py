@@ -10,12 +10,15 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from recon_pipeline.assets.lake_engine import LakeEngine
+from recon_pipeline.core.errors import ReconError
 from recon_pipeline.definitions import build_definitions
 from recon_pipeline.lake import spark_waiting
 from recon_pipeline.lake.engine_settings import EngineSettings
 from recon_pipeline.lake.spark_engine import Spark, spark_engine
+from recon_pipeline.sources.finding import SourceFile, find_files
 from recon_pipeline_tests.lake.lakes import Event, model, sums_by, write
 from recon_pipeline_tests.lake.test_a_lake_that_fails import NOTHING, refused
 from recon_pipeline_tests.lake.test_counting_a_lake import count, fill
@@ -137,6 +140,26 @@ def test_columns_of_folders_and_odd_names_and_numbers_as_times_are_read_as_duckd
     assert (by_duckdb.count.usage_count, by_duckdb.count.key_count) == (22, 1)
 
 
+def test_a_file_that_is_cut_and_a_store_that_spark_has_no_package_for_are_named_with_what_to_do(
+    cluster: SparkCluster, theirs: Any, tmp_path: Path
+) -> None:
+    cut = write(tmp_path, [Event("req-1", 1)]) / "part-0.parquet"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    stored = SourceFile("s3://bucket/x.parquet", 1, S3FileSystem(anon=True), "bucket/x.parquet")
+    with spark_engine(EngineSettings("spark", MEMORY_MB, cluster.url)) as engine:
+        with pytest.raises(ReconError) as of_file:
+            engine.read_parquet(find_files(str(cut)))
+        with pytest.raises(ReconError) as of_store:
+            engine.read_parquet([stored])
+    assert of_file.value.what.startswith(f"{engine.label} cannot count the lake: ")
+    assert str(cut) in of_file.value.what
+    assert of_file.value.fix.startswith("If a file is named, check that it is whole, and readable where Spark's ")
+    assert of_store.value.what == (
+        f"{engine.label} cannot open the URL of the lake: Class org.apache.hadoop.fs.s3a.S3AFileSystem not found"
+    )
+    assert of_store.value.fix.startswith("Add to Spark what opens it: for s3a:// hadoop-aws ")
+
+
 def test_an_executor_that_runs_out_of_memory_ends_the_count_with_the_limit_to_raise_and_nothing_is_recorded(
     job_billing: Billing, lake: Path, by_spark: SparkCluster, theirs: Any
 ) -> None:
@@ -192,7 +215,8 @@ def test_a_lost_worker_costs_time_alone_and_without_any_the_count_ends_and_nothi
     monkeypatch.setattr(spark_waiting, "PATIENCE_SECONDS", 1.0)
     write(lake / "month=2025-05" / "late", [Event("req-9", 100, "a")])
     assert str(refused(job_billing)) == (
-        f"Spark at {by_spark.url} had no executor for 1 seconds: its workers are gone or busy, or have less memory "
-        f"than RECON_LAKE_MEMORY_MB ({MEMORY_MB:,} MB).\n{NOTHING}\nWhat to do: Look at the page of Spark's master; "
-        "start workers, or set RECON_LAKE_MEMORY_MB lower; then run this again."
+        f"Spark at {by_spark.url} had no executor for 1 seconds: its workers are gone or busy, cannot reach this "
+        f"machine, or have less memory than RECON_LAKE_MEMORY_MB ({MEMORY_MB:,} MB).\n{NOTHING}\n"
+        "What to do: Look at the page of Spark's master; start workers, let SPARK_LOCAL_IP name an address that they "
+        "reach, or set RECON_LAKE_MEMORY_MB lower; then run this again."
     )
