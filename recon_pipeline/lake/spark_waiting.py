@@ -11,7 +11,7 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.lake.engine_settings import EngineSettings
 from recon_pipeline.lake.files import NOTHING_COUNTED
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 """Longer than it takes to start executors, also in containers."""
 
 _LOOK_SECONDS = 0.5
