@@ -34,6 +34,7 @@ JAVA = java_home()
 pytestmark = [
     pytest.mark.skipif(JAVA is None, reason="Spark runs in Java, which is not installed"),
     pytest.mark.long,
+    pytest.mark.timeout(900),  # some ten processes are started, each of which takes seconds of a processor
 ]
 NAMED = "gateway_name: {value: stripe}\ngateway_customer_id: {value: a}\nusage_type: meter\nrequest_id: uid\n"
 
