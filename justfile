@@ -10,7 +10,7 @@ check:
     uv run ruff format --check
     uv run ruff check
     uv run lint-imports
-    uv run pyright
+    uv run --extra spark pyright
 
 # SQL files, parsed as Postgres reads them; a minute for all of them, so it is no part of `check`.
 check-sql *files="recon_pipeline":

@@ -8,21 +8,23 @@ The data flow, which is also the order of the files in `assets/`:
 Import rule, one way only: `core` (pure) ◀ `settings` ◀ `store` (all SQL) ◀ `assets` ◀ `automation` ◀ `definitions`
 ◀ `component`, `faces`. Statements lie beside the modules that send them. `definitions.py` is the table of contents.
 
-For a Dagster that exists already: `build_definitions`, `ReconciledDatabase` and the component `ReconciledUsage`. They
-are loaded on first use, because Dagster takes seconds to load and most commands do not need it.
+For a Dagster that exists already: `build_definitions`, `ReconciledDatabase`, `LakeEngine` and the component
+`ReconciledUsage`. They are loaded on first use, because Dagster takes seconds to load and most commands do not need it.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recon_pipeline.assets.lake_engine import LakeEngine
     from recon_pipeline.assets.reconciled_database import ReconciledDatabase
     from recon_pipeline.component import ReconciledUsage
     from recon_pipeline.definitions import build_definitions
 
-__all__ = ["ReconciledDatabase", "ReconciledUsage", "build_definitions"]
+__all__ = ["LakeEngine", "ReconciledDatabase", "ReconciledUsage", "build_definitions"]
 
 _MODULES = {
+    "LakeEngine": "recon_pipeline.assets.lake_engine",
     "ReconciledDatabase": "recon_pipeline.assets.reconciled_database",
     "ReconciledUsage": "recon_pipeline.component",
     "build_definitions": "recon_pipeline.definitions",

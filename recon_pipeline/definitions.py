@@ -14,6 +14,7 @@ from recon_pipeline.assets.archived_events import archived_events
 from recon_pipeline.assets.backfilled_events import backfilled_events
 from recon_pipeline.assets.counter_drift import counter_drift
 from recon_pipeline.assets.counters_match_event_sums import counters_match_event_sums
+from recon_pipeline.assets.lake_engine import LakeEngine
 from recon_pipeline.assets.lake_event_sums import lake_event_sums
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
@@ -33,7 +34,11 @@ from recon_pipeline.settings import read_name
 
 
 def build_definitions(
-    *, name: str | None = None, database: ReconciledDatabase | None = None, run_tags: Mapping[str, Any] | None = None
+    *,
+    name: str | None = None,
+    database: ReconciledDatabase | None = None,
+    engine: LakeEngine | None = None,
+    run_tags: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
     """Everything of one installation, to be merged with definitions of others (`dg.Definitions.merge`).
 
@@ -43,13 +48,14 @@ def build_definitions(
         name: Distinguishes it from other installations and from jobs of the same names; a letter, then letters, digits
             and single `_`. None: what `RECON_NAME` says; by default it has none.
         database: The billing database with what is reconciled in it. None: what the environment says.
+        engine: What counts its lake. None: what the environment says.
         run_tags: Tags of each run, for example `dagster-k8s/config`.
 
     Raises:
         ConfigurationError: The name, `RECON_NAME` or a field of the database cannot be used.
     """
     names = Names(read_name() if name is None else read_name({"RECON_NAME": name}))
-    ours = Installation(names, database or ReconciledDatabase(), run_tags or {})
+    ours = Installation(names, database or ReconciledDatabase(), engine or LakeEngine(), run_tags or {})
     ours.database.require_valid()
     observes_stripe = ours.database.observes_stripe()
     return dg.Definitions(

@@ -18,6 +18,7 @@ from recon_pipeline.faces.benchmark.lake import ALONE, COMPARE, COUNT, measure_l
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
 from recon_pipeline.faces.benchmark.scratch import fill
 from recon_pipeline.faces.benchmark.watched_dev import Watch
+from recon_pipeline.lake.engine_settings import EngineSettings
 from recon_pipeline.settings import read_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.reading import readings
@@ -193,14 +194,16 @@ def test_a_count_in_a_lake_is_measured_beside_the_engine_alone_and_every_counter
     empty_database_url: str, console: Console
 ) -> None:
     settings = read_settings({"DATABASE_URL": empty_database_url})
-    report = measure_lake(settings, events=3_000, counters=300, console=console, rounds=2)
-    assert {row.name: len(row.values) for row in report.measurements} == {ALONE: 2, COUNT: 2, COMPARE: 2}
+    report = measure_lake(settings, events=3_000, counters=300, console=console, engines=[EngineSettings()], rounds=2)
+    assert {row.name: len(row.values) for row in report.measurements} == {
+        f"DuckDB: {what}": 2 for what in (ALONE, COUNT, COMPARE)
+    }
     assert all(row.least > 0 for row in report.measurements)
     assert [(bar.unit, bar.limit) for bar in report.bars] == [("MB", 4_000)]
     assert isinstance(console.file, io.StringIO)
     assert "3,000 events of 300 keys in a lake" in console.file.getvalue()
     with pytest.raises(ConfigurationError, match="299 events cannot fill 300 counters"):
-        measure_lake(settings, events=299, counters=300, console=console)
+        measure_lake(settings, events=299, counters=300, console=console, engines=[EngineSettings()])
 
 
 def test_an_archive_is_measured_beside_a_copy_of_the_month_and_is_read_back_as_sealed(

@@ -18,6 +18,7 @@ from recon_pipeline.core.backfill.mapping import parse_mapping, parse_mapping_te
 from recon_pipeline.definitions import build_definitions
 from recon_pipeline.faces.cli import main
 from recon_pipeline.faces.serve import access
+from recon_pipeline.lake import engine_settings
 from recon_pipeline.lake import settings as lake_settings
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import source
@@ -75,8 +76,8 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 def test_every_variable_that_is_read_is_in_the_readme_with_its_default() -> None:
     read = set(
         re.findall(
-            r'"(RECON_[A-Z_]+|CRON_SECRET[A-Z_]*|DATABASE_URL|STRIPE_API_KEY)"',
-            "".join(map(inspect.getsource, (settings, parity_settings, lake_settings, access))),
+            r'"(RECON_[A-Z_]+|CRON_SECRET[A-Z_]*|DATABASE_URL|STRIPE_API_KEY|SPARK_REMOTE)"',
+            "".join(map(inspect.getsource, (settings, parity_settings, lake_settings, engine_settings, access))),
         )
     )
     assert read == {name for name in re.findall(r"^\| `([A-Z_]+)` \|", README, flags=re.MULTILINE)} - {"DAGSTER_PG_URL"}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from recon_pipeline.assets.handover import failure
+from recon_pipeline.assets.lake_engine import LakeEngine
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
@@ -20,7 +21,7 @@ def lake_event_sums(names: Names) -> dg.AssetsDefinition:
         partitions_def=BILLING_MONTHS,
         backfill_policy=dg.BackfillPolicy.single_run(),  # the lake is listed and opened once
         group_name=names.group,
-        required_resource_keys={names.database},
+        required_resource_keys={names.database, names.lake_engine},
         owners=["team:billing"],
         kinds={"parquet", "duckdb", "postgres"},
         output_required=False,
@@ -29,15 +30,18 @@ def lake_event_sums(names: Names) -> dg.AssetsDefinition:
         "`recon.lake_counter`.",
     )
     def counted(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        yield from _counted(context, getattr(context.resources, names.database))
+        resources = context.resources
+        yield from _counted(context, getattr(resources, names.database), getattr(resources, names.lake_engine))
 
     return counted
 
 
-def _counted(context: dg.AssetExecutionContext, database: ReconciledDatabase) -> Iterator[dg.MaterializeResult]:
+def _counted(
+    context: dg.AssetExecutionContext, database: ReconciledDatabase, engine: LakeEngine
+) -> Iterator[dg.MaterializeResult]:
     # They load pyarrow and fsspec, which most runs need none of.
     from recon_pipeline.assets.lake_counting import count_months  # noqa: PLC0415
-    from recon_pipeline.lake.settings import has_lake, read_lake_settings  # noqa: PLC0415
+    from recon_pipeline.lake.settings import has_lake  # noqa: PLC0415
 
     if not has_lake():
         said = "Nothing was counted, since RECON_LAKE is not set."
@@ -49,7 +53,7 @@ def _counted(context: dg.AssetExecutionContext, database: ReconciledDatabase) ->
         done = count_months(
             database.open(),
             database.settings(),
-            read_lake_settings(),
+            engine.lake(),
             months,
             counted_by=context.run.tags.get("user", "unknown"),
             run_id=context.run.run_id,

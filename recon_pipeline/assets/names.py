@@ -75,3 +75,8 @@ class Names:
     def database(self) -> str:
         """The key of the resource with the billing database."""
         return self.of("reconciled_database")
+
+    @property
+    def lake_engine(self) -> str:
+        """The key of the resource with the engine that counts the lake."""
+        return self.of("lake_engine")

@@ -5,7 +5,7 @@ a table with a log of its own, one version is read.
 """
 
 import io
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,9 +21,10 @@ from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.lake.delta import delta_table, is_delta
-from recon_pipeline.lake.duckdb_engine import duckdb_engine
+from recon_pipeline.lake.duckdb_engine import DuckDB, duckdb_engine
 from recon_pipeline.lake.engine import Engine
-from recon_pipeline.lake.files import NOTHING_COUNTED, FileRead, files_read, require_unchanged
+from recon_pipeline.lake.engines import open_engine, require_duckdb
+from recon_pipeline.lake.files import NOTHING_COUNTED, FileRead, files_read, require_one_layout, require_unchanged
 from recon_pipeline.lake.iceberg import iceberg_table, is_iceberg
 from recon_pipeline.lake.mapped import mapped_events, of_month, require_known
 from recon_pipeline.lake.settings import LakeSettings
@@ -34,6 +35,7 @@ from recon_pipeline.sources.finding import SourceFile, TableFilesError, find_fil
 from recon_pipeline.sources.names import shown_source
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
+_Opened = tuple[Engine, Sequence[str], Callable[[MappingSpec, BillingMonth], Any]]
 STAGED_COUNTS = ("event_count", "invalid_count", "dedupe_count", "outside_period_count")
 
 
@@ -140,6 +142,7 @@ def find_lake(settings: LakeSettings, identity: EventIdentity) -> FoundLake:
         table = _find_table(settings.url)
         if table is None:
             files = find_files(settings.url, skip=settings.mapping.skip if settings.mapping is not None else ())
+            require_one_layout(files)
         read = files_read(files) if table is None else table.files
     version = table.version if table is not None else None
     return FoundLake(LakeSource(shown, identity.columns, mapping, read, version), files, table)
@@ -152,16 +155,10 @@ def open_lake(settings: LakeSettings, found: FoundLake, identity: EventIdentity)
     Raises:
         ReconError: The engine is not installed, a file cannot be read, or its columns are not those of the mapping.
     """
-    with duckdb_engine(settings.memory_mb) as engine:
-        rows: Any = engine.read_parquet(found.files) if found.table is None else None
-        columns = rows.columns if found.table is None else found.table.schema.names
+    with _opened(settings, found) as (engine, columns, rows_of):
         spec = settings.mapping or default_mapping(columns, source="The lake", names_vary=False)
         require_known(columns, spec)
-
-        def events_of(month: BillingMonth) -> Any:
-            return mapped_events(rows if found.table is None else _stream(engine, found.table, spec, month), spec)
-
-        yield OpenLake(engine, events_of, identity)
+        yield OpenLake(engine, lambda month: mapped_events(engine, rows_of(spec, month), spec), identity)
 
 
 @contextmanager
@@ -196,7 +193,21 @@ def _find_table(url: str) -> LakeTable | None:
     return delta_table(url) if is_delta(url) else None
 
 
-def _stream(engine: Engine, table: LakeTable, spec: MappingSpec, month: BillingMonth) -> Any:
+@contextmanager
+def _opened(settings: LakeSettings, found: FoundLake) -> Generator[_Opened]:
+    """The engine, the columns of the lake, and what gives a table of the engine with the rows of a month."""
+    if found.table is None:
+        with open_engine(settings.engine) as engine:
+            rows = engine.read_parquet(found.files)
+            yield engine, rows.columns, lambda _spec, _month: rows
+        return
+    table = found.table
+    require_duckdb(settings.engine, str(table.version))
+    with duckdb_engine(settings.engine.memory_mb) as engine:
+        yield engine, table.schema.names, lambda spec, month: _stream(engine, table, spec, month)
+
+
+def _stream(engine: DuckDB, table: LakeTable, spec: MappingSpec, month: BillingMonth) -> Any:
     columns = [name for name in table.schema.names if name in spec.columns or name in ARRIVAL]
     begins = spec.period_start
     is_time = begins is not None and begins.format == "iso"

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.lake.engine import not_installed
+from recon_pipeline.lake.engine_settings import DEFAULT_MEMORY_MB
 from recon_pipeline.lake.files import NOTHING_COUNTED
+from recon_pipeline.lake.instants import since_1970
 from recon_pipeline.sources.finding import SourceFile
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pyarrow as pa
-
-MEMORY_MB = 2_048
-"""Half of what a run may take: the other half is Python, Arrow and what DuckDB does not count."""
 
 
 class DuckDB:
@@ -58,7 +57,14 @@ class DuckDB:
             return self._backend.table(name)
 
     def read_stream(self, opened: Callable[[], "pa.RecordBatchReader"]) -> "ir.Table":
-        """As `Engine` says."""
+        """The rows of a stream of Arrow.
+
+        Args:
+            opened: Opens it, from the beginning, each time that the rows are read.
+
+        Raises:
+            ReconError: It cannot be opened.
+        """
         with self._at_work():
             name = f"stream_{next(self._numbers)}"
             self._backend.con.register(name, _Stream(opened))
@@ -72,6 +78,10 @@ class DuckDB:
         def bytes_of(text: str) -> int: ...  # pyright: ignore[reportReturnType]
 
         return bytes_of(text)
+
+    def since_1970(self, number: Any, per_second: int) -> Any:
+        """As `Engine` says."""
+        return since_1970(number, per_second, instant="make_timestamptz", divide="divide")
 
     @contextmanager
     def run(self, expression: "ir.Table") -> Generator["pa.RecordBatchReader"]:
@@ -111,7 +121,7 @@ class _Stream:
 
 
 @contextmanager
-def duckdb_engine(memory_mb: int = MEMORY_MB) -> Generator[DuckDB]:
+def duckdb_engine(memory_mb: int = DEFAULT_MEMORY_MB) -> Generator[DuckDB]:
     """DuckDB, open until the end of the block.
 
     Args:

@@ -1,9 +1,9 @@
-"""What an engine does: it reads Parquet files or a stream of Arrow as a table, and runs an expression over it.
+"""What an engine does: it reads Parquet files as a table, and runs an expression over it.
 
 Invariant: the packages of an engine are imported when it is opened, never before: whoever has no lake needs none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,19 +34,17 @@ class Engine(Protocol):
         """
         ...
 
-    def read_stream(self, opened: Callable[[], "pa.RecordBatchReader"]) -> "ir.Table":
-        """The rows of a stream of Arrow.
-
-        Args:
-            opened: Opens it, from the beginning, each time that the rows are read.
-
-        Raises:
-            ReconError: It cannot be opened.
-        """
-        ...
-
     def octets(self, text: Any) -> Any:
         """The length of a column of texts in bytes of UTF-8, as a column."""
+        ...
+
+    def since_1970(self, number: Any, per_second: int) -> Any:
+        """The times that a column of whole numbers (int64) counts from 1970 on, as a column; cut to microseconds.
+
+        Args:
+            number: The column.
+            per_second: How many of them make a second: 1, or 10 to the power of 3, 6 or 9.
+        """
         ...
 
     def run(self, expression: "ir.Table") -> AbstractContextManager["pa.RecordBatchReader"]:

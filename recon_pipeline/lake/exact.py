@@ -19,7 +19,9 @@ _DIGITS = 18
 _SIDE = 3 * _DIGITS
 _POWERS = (36, 18, 0, -18, -36, -54)
 _LONGEST = 200  # digits of a sum: 54 and 54, and those that adding brings
-_NUMBER = rf"^-?([0-9]{{1,{_SIDE}}}(\.[0-9]{{1,{_SIDE}}})?|\.[0-9]{{1,{_SIDE}}})$"
+_NUMBER = (
+    rf"\A-?([0-9]{{1,{_SIDE}}}(\.[0-9]{{1,{_SIDE}}})?|\.[0-9]{{1,{_SIDE}}})\z"  # $ would allow a line's end in Java
+)
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 

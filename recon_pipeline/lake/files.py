@@ -7,7 +7,7 @@ again from the same files, or it is seen that they are not the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recon_pipeline.core.errors import NOTHING_CHANGED, ReconError
+from recon_pipeline.core.errors import NOTHING_CHANGED, ConfigurationError, ReconError
 from recon_pipeline.sources.finding import SourceFile
 
 NOTHING_COUNTED = f"Nothing was counted. {NOTHING_CHANGED}"
@@ -34,6 +34,21 @@ def files_read(files: Sequence[SourceFile]) -> tuple[FileRead, ...]:
         FileRead(one.name, one.size, " ".join(str(part) for part in one.version() or () if part is not None))
         for one in files
     )
+
+
+def require_one_layout(files: Sequence[SourceFile]) -> None:
+    """Refuse files of which only some are in folders whose names give columns: an engine would leave out the others.
+
+    Raises:
+        ConfigurationError: They are.
+    """
+    found = {", ".join(name for name, _ in file.partitions) or "none" for file in files}
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"The names of folders give different columns for different files of the lake: {'; '.join(sorted(found))}.",
+            changed=NOTHING_COUNTED,
+            fix="Name one of its folders in RECON_LAKE, or leave files out by skip: in the mapping.",
+        )
 
 
 def require_unchanged(files: Sequence[SourceFile], before: Sequence[FileRead]) -> None:

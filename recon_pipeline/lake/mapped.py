@@ -4,7 +4,7 @@ Invariant: nothing is guessed or rounded. What a mapping may ask of rows of text
 by name, never ignored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recon_pipeline.core.backfill.fields import UNIX_FORMATS, InstantField, QuantityField, TextField
@@ -12,6 +12,7 @@ from recon_pipeline.core.backfill.mapping import MappingSpec
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.lake.engine import Engine
 from recon_pipeline.lake.files import NOTHING_COUNTED
 from recon_pipeline.lake.sums import ARRIVAL
 
@@ -22,7 +23,7 @@ _INSTANT = "timestamp('UTC', 6)"
 _UTC = ("UTC", "Etc/UTC", "GMT")
 
 
-def mapped_events(rows: "ir.Table", spec: MappingSpec) -> "ir.Table":
+def mapped_events(engine: Engine, rows: "ir.Table", spec: MappingSpec) -> "ir.Table":
     """The rows of a lake as events, with the columns of `ARRIVAL` that it has; `require_known` has passed the mapping.
 
     Raises:
@@ -46,7 +47,7 @@ def mapped_events(rows: "ir.Table", spec: MappingSpec) -> "ir.Table":
         ("event_timestamp", spec.event_timestamp),
     ):
         if instant is not None:
-            found[name] = _instant(rows, name, instant)
+            found[name] = _instant(engine, rows, name, instant)
     arrival = {name: rows[name] for name in ARRIVAL if name in rows.columns}
     return rows.select(**found, **arrival)
 
@@ -116,18 +117,12 @@ def _quantity(rows: Any, field: QuantityField) -> Any:
     return column if field.default is None else column.fill_null(ibis.literal(field.default).cast(column.type()))
 
 
-def _instant(rows: Any, name: str, field: InstantField) -> Any:
+def _instant(engine: Engine, rows: Any, name: str, field: InstantField) -> Any:
     column = rows[field.column]
     kind = column.type()
     if field.format in UNIX_FORMATS:
         _require(kind.is_integer(), name, field.column, kind, f"whole numbers, as {field.format} says")
-        per_microsecond: dict[str, Callable[[Any], Any]] = {
-            "unix_seconds": lambda one: one.as_timestamp("s"),
-            "unix_milliseconds": lambda one: one.as_timestamp("ms"),
-            "unix_microseconds": lambda one: one.as_timestamp("us"),
-            "unix_nanoseconds": lambda one: (one // 1_000).as_timestamp("us"),
-        }
-        return per_microsecond[field.format](column.cast("int64")).cast(_INSTANT)
+        return engine.since_1970(column.cast("int64"), UNIX_FORMATS[field.format]).cast(_INSTANT)
     _require(field.format == "iso" and (kind.is_timestamp() or kind.is_date()), name, field.column, kind, "times")
     if kind.is_date() or kind.timezone is None:
         # Engines are set to UTC, so that a time without a zone is one of UTC; of another zone it would be a guess.

@@ -9,12 +9,8 @@ from pathlib import Path
 from recon_pipeline.core.backfill.mapping import MappingSpec, parse_mapping, parse_mapping_text
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.lake.engine_settings import EngineSettings, read_engine_settings
 from recon_pipeline.lake.files import NOTHING_COUNTED
-
-DEFAULT_MEMORY_MB = 2_048
-"""Half of 4 GB: the other half is for Python, Arrow and what DuckDB does not count."""
-
-_LEAST_MB, _MOST_MB = 256, 1_048_576
 
 
 @dataclass(frozen=True)
@@ -25,13 +21,13 @@ class LakeSettings:
         url: A folder, or a URL that fsspec opens.
         complete_until: Of periods that end before this month begins, the lake has every event.
         mapping: Which column is which; None: columns are named as those of `billing_usage_events`.
-        memory_mb: What the engine may hold in memory.
+        engine: What counts it.
     """
 
     url: str
     complete_until: BillingMonth
     mapping: MappingSpec | None
-    memory_mb: int
+    engine: EngineSettings
 
 
 def has_lake(environ: Mapping[str, str] = os.environ) -> bool:
@@ -50,7 +46,7 @@ def read_lake_settings(environ: Mapping[str, str] = os.environ) -> LakeSettings:
         raise _wrong(
             "RECON_LAKE is not set.", fix="Set it to the folder or URL of the lake, like RECON_LAKE=s3://bucket/usage."
         )
-    return LakeSettings(url, _complete_until(environ), _mapping(environ), _memory_mb(environ))
+    return LakeSettings(url, _complete_until(environ), _mapping(environ), read_engine_settings(environ))
 
 
 def _complete_until(environ: Mapping[str, str]) -> BillingMonth:
@@ -87,16 +83,6 @@ def _mapping(environ: Mapping[str, str]) -> MappingSpec | None:
             fix="Correct the path, or unset it if the columns are named as those of billing_usage_events.",
         ) from error
     return parse_mapping(parse_mapping_text(text, name=path))
-
-
-def _memory_mb(environ: Mapping[str, str]) -> int:
-    text = environ.get("RECON_LAKE_MEMORY_MB", str(DEFAULT_MEMORY_MB))
-    if not (text.isascii() and text.isdigit() and _LEAST_MB <= int(text) <= _MOST_MB):
-        raise _wrong(
-            f"RECON_LAKE_MEMORY_MB is {text!r}, which is not a whole number from {_LEAST_MB} to {_MOST_MB:,}.",
-            fix=f"Set it like RECON_LAKE_MEMORY_MB={DEFAULT_MEMORY_MB}, or unset it for that default.",
-        )
-    return int(text)
 
 
 def _wrong(what: str, *, fix: str) -> ConfigurationError:

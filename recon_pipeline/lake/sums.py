@@ -79,7 +79,9 @@ def event_sums(engine: Engine, events: Any, identity: EventIdentity | None) -> E
         .ifelse(found.gateway_customer_id, ""),
         period_end=found.period_end.coalesce(found.period_start),
         is_credit=found.is_counted & quantity.is_negative,
-        is_outside=((found.event_timestamp < found.period_start) | (found.event_timestamp >= found.period_end)),
+        is_outside=(
+            (found.event_timestamp < found.period_start) | (found.event_timestamp >= found.period_end)
+        ).fill_null(False),
         is_unread=quantity.is_unread,
         **pieces,
     )

@@ -10,6 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recon_pipeline.core.event_identity import EventIdentity
+from recon_pipeline.lake.engine import Engine
+from recon_pipeline.lake.sums import event_sums
+from recon_pipeline.sources.finding import find_files
+
 MAY, JUNE = datetime(2025, 5, 1, tzinfo=UTC), datetime(2025, 6, 1, tzinfo=UTC)
 INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -91,6 +96,27 @@ def model(events: Iterable[Event]) -> dict[tuple[Any, ...], dict[str, Any]]:
                 of_key.credit += min(number, Decimal(0))
                 of_key.negative_count += number < 0
     return {key: asdict(one) for key, one in found.items()}
+
+
+def sums_by(
+    engine: Engine,
+    lake: Path,
+    identity: EventIdentity | None = EventIdentity(),  # noqa: B008
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The event sums by key, by an engine."""
+    sums = event_sums(engine, engine.read_parquet(find_files(str(lake))), identity)
+    with engine.run(sums.table) as batches:
+        rows = batches.read_all().to_pylist()
+    names = ("event_count", "invalid_count", "dedupe_count", "negative_count", "outside_period_count")
+    assert all(row["unread_count"] == 0 for row in rows)
+    return {
+        (row["gateway_customer_id"], row["period_start"], row["period_end"]): {
+            **{name: row[name] for name in names},
+            "usage": sums.usage(row),
+            "credit": sums.credit(row),
+        }
+        for row in rows
+    }
 
 
 def _ties(event: Event) -> tuple[Any, ...]:

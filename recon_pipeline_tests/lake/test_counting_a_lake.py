@@ -216,6 +216,20 @@ def test_a_file_that_is_no_parquet_or_is_cut_is_named_and_nothing_is_counted(job
     assert job_billing.value(KEPT) == 0
 
 
+def test_files_beside_the_folders_whose_names_give_columns_are_refused_instead_of_being_left_out(
+    job_billing: Billing, lake: Path
+) -> None:
+    fill(lake)
+    write(lake / "late", [Event("req-9", 1, "a")])
+    with pytest.raises(ReconError) as refused:
+        count()
+    assert str(refused.value) == (
+        "The names of folders give different columns for different files of the lake: month; none.\n"
+        "Nothing was counted. No counter was changed.\n"
+        "What to do: Name one of its folders in RECON_LAKE, or leave files out by skip: in the mapping."
+    )
+
+
 def test_columns_are_read_by_the_mapping_of_a_backfill(
     job_billing: Billing, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

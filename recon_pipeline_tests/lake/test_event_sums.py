@@ -11,12 +11,19 @@ import pytest
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.lake.duckdb_engine import duckdb_engine
-from recon_pipeline.lake.sums import event_sums
 from recon_pipeline.sources.finding import find_files
-from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, model, write
+from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, model, sums_by, write
 
 NINES = "9" * 38
 MICROSECOND = timedelta(microseconds=1)
+
+OF_TYPES: list[tuple[pa.DataType, list[Any]]] = [
+    (pa.int64(), [1, 2**53 + 1, 2**63 - 1, 2**63 - 1, None, -5]),
+    (pa.decimal128(12, 3), [Decimal("1.001"), Decimal("-0.5"), Decimal("999999999.999"), None]),
+    (pa.decimal128(38, 0), [Decimal(NINES), Decimal(NINES), Decimal(f"-{NINES}"), Decimal(2**53 + 1)]),
+    (pa.decimal128(38, 38), [Decimal(f"0.{NINES}"), Decimal(f"0.{NINES}"), Decimal("-0.1")]),
+    (pa.string(), ["NaN", "-Infinity", "0.5", f"{NINES}.5", "-7", None]),
+]
 
 
 def counted(
@@ -26,31 +33,10 @@ def counted(
     memory_mb: int = 512,
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
     with duckdb_engine(memory_mb) as engine:
-        sums = event_sums(engine, engine.read_parquet(find_files(str(lake))), identity)
-        with engine.run(sums.table) as batches:
-            rows = batches.read_all().to_pylist()
-    names = ("event_count", "invalid_count", "dedupe_count", "negative_count", "outside_period_count")
-    assert all(row["unread_count"] == 0 for row in rows)
-    return {
-        (row["gateway_customer_id"], row["period_start"], row["period_end"]): {
-            **{name: row[name] for name in names},
-            "usage": sums.usage(row),
-            "credit": sums.credit(row),
-        }
-        for row in rows
-    }
+        return sums_by(engine, lake, identity)
 
 
-@pytest.mark.parametrize(
-    ("quantity", "values"),
-    [
-        (pa.int64(), [1, 2**53 + 1, 2**63 - 1, 2**63 - 1, None, -5]),
-        (pa.decimal128(12, 3), [Decimal("1.001"), Decimal("-0.5"), Decimal("999999999.999"), None]),
-        (pa.decimal128(38, 0), [Decimal(NINES), Decimal(NINES), Decimal(f"-{NINES}"), Decimal(2**53 + 1)]),
-        (pa.decimal128(38, 38), [Decimal(f"0.{NINES}"), Decimal(f"0.{NINES}"), Decimal("-0.1")]),
-        (pa.string(), ["NaN", "-Infinity", "0.5", f"{NINES}.5", "-7", None]),
-    ],
-)
+@pytest.mark.parametrize(("quantity", "values"), OF_TYPES)
 def test_quantities_are_added_to_the_last_digit(tmp_path: Path, quantity: pa.DataType, values: list[Any]) -> None:
     events = [Event(f"req-{place}", value) for place, value in enumerate(values)]
     assert counted(write(tmp_path, events, quantity, files=2)) == model(events)

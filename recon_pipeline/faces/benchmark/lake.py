@@ -1,17 +1,23 @@
-"""`recon benchmark --lake`: a month counted in a lake, beside the engine alone.
+"""`recon benchmark --lake`: a month counted in a lake, beside the engine alone; by DuckDB, and by Spark if it is there.
 
     files ─▶ the engine alone: its sums read to the end ⇄ product: sums staged in Postgres, kept, compared with counters
 
-Both run the same expression over the same files, each in a process of its own, with the memory that a count has.
+Both run the same expression over the same files, each in a process of its own, with the memory that a count has. All
+engines are compared with counters that the first of them counted.
 """
 
+import os
+import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from recon_pipeline.assets.lake_counting import count_months
@@ -23,9 +29,10 @@ from recon_pipeline.faces.benchmark.product import FIRST_MONTH, Product, peak_me
 from recon_pipeline.faces.benchmark.report import Bar, Measurement
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
 from recon_pipeline.lake.counting import find_lake, open_lake
+from recon_pipeline.lake.engine_settings import DEFAULT_MEMORY_MB, DUCKDB, SPARK, EngineSettings
 from recon_pipeline.lake.mapped import of_month
 from recon_pipeline.lake.session import duckdb_session
-from recon_pipeline.lake.settings import DEFAULT_MEMORY_MB, LakeSettings
+from recon_pipeline.lake.settings import LakeSettings
 from recon_pipeline.lake.sums import event_sums
 from recon_pipeline.settings import DEFAULT_SCOPE, Settings
 from recon_pipeline.store.log.tables import describe_server
@@ -33,6 +40,7 @@ from recon_pipeline.store.postgres.database import BillingDatabase, begin
 from recon_pipeline.store.postgres.statements import labelled
 
 ALONE, COUNT, COMPARE = "the engine alone", "recon count-lake", "comparison with the counters"
+_NAMES = {DUCKDB: "DuckDB", SPARK: "Spark"}
 FULL_SIZE_EVENTS = 10_000_000
 """From this size on the promises hold: a small lake is counted in less time than it takes to open it."""
 
@@ -83,8 +91,24 @@ class _Work:
         return time.perf_counter() - began
 
 
+def engines_here() -> tuple[EngineSettings, ...]:
+    """DuckDB, and Spark where it is installed: that of RECON_SPARK_MASTER, else one of this machine."""
+    found = [EngineSettings(DUCKDB)]
+    if find_spec("pyspark") is not None and (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        master = os.environ.get("RECON_SPARK_MASTER") or "local[*]"
+        found.append(EngineSettings(SPARK, DEFAULT_MEMORY_MB, master))
+    return tuple(found)
+
+
 def measure_lake(
-    settings: Settings, *, events: int, counters: int, console: Console, seed: int = 1, rounds: int = 3
+    settings: Settings,
+    *,
+    events: int,
+    counters: int,
+    console: Console,
+    engines: Sequence[EngineSettings],
+    seed: int = 1,
+    rounds: int = 3,
 ) -> MonthReport:
     """Measure `recon count-lake` and the comparison after it beside the engine alone.
 
@@ -93,6 +117,7 @@ def measure_lake(
         events: In the lake, in one month.
         counters: Keys that they are of.
         console: Shows what happens, and the report.
+        engines: Those that count.
         seed: Of everything that is random.
         rounds: How often each contestant takes its turn.
 
@@ -103,50 +128,69 @@ def measure_lake(
         raise ConfigurationError(
             f"{events:,} events cannot fill {counters:,} counters.", fix="Ask for at least as many events as counters."
         )
-    spawning = get_context("spawn")
+    found: list[Measurement] = []
+    bars: list[Bar] = []
     with (
         scratch_database(settings.database_url) as url,
         tempfile.TemporaryDirectory(prefix="recon-benchmark-") as folder,
-        ProcessPoolExecutor(1, mp_context=spawning) as of_engine,
-        ProcessPoolExecutor(1, mp_context=spawning) as of_product,
     ):
         database = BillingDatabase(url)
         fill(database, events=6, counters=6, seed=seed)
         with console.status(f"Making up {events:,} events …"):
             _write_events(Path(folder), events, counters, seed)
-        lake = LakeSettings(folder, FIRST_MONTH.next(), None, DEFAULT_MEMORY_MB)
-        work = _Work(url, lake, settings)
-        times: dict[str, list[float]] = {ALONE: [], COUNT: [], COMPARE: []}
-        drifted = 0
-        for turn in range(rounds):
-            with console.status(f"{ALONE} …"):
-                times[ALONE].append(of_engine.submit(work.alone).result())
-            with console.status(f"{COUNT} …"):
-                times[COUNT].append(of_product.submit(work.count, turn).result())
-            if turn == 0:
-                _make_counters(database)
-            with console.status(f"{COMPARE} …"):
-                compared = of_product.submit(Product(url).detect).result()
-            times[COMPARE].append(compared.seconds)
-            drifted += compared.count
-        peak_mb = of_product.submit(peak_memory_bytes).result() / 1e6
+        for place, engine in enumerate(engines):
+            lake = LakeSettings(folder, FIRST_MONTH.next(), None, engine)
+            times, peak_mb = _measured(_Work(url, lake, settings), database, rounds, console, is_first=place == 0)
+            name = _NAMES[engine.name]
+            found += [Measurement(f"{name}: {what}", tuple(values)) for what, values in times.items()]
+            ratio = min(times[ALONE]) / (min(times[COUNT]) + min(times[COMPARE]))
+            if events >= FULL_SIZE_EVENTS:
+                bars.append(Bar(f"{name} alone, to the product", ratio, 0.8, is_least=True))
+            bars.append(Bar(f"Peak memory of the product with {name}", peak_mb, 4_000, "MB"))
         with database.transaction() as connection:
             version = describe_server(connection).version_name.split()[0]
-    if drifted:
-        raise AssertionError(f"{drifted} counters differ from the sums that they were made of")
-    ratio = min(times[ALONE]) / (min(times[COUNT]) + min(times[COMPARE]))
-    bars = (Bar("Engine alone, to the product", ratio, 0.8, is_least=True),) if events >= FULL_SIZE_EVENTS else ()
     report = MonthReport(
         what="in a lake",
         server_version=version,
         seed=seed,
         events=events,
         counters=counters,
-        measurements=tuple(Measurement(name, tuple(values)) for name, values in times.items()),
-        bars=(*bars, Bar("Peak memory of the product's process", peak_mb, 4_000, "MB")),
+        measurements=tuple(found),
+        bars=tuple(bars),
     )
     show_month(console, report)
     return report
+
+
+def _measured(
+    work: _Work, database: BillingDatabase, rounds: int, console: Console, *, is_first: bool
+) -> tuple[dict[str, list[float]], float]:
+    """Seconds of one engine by name, and the peak memory of the product in MB."""
+    times: dict[str, list[float]] = {ALONE: [], COUNT: [], COMPARE: []}
+    spawning = get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, mp_context=spawning) as of_engine,
+        ProcessPoolExecutor(1, mp_context=spawning) as of_product,
+    ):
+        for turn in range(rounds):
+            with console.status(f"{_NAMES[work.lake.engine.name]}: {ALONE} …"):
+                times[ALONE].append(of_engine.submit(work.alone).result())
+            with console.status(f"{_NAMES[work.lake.engine.name]}: {COUNT} …"):
+                times[COUNT].append(of_product.submit(work.count, turn).result())
+            if is_first and turn == 0:
+                _make_counters(database)
+            with console.status(f"{COMPARE} …"):
+                compared = of_product.submit(Product(work.url).detect).result()
+            times[COMPARE].append(compared.seconds)
+            if compared.count:
+                raise AssertionError(f"{compared.count} counters differ from the sums that they were made of")
+        return times, of_product.submit(_peak_memory_bytes).result() / 1e6
+
+
+def _peak_memory_bytes() -> int:
+    """Of this process, and of the Java that it started for Spark."""
+    children = psutil.Process().children(recursive=True)
+    return peak_memory_bytes() + sum(peak_memory_bytes(one.pid) for one in children)
 
 
 def _write_events(folder: Path, events: int, counters: int, seed: int) -> None:

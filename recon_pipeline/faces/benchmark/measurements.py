@@ -58,7 +58,7 @@ def measure(
     if options.idle_seconds is not None:
         return measure_idle(url, seconds=options.idle_seconds, console=console)
     if options.lake_events is not None:
-        from recon_pipeline.faces.benchmark.lake import measure_lake  # noqa: PLC0415 - an extra
+        from recon_pipeline.faces.benchmark.lake import engines_here, measure_lake  # noqa: PLC0415 - an extra
 
         return measure_lake(
             settings,
@@ -67,6 +67,7 @@ def measure(
             seed=options.seed,
             rounds=options.rounds,
             console=console,
+            engines=engines_here(),
         )
     if options.archived_events is not None:
         from recon_pipeline.faces.benchmark.archive import measure_archive  # noqa: PLC0415 - an extra

@@ -35,7 +35,8 @@ from recon_pipeline.settings import read_settings
     "lake_events",
     type=click.IntRange(min=1),
     metavar="EVENTS",
-    help="Instead: a month of so many events counted in a lake, beside the engine alone; needs recon-pipeline[lake].",
+    help="Instead: a month of so many events counted in a lake, beside the engine alone, by DuckDB and, where it is "
+    "installed, by Spark; needs recon-pipeline[lake].",
 )
 @click.option(
     "--archive",
