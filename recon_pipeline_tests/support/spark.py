@@ -56,6 +56,14 @@ def java_home() -> str | None:
     return str(debian[0]) if debian else os.environ.get("JAVA_HOME") or (found and str(Path(found).parents[1]))
 
 
+def _is_executor(process: psutil.Process) -> bool:
+    """Whether it runs for Spark, and has not ended meanwhile."""
+    try:
+        return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
+    except psutil.NoSuchProcess:  # or a zombie, which is one
+        return False
+
+
 class SparkCluster:
     """A master and workers; made by `spark_cluster`."""
 
@@ -75,7 +83,7 @@ class SparkCluster:
     def executors(self) -> list[psutil.Process]:
         """Those of the workers that are left, of the last one last."""
         started = [one for worker in self.workers for one in psutil.Process(worker.pid).children(recursive=True)]
-        return [one for one in started if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in one.cmdline()]
+        return [one for one in started if _is_executor(one)]
 
     def kill_worker(self) -> None:
         """Kill the last one, and its executors with it, as when a machine is gone."""
