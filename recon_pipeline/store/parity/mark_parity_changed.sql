@@ -17,9 +17,9 @@ taken as (
     returning gateway_customer_id
 ),
 changed as materialized (
-    select gateway_customer_id from taken
+    select cast(:gateway_name as text) as gateway_name, cast(:usage_type as text) as usage_type, gateway_customer_id from taken
     union
-    select gateway_customer_id
+    select gateway_name, usage_type, gateway_customer_id
     from recon.invalidated_key
     where gateway_name = :gateway_name
         and usage_type = :usage_type
@@ -27,6 +27,6 @@ changed as materialized (
 update recon.parity_key as key
 set news_at = :began
 from changed
-where key.gateway_name = :gateway_name
-    and key.usage_type = :usage_type
-    and key.gateway_customer_id = changed.gateway_customer_id
+-- The usage comes from `changed`: if it stood here, a planner that expects few keys of it would read all of them for each.
+where (key.gateway_name, key.usage_type, key.gateway_customer_id)
+    = (changed.gateway_name, changed.usage_type, changed.gateway_customer_id)

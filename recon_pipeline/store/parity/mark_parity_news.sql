@@ -4,8 +4,8 @@
 -- primary key of recon.parity_key.
 -- Binds: began timestamptz, end timestamptz, gateway_name text, since xid8, stamp_after_seconds double precision, start timestamptz
 -- Binds: sum_seconds double precision, time_column text, usage_type text
-with came as (
-    select gateway_customer_id, min(sent_at) as first_at, max(sent_at) as latest_at
+with came as materialized (
+    select cast(:gateway_name as text) as gateway_name, cast(:usage_type as text) as usage_type, gateway_customer_id, min(sent_at) as first_at, max(sent_at) as latest_at
     from (
         select
             gateway_customer_id, period_start, period_end,
@@ -32,23 +32,19 @@ with came as (
 ),
 
 news as materialized (
-    select key.gateway_customer_id, key.period_start, key.period_end, max(came.latest_at) as latest_at
+    select key.gateway_name, key.usage_type, key.gateway_customer_id, key.period_start, key.period_end, max(came.latest_at) as latest_at
     from came
     join recon.parity_key as key
-        on key.gateway_name = :gateway_name
-        and key.usage_type = :usage_type
-        and key.gateway_customer_id = came.gateway_customer_id
+        on (key.gateway_name, key.usage_type, key.gateway_customer_id) = (came.gateway_name, came.usage_type, came.gateway_customer_id)
         and key.period_start >= :start
         and key.period_start < :end
         and date_trunc('minute', key.period_start, 'UTC') <= came.latest_at
         and key.period_end > came.first_at
-    group by key.gateway_customer_id, key.period_start, key.period_end
+    group by key.gateway_name, key.usage_type, key.gateway_customer_id, key.period_start, key.period_end
 )
 update recon.parity_key as key
 set news_at = :began, latest_at = greatest(key.latest_at, news.latest_at)
 from news
-where key.gateway_name = :gateway_name
-    and key.usage_type = :usage_type
-    and key.gateway_customer_id = news.gateway_customer_id
-    and key.period_start = news.period_start
-    and key.period_end = news.period_end
+-- The usage comes from `news`, as in mark_parity_changed.
+where (key.gateway_name, key.usage_type, key.gateway_customer_id, key.period_start, key.period_end)
+    = (news.gateway_name, news.usage_type, news.gateway_customer_id, news.period_start, news.period_end)

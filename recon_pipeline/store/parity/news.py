@@ -135,15 +135,20 @@ _COMPARED_KEYS = labelled(
 _MARK_KEYS = labelled(
     "mark_parity_keys",
     """
+    with news as materialized (
+        select
+            cast(:gateway_name as text) as gateway_name, cast(:usage_type as text) as usage_type,
+            gateway_customer_id, period_start, period_end
+        from unnest(
+            cast(:customers as text[]), cast(:period_starts as timestamptz[]), cast(:period_ends as timestamptz[])
+        ) as given (gateway_customer_id, period_start, period_end)
+    )
     update recon.parity_key as key
     set news_at = :began
-    from unnest(cast(:customers as text[]), cast(:period_starts as timestamptz[]), cast(:period_ends as timestamptz[]))
-        as news (gateway_customer_id, period_start, period_end)
-    where key.gateway_name = :gateway_name
-        and key.usage_type = :usage_type
-        and key.gateway_customer_id = news.gateway_customer_id
-        and key.period_start = news.period_start
-        and key.period_end = news.period_end
+    from news
+    -- The usage comes from `news`, as in mark_parity_changed.
+    where (key.gateway_name, key.usage_type, key.gateway_customer_id, key.period_start, key.period_end)
+        = (news.gateway_name, news.usage_type, news.gateway_customer_id, news.period_start, news.period_end)
     """,
 )
 

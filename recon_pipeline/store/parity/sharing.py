@@ -20,17 +20,21 @@ from recon_pipeline.store.postgres.statements import labelled
 _NOTE_NAMED = labelled(
     "note_provider_customers",
     """
+    with named as materialized (
+        select
+            cast(:gateway_name as text) as gateway_name, cast(:usage_type as text) as usage_type,
+            gateway_customer_id, period_start, period_end, provider_customer
+        from unnest(
+            cast(:customers as text[]), cast(:period_starts as timestamptz[]), cast(:period_ends as timestamptz[]),
+            cast(:provider_customers as text[])
+        ) as given (gateway_customer_id, period_start, period_end, provider_customer)
+    )
     update recon.parity_key as key
     set provider_customer = named.provider_customer
-    from unnest(
-        cast(:customers as text[]), cast(:period_starts as timestamptz[]), cast(:period_ends as timestamptz[]),
-        cast(:provider_customers as text[])
-    ) as named (gateway_customer_id, period_start, period_end, provider_customer)
-    where key.gateway_name = :gateway_name
-        and key.usage_type = :usage_type
-        and key.gateway_customer_id = named.gateway_customer_id
-        and key.period_start = named.period_start
-        and key.period_end = named.period_end
+    from named
+    -- The usage comes from `named`, as in mark_parity_changed.
+    where (key.gateway_name, key.usage_type, key.gateway_customer_id, key.period_start, key.period_end)
+        = (named.gateway_name, named.usage_type, named.gateway_customer_id, named.period_start, named.period_end)
         and key.provider_customer is distinct from named.provider_customer
     """,
 )
