@@ -83,6 +83,8 @@ def _came(
 ) -> tuple[list[MonthSinceSeal], ReconError | None]:
     """What came after months were sealed, and what is wrong with an archive; only what is not known is looked at."""
     asked = [one for one in recalled if step.full or not one.is_known]
+    if not asked:
+        return [one.came for one in recalled if one.came is not None], None
     wrong = None
     with step.database.transaction() as connection:
         came = since_seals.since_seals(connection, step.run, tables, [one.month for one in asked])

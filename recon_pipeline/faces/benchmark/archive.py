@@ -17,10 +17,9 @@ from psycopg import sql
 from rich.console import Console
 
 from recon_pipeline.assets.archiving import archive_month, verify_archives
-from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.scope import Extent, parse_scope
-from recon_pipeline.faces.benchmark.month_report import MonthReport, show_month
+from recon_pipeline.faces.benchmark.month_report import MonthReport, require_enough, show_month
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH, peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import Bar, Measurement
 from recon_pipeline.faces.benchmark.scratch import execute_outside_transaction, fill, scratch_database
@@ -122,10 +121,7 @@ def measure_archive(
     Raises:
         ReconError: A size is impossible, or something refused. No table of the application's was touched.
     """
-    if events < counters:
-        raise ConfigurationError(
-            f"{events:,} events cannot fill {counters:,} counters.", fix="Ask for at least as many events as counters."
-        )
+    require_enough(events, counters)
     settings = replace(settings, scope=(_USAGE,), event_identity=EventIdentity())
     spawning = get_context("spawn")
     with (

@@ -21,10 +21,9 @@ import psutil
 from rich.console import Console
 
 from recon_pipeline.assets.lake_counting import count_months
-from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.scope import parse_scope
-from recon_pipeline.faces.benchmark.month_report import MonthReport, show_month
+from recon_pipeline.faces.benchmark.month_report import MonthReport, require_enough, show_month
 from recon_pipeline.faces.benchmark.product import FIRST_MONTH, Product, peak_memory_bytes
 from recon_pipeline.faces.benchmark.report import Bar, Measurement
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
@@ -124,10 +123,7 @@ def measure_lake(
     Raises:
         ReconError: A size is impossible, or something refused. No table of the application's was touched.
     """
-    if events < counters:
-        raise ConfigurationError(
-            f"{events:,} events cannot fill {counters:,} counters.", fix="Ask for at least as many events as counters."
-        )
+    require_enough(events, counters)
     found: list[Measurement] = []
     bars: list[Bar] = []
     with (

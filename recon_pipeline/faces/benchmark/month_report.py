@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.faces.benchmark.report import Bar, Measurement, Promised, show_bars, shown_time
 
 
@@ -29,6 +30,18 @@ class MonthReport(Promised):
     counters: int
     measurements: tuple[Measurement, ...]
     bars: tuple[Bar, ...]
+
+
+def require_enough(events: int, counters: int) -> None:
+    """Refuse sizes of a month in which a counter would have no event.
+
+    Raises:
+        ConfigurationError: There are fewer events than counters.
+    """
+    if events < counters:
+        raise ConfigurationError(
+            f"{events:,} events cannot fill {counters:,} counters.", fix="Ask for at least as many events as counters."
+        )
 
 
 def show_month(console: Console, report: MonthReport) -> None:
