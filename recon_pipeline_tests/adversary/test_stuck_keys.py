@@ -9,6 +9,7 @@ import pytest
 
 from recon_pipeline_tests.adversary.world import APPROVED, COUNT_NOW, World, fill_by_sql
 from recon_pipeline_tests.reconciliation.billing import customers
+from recon_pipeline_tests.reconciliation.product import kept_database
 from recon_pipeline_tests.reconciliation.traffic import wait_until
 from recon_pipeline_tests.simulation.pipeline import Ended
 
@@ -40,6 +41,7 @@ def rows_read_by_a_tick(world: World) -> int:
 
 def rows_read(world: World) -> int:
     """Once no session of ours is left, which tells its figures when it ends."""
+    kept_database(world.billing.url).close()
     wait_until(lambda: world.billing.value(SESSIONS) == 0)
     world.billing.query(COUNT_NOW)
     return world.billing.value(ROWS_READ)

@@ -14,6 +14,7 @@ from recon_pipeline.core.guards import Budgets
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
 from recon_pipeline_tests.reconciliation.conftest import full_template, incremental_template
+from recon_pipeline_tests.reconciliation.product import kept_database
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
 from recon_pipeline_tests.support.postgres import PostgresServer
@@ -168,11 +169,14 @@ class World:
             database: To run in, if it is not to be closed at the end.
         """
         self.billing.query(COUNT_NOW)
-        own = BillingDatabase(url or self.billing.url, keeps_connection=True) if database is None else database
+        is_watched = between is not None or before_commit is not None
+        if database is None:
+            named = url or self.billing.url
+            database = BillingDatabase(named, keeps_connection=True) if is_watched else kept_database(named)
         if between is not None:
-            between_statements(own, between)
+            between_statements(database, between)
         if before_commit is not None:
-            before_commits(own, before_commit)
+            before_commits(database, before_commit)
         asked = RunOptions(
             *months,
             full=self.mode == AUDIT,
@@ -183,10 +187,10 @@ class World:
             refuses_negative=refuses_negative,
         )
         try:
-            return pipeline.run(own, asked)
+            return pipeline.run(database, asked)
         finally:
-            if database is None:
-                own.close()
+            if is_watched:
+                database.close()
 
     def fill(self, customers: Sequence[str], *, used: int = 12, events: int = 3) -> None:
         """Let customers use so much in May, in so many events, through the recorder: every counter is right."""
@@ -229,6 +233,7 @@ def _settle(url: str, *, mode: str, settled: Settled) -> None:
         world = World(Application(url, connection), mode)
         world.fill(settled.customers)
         world.settle_in(runs=settled.runs)
+    kept_database(url).close()
 
 
 def between_statements(database: BillingDatabase, act: Callable[[int], object]) -> None:

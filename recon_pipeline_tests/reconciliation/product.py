@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 SCOPE = (MeteredUsage(GATEWAY, USAGE),)
 QUOTAS = {USAGE: Quota(free=50, paid=10_000)}
 PAID_STATUSES = ("active", "trialing")
+_DEFAULT_IDENTITY = EventIdentity()
 Hook = Callable[[], object]
 
 
@@ -133,7 +135,7 @@ def new_run(
     quotas: Mapping[str, Quota] = QUOTAS,
     paid_statuses: tuple[str, ...] = PAID_STATUSES,
     scope: tuple[MeteredUsage, ...] = SCOPE,
-    event_identity: EventIdentity = EventIdentity(),  # noqa: B008 - frozen
+    event_identity: EventIdentity = _DEFAULT_IDENTITY,
     max_events_left: int = 10**9,
     refuses_negative: bool = True,
 ) -> Run:
@@ -142,9 +144,18 @@ def new_run(
     question = Reconciliation(
         str(uuid.uuid4()), extent, settle_seconds, quotas, paid_statuses, max_events_left, refuses_negative
     )
+    return Run(kept_database(url, event_identity), question)
+
+
+@lru_cache(maxsize=4)
+def kept_database(url: str, event_identity: EventIdentity = _DEFAULT_IDENTITY) -> BillingDatabase:
+    """One for all runs of a test: a new session reads the catalog and plans every statement with nothing in its cache.
+
+    The connections of an earlier test's are closed.
+    """
     database = BillingDatabase(url, keeps_connection=True, event_identity=event_identity)
-    weakref.finalize(database, database.engine.dispose)  # a test may make more runs than the server has sessions
-    return Run(database, question)
+    weakref.finalize(database, database.engine.dispose)
+    return database
 
 
 def reconcile(url: str, **question: Any) -> RepairOutcome:
