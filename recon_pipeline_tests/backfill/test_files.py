@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.orc
@@ -579,3 +580,10 @@ def test_a_cloud_without_credentials_is_an_error_that_says_where_they_come_from(
     with pytest.raises(ReconError, match=said) as refused, failures.reading("s3://audit/may"):
         raise NoCredentialsError("Unable to locate credentials")
     assert "AWS_PROFILE" in refused.value.fix
+
+
+def test_a_column_of_a_type_that_arrow_cannot_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    pl.DataFrame({"request": pl.Series([2**100], dtype=pl.Int128)}).write_parquet(tmp_path / "audit.parquet")
+    with pytest.raises(ReconError, match="more than 64 bits") as refused:
+        read(tmp_path / "audit.parquet")
+    assert "another type" in refused.value.fix
