@@ -31,7 +31,8 @@ from recon_pipeline.lake.settings import LakeSettings
 from recon_pipeline.lake.sums import ARRIVAL, KEY, event_sums
 from recon_pipeline.lake.tables import Between, LakeTable, TableVersion
 from recon_pipeline.sources.failures import reading
-from recon_pipeline.sources.finding import SourceFile, TableFilesError, find_files, refuse_password
+from recon_pipeline.sources.filesystems import refuse_password
+from recon_pipeline.sources.finding import SourceFile, TableFilesError, find_files
 from recon_pipeline.sources.names import shown_source
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported

@@ -11,14 +11,16 @@ import pyarrow.parquet as pq
 
 from recon_pipeline.core.backfill.columns import Columns
 from recon_pipeline.core.backfill.exact_json import Doubled
-from recon_pipeline.core.backfill.instants import FineInstant
+from recon_pipeline.core.backfill.instants import FineInstant, ShortFloat
 from recon_pipeline.sources.delimited import unusable_header
 from recon_pipeline.sources.finding import SourceFile
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH_ROWS = 1_000
 """Rows whose size is known only when they are read: values that repeat are stored once."""
-_INEXACT_INSIDE = frozenset({"float", "time64[ns]", "pairs"})
+_SHORT_FLOATS = {pa.float16(): 2.0**11, pa.float32(): 2.0**24}
+"""With the first whole number that is also written for its neighbour."""
+_INEXACT_INSIDE = frozenset({"halffloat", "float", "time64[ns]", "pairs"})
 """Types that Arrow gives in another way than they were written, where a list or an object contains them."""
 _BATCH_BYTES = 2**22
 """Of a batch of Parquet, according to its metadata."""
@@ -51,10 +53,27 @@ def _parquet(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any
         for group in range(parquet.num_row_groups):
             found = parquet.metadata.row_group(group)
             fitting = max(1, _BATCH_BYTES * found.num_rows // max(1, found.total_byte_size))
-            yield from parquet.iter_batches(min(batch_rows, fitting), [group])
+            file = _that_reaches(parquet, stream, group)
+            yield from file.iter_batches(min(batch_rows, fitting), [group])
             yield None
 
     return parquet.schema_arrow.names, parquet.metadata.num_rows, batches()
+
+
+def _that_reaches(parquet: pq.ParquetFile, stream: Any, group: int) -> pq.ParquetFile:
+    """The file, opened so that Arrow reads all times of a group.
+
+    Spark, Hive and Impala write times as INT96, which Arrow reads as nanoseconds; these end in 2262, and Arrow makes
+    other years of what is after that (9999-12-31) or before 1677. Such a group is read to the microsecond.
+    """
+    columns = [parquet.schema.column(at) for at in range(len(parquet.schema))]
+    old = [column.path for column in columns if column.physical_type == "INT96"]
+    if not old:
+        return parquet
+    coarse = pq.ParquetFile(stream, buffer_size=2**20, coerce_int96_timestamp_unit="us")
+    whole = coarse.read_row_group(group, columns=old)
+    fits = parquet.read_row_group(group, columns=old).cast(whole.schema, safe=False).equals(whole)
+    return parquet if fits else coarse
 
 
 def _orc(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
@@ -110,9 +129,9 @@ def _python_values(column: Any) -> list[Any]:
     Each instant is created once, because the bounds of periods repeat.
     """
     kind = column.type
-    if kind == pa.float32():
+    if kind in _SHORT_FLOATS:
         # As 0.1 was written, and not as the 0.10000000149011612 that its four bytes are among those of eight.
-        return [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
+        return [None if text is None else _short_float(text, kind) for text in column.cast(pa.string()).to_pylist()]
     if kind == pa.time64("ns"):
         return column.cast(pa.string()).to_pylist()
     if not pa.types.is_timestamp(kind):
@@ -126,7 +145,10 @@ def _python_values(column: Any) -> list[Any]:
     except pa.ArrowInvalid:  # it has nanoseconds
         nanos = column.cast(pa.int64()).to_pylist()
         return [
-            FineInstant.of(value, nano % 1_000) if isinstance(value, datetime) and nano % 1_000 else value
+            # Arrow has cut towards 1970.
+            FineInstant.of(value - timedelta(microseconds=nano < 0), nano % 1_000)
+            if isinstance(value, datetime) and nano % 1_000
+            else value
             for value, nano in zip(values, nanos, strict=True)
         ]
     return values
@@ -146,6 +168,8 @@ def _plain_values(column: Any) -> list[Any]:
 
 def _types_in(kind: Any) -> set[str]:
     """The names of a type and of those that it contains; `pairs` is a map whose keys are no texts."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _types_in(kind.value_type)
     name = str(kind).partition("<")[0]
     found = {"pairs" if name == "map" and not pa.types.is_string(kind.key_type) else name}
     return found.union(*(_types_in(kind.field(at).type) for at in range(kind.num_fields)))
@@ -156,8 +180,10 @@ def _python_value(scalar: Any) -> Any:
     kind = scalar.type
     if not scalar.is_valid:
         return None
-    if kind == pa.float32():
-        return float(scalar.cast(pa.string()).as_py())
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _python_value(scalar.value)
+    if kind in _SHORT_FLOATS:
+        return _short_float(scalar.cast(pa.string()).as_py(), kind)
     if kind == pa.time64("ns"):
         return scalar.cast(pa.string()).as_py()
     if pa.types.is_map(kind):
@@ -178,6 +204,11 @@ def _python_value(scalar: Any) -> Any:
         with suppress(pa.ArrowException):
             return scalar.cast(pa.string()).as_py()
         return f"{scalar.type} that no clock shows"
+
+
+def _short_float(text: str, kind: Any) -> float:
+    value = float(text)
+    return ShortFloat(text) if abs(value) >= _SHORT_FLOATS[kind] else value
 
 
 def _after(epoch: datetime, microseconds: int) -> Any:

@@ -78,6 +78,8 @@ def _advice(error: BaseException) -> str:
             "Sign in, or let the account that runs this read it: credentials come from its environment "
             "(for S3 AWS_PROFILE or AWS_ACCESS_KEY_ID, for GCS GOOGLE_APPLICATION_CREDENTIALS)."
         )
+    if kind == "ArrowNotImplementedError":
+        return "Export it again without the column of that type, with another type for it, or as CSV or NDJSON."
     if status is not None or "Redirect" in kind:
         return "Open the URL as the account that runs this, get the file, and give its path."
     return "Get the whole file and run this again."

@@ -200,6 +200,10 @@ def _raw(file: SourceFile) -> Iterator[Any]:
     elif file.is_local:
         with open(file.path, "rb", buffering=0) as raw:
             yield raw
+    elif file.is_web:
+        # One answer, as long as its rows take: ranges may be of several versions of the file.
+        with file.filesystem.open(file.path, "rb", block_size=0) as raw:
+            yield raw
     else:
         with file.filesystem.open(file.path, "rb") as raw:
             yield raw

@@ -14,18 +14,29 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
-
-import fsspec
+from urllib.parse import unquote
 
 from recon_pipeline.core.backfill.mapping import NOTHING_INSERTED
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.sources.failures import reading
+from recon_pipeline.sources.filesystems import filesystem_of, is_a_web, is_local, refuse_password
 from recon_pipeline.sources.names import STDIN, Unread, shown_source
 
 _GLOB = frozenset("*?[")
-_PARTITION = re.compile(r"[A-Za-z_][\w.-]*=")
-_VERSION_KEYS = ("size", "mtime", "LastModified", "ETag", "etag", "last_modified", "updated", "ino")
+_PARTITION = re.compile(r"[^=]+=")
+_VERSION_KEYS = (
+    "size",
+    "mtime",
+    "LastModified",
+    "ETag",
+    "etag",
+    "last_modified",
+    "updated",
+    "ino",
+    "Last-Modified",
+    "Content-MD5",
+    "Digest",
+)
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _TABLE_LOGS = {"_delta_log": "a Delta", ".hoodie": "a Hudi", ".hoodie_partition_metadata": "a Hudi"}
 _FIX_PATH = "Check the path on the machine where this runs."
@@ -51,7 +62,12 @@ class SourceFile:
     @property
     def is_local(self) -> bool:
         """Whether its path is one of this machine."""
-        return _is_local(self.filesystem)
+        return is_local(self.filesystem)
+
+    @property
+    def is_web(self) -> bool:
+        """Whether a web server answers with it."""
+        return is_a_web(self.filesystem)
 
     @property
     def is_piped(self) -> bool:
@@ -92,15 +108,8 @@ def find_files(
         return (SourceFile("standard input", None, None, STDIN),)
     refuse_password(source, shown)
     with reading(shown):
-        protocol = fsspec.core.split_protocol(source)[0] or "file"
-        if protocol not in fsspec.available_protocols():
-            raise ConfigurationError(
-                f"{shown} begins with {protocol}://, which cannot be opened.",
-                changed=NOTHING_INSERTED,
-                fix="Give a path, a URL that fsspec opens, table:NAME, or query:SELECT ...",
-            )
-        filesystem, path = fsspec.core.url_to_fs(source)
-        is_web = protocol in ("http", "https")
+        filesystem, path = filesystem_of(source, shown)
+        is_web = is_a_web(filesystem)
         # A file whose name contains [1] is itself before it is a pattern.
         if is_web or not _GLOB & set(path) or filesystem.exists(path):
             root, paths = path, _below(filesystem, path) if not is_web and filesystem.isdir(path) else [path]
@@ -110,7 +119,7 @@ def find_files(
             _refuse_tables(filesystem, root, paths)
         asked = path[len(root) :]
         wanted = [one for one in paths if not _left_out(one, root, asked, skip, on_unread)]
-        for one in wanted if _is_local(filesystem) else ():
+        for one in wanted if is_local(filesystem) else ():
             _refuse_link(one)
         found = tuple(_file(filesystem, one, source if one == path else None) for one in wanted)
     if not found:
@@ -124,28 +133,9 @@ def total_size(files: Sequence[SourceFile]) -> int | None:
     return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
-def refuse_password(source: str, shown: str) -> None:
-    """Refuse a URL with a password.
-
-    Raises:
-        ConfigurationError: It has one.
-    """
-    if "://" in source and urlsplit(source).password is not None:
-        raise ConfigurationError(
-            f"The URL {shown} contains a password, which would be kept in the history of runs.",
-            changed=NOTHING_INSERTED,
-            fix="Remove it; pass it by environment variables, as the package that opens such URLs documents.",
-        )
-
-
-def _is_local(filesystem: Any) -> bool:
-    protocol = getattr(filesystem, "protocol", ())
-    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
-
-
 def _loud(filesystem: Any) -> dict[str, str]:
     """A folder that may not be listed is an error: fsspec would skip it."""
-    return {"on_error": "raise"} if _is_local(filesystem) else {}
+    return {"on_error": "raise"} if is_local(filesystem) else {}
 
 
 def _below(filesystem: Any, folder: str) -> list[str]:
@@ -231,8 +221,8 @@ def _file(filesystem: Any, path: str, given: str | None) -> SourceFile:
     info = filesystem.info(path)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{path} is a folder")
-    name = shown_source(path if _is_local(filesystem) else given or filesystem.unstrip_protocol(path))
+    name = shown_source(path if is_local(filesystem) else given or filesystem.unstrip_protocol(path))
     folders = [part.split("=", 1) for part in path.split("/")[:-1] if _PARTITION.match(part)]
-    partitions = tuple((key, None if value == _NULL_PARTITION else unquote(value)) for key, value in folders)
+    partitions = tuple((unquote(key), None if value == _NULL_PARTITION else unquote(value)) for key, value in folders)
     file = SourceFile(name, info.get("size"), filesystem, path, partitions)
     return replace(file, size=None) if file.is_piped else file

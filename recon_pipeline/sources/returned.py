@@ -15,10 +15,10 @@ from recon_pipeline.sources.json_rows import json_row
 _DELIMITER = re.compile(rf'(?P<before>[^\w"\'])?"?{KIND}"?(?P<after>[^\w"\'\r\n])?')
 
 
-def is_returned(head: bytes) -> bool:
+def is_returned(head: str) -> bool:
     """Whether a file that begins so was written by `recon rejected`."""
     start = head.lstrip()
-    return KIND.encode() in (start if start[:1] in (b"{", b"[") else start.partition(b"\n")[0])
+    return KIND in (start if start[:1] in ("{", "[") else start.partition("\n")[0])
 
 
 def dialect_of(header: str) -> Dialect:

@@ -141,8 +141,9 @@ def _text_rows(
     file: SourceFile, found: Opened, encoding: str, delimiter: str | None, quote: str | None
 ) -> tuple[tuple[str, ...], Numbered]:
     head = found.stream.peek(BUFFER_BYTES)
-    returned = is_returned(head)
-    known = "utf-8-sig" if returned else _known_encoding(file, head, encoding)
+    marked = next((name for bom, name in _BOMS.items() if head.startswith(bom)), "utf-8-sig")
+    returned = is_returned(head.decode(marked, "replace"))
+    known = marked if returned else _known_encoding(file, head, encoding)
     text = io.TextIOWrapper(found.stream, encoding=known, errors="surrogateescape", newline="")
     start = codecs.getincrementaldecoder(known)(errors="replace").decode(head).lstrip()
     name = found.name.lower()
@@ -199,6 +200,8 @@ def _known_encoding(file: SourceFile, head: bytes, encoding: str) -> str:
         raise _wrong_encoding(file, f"{found.upper()}, not UTF-8", found)
     if head.startswith(codecs.BOM_UTF8) and not is_utf8:
         raise _wrong_encoding(file, f"UTF-8, not {encoding}", "utf-8")
+    if found is not None and codecs.lookup(encoding).name.startswith(found):
+        return found  # utf-16-le would take the mark for a character of the first column's name
     return "utf-8-sig" if is_utf8 else encoding
 
 

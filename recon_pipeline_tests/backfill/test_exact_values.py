@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -131,6 +132,19 @@ def test_a_time_that_does_not_exist_is_refused(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("2025-05-17+02:00", "2025-05-17-07:00", "2025-05-17Z", "20250517+0200", "20250517112", "2025-05-17:12:00:00"),
+        *("2025-W20T12:00", "2025-W20 12:00", "2025-05-17x12:00:00", "2025-05-17-12:00:00"),
+    ],
+)
+def test_the_offset_of_a_date_is_no_time_of_day_and_a_week_no_day(tmp_path: Path, text: str) -> None:
+    zoned = SPEC | {"event_timestamp": {"column": "at", "zone": "Europe/Berlin"}}
+    (reason,) = of_csv(tmp_path, zoned, at=text).reasons
+    assert "has no time of day" in reason or "is not an ISO 8601 time" in reason
+
+
+@pytest.mark.parametrize(
     ("form", "lacks"),
     [
         ("%m/%d/%Y %H:%M:%S %p", "a.m. or p.m."),
@@ -204,6 +218,45 @@ def test_what_stands_in_place_of_an_identifier_is_none_and_collapses_no_rows(tmp
         assert "as_written: true" in reason
     as_written = SPEC | {"request_id": {"column": "request", "as_written": True}}
     assert of_csv(tmp_path, as_written, request=text).request_id == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "NA",
+            "N/A",
+            "n/a",
+            "#N/A N/A",
+            "-nan",
+            "undefined",
+            "nil",
+            "<nil>",
+            "%!s(<nil>)",
+            "(null)",
+            "none",
+            "[NULL]",
+        ),
+        "00000000-0000-0000-0000-000000000000",
+    ],
+)
+def test_what_another_program_writes_for_no_value_collapses_no_rows(tmp_path: Path, text: str) -> None:
+    for name in ("customer", "request"):
+        (reason,) = of_csv(tmp_path, **{name: text}).reasons
+        assert "in place of a value" in reason
+    as_written = SPEC | {"request_id": {"column": "request", "as_written": True}}
+    assert of_csv(tmp_path, as_written, request=text).request_id == text
+    assert of_csv(tmp_path, note=text).reasons == ()
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\u200e", "\u2060", "\u00ad"])
+def test_an_identifier_with_a_mark_at_its_end_that_nobody_sees_is_no_new_customer(tmp_path: Path, mark: str) -> None:
+    for name in ("customer", "request"):
+        for text in (f"cus_1{mark}", f"{mark}cus_1"):
+            (reason,) = of_csv(tmp_path, **{name: text}).reasons
+            assert "begins or ends with a character that nobody sees" in reason
+            assert reason.isprintable()
+    assert of_csv(tmp_path, customer="a\u200db").gateway_customer_id == "a\u200db", "inside it is a letter's form"
 
 
 @pytest.mark.parametrize("text", ["#1", "#ticket", "#a1", "=", "[1]", "12E34", "1E5C", "3e8", "2.5", "1.2.3e4"])
@@ -296,6 +349,25 @@ def test_a_key_that_is_a_time_without_a_zone_is_refused_unless_the_mapping_has_o
     assert "has no time zone, so the row could get another id" in of_csv(tmp_path, KEYED, key=naive).reasons[0]
     zoned = KEYED | {"event_timestamp": {"column": "at", "zone": "Europe/Berlin"}}
     assert of_csv(tmp_path, zoned, key=naive).request_id == of_csv(tmp_path, KEYED, key=AT).request_id
+
+
+def test_a_number_as_a_key_has_one_writing_or_is_refused(tmp_path: Path) -> None:
+    assert of_csv(tmp_path, KEYED, key="1747483200.5").reasons == ()
+    for text in ("1747483200.50", "7.10", "-0.250"):
+        assert "another program" in of_csv(tmp_path, KEYED, key=text).reasons[0]
+    for text in ("1.2.30", "1.10.0", "a.50"):
+        assert of_csv(tmp_path, KEYED, key=text).reasons == ()
+
+
+def test_a_key_is_one_instant_in_every_way_in_which_iso_8601_writes_it(tmp_path: Path) -> None:
+    first = [
+        *("2025-05-17T12:00:00Z", "20250517T120000Z", "2025-W20-6T12:00:00Z", "2025-137T12:00Z", "2025W206T1400+02"),
+        *("2025-05-17T12:00:00,000Z", "2025-05-17 12:00:00.0 UTC"),
+    ]
+    assert len({made(tmp_path, "csv", text) for text in first}) == 1
+    fine = ["2025-05-17T12:00:00,000000001Z", "2025-05-17T12:00:00.000000001Z", "20250517T120000.000000001Z"]
+    assert len({made(tmp_path, "csv", text) for text in fine}) == 1
+    assert made(tmp_path, "csv", fine[0]) != made(tmp_path, "csv", "2025-05-17T12:00:00,000000002Z")
 
 
 def made(folder: Path, kind: str, value: Any) -> str:
@@ -454,3 +526,101 @@ def test_a_parquet_text_that_is_not_marked_as_one_is_rejected_with_what_to_do(tm
 
     assert "is bytes, not text" in reason
     assert "write it as a string (STRING, UTF8), or give the rows by a query that casts it" in reason
+
+
+def of_arrow(folder: Path, mapping: Any = SPEC, **columns: Any) -> list[Any]:
+    """What the rows of an Arrow file say in which these columns stand beside or instead of the usual ones."""
+    rows = len(next(iter(columns.values())))
+    usual = {name: [one] * rows for name, one in ROW.items()} | {"request": [f"r{at}" for at in range(rows)]}
+    path = folder / "audit.arrow"
+    pyarrow.feather.write_feather(pa.table(usual | columns), path)
+    return readings(path, mapping)
+
+
+HOUR_TWICE = pa.array(
+    [datetime(2025, 10, 26, 0, 30, tzinfo=UTC), datetime(2025, 10, 26, 1, 30, tzinfo=UTC)],
+    pa.timestamp("us", "Europe/Berlin"),
+)
+"""Half past two in summer, and an hour later in winter."""
+
+
+@pytest.mark.parametrize(
+    ("at", "column"),
+    [
+        (HOUR_TWICE, "at"),
+        (pa.StructArray.from_arrays([HOUR_TWICE], ["time"]), "at.time"),
+        (pa.array([[one] for one in HOUR_TWICE.to_pylist()], pa.list_(HOUR_TWICE.type)), "at.0"),
+    ],
+)
+def test_two_instants_that_a_clock_shows_alike_stay_two(tmp_path: Path, at: Any, column: str) -> None:
+    said = of_arrow(tmp_path, SPEC | {"event_timestamp": column}, at=at)
+    assert [one.event_timestamp.isoformat() for one in said] == [
+        "2025-10-26T00:30:00+00:00",
+        "2025-10-26T01:30:00+00:00",
+    ]
+
+
+def test_a_time_of_spark_and_hive_is_of_its_year_also_where_nanoseconds_end(tmp_path: Path) -> None:
+    path = tmp_path / "audit.parquet"
+    fine = pa.array([1_747_483_200_000_000_001, 1_747_483_200_000_000_002], pa.timestamp("ns"))
+    far = [datetime(9999, 12, 31), datetime(1000, 1, 1), datetime(2600, 1, 1), datetime(2025, 5, 17, 12)]  # noqa: DTZ001
+    zoned = SPEC | {"event_timestamp": {"column": "at", "zone": "UTC"}}
+
+    def written(at: Any, **more: Any) -> list[Any]:
+        rows = {name: [one] * len(at) for name, one in ROW.items()} | {"at": at, **more}
+        pq.write_table(pa.table(rows), path, use_deprecated_int96_timestamps=True)
+        return readings(path, zoned)
+
+    assert [json.loads(one.metadata)["until"][-9:] for one in written(fine, until=fine)] == ["000000001", "000000002"]
+    until = written([far[3]] * 4, until=pa.array(far, pa.timestamp("us")))
+    assert [json.loads(one.metadata)["until"] for one in until] == [one.isoformat() for one in far]
+    said = written(pa.array(far, pa.timestamp("us")))
+    assert ["2000 to 2100" in "".join(one.reasons) for one in said] == [True, True, True, False]
+
+
+def test_a_number_of_four_bytes_that_stands_for_several_is_no_identifier_no_quantity_and_no_time(
+    tmp_path: Path,
+) -> None:
+    short = pa.array([2.0**24 - 1, 2.0**24, 2.0**24 + 1], pa.float32())
+    for name in ("customer", "request", "units"):
+        assert [bool(one.reasons) for one in of_arrow(tmp_path, **{name: short})] == [False, True, True]
+    assert [bool(one.reasons) for one in of_arrow(tmp_path, units=pa.array([2047.0, 2048.0], pa.float16()))] == [
+        False,
+        True,
+    ]
+    nested = pa.StructArray.from_arrays([short], ["id"])
+    assert [bool(one.reasons) for one in of_arrow(tmp_path, SPEC | {"request_id": "data.id"}, data=nested)] == [
+        False,
+        True,
+        True,
+    ]
+    seconds = SPEC | {"event_timestamp": {"column": "at", "format": "unix_seconds"}}
+    (said,) = of_arrow(tmp_path, seconds, at=pa.array([1_747_483_200.0], pa.float32()))
+    assert "rounded" in said.reasons[0]
+
+
+def test_what_a_dictionary_or_a_run_stands_for_is_read_as_the_value_itself(tmp_path: Path) -> None:
+    tenths = pa.array([0.1, 0.1], pa.float32())
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), tenths[:1])
+    for column in (tenths.dictionary_encode(), runs, pa.StructArray.from_arrays([tenths.dictionary_encode()], ["f"])):
+        said = of_arrow(tmp_path, price=column)
+        assert [json.loads(one.metadata, parse_float=str)["price"] for one in said] in (
+            ["0.1", "0.1"],
+            [{"f": "0.1"}] * 2,
+        )
+
+
+def test_a_time_before_1970_keeps_its_nanoseconds(tmp_path: Path) -> None:
+    (said,) = of_arrow(tmp_path, born=pa.array([-1], pa.timestamp("ns", "UTC")))
+    assert json.loads(said.metadata)["born"] == "1969-12-31T23:59:59.999999999+00:00"
+
+
+def test_an_object_of_metadata_and_a_column_of_the_same_name_are_both_kept(tmp_path: Path) -> None:
+    mapping = SPEC | {"metadata": "data.metadata"}
+    said = of_json(
+        tmp_path, '"id": "evt_1", "note": 1.10, "data": {"metadata": {"id": "own", "a": 2}}', mapping=mapping
+    )
+    kept = json.loads(said.metadata, parse_float=str)
+    assert (kept["id"], kept["a"], kept["note"], kept["recon_columns"]) == ("own", 2, "1.10", {"id": "evt_1"})
+    doubled = of_json(tmp_path, '"data": {"metadata": {"id": 1, "id": 2}}', mapping=mapping)
+    assert "has a name twice" in doubled.reasons[0]

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.orc
@@ -184,6 +185,18 @@ def test_a_file_whose_name_is_a_pattern_is_itself_first(tmp_path: Path) -> None:
     assert [row["customer"] for row in read(tmp_path / "audit[1].csv")] == ["other"]
 
 
+@pytest.mark.parametrize(
+    "name", ["audit::1.csv", "audit::1/a.csv", "new\nline.csv", "*.csv", "a#b%20c?.csv", "x:y.csv"]
+)
+def test_a_file_is_itself_whatever_its_name_means_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "audit").write_text(HEADER + "other,o,1,2025-05-17T12:00:00Z\n")
+    (tmp_path / "folder" / name).parent.mkdir(parents=True)
+    (tmp_path / "folder" / name).write_bytes(TEXT)
+    shutil.copytree(tmp_path / "folder", tmp_path, dirs_exist_ok=True)
+    assert len(read(tmp_path / name)) == 50
+    assert len(read(tmp_path / "folder")) == 50
+
+
 def test_a_name_that_is_no_utf8_is_shown_and_stored_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller\n.csv")
     Path(name).write_bytes(TEXT)
@@ -267,6 +280,23 @@ def test_folders_of_partitions_give_columns_to_every_kind_of_file(tmp_path: Path
     for source in (tmp_path / "t", tmp_path / "t" / "*"):
         found = [(row["request"], row["customer"], row["_day"]) for row in read(source)]
         assert found == [("r1", "a b", None), ("r2", "a b", None)]
+
+
+def test_the_name_of_a_partition_is_read_as_it_was_before_it_became_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "usage month=2026%2D05" / "re%3Dgion=a%20b" / "größe=1"
+    folder.mkdir(parents=True)
+    (folder / "part-0").write_bytes(TEXT)
+    rows = read(tmp_path)
+    assert {(row["usage month"], row["re=gion"], row["größe"]) for row in rows} == {("2026-05", "a b", "1")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_byte_order_mark_is_no_letter_of_the_first_column(tmp_path: Path, encoding: str, form: str) -> None:
+    text = TEXT.decode() if form == "csv" else json.dumps(TABLE.to_pylist(), indent=1)
+    (tmp_path / f"audit.{form}").write_bytes(f"\ufeff{text}".encode(encoding))
+    rows = read(tmp_path / f"audit.{form}", encoding=encoding)
+    assert [row["customer"] for row in rows] == ["c"] * 50
 
 
 def test_a_column_of_a_file_goes_before_that_of_its_folder(tmp_path: Path) -> None:
@@ -550,3 +580,10 @@ def test_a_cloud_without_credentials_is_an_error_that_says_where_they_come_from(
     with pytest.raises(ReconError, match=said) as refused, failures.reading("s3://audit/may"):
         raise NoCredentialsError("Unable to locate credentials")
     assert "AWS_PROFILE" in refused.value.fix
+
+
+def test_a_column_of_a_type_that_arrow_cannot_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    pl.DataFrame({"request": pl.Series([2**100], dtype=pl.Int128)}).write_parquet(tmp_path / "audit.parquet")
+    with pytest.raises(ReconError, match="more than 64 bits") as refused:
+        read(tmp_path / "audit.parquet")
+    assert "another type" in refused.value.fix

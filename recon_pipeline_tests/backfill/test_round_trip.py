@@ -158,6 +158,7 @@ def test_rejected_rows_of_json_come_back_as_they_were(tmp_path: Path, rows: list
 _INSTANTS = st.datetimes(datetime(1999, 1, 1), datetime(2040, 1, 1))  # noqa: DTZ001 - columns without a zone, too
 _COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "float": (pa.float64(), st.floats() | st.integers(-3, 200).map(float)),
+    "short": (pa.float32(), st.floats(width=32) | st.integers(2**24 - 2, 2**24).map(float)),
     "bytes": (pa.binary(), st.binary(max_size=3)),
     "utc": (pa.timestamp("us", "UTC"), _INSTANTS.map(lambda one: one.replace(tzinfo=UTC))),
     "naive": (pa.timestamp("ms"), _INSTANTS.map(lambda one: one.replace(microsecond=0))),
@@ -196,7 +197,7 @@ def test_rejected_rows_of_every_type_of_parquet_come_back_as_they_were(
         "gateway_customer_id": data.draw(st.sampled_from(names)),
         "request_id": data.draw(st.sampled_from(names)),
         "primary_key": data.draw(st.lists(st.sampled_from(names), max_size=2, unique=True)),
-        "quantity": data.draw(st.sampled_from(["float", "decimal", "int", "text"])),
+        "quantity": data.draw(st.sampled_from(["float", "short", "decimal", "int", "text"])),
         "event_timestamp": {
             "column": data.draw(st.sampled_from(["utc", "naive", "fine", "date", "struct.at", "int", "text"])),
             "format": data.draw(st.sampled_from(["iso", "unix_seconds", "%d.%m.%Y"])),
@@ -215,7 +216,9 @@ def test_a_cell_that_a_spreadsheet_would_run_is_marked_and_comes_back(text: str)
         assert cell[1:].replace(".", "").replace(",", "").isdigit(), "a plain number"
 
 
-@pytest.mark.parametrize(("encoding", "delimiter"), [("utf-8-sig", ";"), ("utf-8", ","), ("utf-8", "\t")])
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"), [("utf-8-sig", ";"), ("utf-8", ","), ("utf-8", "\t"), ("utf-16", "\t")]
+)
 def test_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
     source, back = tmp_path / "audit.csv", tmp_path / "back.csv"
     mapping = SPEC | {"encoding": "latin-1", "delimiter": ";"}

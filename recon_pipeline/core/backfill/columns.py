@@ -16,8 +16,8 @@ Reasons = defaultdict[int, list[str]]
 
 T = TypeVar("T")
 
-_EQUAL_IS_THE_SAME = ({str}, {int}, {datetime})
-"""In a column of one of these types, equal values are read alike; `1 == True == 1.0` are not. One column, one zone."""
+_EQUAL_IS_THE_SAME = ({str}, {int})
+"""In a column of one of these types, equal values are read alike; `1 == True == 1.0` are not."""
 
 
 class Unreadable(NamedTuple):
@@ -81,7 +81,7 @@ def read_each(read: Callable[[Any], T], values: Sequence[Any], name: str, reason
     """
     types = set(map(type, values))
     try:
-        if types - {type(None)} in _EQUAL_IS_THE_SAME:
+        if _equal_is_the_same(types, values):
             known = {value: read(value) for value in set(values)}
             return [known[value] for value in values]
         if Unreached not in types:
@@ -89,6 +89,14 @@ def read_each(read: Callable[[Any], T], values: Sequence[Any], name: str, reason
     except UnreadableValueError:
         pass
     return [_read_one(read, value, name, reasons, index) for index, value in enumerate(values)]
+
+
+def _equal_is_the_same(types: set[type], values: Sequence[Any]) -> bool:
+    kinds = types - {type(None)}
+    if kinds == {datetime}:
+        # The two instants that a clock shows alike in autumn are equal for Python, where they have one zone.
+        return not any(value is not None and value.fold for value in values)
+    return kinds in _EQUAL_IS_THE_SAME
 
 
 def reached(value: T) -> T:

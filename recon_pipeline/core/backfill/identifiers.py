@@ -5,13 +5,14 @@ Text that Postgres cannot store is rejected, and text that a spreadsheet has mad
 
 import json
 import re
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from recon_pipeline.core.backfill.instants import UnreadableValueError, is_rounded, shown
+from recon_pipeline.core.backfill.instants import ShortFloat, UnreadableValueError, is_rounded, shown
 
 REQUEST_NAMESPACE = uuid.UUID("6b1fd3b4-5c0a-5d0b-9d7b-0c4b3f8f2f60")
 """For request ids made from a primary key. If it changed, every such row would be counted again."""
@@ -27,6 +28,13 @@ _LIKE_A_NUMBER = re.compile(r"[+-]?[0-9]([0-9]*\.0+|([.,][0-9]+)?[eE][+-][0-9]+|
 """7.0, as pandas writes 7 beside an empty cell; 1.79E+12, as a spreadsheet writes 1792349000000, and Spark 1.79E12."""
 _NO_VALUE = re.compile(r"#+|#(N/A|DIV/0!|GETTING_DATA|[A-ZÄÖÜÉ]{2,12}[!?])|#(NV|NULL|N/V)|\[object Object\]|=\".*\"")
 """What a spreadsheet shows in place of a value that it lacks, JavaScript in place of an object; a formula of a text."""
+_NO_NAMES = frozenset(
+    (
+        *("NA", "N/A", "n/a", "#N/A N/A", "-nan", "-NaN", "undefined", "nil", "<nil>", "%!s(<nil>)", "(null)"),
+        *("Null", "none", "NONE", "<none>", "<null>", "<NULL>", "[NULL]", str(uuid.UUID(int=0))),
+    )
+)
+"""What R, JavaScript, Go, C, database tools and other programs write in place of a value that they lack."""
 _BEGINS_SUCH = frozenset("0123456789+-#[=")
 _LARGEST_FLOAT = 2.0**53
 _MOST_DIGITS = 1_000
@@ -39,14 +47,14 @@ def identifier(value: Any) -> str:
         UnreadableValueError: As `identifier_as_written`, or it is a text that another program made of a number, or
             wrote in place of a value.
     """
-    if type(value) is not str or not value or value[0] not in _BEGINS_SUCH:
+    if type(value) is not str or not value or (value[0] not in _BEGINS_SUCH and value not in _NO_NAMES):
         return identifier_as_written(value)
     if _LIKE_A_NUMBER.fullmatch(value):
         raise UnreadableValueError(
             f"{shown(value)} is a number as a spreadsheet or pandas writes it, and may be another identifier; write "
             "all its digits and no more, or map it with as_written: true if it is its name"
         )
-    if _NO_VALUE.fullmatch(value):
+    if value in _NO_NAMES or _NO_VALUE.fullmatch(value):
         raise UnreadableValueError(
             f"{shown(value)} is what a spreadsheet or a program writes in place of a value, for many rows; write the "
             "identifier itself, or map it with as_written: true if it is its name"
@@ -84,7 +92,7 @@ def _digits(value: float | Decimal) -> str:
     number = Decimal(value)
     is_exact = number.is_finite() and not is_rounded(number) and number.adjusted() < _MOST_DIGITS
     if isinstance(value, float):
-        is_exact = is_exact and abs(value) < _LARGEST_FLOAT
+        is_exact = is_exact and abs(value) < _LARGEST_FLOAT and not isinstance(value, ShortFloat)
     if not is_exact or number != number.to_integral_value():
         raise UnreadableValueError(f"{shown(value)} is a number with a fraction, or rounded, or too large to be exact")
     return str(int(number))
@@ -96,6 +104,8 @@ def _odd_identifier(value: str) -> str:
     if value != value.strip():
         raise UnreadableValueError(f"{shown(value)} begins or ends with a space")
     require_storable(value)
+    if "Cf" in (unicodedata.category(value[0]), unicodedata.category(value[-1])):
+        raise UnreadableValueError(f"{value!a} begins or ends with a character that nobody sees")
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
         raise UnreadableValueError(f"{shown(value)} contains a control character")
     return value

@@ -29,6 +29,10 @@ class UnreadableValueError(ValueError):
     """Why a value cannot be read, as the end of a sentence that begins with the name of the field."""
 
 
+class ShortFloat(float):
+    """A floating point number of two or four bytes, so large that it may stand for several whole numbers."""
+
+
 class FineInstant(datetime):
     """An instant with nanoseconds, for what keeps them; the log has microseconds."""
 
@@ -173,6 +177,8 @@ def _since_epoch(value: Any, per_second: int) -> datetime:
     elif isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise UnreadableValueError(f"{shown(value)} is not a number")
     else:
+        if isinstance(value, ShortFloat):
+            raise UnreadableValueError(f"{value} was rounded to four bytes; export it as a whole number or as text")
         number = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
         if isinstance(value, Decimal) and value.is_finite() and is_rounded(value):
             raise UnreadableValueError(f"{value} is in scientific notation and may be rounded; write its digits")

@@ -22,7 +22,11 @@ from recon_pipeline.core.backfill.instants import (
 from recon_pipeline.core.backfill.iso_times import read_iso
 
 _WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
-_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.(?P<fraction>[0-9]+))?)?.*")
+_ENDS_WITH_ZERO = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]0+")
+_INSTANT = re.compile(
+    r"([0-9]{4}-([0-9]{2}-[0-9]{2}|W[0-9]{2}-[0-9]|[0-9]{3})[Tt ]|[0-9]{4}([0-9]{3,4}|W[0-9]{3})[Tt])"
+    r"[0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.,](?P<fraction>[0-9]+))?)?.*"
+)
 
 KeyReader = Callable[[Any], str]
 
@@ -59,6 +63,11 @@ def _text(value: str, zone: ZoneInfo | None) -> str:
     whole = _WHOLE_NUMBER.fullmatch(value)
     if whole is not None:
         return "0" if whole[1] == "-0" else whole[1]
+    if _ENDS_WITH_ZERO.fullmatch(value):
+        raise UnreadableValueError(
+            f"{shown(value)} may be written without the zero at its end by another program, and the row would get "
+            "another id; write it so, or choose another key"
+        )
     time = _INSTANT.fullmatch(value)
     if time is None:
         return identifier(value)

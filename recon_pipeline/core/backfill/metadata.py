@@ -10,13 +10,15 @@ from typing import Any
 
 from recon_pipeline.core.backfill.cells import Cells
 from recon_pipeline.core.backfill.columns import Reasons, Row, Unreached, read_each, shared_names, values_of
-from recon_pipeline.core.backfill.exact_json import decode, encode
+from recon_pipeline.core.backfill.exact_json import Doubled, decode, encode
 from recon_pipeline.core.backfill.identifiers import require_storable
 from recon_pipeline.core.backfill.instants import UnreadableValueError, shown
 from recon_pipeline.core.backfill.mapping import OWN_PREFIX, MappingSpec
 
 ORIGIN_KEY = "recon_backfill"
 """The entry of an event's `metadata` that names batch, source and line."""
+COLUMNS_KEY = "recon_columns"
+"""The entry for columns whose names are also entries of the object that the mapping's `metadata` names."""
 
 
 class MetadataWriter:
@@ -62,8 +64,10 @@ class MetadataWriter:
     def _of_row(self, line: int, row: Row, given: Any, reasons: Reasons, index: int) -> str:
         left = {name: value for name, value in row.items() if self._is_left(name)}
         own = self._own_metadata(given, reasons, index)
-        if own:
-            left = {name: value for name, value in own.items() if name != ORIGIN_KEY} | left
+        columns = {name: left.pop(name) for name in own if name in left}
+        left = {name: value for name, value in own.items() if name != ORIGIN_KEY} | left
+        if columns:
+            left[COLUMNS_KEY] = columns
         entries = [f"{self._origin}{line}}}"]
         for name, value in left.items():
             try:
@@ -80,6 +84,11 @@ class MetadataWriter:
             reasons[index].append(f"metadata (column {self._own}) cannot be looked up: {given.reason}")
             return {}
         if given in (None, ""):
+            return {}
+        if isinstance(given, Doubled):
+            reasons[index].append(
+                f"metadata (column {self._own}) has a name twice, and jsonb keeps one: {shown(given)}"
+            )
             return {}
         if not isinstance(given, dict):
             reasons[index].append(f"metadata (column {self._own}) is not a JSON object: {shown(given)}")

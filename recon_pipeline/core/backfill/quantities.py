@@ -11,7 +11,7 @@ from decimal import ROUND_DOWN, ROUND_UP, Decimal, localcontext
 from typing import Any
 
 from recon_pipeline.core.backfill.fields import QuantityField
-from recon_pipeline.core.backfill.instants import UnreadableValueError, is_rounded, shown
+from recon_pipeline.core.backfill.instants import ShortFloat, UnreadableValueError, is_rounded, shown
 from recon_pipeline.core.backfill.number_texts import LONGEST, TextNumber
 from recon_pipeline.core.quotas import LARGEST_BIGINT
 
@@ -86,7 +86,7 @@ def _exact(value: Any, text_number: TextNumber) -> Decimal:
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise UnreadableValueError(f"{value} is not a quantity")
-        if abs(value) > _EXACT_FLOAT:
+        if abs(value) > _EXACT_FLOAT or isinstance(value, ShortFloat):
             raise UnreadableValueError(f"{value} is larger than a floating point number can represent exactly")
         return Decimal(repr(value))
     if isinstance(value, int):

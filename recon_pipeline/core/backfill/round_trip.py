@@ -16,7 +16,7 @@ from uuid import UUID
 from recon_pipeline.core.backfill.cells import is_there
 from recon_pipeline.core.backfill.columns import Row, Unreadable
 from recon_pipeline.core.backfill.exact_json import Doubled, decode, encode
-from recon_pipeline.core.backfill.instants import FineInstant, UnreadableValueError
+from recon_pipeline.core.backfill.instants import FineInstant, ShortFloat, UnreadableValueError
 
 KIND, TYPES, TEXT = "recon_kind", "recon_types", "recon_text"
 """What a row that comes back is known by; the types of its values; the text of what was no row."""
@@ -63,7 +63,7 @@ def kinds_in(value: Any) -> Any:
         return {name: kind for name, kind in found.items() if kind} or None
     if isinstance(value, (list, tuple)):
         return kinds_in(dict(enumerate(value)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    kinds = ((float, "float"), (bytes, "bytes"), (datetime, "timestamp"), (date, "date"))
+    kinds = ((ShortFloat, "short float"), (float, "float"), (bytes, "bytes"), (datetime, "timestamp"), (date, "date"))
     return next((kind for type_, kind in kinds if isinstance(value, type_)), "other")
 
 
@@ -176,6 +176,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     _JSON: decode,
     _NULL: _nothing,
     "float": _float,
+    "short float": ShortFloat,
     "bytes": bytes.fromhex,
     "timestamp": _instant,
     "date": date.fromisoformat,
