@@ -143,14 +143,11 @@ def test_a_condition_leaves_nothing_to_choose_and_is_the_only_part_of_a_text_in_
 
 
 def test_what_a_run_covers_is_written_in_its_conditions_alone() -> None:
-    """Where columns need no name of a table. Parity, and what came since a seal, have windows of their own."""
-    texts = {name: source(name) for name in files() if registry.room(name) != "parity"} | {
+    """Where columns need no name of a table."""
+    texts = {name: source(name) for name in files()} | {
         ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1])
         for path, call in calls("labelled")
-        if path.parent.parent.name == "store"
-        and path.parent.name != "parity"
-        and path.stem != "since_seals"
-        and path.name != "registry.py"
+        if path.parent.parent.name == "store" and path.name != "registry.py"
     }
     months, usage = r"period_start >= :start\s+and period_start < :end\b", r"usage_type = :usage_type"
     of_one_usage = re.compile(rf"{usage}\s+and {months}|{months}\s+and gateway_name =")

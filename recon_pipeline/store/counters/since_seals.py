@@ -22,8 +22,8 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS, Reconciliation
 # Invariant: the stored sums are of what the log had at the last horizon; what came since, the next run shows. Sums of a
 # horizon that is older than the seal lack what was sealed, and say nothing.
 # Index: the primary key of recon.sealed_counter, and that of recon.usage_aggregate by period.
-# Binds: aggregated_below xid8, covers_until timestamptz, end timestamptz, gateway_name text, has_ingest_xid boolean
-# Binds: sample_rows bigint, seal_id bigint, start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: aggregated_below xid8, covers_until timestamptz, has_ingest_xid boolean, sample_rows bigint, seal_id bigint
 _SINCE_SEAL = labelled(
     "sums_since_seal",
     """
@@ -39,10 +39,7 @@ _SINCE_SEAL = labelled(
     full join (
         select gateway_customer_id, period_start, period_end, usage_count, event_count
         from recon.usage_aggregate
-        where period_start >= :start
-            and period_start < :end
-            and gateway_name = :gateway_name
-            and usage_type = :usage_type
+        where {in_months}
             and event_count > 0
             and period_end <= :covers_until
     ) as stored using (gateway_customer_id, period_start, period_end)
@@ -61,8 +58,8 @@ _SINCE_SEAL = labelled(
 # the same form. An event that came may add up to as much as one that left, so sums alone do not show it.
 # Invariant: the column ingest_xid need not be there. The log is read only if something of the month came or left.
 # Index: as sums_since_seal; of the log (usage_type, period_start, period_end).
-# Binds: covers_until timestamptz, end timestamptz, gateway_name text, sample_rows bigint, seal_id bigint
-# Binds: seen pg_snapshot, start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: covers_until timestamptz, sample_rows bigint, seal_id bigint, seen pg_snapshot
 _SINCE_ARCHIVE = labelled(
     "sums_since_archive",
     """
@@ -72,10 +69,7 @@ _SINCE_ARCHIVE = labelled(
     stored as materialized (
         select gateway_customer_id, period_start, period_end, usage_count, event_count
         from recon.usage_aggregate
-        where period_start >= :start
-            and period_start < :end
-            and gateway_name = :gateway_name
-            and usage_type = :usage_type
+        where {in_months}
             and event_count > 0
             and period_end <= :covers_until
     ),
@@ -91,10 +85,7 @@ _SINCE_ARCHIVE = labelled(
                         is distinct from (stored.usage_count, stored.event_count)
                 )
             )
-            and gateway_name = :gateway_name
-            and usage_type = :usage_type
-            and period_start >= :start
-            and period_start < :end
+            and {in_months}
             and period_end <= :covers_until
             and quantity is not null
             and (

@@ -17,8 +17,8 @@ from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 # Where log and meter differ, the largest differences first.
 # Index: none: one pass over the differences, which are few.
-# Binds: end timestamptz, every_customer boolean, customers text[], gateway_names text[], most bigint, start timestamptz
-# Binds: usage_types text[]
+# Uses: in_extent_of_scope.
+# Binds: most bigint
 _DIFFERENCES = labelled(
     "read_differences",
     """
@@ -29,19 +29,14 @@ _DIFFERENCES = labelled(
         difference.provider_units - difference.log_units as units, difference.evidence, key.compared_at
     from recon.parity_difference as difference
     join recon.parity_key as key using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-    where difference.period_start >= :start
-        and difference.period_start < :end
-        and (:every_customer or difference.gateway_customer_id = any(:customers))
-        and (difference.gateway_name, difference.usage_type)
-        in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
+    where {in_extent_of_scope}
     order by abs(difference.provider_units - difference.log_units) desc, difference.id
     limit :most
     """,
 )
 # The differences by usage and class: how many windows, customers and units.
 # Index: none: one pass over the differences, which are few.
-# Binds: customers text[], end timestamptz, every_customer boolean, gateway_names text[], start timestamptz
-# Binds: usage_types text[]
+# Uses: in_extent_of_scope.
 _BY_CLASS = labelled(
     "differences_by_class",
     """
@@ -51,11 +46,7 @@ _BY_CLASS = labelled(
         count(distinct gateway_customer_id) as customers,
         sum(provider_units - log_units)::numeric as units
     from recon.parity_difference
-    where period_start >= :start
-        and period_start < :end
-        and (:every_customer or gateway_customer_id = any(:customers))
-        and (gateway_name, usage_type)
-        in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
+    where {in_extent_of_scope}
     group by gateway_name, usage_type, kind
     order by gateway_name, usage_type, kind
     """,
@@ -63,8 +54,7 @@ _BY_CLASS = labelled(
 # The keys: how many were compared, differ or were refused, since when the oldest comparison of all is, and what is
 # labelled as of another period than its time.
 # Index: the primary key of recon.parity_key; recon.parity_month is small.
-# Binds: customers text[], end timestamptz, every_customer boolean, gateway_names text[], start timestamptz
-# Binds: usage_types text[]
+# Uses: in_extent_of_scope.
 _COVERAGE = labelled(
     "parity_coverage",
     """
@@ -81,26 +71,22 @@ _COVERAGE = labelled(
             filter (where compared_at is null or period_end > looked.last_at - interval '3 days') as oldest
     from recon.parity_key
     cross join (select max(looked_at) as last_at from recon.parity_month) as looked
-    where period_start >= :start
-        and period_start < :end
-        and (:every_customer or gateway_customer_id = any(:customers))
-        and (gateway_name, usage_type)
-        in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
+    where {in_extent_of_scope}
     """,
 )
 # Keys whose customer the provider refused, and those with events of another label.
 # Index: the primary key of recon.parity_key.
-# Binds: end timestamptz, gateway_names text[], most bigint, start timestamptz, usage_types text[]
+# Uses: in_scope.
+# Binds: end timestamptz, most bigint, start timestamptz
 _ODD_KEYS = labelled(
     "odd_parity_keys",
     """
     select usage_type, gateway_customer_id, period_start, period_end, error, elsewhere_count, elsewhere_units
     from recon.parity_key
-    where period_start >= :start
+    where {in_scope}
+        and period_start >= :start
         and period_start < :end
         and (error is not null or elsewhere_count > 0)
-        and (gateway_name, usage_type)
-        in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
     order by abs(elsewhere_units) desc, gateway_customer_id, period_start
     limit :most
     """,

@@ -10,23 +10,24 @@ from recon_pipeline.store.postgres.statements import labelled
 
 # The billing months with a period that is open or ended lately.
 # Index: none: one pass over the counters.
-# Binds: end timestamptz, gateway_names text[], recent_days integer, start timestamptz, usage_types text[]
+# Uses: in_scope.
+# Binds: end timestamptz, recent_days integer, start timestamptz
 _MONTHS = labelled(
     "months_to_compare",
     """
     select distinct recon.billing_month(date_trunc('month', period_start, 'UTC')) as partition
     from billing_usage_counters
-    where period_start >= :start
+    where {in_scope}
+        and period_start >= :start
         and period_start < :end
         and period_end > now() - make_interval(days => :recent_days)
-        and (gateway_name, usage_type)
-        in (select * from unnest(cast(:gateway_names as text[]), cast(:usage_types as text[])))
     order by partition
     """,
 )
 # What the meter had of a month when it was sealed, as far as it was compared; nothing if it never was.
 # Index: the primary key of recon.parity_key.
-# Binds: end timestamptz, gateway_name text, seal_id bigint, start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: seal_id bigint
 _RECORD_AT_SEAL = labelled(
     "record_parity_at_seal",
     """
@@ -37,10 +38,7 @@ _RECORD_AT_SEAL = labelled(
         :seal_id, count(*), count(compared_at), count(*) filter (where difference_count > 0),
         sum(compared_log_units), sum(provider_units), min(compared_at)
     from recon.parity_key
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
+    where {in_months}
     having count(provider_units) > 0
     """,
 )

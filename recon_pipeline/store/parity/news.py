@@ -97,31 +97,26 @@ _FORGET_MONTHS = labelled(
 )
 # Marks every key of some months.
 # Index: the primary key of recon.parity_key.
-# Binds: began timestamptz, end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: began timestamptz
 _MARK_ALL = labelled(
     "mark_all_parity_keys",
     """
     update recon.parity_key
     set news_at = :began
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
+    where {in_months}
     """,
 )
 # The next keys of an extent that were compared and can have news, with the sum of then, in their order.
 # Index: the primary key of recon.parity_key.
-# Binds: customer text, end timestamptz, gateway_name text, most_keys bigint, period_end timestamptz
-# Binds: period_start timestamptz, start timestamptz, usage_type text
+# Uses: in_months.
+# Binds: customer text, most_keys bigint, period_end timestamptz, period_start timestamptz
 _COMPARED_KEYS = labelled(
     "compared_parity_keys",
     """
     select gateway_customer_id, period_start, period_end, compared_log_units
     from recon.parity_key
-    where gateway_name = :gateway_name
-        and usage_type = :usage_type
-        and period_start >= :start
-        and period_start < :end
+    where {in_months}
         and compared_at is not null
         and (gateway_customer_id, period_start, period_end) > (:customer, :period_start, :period_end)
     order by gateway_customer_id, period_start, period_end
