@@ -14,8 +14,8 @@
 -- statistics. A counter is found by id and key, because nothing makes sure that ids are unique. Whether backfilled units are settled is
 -- written out, as in compare_counters.
 -- Index: as {locked_sums} says; the counters by their unique key; recon.counter_drift and recon.uncounted_backfill by primary key;
--- recon.usage_aggregate by primary key, for keys whose sum has risen; recon.invalidated_key by key, once for all; recon.open_key, those of
--- which something left; recon.sealed_counter and recon.lake_counter by primary key.
+-- recon.usage_aggregate by primary key, for keys whose sum has risen; recon.invalidated_key by key, once for all; recon.open_key,
+-- recon.sealed_counter and recon.lake_counter by primary key.
 -- Uses: locked_sums = locked_sums | locked_sum_from_horizon, periods_written_twice
 -- Binds: counter_ids uuid[], ordinals bigint[], reads_notes boolean, refuses_negative boolean, run_id text
 -- Binds: settle_seconds integer, settled_below xid8
@@ -111,10 +111,13 @@ event_sum as (
 has_left as materialized (
     select locked.ordinal, open.units_left, open.credits_left
     from locked
-    full join (
-        select * from recon.open_key where units_left > 0 or credits_left > 0
-    ) as open using (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
-    where case when locked.ordinal is not null then open.units_left is not null end
+    cross join lateral (
+        select units_left, credits_left
+        from recon.open_key
+        where (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+            = (locked.gateway_name, locked.usage_type, locked.gateway_customer_id, locked.period_start, locked.period_end)
+        limit 1
+    ) as open
 ),
 -- Of the customers of locked keys; computed only where a counter would change.
 noted as materialized (
