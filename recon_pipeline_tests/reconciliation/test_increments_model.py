@@ -298,7 +298,9 @@ class Application(RuleBasedStateMachine):
         waiting = self.billing.query(WAITING, self.last_drift)
         # A counter may have been moved to another customer, if it has as much too much as the other's lacks.
         moved = {_key(row): row.excess for row in self.billing.query(MOVED, self.last_drift)}
-        assert {(key[1], excess) for key, excess in moved.items()} == {(key[1], -excess) for key, excess in moved.items()}
+        assert {(key[1], excess) for key, excess in moved.items()} == {
+            (key[1], -excess) for key, excess in moved.items()
+        }
         self.last_drift = self.billing.value("select coalesce(max(id), 0) from recon.counter_drift")
         doubtful = doubtful_keys(self.log) | {_key(row) for row in waiting} | set(moved)
         decided = {key: total for key, total in sums.items() if key not in doubtful and total != 0}
