@@ -1,4 +1,4 @@
-"""An application renames or merges customers, moves their counters, and leaves the events: nobody's usage is set to 0."""
+"""An application renames or merges customers and moves counters, not events: nobody's usage is set to 0."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def seen(world: World) -> World:
 
 @pytest.fixture
 def renamed(seen: World) -> World:
-    """The counter of OLD was given to NEW, whose events are still those of OLD; another increment was lost meanwhile."""
+    """NEW was given the counter of OLD, but not its events; another increment was lost meanwhile."""
     seen.billing.query(RENAME, NEW, OLD)
     seen.billing.set_counter(LOST, 3)
     return seen

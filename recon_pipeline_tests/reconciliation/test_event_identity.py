@@ -188,7 +188,8 @@ def test_a_wider_key_of_columns_that_no_setting_can_name_is_said_to_be_one(meter
 @IN_EITHER_MODE
 def test_a_key_on_an_expression_declares_a_wider_key_and_the_right_counter_stays(meter: Meter, full: bool) -> None:
     """A request id may come again on another day; the second event was taken for a repetition of the first."""
-    by_day = "create unique index on billing_usage_events (gateway_name, request_id, date(event_timestamp at time zone 'UTC'));"
+    columns = "gateway_name, request_id, date(event_timestamp at time zone 'UTC')"
+    by_day = f"create unique index on billing_usage_events ({columns});"
     billing = meter(NO_UNIQUE + INDEXED + by_day)
     meter_twice(billing, "event_timestamp")
 

@@ -47,7 +47,8 @@ _MARK = labelled(
                 drift.kind in ('under', 'missing')
                 or coalesce(open.events_left, 0) = 0
                 and coalesce(open.units_left, 0) = 0
-                and (gateway_name, usage_type, gateway_customer_id, period_start, period_end) not in (select * from noted)
+                and (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
+                not in (select * from noted)
             )
     ),
     alike as materialized (
@@ -100,8 +101,8 @@ _MARK = labelled(
             cast(:run_id as text) as run_id, half.ordinal,
             min(
                 format(
-                    'one usage under two customers: a counter of %s, and events of %s with the %s units that it has too much; '
-                    'move the counter or the events, or take these units from the counter',
+                    'one usage under two customers: a counter of %s, and events of %s with the %s units that '
+                    'it has too much; move the counter or the events, or take these units from the counter',
                     case when is_counter then half.gateway_customer_id else counted_for end,
                     case when is_counter then used_by else half.gateway_customer_id end,
                     units
