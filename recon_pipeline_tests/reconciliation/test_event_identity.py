@@ -186,6 +186,22 @@ def test_a_wider_key_of_columns_that_no_setting_can_name_is_said_to_be_one(meter
 
 
 @IN_EITHER_MODE
+def test_a_key_on_an_expression_declares_a_wider_key_and_the_right_counter_stays(meter: Meter, full: bool) -> None:
+    """A request id may come again on another day; the second event was taken for a repetition of the first."""
+    columns = "gateway_name, request_id, date(event_timestamp at time zone 'UTC')"
+    by_day = f"create unique index on billing_usage_events ({columns});"
+    billing = meter(NO_UNIQUE + INDEXED + by_day)
+    meter_twice(billing, "event_timestamp")
+
+    result = run_assets(full=full)
+
+    assert (counts(billing), billing.ledger()) == ([8], [])
+    passed, _, said = identity_check(result)
+    assert not passed
+    assert "No setting can name an event by this key." in said
+
+
+@IN_EITHER_MODE
 @pytest.mark.parametrize("shape", [NO_UNIQUE + INDEXED, NO_UNIQUE, PARTITIONED, PARTITIONED + INDEXED])
 def test_nothing_is_decided_where_two_keys_share_an_event_and_no_key_declares_what_it_is(
     meter: Meter, shape: str, full: bool

@@ -101,11 +101,12 @@ TAMPERING: dict[str, tuple[Coverage, str]] = {
     ),
     "a counter moved to another key": (
         Coverage.EVERY_KEY,
-        f"update billing_usage_counters set gateway_customer_id = 'z' {OF.format('a')}",
+        f"update billing_usage_counters set gateway_customer_id = 'z', usage_count = usage_count + 1 {OF.format('a')}",
     ),
     "a counter moved to the place of a deleted one": (
         Coverage.EVERY_KEY,
-        f"begin; {DELETE}; update billing_usage_counters set gateway_customer_id = 'c' {OF.format('a')}; commit",
+        f"begin; {DELETE}; update billing_usage_counters set gateway_customer_id = 'c', usage_count = usage_count + 1 "
+        f"{OF.format('a')}; commit",
     ),
     "two counters that changed places": (
         Coverage.CHANGED_KEYS,

@@ -117,6 +117,7 @@ _CHANGED = f"{_TESTS}/test_changed_events.py::test"
 _HORIZON = f"{_TESTS}/test_horizon.py::test"
 _COMPARES = f"{_TESTS}/test_what_a_tick_compares.py::test"
 _TRUST = f"{_TESTS}/test_untrustworthy_log.py::test"
+_CUSTOMERS = "recon_pipeline_tests/adversary/test_usage_under_two_customers.py::test"
 _DELETED_TESTS = "recon_pipeline_tests/commands/test_deleted_events.py::test"
 _KNOWN_LIMITS = "recon_pipeline_tests/commands/test_known_limits.py::test"
 _LEFT = f"{_TESTS}/test_events_left_the_log.py::test"
@@ -309,6 +310,32 @@ MUTATIONS = (
         "a counter that was moved to another period without its events is emptied",
         (Patch("mark_periods_written_twice", "and other_start is not null", "and false"),),
         f"{_TWICE}_a_counter_that_moved_to_another_period_without_its_events_is_not_emptied_and_no_other_is_made",
+    ),
+    Mutation(
+        "a counter that was moved to another customer without its events is emptied",
+        (Patch("recon_pipeline.store.counters.compare:compare", "doubt_of_customers.mark(", "(lambda *_: None)("),),
+        f"{_CUSTOMERS}_a_counter_that_moved_to_another_customer_without_its_events_is_not_emptied_and_no_other_is_made",
+    ),
+    Mutation(
+        "a counter that was moved to another customer is emptied once both are counted on",
+        (Patch("mark_usage_under_two_customers", "coalesce(cast(:doubt as text) = any(open.doubts), false)", "false"),),
+        f"{_CUSTOMERS}_it_stays_so_while_both_names_are_counted_on",
+    ),
+    Mutation(
+        "a counter that never was is taken for one that was moved",
+        (Patch("mark_usage_under_two_customers", "event.created_at < (", "now() >= ("),),
+        f"{_CUSTOMERS}_lost_increments_and_a_replay_of_the_same_size_are_repaired",
+    ),
+    Mutation(
+        "events that moved to another customer are taken for a counter that was moved",
+        (
+            Patch(
+                "mark_usage_under_two_customers",
+                "drift.kind in ('under', 'missing')",
+                "drift.kind in ('under', 'missing', 'over', 'orphan')",
+            ),
+        ),
+        f"{_CUSTOMERS}_events_that_moved_without_their_counter_are_asked_about_as_events_that_left",
     ),
     Mutation(
         "an event that is marked as deleted raises a counter that does not have it",

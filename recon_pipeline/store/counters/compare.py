@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping
 
 from recon_pipeline.core.guards import DriftSummary
 from recon_pipeline.store.counters import (
+    doubt_of_customers,
     doubt_of_deleted_events,
     doubt_of_events_left,
     doubt_of_identity,
@@ -143,6 +144,7 @@ def compare(connection: Connection, run: Reconciliation, tables: BillingTables, 
         stale += snapshot.note_stale(suspects) if suspects else 0
     if drifted:
         doubt_of_periods.mark_written_twice(connection, run, tables)
+        doubt_of_customers.mark(connection, run.run_id)
         if run.refuses_deleted:
             doubt_of_deleted_events.mark(connection, run.run_id, tables.deletion_marks)
     holds.mark_held(connection, run.run_id)

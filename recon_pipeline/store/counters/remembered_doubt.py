@@ -14,6 +14,8 @@ WRITTEN_TWICE = "written twice"
 """Its period is written in another way elsewhere."""
 UNDER_TWO_PERIODS = "under two periods"
 """Its counter is under one period, and its events are under another."""
+UNDER_TWO_CUSTOMERS = "under two customers"
+"""Its counter is under one customer, and its events are under another."""
 DIGITS = "digits of a second"
 """The counters cannot keep its period exactly; there is no counter that could follow what leaves."""
 SHARED_IDENTITY = "shared identity"
@@ -52,7 +54,7 @@ def standing(run: Reconciliation) -> list[str]:
     That credits count is for the owner to say. What names an event is, too; but events may have left before that was
     said, and nothing distinguishes them from those that no longer count.
     """
-    found = [WRITTEN_TWICE, UNDER_TWO_PERIODS, SHARED_IDENTITY, SHARED_WITH_CREDIT]
+    found = [WRITTEN_TWICE, UNDER_TWO_PERIODS, UNDER_TWO_CUSTOMERS, SHARED_IDENTITY, SHARED_WITH_CREDIT]
     return [*found, _NEGATIVE] if run.refuses_negative else found
 
 

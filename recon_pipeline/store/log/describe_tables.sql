@@ -80,15 +80,15 @@ select
     (
         select coalesce(jsonb_agg(key.columns), '[]')
         from pg_index as index
+        -- An expression stands by its text: no column is named so, and the key admits what differs in it.
         cross join lateral (
-            select jsonb_agg(attname order by attname) as columns
-            from pg_attribute
-            where attrelid = index.indrelid
-                and attnum = any(index.indkey[0:index.indnkeyatts - 1])
+            select jsonb_agg(coalesce(attname, pg_get_indexdef(index.indexrelid, place, true)) order by attname) as columns
+            from generate_series(1, index.indnkeyatts) as place
+            left join pg_attribute on attrelid = index.indrelid and attnum = nullif(index.indkey[place - 1], 0)
         ) as key
         where index.indrelid = relation.oid
             and index.indisunique and index.indisvalid and index.indimmediate
-            and index.indpred is null and index.indexprs is null
+            and index.indpred is null
     ) as unique_keys,
     (
         select coalesce(jsonb_agg(indexed.attname), '[]')

@@ -24,7 +24,7 @@ class Table:
         types: Column name to type name.
         digits: Column name to the digits of a second that an instant in it keeps; 6 for other types.
         defaulted: Columns that fill themselves on insert.
-        unique_keys: Column sets of valid, unconditional unique indexes.
+        unique_keys: Column sets of valid, unconditional unique indexes; an expression stands in them by its text.
         leading_index_columns: First column of each valid, unconditional index of the table or of all its partitions.
         period_index_without_customer: An index that begins with `period_start` and has no customer.
         checked_columns: Columns in a valid CHECK.
