@@ -206,7 +206,7 @@ def test_the_story_counts_what_the_tables_hold(billing_database_url: str) -> Non
         assert rows(billing_database_url, f"select count(*) from {table}") == [(count,)]
 
 
-def test_progress_is_told_of_every_event_and_of_every_mishap(billing_database_url: str) -> None:
+def test_progress_reports_every_event_and_every_mishap(billing_database_url: str) -> None:
     progress = RecordedProgress()
     story = play_the_month(
         billing_database_url, events=EVENTS, customers=CUSTOMERS, seed=SEED, now=NOW, progress=progress

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from recon_pipeline.core.errors import ConfigurationError
-from recon_pipeline.lake.files import NOTHING_COUNTED
+from recon_pipeline.lake.files import uncountable
 
 DUCKDB, SPARK = "duckdb", "spark"
 
@@ -49,7 +48,7 @@ def read_engine_settings(environ: Mapping[str, str] = os.environ) -> EngineSetti
     """
     name = environ.get("RECON_LAKE_ENGINE") or DUCKDB
     if name not in (DUCKDB, SPARK):
-        raise _wrong(
+        raise uncountable(
             f"RECON_LAKE_ENGINE is {name!r}, which is no engine that counts a lake.",
             fix=f"Set it to {DUCKDB} or {SPARK}, or unset it for {DUCKDB}.",
         )
@@ -57,30 +56,28 @@ def read_engine_settings(environ: Mapping[str, str] = os.environ) -> EngineSetti
         return EngineSettings(name, _memory_mb(environ, _LEAST_MB))
     master, remote = environ.get("RECON_SPARK_MASTER", ""), environ.get("SPARK_REMOTE", "")
     if not (master or remote):
-        raise _wrong(
+        raise uncountable(
             "RECON_LAKE_ENGINE is spark, but neither RECON_SPARK_MASTER nor SPARK_REMOTE says where Spark is.",
             fix="Set RECON_SPARK_MASTER like spark://host:7077, or local[4] for this machine alone; "
             "or, for Spark Connect, SPARK_REMOTE like sc://host:15002.",
         )
     if master and remote:
-        raise _wrong(
+        raise uncountable(
             "RECON_SPARK_MASTER and SPARK_REMOTE are both set, and each names another Spark.",
             fix="Unset one of them.",
         )
     if remote and not remote.startswith("sc://"):
-        raise _wrong("SPARK_REMOTE names no server of Spark Connect.", fix="Set it like SPARK_REMOTE=sc://host:15002.")
+        raise uncountable(
+            "SPARK_REMOTE names no server of Spark Connect.", fix="Set it like SPARK_REMOTE=sc://host:15002."
+        )
     return EngineSettings(name, _memory_mb(environ, _LEAST_SPARK_MB), master, remote)
 
 
 def _memory_mb(environ: Mapping[str, str], least: int) -> int:
     text = environ.get("RECON_LAKE_MEMORY_MB", str(DEFAULT_MEMORY_MB))
     if not (text.isascii() and text.isdigit() and least <= int(text) <= _MOST_MB):
-        raise _wrong(
+        raise uncountable(
             f"RECON_LAKE_MEMORY_MB is {text!r}, which is not a whole number from {least} to {_MOST_MB:,}.",
             fix=f"Set it like RECON_LAKE_MEMORY_MB={DEFAULT_MEMORY_MB}, or unset it for that default.",
         )
     return int(text)
-
-
-def _wrong(what: str, *, fix: str) -> ConfigurationError:
-    return ConfigurationError(what, changed=NOTHING_COUNTED, fix=fix)

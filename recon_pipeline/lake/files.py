@@ -13,6 +13,11 @@ from recon_pipeline.sources.finding import SourceFile
 NOTHING_COUNTED = f"Nothing was counted. {NOTHING_CHANGED}"
 
 
+def uncountable(what: str, *, fix: str) -> ConfigurationError:
+    """The error where settings name no lake that can be counted."""
+    return ConfigurationError(what, changed=NOTHING_COUNTED, fix=fix)
+
+
 @dataclass(frozen=True)
 class FileRead:
     """A file as it was when it was read.
@@ -44,9 +49,8 @@ def require_one_layout(files: Sequence[SourceFile]) -> None:
     """
     found = {", ".join(name for name, _ in file.partitions) or "none" for file in files}
     if len(found) > 1:
-        raise ConfigurationError(
+        raise uncountable(
             f"The names of folders give different columns for different files of the lake: {'; '.join(sorted(found))}.",
-            changed=NOTHING_COUNTED,
             fix="Name one of its folders in RECON_LAKE, or leave files out by skip: in the mapping.",
         )
 

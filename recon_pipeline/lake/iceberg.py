@@ -6,9 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.lake.engine import not_installed
-from recon_pipeline.lake.files import NOTHING_COUNTED, FileRead
+from recon_pipeline.lake.files import FileRead, uncountable
 from recon_pipeline.lake.tables import Between, LakeTable, TableVersion
 from recon_pipeline.sources.names import shown_source
 
@@ -29,11 +28,11 @@ def iceberg_table(url: str) -> LakeTable:
     """
     named = _URL.fullmatch(url)
     if named is None:
-        raise _wrong(f"RECON_LAKE is {shown_source(url)}, which names no table of a catalog.", fix=_WRITE)
+        raise uncountable(f"RECON_LAKE is {shown_source(url)}, which names no table of a catalog.", fix=_WRITE)
     table = _loaded(named["catalog"], named["name"])
     snapshot = table.current_snapshot()
     if snapshot is None:
-        raise _wrong(
+        raise uncountable(
             f"The table {named['name']} of the catalog {named['catalog']} has no snapshot: nothing was written to it.",
             fix="Count it when it has events.",
         )
@@ -62,7 +61,7 @@ def _loaded(catalog: str, name: str) -> Any:
     try:
         opened = load_catalog(catalog)
     except ValueError as error:
-        raise _wrong(
+        raise uncountable(
             f"pyiceberg cannot open the catalog {catalog}: {error}",
             fix="Describe the catalog as pyiceberg documents, in ~/.pyiceberg.yaml or in variables like "
             f"PYICEBERG_CATALOG__{catalog.upper()}__URI, where this runs.",
@@ -70,7 +69,7 @@ def _loaded(catalog: str, name: str) -> Any:
     try:
         return opened.load_table(name)
     except NoSuchTableError as error:
-        raise _wrong(f"The catalog {catalog} has no table {name}.", fix=_WRITE) from error
+        raise uncountable(f"The catalog {catalog} has no table {name}.", fix=_WRITE) from error
 
 
 def _batches(table: Any, schema: pa.Schema, between: Between | None) -> Iterator[pa.RecordBatch]:
@@ -88,7 +87,3 @@ def _batches(table: Any, schema: pa.Schema, between: Between | None) -> Iterator
         scan = ArrowScan(table.metadata, table.io, found.projection(), found.row_filter)
         for batch in scan.to_record_batches([task]):
             yield batch.select(schema.names).cast(schema)
-
-
-def _wrong(what: str, *, fix: str) -> ConfigurationError:
-    return ConfigurationError(what, changed=NOTHING_COUNTED, fix=fix)

@@ -10,7 +10,7 @@ from recon_pipeline.core.backfill.mapping import MappingSpec, parse_mapping, par
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.lake.engine_settings import EngineSettings, read_engine_settings
-from recon_pipeline.lake.files import NOTHING_COUNTED
+from recon_pipeline.lake.files import uncountable
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_lake_settings(environ: Mapping[str, str] = os.environ) -> LakeSettings:
     """
     url = environ.get("RECON_LAKE", "")
     if not url:
-        raise _wrong(
+        raise uncountable(
             "RECON_LAKE is not set.", fix="Set it to the folder or URL of the lake, like RECON_LAKE=s3://bucket/usage."
         )
     return LakeSettings(url, _complete_until(environ), _mapping(environ), read_engine_settings(environ))
@@ -55,16 +55,16 @@ def _complete_until(environ: Mapping[str, str]) -> BillingMonth:
         "Set it to the first month of which events may still come to the lake, like RECON_LAKE_COMPLETE_UNTIL=2026-05."
     )
     if not text:
-        raise _wrong(
+        raise uncountable(
             "RECON_LAKE_COMPLETE_UNTIL is not set: nobody has said which months the lake has as a whole.", fix=fix
         )
     try:
         month = BillingMonth.parse(text)
     except ConfigurationError as error:
-        raise _wrong(f"RECON_LAKE_COMPLETE_UNTIL: {error.what}", fix=fix) from error
+        raise uncountable(f"RECON_LAKE_COMPLETE_UNTIL: {error.what}", fix=fix) from error
     current = BillingMonth.containing(datetime.now(UTC))
     if month > current:
-        raise _wrong(
+        raise uncountable(
             f"RECON_LAKE_COMPLETE_UNTIL is {month.key}, but {current.key} is not over.",
             fix=f"Set it to {current.key} or earlier.",
         )
@@ -78,12 +78,8 @@ def _mapping(environ: Mapping[str, str]) -> MappingSpec | None:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _wrong(
+        raise uncountable(
             f"RECON_LAKE_MAPPING names {path}, which cannot be read: {error}",
             fix="Correct the path, or unset it if the columns are named as those of billing_usage_events.",
         ) from error
     return parse_mapping(parse_mapping_text(text, name=path))
-
-
-def _wrong(what: str, *, fix: str) -> ConfigurationError:
-    return ConfigurationError(what, changed=NOTHING_COUNTED, fix=fix)

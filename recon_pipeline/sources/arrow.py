@@ -1,8 +1,10 @@
 """Rows of Parquet, ORC and Arrow files, column by column, in pieces that are bounded in rows and in bytes."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +22,8 @@ _BATCH_ROWS = 1_000
 """Rows whose size is known only when they are read: values that repeat are stored once."""
 _SHORT_FLOATS = {pa.float16(): 2.0**11, pa.float32(): 2.0**24}
 """With the first whole number that is also written for its neighbour."""
-_INEXACT_INSIDE = frozenset({"halffloat", "float", "time64[ns]", "pairs"})
-"""Types that Arrow gives in another way than they were written, where a list or an object contains them."""
+_INEXACT_INSIDE = frozenset({"halffloat", "float", "time64[ns]", "month_day_nano_interval", "pairs"})
+"""Types that Arrow gives in another way than they were written, by themselves or inside of a list or an object."""
 _BATCH_BYTES = 2**22
 """Of a batch of Parquet, according to its metadata."""
 
@@ -47,6 +49,8 @@ def columnar_rows(
 
 def _parquet(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any]]:
     parquet = pq.ParquetFile(stream, buffer_size=2**20)
+    columns = [parquet.schema.column(at) for at in range(len(parquet.schema))]
+    intervals = [column.path for column in columns if column.converted_type == "INTERVAL"]
 
     def batches() -> Iterator[Any]:
         # Group by group: an iterator over several keeps all that it has read until its end, which is the whole file.
@@ -54,10 +58,20 @@ def _parquet(stream: Any, batch_rows: int) -> tuple[list[str], int, Iterator[Any
             found = parquet.metadata.row_group(group)
             fitting = max(1, _BATCH_BYTES * found.num_rows // max(1, found.total_byte_size))
             file = _that_reaches(parquet, stream, group)
-            yield from file.iter_batches(min(batch_rows, fitting), [group])
+            for batch in file.iter_batches(min(batch_rows, fitting), [group]):
+                yield _with_intervals(batch, intervals)
             yield None
 
     return parquet.schema_arrow.names, parquet.metadata.num_rows, batches()
+
+
+def _with_intervals(batch: Any, names: list[str]) -> Any:
+    """The batch, with Parquet's intervals as texts: Arrow gives the twelve bytes of months, days and milliseconds."""
+    for name in {*names} & {*batch.schema.names}:
+        parts = [None if one is None else struct.unpack("<3I", one) for one in batch.column(name).to_pylist()]
+        texts = [None if one is None else _interval(one[0], one[1], one[2] * 1_000_000) for one in parts]
+        batch = batch.set_column(batch.schema.get_field_index(name), name, pa.array(texts, pa.string()))
+    return batch
 
 
 def _that_reaches(parquet: pq.ParquetFile, stream: Any, group: int) -> pq.ParquetFile:
@@ -186,6 +200,8 @@ def _python_value(scalar: Any) -> Any:
         return _short_float(scalar.cast(pa.string()).as_py(), kind)
     if kind == pa.time64("ns"):
         return scalar.cast(pa.string()).as_py()
+    if kind == pa.month_day_nano_interval():
+        return _interval(*scalar.as_py())
     if pa.types.is_map(kind):
         pairs = [(_python_value(pair[0]), _python_value(pair[1])) for pair in scalar.values]
         if not pa.types.is_string(kind.key_type):
@@ -209,6 +225,11 @@ def _python_value(scalar: Any) -> Any:
 def _short_float(text: str, kind: Any) -> float:
     value = float(text)
     return ShortFloat(text) if abs(value) >= _SHORT_FLOATS[kind] else value
+
+
+def _interval(months: int, days: int, nanoseconds: int) -> str:
+    """As ISO 8601 writes it, since no length in seconds says it: months and days have several."""
+    return f"P{months}M{days}DT{Decimal(nanoseconds).scaleb(-9).normalize():f}S"
 
 
 def _after(epoch: datetime, microseconds: int) -> Any:

@@ -118,7 +118,7 @@ def test_of_one_event_written_with_two_times_in_a_file_the_first_is_inserted(
     assert outcome(backfill(billing, tmp_path, *lines)) == (0, 3 * len(CUT), 2 * len(CUT), 0)
 
 
-def test_a_cut_time_that_says_something_else_or_is_of_another_event_is_told_so(
+def test_a_cut_time_that_says_something_else_or_is_of_another_event_is_reported(
     billing: Billing, tmp_path: Path
 ) -> None:
     billing.add_event("a", 7, period=MAY, request_id="r", event_timestamp=EXACT)

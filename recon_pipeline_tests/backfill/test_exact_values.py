@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
@@ -412,6 +413,25 @@ def test_metadata_keep_what_was_written(tmp_path: Path) -> None:
     assert metadata(readings(path)[0]) == (
         '{"d": 1.10, "n": "2025-05-17T12:00:00.000000001+00:00", "i": "1 day, 0:00:01"}'
     )
+
+
+def test_metadata_keep_the_months_days_and_seconds_of_an_interval(tmp_path: Path) -> None:
+    kind, span = pa.month_day_nano_interval(), pa.MonthDayNano([1, -2, 3_500_000_001])
+    columns = {name: pa.array([value] * 2) for name, value in ROW.items()}
+    columns |= {"i": pa.array([span, None], kind), "l": pa.array([[span], []], pa.list_(kind))}
+    arrow, table = tmp_path / "audit.arrow", pa.table(columns)
+    with pa.ipc.new_file(arrow, table.schema) as writer:
+        writer.write_table(table)
+    parquet = tmp_path / "audit.parquet"
+    usual = ", ".join(f"'{value}' as {name}" for name, value in ROW.items())
+    spans = f"select {usual}, interval '1 month 2 days 3.5 seconds' as i union all select {usual}, null"
+    duckdb.sql(f"copy ({spans}) to '{parquet}' (format parquet)")
+
+    assert list(map(metadata, readings(arrow))) == [
+        '{"i": "P1M-2DT3.500000001S", "l": ["P1M-2DT3.500000001S"]}',
+        '{"i": null, "l": []}',
+    ]
+    assert list(map(metadata, readings(parquet))) == ['{"i": "P1M2DT3.5S"}', '{"i": null}']
 
 
 def test_a_row_that_is_nested_without_end_is_rejected_and_kills_no_batch(tmp_path: Path) -> None:

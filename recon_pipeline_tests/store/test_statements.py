@@ -296,7 +296,7 @@ def test_an_error_names_the_statement_that_was_refused_and_the_command_that_prin
     assert "recon sql drifted_units" in refused.value.fix
 
 
-def test_a_missing_table_is_told_with_the_statement_that_needs_it(empty_database_url: str) -> None:
+def test_a_missing_table_is_reported_with_the_statement_that_needs_it(empty_database_url: str) -> None:
     with (
         pytest.raises(StatementFailedError, match=r"recon\.reconciliation_run.*\(statement run_totals\)"),
         BillingDatabase(empty_database_url).transaction(any_schema_version=True) as connection,
