@@ -137,6 +137,25 @@ def test_declared_credits_are_summed_and_no_check_warns_of_them(credited: World,
     assert credited.repaired() == [(CREDITED, counted, 7)]
 
 
+def test_a_sum_that_the_counters_table_refuses_fails_with_its_reason_and_all_others_are_repaired(
+    credited: World,
+) -> None:
+    """Refunds are more than was used, and the application keeps the counter at 0, since a check lets it be no less."""
+    credited.billing.add_event(CREDITED, -20)
+    credited.billing.set_counter(CREDITED, 0)
+    credited.billing.set_counter(OTHER, 3)
+
+    for _ in range(2):
+        ended = credited.run(refuses_negative=False)
+        assert (ended.outcome, ended.mismatch_count) == ("not_clean", 1)
+
+    assert credited.billing.counter(CREDITED) == 0
+    assert credited.repaired() == [(OTHER, 3, 12)]
+    ((customer, outcome, why),) = set(reported(credited))
+    assert (customer, outcome) == (CREDITED, "failed")
+    assert 'violates check constraint "billing_usage_counters_usage_count_check"' in why
+
+
 def test_a_declared_credit_that_lowers_a_sum_is_no_event_that_left_the_log(credited: World) -> None:
     """Also where an update makes a run sum the whole key anew, so that it sees only that the sum fell."""
     credited.billing.set_counter(CREDITED, 12)
