@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store.counters import repair
 from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline_tests.reconciliation.product import planned_once
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import COMMIT, RunOptions
 
@@ -50,7 +51,7 @@ class Deadly:
 def run(url: str, nth: int, mode: str) -> None:
     """One run, in the child."""
     repair.CHUNK_KEYS = CHUNK_KEYS
-    database, deadly = BillingDatabase(url, keeps_connection=True), Deadly(nth)
+    database, deadly = planned_once(BillingDatabase(url, keeps_connection=True)), Deadly(nth)
     pipeline.steer(database, deadly)
     ended = pipeline.run(database, RunOptions(full=mode == "full", approve_reason="a test"))
     print(ENDED, ended.outcome, deadly.boundaries, flush=True)
