@@ -14,7 +14,7 @@ from recon_pipeline.core.guards import Budgets
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing, Period, connected
 from recon_pipeline_tests.reconciliation.conftest import full_template, incremental_template
-from recon_pipeline_tests.reconciliation.product import kept_database, planned_once
+from recon_pipeline_tests.reconciliation.product import kept_database
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
 from recon_pipeline_tests.support.postgres import PostgresServer
@@ -172,10 +172,7 @@ class World:
         is_watched = between is not None or before_commit is not None
         if database is None:
             named = url or self.billing.url
-            if is_watched:
-                database = planned_once(BillingDatabase(named, keeps_connection=True))
-            else:
-                database = kept_database(named)
+            database = BillingDatabase(named, keeps_connection=True) if is_watched else kept_database(named)
         if between is not None:
             between_statements(database, between)
         if before_commit is not None:

@@ -40,23 +40,6 @@ PAID_STATUSES = ("active", "trialing")
 _DEFAULT_IDENTITY = EventIdentity()
 Hook = Callable[[], object]
 
-_ASKED_AGAIN = (
-    "catalog_version",
-    "read_stand_ins",
-    "read_runs",
-    "start_run",
-    "note_run",
-    "log_position",
-    "log_visibility",
-    "read_months",
-    "attached_since_snapshot",
-    "missing_for_increments",
-    "describe_tables",
-)
-"""What a run asks of the catalog and of its own records, most of it in each transaction; not of events and counters."""
-_NEVER = 10**9
-_PREPARED = tuple(f"/* recon:{name} */" for name in _ASKED_AGAIN)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -170,29 +153,8 @@ def kept_database(url: str, event_identity: EventIdentity = _DEFAULT_IDENTITY) -
 
     The connections of an earlier test's are closed.
     """
-    database = planned_once(BillingDatabase(url, keeps_connection=True, event_identity=event_identity))
+    database = BillingDatabase(url, keeps_connection=True, event_identity=event_identity)
     weakref.finalize(database, database.engine.dispose)
-    return database
-
-
-def planned_once(database: BillingDatabase) -> BillingDatabase:
-    """Have each session keep the plans of `_ASKED_AGAIN`: to plan them anew is a quarter of what small runs cost.
-
-    The product cannot, as a pooler may stand before the server. All that reads events or counters is planned as ever.
-    """
-
-    def execute(cursor: Any, sent: str, parameters: Any, _: Any) -> bool:
-        if not sent.startswith(_PREPARED):
-            return False
-        cursor.execute(sent, parameters, prepare=True)
-        return True
-
-    event.listen(database.engine, "do_execute", execute)
-    event.listen(
-        database.engine, "do_execute_no_params", lambda cursor, sent, context: execute(cursor, sent, None, context)
-    )
-    # Of a connection, since the product asks for no statement to be prepared.
-    event.listen(database.engine, "connect", lambda session, _: setattr(session, "prepare_threshold", _NEVER))
     return database
 
 

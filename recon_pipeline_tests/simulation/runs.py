@@ -17,7 +17,6 @@ from recon_pipeline.core.guards import Budgets
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing
-from recon_pipeline_tests.reconciliation.product import planned_once
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.actors import COUNT_NOW, SETTLE_SECONDS
 from recon_pipeline_tests.simulation.migrations import Migrations
@@ -310,7 +309,7 @@ class Reconciler:
             actor.stop("begin a run")
             extent = _EXTENTS[op.kind] if op.kind in _EXTENTS else RunOptions(customers=(op.keys[0][0],))
             self.run = run = Run(op, actor, self.around, extent)
-            database = planned_once(BillingDatabase(self.url, keeps_connection=True))
+            database = BillingDatabase(self.url, keeps_connection=True)
             pipeline.steer(database, run)
             try:
                 ended = pipeline.run(database, self.around.asked(extent), report=run.begins, entering=run.enters)

@@ -15,7 +15,6 @@ from unittest.mock import patch
 from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
-from recon_pipeline_tests.reconciliation.product import planned_once
 from recon_pipeline_tests.simulation import customers, pipeline, worlds
 from recon_pipeline_tests.simulation.actors import application, clock, let_an_hour_pass
 from recon_pipeline_tests.simulation.customers import Customers
@@ -309,7 +308,7 @@ class _Play:
         return ended.outcome == "not_clean" and 0 < (ended.mismatch_count or 0) <= len(self.model.poisoned) + doubtful
 
     def _run(self, ask: RunOptions) -> pipeline.Ended:
-        database = planned_once(BillingDatabase(self._url_of_product, keeps_connection=True))
+        database = BillingDatabase(self._url_of_product, keeps_connection=True)
         try:
             return pipeline.run(database, self.around.asked(ask))
         finally:

@@ -23,7 +23,6 @@ from recon_pipeline.store.counters import repair as repair_module
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import Billing, connected, customers
 from recon_pipeline_tests.reconciliation.conftest import PrivateServer
-from recon_pipeline_tests.reconciliation.product import planned_once
 from recon_pipeline_tests.reconciliation.traffic import PRODUCT, wait_until
 from recon_pipeline_tests.simulation import pipeline, victim
 from recon_pipeline_tests.simulation.pipeline import Ended, RunOptions
@@ -75,7 +74,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(url: str, *, steering: pipeline.Steering | None = None, **asked: Any) -> Ended:
     """One run in this process."""
-    database = planned_once(BillingDatabase(url, keeps_connection=True))
+    database = BillingDatabase(url, keeps_connection=True)
     if steering is not None:
         pipeline.steer(database, steering)
     try:

@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.store.counters import repair
 from recon_pipeline.store.postgres.database import BillingDatabase
-from recon_pipeline_tests.reconciliation.product import planned_once
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import COMMIT, RunOptions
+from recon_pipeline_tests.support.plans import planned_once
 
 ENDED = "ended"
 CHUNK_KEYS = 4
