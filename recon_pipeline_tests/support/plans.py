@@ -14,7 +14,7 @@ from sqlalchemy import event
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.support.postgres import is_of_session
 
-_ASKED_AGAIN = (
+ASKED_AGAIN = (
     "catalog_version",
     "read_stand_ins",
     "read_runs",
@@ -28,11 +28,11 @@ _ASKED_AGAIN = (
     "describe_tables",
 )
 _NEVER = 10**9
-_PREPARED = tuple(f"/* recon:{name} */" for name in _ASKED_AGAIN)
+_PREPARED = tuple(f"/* recon:{name} */" for name in ASKED_AGAIN)
 
 
 def planned_once(database: BillingDatabase) -> BillingDatabase:
-    """Have each session keep the plans of `_ASKED_AGAIN`: to make them anew is a quarter of what small runs cost."""
+    """Have each session keep the plans of `ASKED_AGAIN`: to make them anew is a quarter of what small runs cost."""
 
     def execute(cursor: Any, sent: str, parameters: Any, _: Any) -> bool:
         if not sent.startswith(_PREPARED):
