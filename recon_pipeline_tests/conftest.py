@@ -21,6 +21,7 @@ from recon_pipeline_tests.support.dagster import (
     make_dagster_tables,
     short_lived_instances,
 )
+from recon_pipeline_tests.support.plans import plans_kept
 from recon_pipeline_tests.support.postgres import PostgresServer, databases_dropped, running_server
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def quick_dagster(clean_environment: None) -> Iterator[None]:
     # They are fixed when the definitions are loaded: not by a test that happens to come first, and sets another start.
     import recon_pipeline.definitions  # noqa: F401
 
-    with connections_kept(), short_lived_instances():
+    with connections_kept(), short_lived_instances(), plans_kept():
         yield
 
 

@@ -17,6 +17,7 @@ from recon_pipeline.store.counters import repair
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.simulation import pipeline
 from recon_pipeline_tests.simulation.pipeline import COMMIT, RunOptions
+from recon_pipeline_tests.support.plans import planned_once
 
 ENDED = "ended"
 CHUNK_KEYS = 4
@@ -50,7 +51,7 @@ class Deadly:
 def run(url: str, nth: int, mode: str) -> None:
     """One run, in the child."""
     repair.CHUNK_KEYS = CHUNK_KEYS
-    database, deadly = BillingDatabase(url, keeps_connection=True), Deadly(nth)
+    database, deadly = planned_once(BillingDatabase(url, keeps_connection=True)), Deadly(nth)
     pipeline.steer(database, deadly)
     ended = pipeline.run(database, RunOptions(full=mode == "full", approve_reason="a test"))
     print(ENDED, ended.outcome, deadly.boundaries, flush=True)

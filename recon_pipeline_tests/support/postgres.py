@@ -120,6 +120,12 @@ class PostgresServer:
         self._session.execute(statement)
 
 
+def is_of_session(url: str) -> bool:
+    """Whether a URL leads straight to a server that runs for this process's tests, through its socket."""
+    socket = urlsplit(url).query
+    return bool(socket) and any(urlsplit(server._url).query == socket for server in _servers)
+
+
 def create_filled(url: Callable[[str], str], name: str, fill: Callable[[str], None]) -> None:
     """Make a database on a server of a test's own, filled by `fill`: the first is kept there, the others are copies.
 
