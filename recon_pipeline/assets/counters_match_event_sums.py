@@ -1,15 +1,13 @@
 """The last check of a run, on a new snapshot: does each counter match its event sum? It is answered month by month.
 
-Invariant: each month of the run that is in the log gets an evaluation of its own, about its keys alone. Dagster gives a
-run over several months one result without a partition, so the evaluations are yielded here with theirs.
+Invariant: each month of the run that is in the log gets an evaluation of its own, about its keys alone.
 """
 
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from recon_pipeline.assets import first_run
+from recon_pipeline.assets import by_month, first_run
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import step_of
@@ -84,9 +82,10 @@ def _evaluation(
 ) -> dg.AssetCheckEvaluation:
     excused = found.deferred_count + found.held_count + found.doubtful_count
     excused += found.untouched_count if paused else 0
-    return dg.AssetCheckEvaluation(
-        asset_key=names.key("repaired_counters"),
-        check_name=NAME,
+    return by_month.evaluation(
+        context.instance,
+        dg.AssetCheckKey(names.key("repaired_counters"), NAME),
+        month,
         passed=found.mismatch_count == 0,
         severity=dg.AssetCheckSeverity.WARN if found.mismatch_count == excused else dg.AssetCheckSeverity.ERROR,
         description=_described(found, month.key, paused),
@@ -99,25 +98,6 @@ def _evaluation(
             "customers": ", ".join(step.run.extent.customers or ("all",)),
             **sample("sample", found.sample, verify.Mismatch),
         },
-        blocking=False,
-        partition=month.key,
-        target_materialization_data=_materialized(context.instance, names, month),
-    )
-
-
-def _materialized(
-    instance: dg.DagsterInstance, names: Names, month: BillingMonth
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The latest materialization of the month: Dagster shows the check as evaluated only if it names that one."""
-    latest = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=names.key("repaired_counters"), asset_partitions=[month.key]), limit=1
-    ).records
-    return (
-        AssetCheckEvaluationTargetMaterializationData(
-            storage_id=latest[0].storage_id, run_id=latest[0].run_id, timestamp=latest[0].timestamp
-        )
-        if latest
-        else None
     )
 
 

@@ -21,7 +21,7 @@ from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.automation.shown_actions import show_actions
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity, incident
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.settings import Alerting, read_alerting
+from recon_pipeline.settings import Alerting, read_alerting, read_start_period
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import alerts as store
 
@@ -101,6 +101,7 @@ def _notice(
             ended,
             alerting.targets,
             database=database.name,
+            first_month=read_start_period(),
             overview=f"{alerting.ui_url}/runs" if alerting.ui_url else "",
         )
 

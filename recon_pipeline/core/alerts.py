@@ -123,6 +123,12 @@ def observe(alarm: Alarm | None, seen: Observation, *, at: datetime) -> tuple[Al
     return worse, Change(Turn.WORSE, worse)
 
 
+def leave_out(alarm: Alarm, *, before: BillingMonth) -> Observation | None:
+    """What it means for an alarm that no run compares the months before one any more: these fail no longer."""
+    months = frozenset(month for month in alarm.months if month < before)
+    return Observation(alarm.subject, None, months) if months else None
+
+
 def remind(alarm: Alarm, *, at: datetime) -> tuple[Alarm, Change | None]:
     """The alarm, and the reminder if it is time for one."""
     if at - alarm.told_at < timedelta(hours=REMINDER_HOURS[alarm.severity]):

@@ -80,6 +80,60 @@ def test_a_check_that_fails_in_several_months_is_one_alert_with_what_it_says_of_
     assert "mismatch_count 3" in output["message"]
 
 
+def test_a_check_that_failed_in_one_month_of_a_run_passes_again_when_that_month_does(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    """The alert of an audit over all months was over with the next audit, though a tick had repaired the month."""
+    watched.query("alter table billing_usage_counters add constraint broken check (usage_count < 7) not valid")
+    watched.add_event("a", 9, event_timestamp=IN_MAY)
+    watched.add_event("b", 1, period=JUNE, event_timestamp=JUNE[0])
+    assert recon("reconcile", "--period", "2025-04", "--period", "2025-05", "--period", "2025-06").exit_code == 1
+    evaluate(dagster_instance)
+    watched.query("alter table billing_usage_counters drop constraint broken")
+    assert recon("reconcile", "--period", "2025-06").exit_code == 0
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: counters_match_event_sums"]
+    assert "counters_match_event_sums (2025-05), error" in hook.received[0]["message"]
+
+    assert recon(*A_RUN).exit_code == 0
+    evaluate(dagster_instance)
+
+    assert hook.titles[1:] == ["[recon error] RESOLVED: counters_match_event_sums"]
+
+
+def test_what_left_a_month_is_no_alert_any_more_once_retention_declares_it(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    """No run compares such a month again, so no check would ever pass in it; reminders came for ever."""
+    for period in (MAY, JUNE):
+        for customer in ("a", "stays"):
+            watched.add_event(customer, 9, period=period, event_timestamp=period[0])
+            watched.add_counter(customer, 9, period=period)
+    months = ("--period", "2025-05", "--period", "2025-06")
+    assert recon("reconcile", *months).exit_code == 0
+    watched.query("delete from billing_usage_events where gateway_customer_id = 'a'")
+    assert recon("reconcile", *months).exit_code == 1
+    evaluate(dagster_instance)
+    left, differ = hook.titles
+    assert (left, differ) == (
+        "[recon error] FAILING: events_stay_in_the_log",
+        "[recon warn] FAILING: counters_match_event_sums",
+    )
+    output = hook.received[0]["message"]
+    assert "events_stay_in_the_log (2025-05 to 2025-06), error" in output
+    assert "2025-05: 1 events of 9 units, of 1 counters.\n2025-06: 1 events of 9 units, of 1 counters.\n" in output
+    assert output.count("If the usage is to be taken back:\nrecon reconcile --period 2025-05") == 1
+
+    watched.add_event("a", 9, period=JUNE, event_timestamp=JUNE[0])
+    assert recon("reconcile", "--period", "2025-06").exit_code == 0
+    evaluate(dagster_instance)
+    assert hook.titles[2:] == [], "May still fails"
+    assert recon("retention", "--before", "2025-06", "--reason", "a test").exit_code == 0
+    evaluate(dagster_instance)
+
+    assert hook.titles[2:] == [left.replace("FAILING", "RESOLVED"), differ.replace("FAILING", "RESOLVED")]
+
+
 def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolved_once(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:

@@ -205,10 +205,16 @@ def test_a_customer_of_years_is_explained_by_reading_each_event_a_few_times(
     """When the customer's first event arrived was once looked up again for each event and each day of the month."""
     days, years = 31, 3
     billing.query(
-        "insert into billing_usage_events (gateway_name, gateway_customer_id, usage_type, request_id, period_start, "
-        "period_end, event_timestamp) select 'stripe', 'a', 'remote_commands', month || '-' || n, %s::timestamptz - month "
-        "* interval '1 month', %s::timestamptz - month * interval '1 month', %s::timestamptz + mod(n, %s) * interval '1 "
-        "day' - month * interval '1 month' from generate_series(0, %s) as month, generate_series(1, 100) as n",
+        """
+        insert into billing_usage_events (
+            gateway_name, gateway_customer_id, usage_type, request_id, period_start, period_end, event_timestamp
+        )
+        select
+            'stripe', 'a', 'remote_commands', month || '-' || n, %s::timestamptz - month * interval '1 month',
+            %s::timestamptz - month * interval '1 month',
+            %s::timestamptz - month * interval '1 month' + mod(n, %s) * interval '1 day'
+        from generate_series(0, %s) as month, generate_series(1, 100) as n
+        """,
         *MAY, MAY[0], days, 12 * years - 1,
     )  # fmt: skip
     events = billing.value("select count(*) from billing_usage_events")
@@ -224,11 +230,13 @@ def test_a_customer_of_years_is_explained_by_reading_each_event_a_few_times(
 def rows_read(billing: Billing) -> int:
     """Rows of the log that scans have returned, once our sessions, which tell that when they end, are gone."""
     wait_until(
-        lambda: billing.value(
-            "select count(*) from pg_stat_activity "
-            "where datname = current_database() and application_name = 'recon_pipeline'"
+        lambda: (
+            billing.value(
+                "select count(*) from pg_stat_activity "
+                "where datname = current_database() and application_name = 'recon_pipeline'"
+            )
+            == 0
         )
-        == 0
     )
     billing.query("select pg_stat_force_next_flush()")
     return billing.value(

@@ -9,13 +9,24 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from recon_pipeline.core.alert_targets import AlertTarget
-from recon_pipeline.core.alerts import Alarm, Change, Message, Observation, Severity, messages, observe, remind
+from recon_pipeline.core.alerts import (
+    Alarm,
+    Change,
+    Message,
+    Observation,
+    Severity,
+    leave_out,
+    messages,
+    observe,
+    remind,
+)
 from recon_pipeline.core.ended_runs import EndedRun, OwnRecord, observations, silence
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.outbox import put_in_outbox
+from recon_pipeline.store.records.retention import first_compared, read_retention
 
 # The time up to which ended runs were detected.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
@@ -116,15 +127,19 @@ def notice(
     targets: Sequence[AlertTarget],
     *,
     database: str,
+    first_month: BillingMonth,
     overview: str = "",
 ) -> tuple[Message, ...]:
     """Evaluate runs that ended, the dead man's switch and reminders; put the changes into the outbox.
+
+    What failed in months that no run compares any more (`recon retention`) fails no longer.
 
     Args:
         connection: In a transaction, which commits all of it or nothing.
         ended: In the order in which they ended; runs that were detected before are skipped here.
         targets: Who gets the messages.
         database: Its name for people.
+        first_month: RECON_START_PERIOD.
         overview: Where to look in the UI, or ''.
     """
     watch = connection.execute(_LOCK_ALERT_WATCH).one()
@@ -140,10 +155,12 @@ def notice(
             link=overview,
         )
     )
+    compared_from = first_compared(read_retention(connection), first_month)
     until = max((run.ended_at for run in ended), default=watch.runs_noticed_until)
     connection.execute(_NOTE_ALERT_WATCH, {"runs_noticed_until": until, "is_paused": is_paused})
     connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
-    written = messages(_take_in(connection, seen, at=watch.now), database=database)
+    changes = _take_in(connection, seen, compared_from, at=watch.now)
+    written = messages(changes, database=database)
     for message in written:
         put_in_outbox(connection, message, targets)
     return written
@@ -181,12 +198,18 @@ def _own_record(connection: Connection, run_id: str) -> OwnRecord | None:
     return OwnRecord(record.outcome, record.customers is not None, record.error) if record else None
 
 
-def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetime) -> list[Change]:
+def _take_in(
+    connection: Connection, seen: Sequence[Observation], compared_from: BillingMonth, *, at: datetime
+) -> list[Change]:
     before = {alarm.subject: alarm for alarm in alarms(connection)}
     now: dict[str, Alarm | None] = dict(before)
     changes: list[Change | None] = []
     for one in seen:
         now[one.subject], change = observe(now.get(one.subject), one, at=at)
+        changes.append(change)
+    left_out = [one for alarm in now.values() if alarm and (one := leave_out(alarm, before=compared_from))]
+    for one in left_out:
+        now[one.subject], change = observe(now[one.subject], one, at=at)
         changes.append(change)
     for subject, alarm in now.items():
         if alarm is not None:
