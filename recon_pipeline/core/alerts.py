@@ -80,6 +80,11 @@ class Alarm:
     failing_since: datetime
     told_at: datetime
 
+    def left_out(self, *, before: BillingMonth) -> Observation | None:
+        """What it means for it that no run compares the months before one any more: these fail no longer."""
+        months = frozenset(month for month in self.months if month < before)
+        return Observation(self.subject, None, months) if months else None
+
 
 @dataclass(frozen=True)
 class Change:
@@ -121,12 +126,6 @@ def observe(alarm: Alarm | None, seen: Observation, *, at: datetime) -> tuple[Al
         return now, None
     worse = replace(now, told_at=at)
     return worse, Change(Turn.WORSE, worse)
-
-
-def leave_out(alarm: Alarm, *, before: BillingMonth) -> Observation | None:
-    """What it means for an alarm that no run compares the months before one any more: these fail no longer."""
-    months = frozenset(month for month in alarm.months if month < before)
-    return Observation(alarm.subject, None, months) if months else None
 
 
 def remind(alarm: Alarm, *, at: datetime) -> tuple[Alarm, Change | None]:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus, SensorResult
+from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus, SensorResult
 
-from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.counters_match_event_sums import NAME as MATCH
+from recon_pipeline.assets.events_left import CHECK as LEFT
+from recon_pipeline.assets.months import BILLING_MONTHS, range_tags
 from recon_pipeline.automation import ended_runs
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
 from recon_pipeline.automation.housekeeping import KEEP_ALERTS_DAYS
@@ -132,6 +134,9 @@ def test_what_left_a_month_is_no_alert_any_more_once_retention_declares_it(
     evaluate(dagster_instance)
 
     assert hook.titles[2:] == [left.replace("FAILING", "RESOLVED"), differ.replace("FAILING", "RESOLVED")]
+    for check in (AssetCheckKey(AssetKey("counter_drift"), LEFT), AssetCheckKey(AssetKey("repaired_counters"), MATCH)):
+        states = dagster_instance.event_log_storage.get_asset_check_state([(check, BILLING_MONTHS)])
+        assert {status.name for status, months in states[check].subsets.items() if not months.is_empty} == {"SUCCEEDED"}
 
 
 def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolved_once(

@@ -4,22 +4,13 @@ Invariant: a detected change and the message about it commit together.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from recon_pipeline.core.alert_targets import AlertTarget
-from recon_pipeline.core.alerts import (
-    Alarm,
-    Change,
-    Message,
-    Observation,
-    Severity,
-    leave_out,
-    messages,
-    observe,
-    remind,
-)
+from recon_pipeline.core.alerts import Alarm, Change, Message, Observation, Severity, messages, observe, remind
 from recon_pipeline.core.ended_runs import EndedRun, OwnRecord, observations, silence
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.store.counters.pause import read_pause
@@ -111,6 +102,20 @@ _NOTE_ALERT_RUNS = labelled(
     """,
 )
 
+
+@dataclass(frozen=True)
+class Noticed:
+    """What was noticed.
+
+    Attributes:
+        written: The messages about it.
+        left_out: By subject, the months in which it failed and that no run compares any more.
+    """
+
+    written: tuple[Message, ...]
+    left_out: tuple[Observation, ...]
+
+
 KEEP_NOTICED_RUNS_DAYS = 40
 """Longer than Dagster keeps runs (`KEEP_RUNS_DAYS`)."""
 
@@ -129,7 +134,7 @@ def notice(
     database: str,
     first_month: BillingMonth,
     overview: str = "",
-) -> tuple[Message, ...]:
+) -> Noticed:
     """Evaluate runs that ended, the dead man's switch and reminders; put the changes into the outbox.
 
     What failed in months that no run compares any more (`recon retention`) fails no longer.
@@ -159,11 +164,11 @@ def notice(
     until = max((run.ended_at for run in ended), default=watch.runs_noticed_until)
     connection.execute(_NOTE_ALERT_WATCH, {"runs_noticed_until": until, "is_paused": is_paused})
     connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
-    changes = _take_in(connection, seen, compared_from, at=watch.now)
+    changes, left_out = _take_in(connection, seen, compared_from, at=watch.now)
     written = messages(changes, database=database)
     for message in written:
         put_in_outbox(connection, message, targets)
-    return written
+    return Noticed(written, left_out)
 
 
 def alarms(connection: Connection) -> tuple[Alarm, ...]:
@@ -200,14 +205,14 @@ def _own_record(connection: Connection, run_id: str) -> OwnRecord | None:
 
 def _take_in(
     connection: Connection, seen: Sequence[Observation], compared_from: BillingMonth, *, at: datetime
-) -> list[Change]:
+) -> tuple[list[Change], tuple[Observation, ...]]:
     before = {alarm.subject: alarm for alarm in alarms(connection)}
     now: dict[str, Alarm | None] = dict(before)
     changes: list[Change | None] = []
     for one in seen:
         now[one.subject], change = observe(now.get(one.subject), one, at=at)
         changes.append(change)
-    left_out = [one for alarm in now.values() if alarm and (one := leave_out(alarm, before=compared_from))]
+    left_out = tuple(one for alarm in now.values() if alarm and (one := alarm.left_out(before=compared_from)))
     for one in left_out:
         now[one.subject], change = observe(now[one.subject], one, at=at)
         changes.append(change)
@@ -220,7 +225,7 @@ def _take_in(
             connection.execute(_DELETE_ALARM, {"subject": subject})
         elif alarm != before.get(subject):
             _write_alarm(connection, alarm)
-    return [change for change in changes if change is not None]
+    return [change for change in changes if change is not None], left_out
 
 
 def _write_alarm(connection: Connection, alarm: Alarm) -> None:
