@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from recon_pipeline.lake.folders import ArchiveError, Folder, reaching
 from recon_pipeline.lake.manifest import ArchivedFile, Manifest
+from recon_pipeline.lake.scratch import scratch_folder
 
 FILE_BYTES = 128 * 2**20
 """A file is closed after the batch with which it reaches this size."""
@@ -132,8 +132,8 @@ def fetched(folder: Folder, manifest: Manifest) -> Iterator[Path]:
     """
     for one in manifest.files:
         file = folder.below(one.name)
-        with tempfile.TemporaryDirectory(prefix="recon-archive-") as scratch:
-            local = Path(file.path) if folder.is_local else Path(scratch, one.name)
+        with scratch_folder() as scratch:
+            local = Path(file.path) if folder.is_local else scratch / one.name
             with reaching(file.url):
                 if not folder.is_local:
                     file.filesystem.get_file(file.path, str(local))

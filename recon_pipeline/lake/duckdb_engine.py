@@ -6,7 +6,6 @@ this machine are read through fsspec, with the credentials of the environment.
 
 import glob
 import itertools
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from recon_pipeline.lake.engine import not_installed
 from recon_pipeline.lake.engine_settings import DEFAULT_MEMORY_MB
 from recon_pipeline.lake.files import NOTHING_COUNTED
 from recon_pipeline.lake.instants import since_1970
+from recon_pipeline.lake.scratch import scratch_folder
 from recon_pipeline.sources.finding import SourceFile
 
 if TYPE_CHECKING:
@@ -135,10 +135,10 @@ def duckdb_engine(memory_mb: int = DEFAULT_MEMORY_MB) -> Generator[DuckDB]:
         import ibis.backends.duckdb  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise not_installed("DuckDB", "lake", error) from error
-    with tempfile.TemporaryDirectory(prefix="recon-lake-") as spill:
+    with scratch_folder() as scratch:
         backend = ibis.duckdb.connect(
             memory_limit=f"{memory_mb}MB",
-            temp_directory=spill,
+            temp_directory=str(scratch),
             preserve_insertion_order=False,
             autoinstall_known_extensions=False,
         )

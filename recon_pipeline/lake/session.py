@@ -1,11 +1,11 @@
 """A database of DuckDB's own, for one question."""
 
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from recon_pipeline.core.errors import NOTHING_CHANGED, ReconError, archives_need
+from recon_pipeline.lake.scratch import scratch_folder
 
 _MEMORY = "200MB"
 
@@ -21,10 +21,10 @@ def duckdb_session() -> Generator[Any]:
         import duckdb  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise archives_need(error) from error
-    with tempfile.TemporaryDirectory(prefix="recon-archive-") as scratch:
+    with scratch_folder() as scratch:
         config: dict[str, Any] = {
             "memory_limit": _MEMORY,
-            "temp_directory": scratch,
+            "temp_directory": str(scratch),
             "autoinstall_known_extensions": "false",
         }
         with duckdb.connect(config=config) as session:

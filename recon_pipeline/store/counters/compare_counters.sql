@@ -24,7 +24,7 @@ compared as materialized (
         period_end,
         counter.usage_count,
         coalesce(event_sum.visible, 0) as visible_sum,
-        case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end as settled_sum,
+        coalesce(event_sum.settled, 0) as settled_sum,
         event_sum.visible is null as without_events,
         case when :settle_seconds > 0 then coalesce(event_sum.used, 0) else coalesce(event_sum.visible, 0) - coalesce(event_sum.credit_units, 0) end
             as used_units,
@@ -35,12 +35,9 @@ compared as materialized (
             gateway_customer_id,
             period_start,
             period_end,
-            -- Cases, so that what is not used is not computed.
-            case
-                when :settle_seconds > 0 then coalesce(sum(quantity) filter (where is_settled or quantity > 0), 0)
-                else sum(quantity)
-            end::numeric as visible,
-            case when :settle_seconds > 0 then (sum(quantity) filter (where is_settled or quantity < 0))::numeric end as settled,
+            coalesce(sum(most_units), 0)::numeric as visible,
+            coalesce(sum(least_units), 0)::numeric as settled,
+            -- A case, so that what is not used is not computed.
             case when :settle_seconds > 0 then (sum(quantity) filter (where quantity > 0))::numeric end as used,
             (sum(quantity) filter (where quantity < 0))::numeric as credit_units,
             count(*) filter (where quantity < 0) as credit_count
@@ -48,9 +45,7 @@ compared as materialized (
         group by gateway_customer_id, period_start, period_end
     ) as event_sum
     full join ({counters_of_extent_or_given}) as counter using (gateway_customer_id, period_start, period_end)
-    where coalesce(counter.usage_count, 0) not between
-            case when :settle_seconds > 0 then coalesce(event_sum.settled, 0) else coalesce(event_sum.visible, 0) end
-        and coalesce(event_sum.visible, 0)
+    where coalesce(counter.usage_count, 0) not between coalesce(event_sum.settled, 0) and coalesce(event_sum.visible, 0)
         or case
             when :settle_seconds > 0
                 then (gateway_customer_id, period_start, period_end)

@@ -1,12 +1,12 @@
--- Part of other statements: the countable events of an extent, or of the keys in `given`. Which of the two is known when the statement is
+-- Part of other statements: the bounded events of an extent, or of the keys in `given`. Which of the two is known when the statement is
 -- planned.
 -- Index: none for all keys of all months, (usage_type, period_start, period_end) for few months; for given keys billing_usage_events by
 -- gateway_customer_id. The condition on keys stands in a case, so that keys are looked up in a hash.
--- Uses: countable_events = countable_events | countable_events_deduplicated, in_extent
--- Binds: customers_given text[], every_key boolean, gateway_name text, settled_below xid8, usage_type text
+-- Uses: bounded_events, in_extent
+-- Binds: customers_given text[], every_key boolean, gateway_name text, usage_type text
 select
-    countable.gateway_customer_id, countable.period_start, countable.period_end, countable.quantity, recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) as is_settled
-from ({countable_events}) as countable
+    countable.gateway_customer_id, countable.period_start, countable.period_end, countable.quantity, countable.most_units, countable.least_units
+from ({bounded_events}) as countable
 where (
         not :every_key
         or (

@@ -43,14 +43,9 @@ from (
             from (
                 select
                     gateway_customer_id, period_start, period_end,
-                    null::bigint as counted, visible, settled, 0 as uncounted, 0 as uncounted_usage, 0 as uncounted_credits, true as is_in_extent
-                from (
-                    select
-                        gateway_customer_id, period_start, period_end,
-                        case when :settle_seconds = 0 or is_settled or quantity > 0 then quantity::numeric else 0 end as visible,
-                        case when :settle_seconds = 0 or is_settled or quantity < 0 then quantity::numeric else 0 end as settled
-                    from ({compared_events}) as countable
-                ) as event
+                    null::bigint as counted, most_units::numeric as visible, least_units::numeric as settled,
+                    0 as uncounted, 0 as uncounted_usage, 0 as uncounted_credits, true as is_in_extent
+                from ({compared_events}) as event
                 union all
                 select gateway_customer_id, period_start, period_end, usage_count, 0, 0, 0, 0, 0, true
                 from ({counters_of_extent_or_given}) as counter

@@ -8,10 +8,9 @@
 -- these have an aggregate and a counter other than 0. Where a seal or the lake stands in the place of the log, its sum stands for the aggregate, and no event is new.
 -- Index: ingest_xid; the unique key of the counters and the primary key of recon.usage_aggregate, for each changed key; the other tables
 -- are small.
--- Uses: countable_events = countable_events | countable_events_deduplicated, in_months
+-- Uses: bounded_events, in_months
 -- Binds: customers_changed text[], gateway_name text, horizon xid8, most_keys integer, period_ends_changed text[]
--- Binds: period_starts_changed text[], run_id text, seal_ids bigint[], sealed_months timestamptz[], sealed_until timestamptz[], settle_seconds integer
--- Binds: settled_below xid8, usage_type text
+-- Binds: period_starts_changed text[], run_id text, seal_ids bigint[], sealed_months timestamptz[], sealed_until timestamptz[], usage_type text
 -- Binds: verified_below xid8
 with changed as materialized (
     select gateway_customer_id, period_start, period_end, bool_or(is_noted) as is_noted
@@ -111,9 +110,8 @@ looked_at as materialized (
         select
             countable.gateway_customer_id, countable.period_start, countable.period_end, false, false,
             null, null,
-            case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity < 0 then countable.quantity end,
-            case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity > 0 then countable.quantity end
-        from ({countable_events}) as countable
+            countable.least_units, countable.most_units
+        from ({bounded_events}) as countable
         where countable.ingest_xid >= cast(:horizon as xid8)
             and case
                 when {in_months} and recon.follows_log(countable.period_start, countable.period_end, cast(:sealed_months as timestamptz[]), cast(:sealed_until as timestamptz[]))

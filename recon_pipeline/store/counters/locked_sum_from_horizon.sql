@@ -3,13 +3,12 @@
 -- locked_sums.
 -- Invariant: the caller rolls back if events of the key were deleted or updated since the first sum.
 -- Index: ingest_xid.
--- Uses: countable_events = countable_events | countable_events_deduplicated
--- Binds: final_negatives bigint, final_settled numeric, final_visible numeric, horizon xid8, settle_seconds integer
--- Binds: settled_below xid8
+-- Uses: bounded_events
+-- Binds: final_negatives bigint, final_settled numeric, final_visible numeric, horizon xid8
 select
     gateway_name, usage_type, gateway_customer_id, period_start, period_end,
-    sum(visible) as visible,
-    sum(settled) as settled,
+    coalesce(sum(visible), 0) as visible,
+    coalesce(sum(settled), 0) as settled,
     sum(negative_count)::bigint as negative_count
 from (
     select
@@ -21,10 +20,10 @@ from (
     union all
     select
         countable.gateway_name, countable.usage_type, countable.gateway_customer_id, countable.period_start, countable.period_end,
-        case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity > 0 then countable.quantity else 0 end::numeric,
-        case when :settle_seconds = 0 or recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity < 0 then countable.quantity else 0 end::numeric,
+        countable.most_units::numeric,
+        countable.least_units::numeric,
         case when countable.quantity < 0 then 1 else 0 end
-    from ({countable_events}) as countable
+    from ({bounded_events}) as countable
     where countable.ingest_xid >= cast(:horizon as xid8)
         and case
             when countable.period_start >= (select min(period_start) - interval '1 second' from locked)

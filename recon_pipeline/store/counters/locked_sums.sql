@@ -3,23 +3,15 @@
 -- another way: where counters are unique without the end, those of sealed keys too.
 -- Index: billing_usage_events by gateway_customer_id, read once per chunk. The condition on keys stands in a case, so that each event is
 -- looked up in a hash of them.
--- Uses: countable_events = countable_events | countable_events_deduplicated
--- Binds: end_is_in_key boolean, settle_seconds integer, settled_below xid8
+-- Uses: bounded_events
+-- Binds: end_is_in_key boolean
 select
     countable.gateway_name, countable.usage_type, countable.gateway_customer_id,
     countable.period_start, countable.period_end,
-    case
-        when :settle_seconds > 0
-            then coalesce((sum(countable.quantity) filter (where recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity > 0))::numeric, 0)
-        else sum(countable.quantity)::numeric
-    end as visible,
-    case
-        when :settle_seconds > 0
-            then coalesce((sum(countable.quantity) filter (where recon.is_settled(countable.event_xid, cast(:settled_below as xid8)) or countable.quantity < 0))::numeric, 0)
-        else sum(countable.quantity)::numeric
-    end as settled,
+    coalesce(sum(countable.most_units), 0)::numeric as visible,
+    coalesce(sum(countable.least_units), 0)::numeric as settled,
     count(*) filter (where countable.quantity < 0) as negative_count
-from ({countable_events}) as countable
+from ({bounded_events}) as countable
 where countable.gateway_customer_id = any(array(select distinct gateway_customer_id from locked where seal_id is null or not :end_is_in_key))
     and case
         when countable.period_start >= (select min(period_start) - interval '1 second' from locked)

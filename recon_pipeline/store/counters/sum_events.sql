@@ -5,22 +5,16 @@
 -- each after its length in bytes, and of period, quantity and time, times in seconds since 1970.
 -- Invariant: the sums are of the log's own rows at one snapshot. A repair takes them as final only if no event of the key is deleted or updated later.
 -- Index: as {which_events} says; recon.sealed_counter by seal.
--- Uses: countable_events = countable_events | countable_events_deduplicated
+-- Uses: bounded_events
 -- Uses: which_events = in_extent | in_extent_when_sealed | events_of_drifted_key
--- Binds: compared_with bigint, covers_until timestamptz, kept_as bigint, settle_seconds integer, settled_below xid8, with_checksums boolean
+-- Binds: compared_with bigint, covers_until timestamptz, kept_as bigint, with_checksums boolean
 with summed as materialized (
     select
         gateway_customer_id, period_start, period_end,
         count(*) as event_count,
         sum(quantity)::numeric as usage_count,
-        case
-            when :settle_seconds > 0 then coalesce(sum(quantity) filter (where recon.is_settled(event_xid, cast(:settled_below as xid8)) or quantity > 0), 0)
-            else sum(quantity)
-        end::numeric as visible,
-        case
-            when :settle_seconds > 0 then coalesce(sum(quantity) filter (where recon.is_settled(event_xid, cast(:settled_below as xid8)) or quantity < 0), 0)
-            else sum(quantity)
-        end::numeric as settled,
+        coalesce(sum(most_units), 0)::numeric as visible,
+        coalesce(sum(least_units), 0)::numeric as settled,
         count(*) filter (where quantity < 0) as negative_count,
         coalesce(sum(quantity) filter (where quantity < 0), 0)::numeric as credit_units,
         case
@@ -37,7 +31,7 @@ with summed as materialized (
                     )), 'hex'), 16))::bit(64)::bigint
                 )
         end::numeric as event_checksum
-    from ({countable_events}) as countable
+    from ({bounded_events}) as countable
     where {which_events}
     group by gateway_customer_id, period_start, period_end
 ),
