@@ -11,7 +11,7 @@ from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus, 
 from recon_pipeline.assets.counters_match_event_sums import NAME as MATCH
 from recon_pipeline.assets.events_left import CHECK as LEFT
 from recon_pipeline.assets.months import BILLING_MONTHS, range_tags
-from recon_pipeline.automation import ended_runs
+from recon_pipeline.automation import alert_sensor, ended_runs
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
 from recon_pipeline.automation.housekeeping import KEEP_ALERTS_DAYS
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
@@ -206,6 +206,27 @@ def test_a_run_goes_on_and_its_failure_is_notified_with_its_link_while_the_webse
 
     (output,) = [one for one in hook.received if failed in one["message"]]
     assert f"http://127.0.0.1:1/runs/{failed}" in output["message"]
+
+
+def test_status_says_of_an_alert_that_was_noticed_just_now_that_it_was_not_tried_yet(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said "1 alerts are not delivered to 1 (json): None" in the second after each block."""
+    report_failed_run(dagster_instance)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(alert_sensor, "deliver", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(dagster_instance)
+
+    assert "1 alerts are not delivered to 1 (json): not tried yet" in recon("status").said
+    (undelivered,) = recon("status", "--json").json["alerts"]["undelivered"]
+    assert undelivered["error"] is None
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
 
 
 def test_what_a_target_missed_while_it_was_down_for_an_hour_comes_in_order_and_once_when_it_is_back(
