@@ -3,6 +3,7 @@
 Invariant: each month of the run that is in the log gets an evaluation of its own, about its keys alone.
 """
 
+import shlex
 from collections.abc import Iterator
 
 import dagster as dg
@@ -116,7 +117,8 @@ def _described(found: verify.Mismatches, month: str, paused: str | None) -> str:
         parts.append(
             f"{found.held_count:,} counters of {month} differ from their event sums and are held: "
             f"{', '.join(customers) or 'see recon status'}. "
-            "The first run after a hold repairs them; to end one: recon release."
+            "The first run after a hold repairs them; to end one: "
+            f"recon release --customer {shlex.quote(customers[0]) if customers else 'ID'}"
         )
     if found.deferred_count:
         parts.append(
