@@ -112,14 +112,6 @@ def _described(found: verify.Mismatches, month: str, paused: str | None) -> str:
             f"{untouched:,} counters of {month} differ from their event sums and were left alone: repairs are paused "
             f"{paused}. To end the pause: recon resume."
         )
-    if found.held_count:
-        customers = sorted({one.gateway_customer_id for one in found.sample if one.outcome == "held"})
-        parts.append(
-            f"{found.held_count:,} counters of {month} differ from their event sums and are held: "
-            f"{', '.join(customers) or 'see recon status'}. "
-            "The first run after a hold repairs them; to end one: "
-            f"recon release --customer {shlex.quote(customers[0]) if customers else 'ID'}"
-        )
     if found.deferred_count:
         parts.append(
             f"{found.deferred_count:,} counters of {month} were locked by another session and deferred; "
@@ -131,6 +123,14 @@ def _described(found: verify.Mismatches, month: str, paused: str | None) -> str:
         parts.append(
             f"{found.doubtful_count:,} counters of {month} differ from their event sums and were left alone, because "
             f"the log does not say for certain what they should be: {'; '.join(reasons) or 'see recon status'}."
+        )
+    if found.held_count:  # last: it ends with a command
+        customers = sorted({one.gateway_customer_id for one in found.sample if one.outcome == "held"})
+        parts.append(
+            f"{found.held_count:,} counters of {month} differ from their event sums and are held: "
+            f"{', '.join(customers) or 'see recon status'}. "
+            "The first run after a hold repairs them; to end one: "
+            f"recon release --customer {shlex.quote(customers[0]) if customers else 'ID'}"
         )
     wrong = found.mismatch_count - untouched - found.held_count - found.doubtful_count - found.deferred_count
     if wrong:
