@@ -192,7 +192,14 @@ def test_the_dead_mans_switch_counts_from_the_last_success_pause_or_beginning(
 def test_what_a_run_says_of_runs(
     ending: Ending, outcome: str | None, blocked: bool, months: tuple[BillingMonth, ...] | None, reported: object
 ) -> None:
-    check = CheckOutcome("drift_is_within_budgets", ERROR if blocked else None, is_blocking=True, details="")
+    check = CheckOutcome(
+        "drift_is_within_budgets",
+        ERROR if blocked else None,
+        frozenset(months or ()),
+        frozenset(),
+        is_blocking=True,
+        details="",
+    )
     run = EndedRun("id", NOW, "job", ending, months, "the reason", "", (check,))
     record = OwnRecord(outcome, is_partial=False, error=None) if outcome else None
     subject = "job" if months is None else RECONCILE_RUNS

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recon_pipeline.assets import approval, counters_in_known_months, events_left, figures
+from recon_pipeline.assets import approval, by_month, counters_in_known_months, events_left, figures
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import asset_options, step_of
 from recon_pipeline.assets.reconciler import Step
@@ -34,9 +34,12 @@ def counter_drift(names: Names) -> dg.AssetsDefinition:
         "customer's quota. Stored in `recon.counter_drift`.",
         **asset_options(names),
     )
-    def compared(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    def compared(
+        context: dg.AssetExecutionContext,
+    ) -> Iterator[dg.MaterializeResult | dg.Output[None] | dg.AssetCheckEvaluation]:
         with step_of(context, names) as step:
-            yield from _compared(context, step)
+            yield by_month.output(compared, events_left.CHECK)
+            yield from _compared(context, key, step)
 
     return compared
 
@@ -74,7 +77,9 @@ def _check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.MaterializeResult]:
+def _compared(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, step: Step
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckEvaluation]:
     """Compare counters with the log at one snapshot."""
     found, tables = step.compare()
     with step.database.transaction() as connection:
@@ -110,12 +115,6 @@ def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
         },
         check_results=[
             _within_budgets(step, found, drifted, exceeded, blocked),
-            events_left.check(
-                left,
-                approved=approval.approved_by(step) if found.summary.approved else None,
-                is_blocked=blocked is not None,
-                how_to_approve=step.how_to_approve,
-            ),
             _identity_is_known(tables, shared),
             dg.AssetCheckResult(
                 check_name="quota_limits_are_known",
@@ -129,6 +128,15 @@ def _compared(context: dg.AssetExecutionContext, step: Step) -> Iterator[dg.Mate
             counters_in_known_months.counters_are_in_known_months(step, tables),
             _written_in_one_way(*twice, pairs),
         ],
+    )
+    yield from events_left.evaluations(
+        context.instance,
+        key,
+        step.run,
+        left,
+        approved=approval.approved_by(step) if summary.approved else None,
+        is_blocked=blocked is not None,
+        how_to_approve=step.how_to_approve,
     )
     if blocked is not None:
         raise blocked

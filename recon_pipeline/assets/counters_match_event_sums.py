@@ -1,15 +1,14 @@
 """The last check of a run, on a new snapshot: does each counter match its event sum? It is answered month by month.
 
-Invariant: each month of the run that is in the log gets an evaluation of its own, about its keys alone. Dagster gives a
-run over several months one result without a partition, so the evaluations are yielded here with theirs.
+Invariant: each month of the run that is in the log gets an evaluation of its own, about its keys alone.
 """
 
+import shlex
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from recon_pipeline.assets import first_run
+from recon_pipeline.assets import by_month, first_run
 from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import step_of
@@ -84,9 +83,10 @@ def _evaluation(
 ) -> dg.AssetCheckEvaluation:
     excused = found.deferred_count + found.held_count + found.doubtful_count
     excused += found.untouched_count if paused else 0
-    return dg.AssetCheckEvaluation(
-        asset_key=names.key("repaired_counters"),
-        check_name=NAME,
+    return by_month.evaluation(
+        context.instance,
+        dg.AssetCheckKey(names.key("repaired_counters"), NAME),
+        month,
         passed=found.mismatch_count == 0,
         severity=dg.AssetCheckSeverity.WARN if found.mismatch_count == excused else dg.AssetCheckSeverity.ERROR,
         description=_described(found, month.key, paused),
@@ -99,25 +99,6 @@ def _evaluation(
             "customers": ", ".join(step.run.extent.customers or ("all",)),
             **sample("sample", found.sample, verify.Mismatch),
         },
-        blocking=False,
-        partition=month.key,
-        target_materialization_data=_materialized(context.instance, names, month),
-    )
-
-
-def _materialized(
-    instance: dg.DagsterInstance, names: Names, month: BillingMonth
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The latest materialization of the month: Dagster shows the check as evaluated only if it names that one."""
-    latest = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=names.key("repaired_counters"), asset_partitions=[month.key]), limit=1
-    ).records
-    return (
-        AssetCheckEvaluationTargetMaterializationData(
-            storage_id=latest[0].storage_id, run_id=latest[0].run_id, timestamp=latest[0].timestamp
-        )
-        if latest
-        else None
     )
 
 
@@ -131,13 +112,6 @@ def _described(found: verify.Mismatches, month: str, paused: str | None) -> str:
             f"{untouched:,} counters of {month} differ from their event sums and were left alone: repairs are paused "
             f"{paused}. To end the pause: recon resume."
         )
-    if found.held_count:
-        customers = sorted({one.gateway_customer_id for one in found.sample if one.outcome == "held"})
-        parts.append(
-            f"{found.held_count:,} counters of {month} differ from their event sums and are held: "
-            f"{', '.join(customers) or 'see recon status'}. "
-            "The first run after a hold repairs them; to end one: recon release."
-        )
     if found.deferred_count:
         parts.append(
             f"{found.deferred_count:,} counters of {month} were locked by another session and deferred; "
@@ -149,6 +123,14 @@ def _described(found: verify.Mismatches, month: str, paused: str | None) -> str:
         parts.append(
             f"{found.doubtful_count:,} counters of {month} differ from their event sums and were left alone, because "
             f"the log does not say for certain what they should be: {'; '.join(reasons) or 'see recon status'}."
+        )
+    if found.held_count:  # last: it ends with a command
+        customers = sorted({one.gateway_customer_id for one in found.sample if one.outcome == "held"})
+        parts.append(
+            f"{found.held_count:,} counters of {month} differ from their event sums and are held: "
+            f"{', '.join(customers) or 'see recon status'}. "
+            "The first run after a hold repairs them; to end one: "
+            f"recon release --customer {shlex.quote(customers[0]) if customers else 'ID'}"
         )
     wrong = found.mismatch_count - untouched - found.held_count - found.doubtful_count - found.deferred_count
     if wrong:

@@ -3,11 +3,14 @@
 Invariant: only counters that would change for them are left alone; every other one is repaired without waiting.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import dagster as dg
 from sqlalchemy import Connection
 
+from recon_pipeline.assets import by_month
+from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.tables import sample
 from recon_pipeline.store.counters import doubt_of_events_left
 from recon_pipeline.store.counters.events_left import EventsLeft, KeyLeft, MonthLeft, read
@@ -43,9 +46,10 @@ def check_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         CHECK,
         asset=key,
-        description="No event that runs had counted was deleted, lowered, truncated or detached. Counters are not "
-        "lowered for usage that left the log, nor raised for credits that left it, until a person approves it or "
-        "declares the months (recon retention).",
+        partitions_def=BILLING_MONTHS,
+        description="No event of the month that runs had counted was deleted, lowered, truncated or detached. Counters "
+        "are not lowered for usage that left the log, nor raised for credits that left it, until a person approves it "
+        "or declares the months (recon retention).",
     )
 
 
@@ -73,34 +77,51 @@ def note(connection: Connection, run: Reconciliation) -> EventsLeft:
     return left
 
 
-def check(left: EventsLeft, *, approved: str | None, is_blocked: bool, how_to_approve: str) -> dg.AssetCheckResult:
-    """The check: what left the log, by month.
+def evaluations(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    run: Reconciliation,
+    left: EventsLeft,
+    *,
+    approved: str | None,
+    is_blocked: bool,
+    how_to_approve: str,
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """What the check says of each month of the run.
 
     Args:
+        instance: That records it.
+        asset: That the check is of.
+        run: Which.
         left: And was left alone.
         approved: Who approved that counters are changed for what left, and why, if so.
         is_blocked: The run repairs nothing until something else is approved.
         how_to_approve: What a person types, or clicks, to approve it.
     """
-    return dg.AssetCheckResult(
-        check_name=CHECK,
-        passed=not left.months,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=_described(left, None if is_blocked else how_to_approve) if left.months else approved,
-        metadata={
-            "count": sum(month.keys for month in left.months),
-            **sample("events_left_the_log", left.months, MonthLeft),
-            **sample("sample", left.sample, KeyLeft),
-        },
-    )
+    for month in run.extent.months:
+        found = left.of_month(month.key)
+        yield by_month.evaluation(
+            instance,
+            dg.AssetCheckKey(asset, CHECK),
+            month,
+            passed=found is None,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=_described(found, None if is_blocked else how_to_approve) if found else approved,
+            metadata={
+                "count": found.keys if found else 0,
+                "events": found.events if found else 0,
+                **({"units": found.units} if found else {}),
+                **sample("sample", left.samples.get(month.key, ()), KeyLeft),
+            },
+        )
 
 
-def _described(left: EventsLeft, how_to_approve: str | None) -> str:
-    months = "; ".join(
-        f"{month.partition}: {month.events:,} events of {month.units} units, of {month.keys:,} counters"
-        for month in left.months
+def _described(month: MonthLeft, how_to_approve: str | None) -> str:
+    """In lines, of which only the second differs from month to month."""
+    found = (
+        "Usage that counters hold left the log.\n"
+        f"{month.partition}: {month.events:,} events of {month.units} units, of {month.keys:,} counters."
     )
-    found = f"Usage that counters hold left the log. {months}. "
     causes = (
         "If it was a mistake: restore the events. If RECON_EVENT_IDENTITY was changed, or this process does not have "
         "it: set it right. "
@@ -108,10 +129,10 @@ def _described(left: EventsLeft, how_to_approve: str | None) -> str:
     )
     if how_to_approve is None:
         return (
-            f"{found}These counters are left as they are, also if what blocks this run is approved. {causes}"
+            f"{found}\nThese counters are left as they are, also if what blocks this run is approved. {causes}"
             "If the usage is to be taken back: the next run that is not blocked says how to approve it."
         )
     return (
-        f"{found}These counters were left as they are; all others are repaired. {causes}"
+        f"{found}\nThese counters were left as they are; all others are repaired. {causes}"
         f"If the usage is to be taken back:{how_to_approve}"
     )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from recon_pipeline.assets.names import Names
+from recon_pipeline.automation import not_compared
 from recon_pipeline.automation.alert_delivery import Attempt, deliver, send_once
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
 from recon_pipeline.automation.installation import Installation
@@ -21,7 +22,7 @@ from recon_pipeline.automation.own_runs import OwnRuns
 from recon_pipeline.automation.shown_actions import show_actions
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Message, Severity, incident
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.settings import Alerting, read_alerting
+from recon_pipeline.settings import Alerting, read_alerting, read_start_period
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import alerts as store
 
@@ -96,13 +97,17 @@ def _notice(
     ended = list(ended_runs(context.instance, own, since=since, ui_url=alerting.ui_url))
     close_left_open(database, ended, context.log.info)
     with database.transaction() as connection:
-        return store.notice(
+        noticed = store.notice(
             connection,
             ended,
             alerting.targets,
             database=database.name,
+            first_month=read_start_period(),
             overview=f"{alerting.ui_url}/runs" if alerting.ui_url else "",
         )
+        # Before the commit: what was not recorded is noticed again.
+        not_compared.report(context.instance, names, noticed.left_out)
+    return noticed.written
 
 
 def _report_outage(

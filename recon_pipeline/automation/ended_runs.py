@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from recon_pipeline.assets import by_month
 from recon_pipeline.assets.left_out import is_left_out
 from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
@@ -42,15 +43,16 @@ def ended_runs(instance: dg.DagsterInstance, ours: OwnRuns, *, since: datetime, 
         run = record.dagster_run
         ending = _ENDINGS[run.status]
         reconciles = run.job_name in (ours.names.of("reconcile"), MATERIALIZED_IN_THE_UI)
+        months = _months(run.tags) if reconciles else None
         yield EndedRun(
             run_id=run.run_id,
             ended_at=record.update_timestamp,
             job=run.job_name,
             ending=ending,
-            months=_months(run.tags) if reconciles else None,
+            months=months,
             failure=_failure(instance, run.run_id) if ending is Ending.FAILED else "",
             link=f"{ui_url}/runs/{run.run_id}" if ui_url else "",
-            checks=tuple(_checks(instance, run.run_id, ui_url)),
+            checks=tuple(_checks(instance, run.run_id, frozenset(months or ()), ui_url)),
         )
 
 
@@ -66,7 +68,9 @@ def _months(tags: Mapping[str, str]) -> tuple[BillingMonth, ...]:
         return ()
 
 
-def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[CheckOutcome]:
+def _checks(
+    instance: dg.DagsterInstance, run_id: str, months: frozenset[BillingMonth], ui_url: str
+) -> Iterator[CheckOutcome]:
     evaluations: dict[dg.AssetCheckKey, list[dg.AssetCheckEvaluation]] = {}
     for event in _events(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         evaluation = event.asset_check_evaluation_data
@@ -74,20 +78,31 @@ def _checks(instance: dg.DagsterInstance, run_id: str, ui_url: str) -> Iterator[
             evaluations.setdefault(evaluation.asset_check_key, []).append(evaluation)
     for check, of_months in evaluations.items():
         failed = [one for one in of_months if not one.passed]
+        passed = [one for one in of_months if one.passed]
         is_error = any(one.severity is dg.AssetCheckSeverity.ERROR for one in failed)
         yield CheckOutcome(
             name=check.name,
             severity=(Severity.ERROR if is_error else Severity.WARN) if failed else None,
+            failed_months=_months_of(failed, months),
+            passed_months=_months_of(passed, months),
             is_blocking=any(one.blocking for one in of_months),
             details=_details(failed, run_id, ui_url) if failed else "",
         )
 
 
+def _months_of(
+    evaluations: Sequence[dg.AssetCheckEvaluation], of_run: frozenset[BillingMonth]
+) -> frozenset[BillingMonth]:
+    """The months that these are about: each its own, or those of the run."""
+    named = {BillingMonth.parse(one.partition) for one in evaluations if one.partition}
+    return frozenset(named) if named else of_run if evaluations else frozenset()
+
+
 def _details(failed: Sequence[dg.AssetCheckEvaluation], run_id: str, ui_url: str) -> str:
     """The check's description of each month that failed with what to do, its exact counts, a sample, where to look."""
     check = failed[0].asset_check_key
-    said = [one.description for one in failed if one.description] or ["The check gave no description."]
-    lines = ["\n".join(said)[:LONGEST_DETAILS]]
+    said = by_month.in_words(one.description for one in failed) or "The check gave no description."
+    lines = [said[:LONGEST_DETAILS]]
     counts: Counter[str] = Counter()
     for one in failed:
         counts.update(

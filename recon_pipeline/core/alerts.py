@@ -80,6 +80,11 @@ class Alarm:
     failing_since: datetime
     told_at: datetime
 
+    def left_out(self, *, before: BillingMonth) -> Observation | None:
+        """What it means for it that no run compares the months before one any more: these fail no longer."""
+        months = frozenset(month for month in self.months if month < before)
+        return Observation(self.subject, None, months) if months else None
+
 
 @dataclass(frozen=True)
 class Change:

@@ -38,13 +38,17 @@ class CheckOutcome:
     """One check of a run.
 
     Attributes:
-        severity: How it failed, or None if it passed.
+        severity: How it failed, or None if it passed in every month.
+        failed_months: In which it failed; those of the run, if it is about the whole run.
+        passed_months: In which it passed, likewise.
         is_blocking: No step after it runs if it fails.
         details: For a person.
     """
 
     name: str
     severity: Severity | None
+    failed_months: frozenset[BillingMonth]
+    passed_months: frozenset[BillingMonth]
     is_blocking: bool
     details: str
 
@@ -91,7 +95,10 @@ def observations(run: EndedRun, record: OwnRecord | None) -> Iterator[Observatio
     is_partial = record is not None and record.is_partial
     months = frozenset(run.months or ())
     for check in run.checks:
-        yield Observation(check.name, check.severity, months, is_partial, check.details)
+        if check.severity is not None:
+            yield Observation(check.name, check.severity, check.failed_months, is_partial, check.details)
+        if check.severity is None or check.passed_months:
+            yield Observation(check.name, None, check.passed_months, is_partial)
     subject = run.job if run.months is None else RECONCILE_RUNS
     if run.ending is Ending.FAILED and not _needs_no_alert(run, record):
         severity = Severity.WARN if run.months is None else Severity.ERROR

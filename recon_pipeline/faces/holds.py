@@ -1,5 +1,6 @@
 """`recon hold` and `recon release`: exclude some customers' counters from repairs for a while."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -88,7 +89,7 @@ def show_held(held: Held) -> None:
         )
         if not count:
             err.print(f"{customer} has no counter{named}: is the name right?", style="yellow", markup=False)
-    ending = "recon release --customer " + " --customer ".join(held.counters)
+    ending = "recon release --customer " + " --customer ".join(shlex.quote(customer) for customer in held.counters)
     out.print(f"They are reported as held. To end it before: {ending}", markup=False, soft_wrap=True)
 
 

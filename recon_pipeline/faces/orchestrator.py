@@ -13,6 +13,7 @@ import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from recon_pipeline.assets import by_month
 from recon_pipeline.assets.handover import read_error
 from recon_pipeline.assets.months import range_tags
 from recon_pipeline.automation.dagster_url import is_used_by
@@ -121,7 +122,7 @@ def failed_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> tuple[Faile
         FailedCheck(
             name,
             any(one.severity is dg.AssetCheckSeverity.ERROR for one in of_check),
-            "\n".join(one.description or "" for one in of_check),
+            by_month.in_words(one.description for one in of_check),
         )
         for name, of_check in failed.items()
     )

@@ -186,7 +186,7 @@ def show(status: Status) -> None:
         style = "red" if alarm.severity is Severity.ERROR else "yellow"
         out.print(f"[{style}]{alarm.subject}[/] fails since {alarm.failing_since:%Y-%m-%d %H:%M} UTC")
     for one in status.undelivered:
-        out.print(f"{one.messages} alerts are not delivered to {one.target_name}: {one.error}", markup=False)
+        out.print(f"{one.messages} alerts are not delivered to {one.target_name}: {one.why}", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "took", "run"):
         justify = "right" if heading in ("drift", "repaired", "failed", "deferred") else "left"

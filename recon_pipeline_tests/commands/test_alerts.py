@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus, SensorResult
+from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus, SensorResult
 
-from recon_pipeline.assets.months import range_tags
-from recon_pipeline.automation import ended_runs
+from recon_pipeline.assets.counters_match_event_sums import NAME as MATCH
+from recon_pipeline.assets.events_left import CHECK as LEFT
+from recon_pipeline.assets.months import BILLING_MONTHS, range_tags
+from recon_pipeline.automation import alert_sensor, ended_runs
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
 from recon_pipeline.automation.housekeeping import KEEP_ALERTS_DAYS
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
@@ -80,6 +82,63 @@ def test_a_check_that_fails_in_several_months_is_one_alert_with_what_it_says_of_
     assert "mismatch_count 3" in output["message"]
 
 
+def test_a_check_that_failed_in_one_month_of_a_run_passes_again_when_that_month_does(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    """The alert of an audit over all months was over with the next audit, though a tick had repaired the month."""
+    watched.query("alter table billing_usage_counters add constraint broken check (usage_count < 7) not valid")
+    watched.add_event("a", 9, event_timestamp=IN_MAY)
+    watched.add_event("b", 1, period=JUNE, event_timestamp=JUNE[0])
+    assert recon("reconcile", "--period", "2025-04", "--period", "2025-05", "--period", "2025-06").exit_code == 1
+    evaluate(dagster_instance)
+    watched.query("alter table billing_usage_counters drop constraint broken")
+    assert recon("reconcile", "--period", "2025-06").exit_code == 0
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: counters_match_event_sums"]
+    assert "counters_match_event_sums (2025-05), error" in hook.received[0]["message"]
+
+    assert recon(*A_RUN).exit_code == 0
+    evaluate(dagster_instance)
+
+    assert hook.titles[1:] == ["[recon error] RESOLVED: counters_match_event_sums"]
+
+
+def test_what_left_a_month_is_no_alert_any_more_once_retention_declares_it(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
+) -> None:
+    """No run compares such a month again, so no check would ever pass in it; reminders came for ever."""
+    for period in (MAY, JUNE):
+        for customer in ("a", "stays"):
+            watched.add_event(customer, 9, period=period, event_timestamp=period[0])
+            watched.add_counter(customer, 9, period=period)
+    months = ("--period", "2025-05", "--period", "2025-06")
+    assert recon("reconcile", *months).exit_code == 0
+    watched.query("delete from billing_usage_events where gateway_customer_id = 'a'")
+    assert recon("reconcile", *months).exit_code == 1
+    evaluate(dagster_instance)
+    left, differ = hook.titles
+    assert (left, differ) == (
+        "[recon error] FAILING: events_stay_in_the_log",
+        "[recon warn] FAILING: counters_match_event_sums",
+    )
+    output = hook.received[0]["message"]
+    assert "events_stay_in_the_log (2025-05 to 2025-06), error" in output
+    assert "2025-05: 1 events of 9 units, of 1 counters.\n2025-06: 1 events of 9 units, of 1 counters.\n" in output
+    assert output.count("If the usage is to be taken back:\nrecon reconcile --period 2025-05") == 1
+
+    watched.add_event("a", 9, period=JUNE, event_timestamp=JUNE[0])
+    assert recon("reconcile", "--period", "2025-06").exit_code == 0
+    evaluate(dagster_instance)
+    assert hook.titles[2:] == [], "May still fails"
+    assert recon("retention", "--before", "2025-06", "--reason", "a test").exit_code == 0
+    evaluate(dagster_instance)
+
+    assert hook.titles[2:] == [left.replace("FAILING", "RESOLVED"), differ.replace("FAILING", "RESOLVED")]
+    for check in (AssetCheckKey(AssetKey("counter_drift"), LEFT), AssetCheckKey(AssetKey("repaired_counters"), MATCH)):
+        states = dagster_instance.event_log_storage.get_asset_check_state([(check, BILLING_MONTHS)])
+        assert {status.name for status, months in states[check].subsets.items() if not months.is_empty} == {"SUCCEEDED"}
+
+
 def test_a_flood_of_failing_keys_is_one_alert_with_the_exact_count_and_is_resolved_once(
     watched: Billing, dagster_instance: DagsterInstance, hook: Webhook
 ) -> None:
@@ -147,6 +206,27 @@ def test_a_run_goes_on_and_its_failure_is_notified_with_its_link_while_the_webse
 
     (output,) = [one for one in hook.received if failed in one["message"]]
     assert f"http://127.0.0.1:1/runs/{failed}" in output["message"]
+
+
+def test_status_says_of_an_alert_that_was_noticed_just_now_that_it_was_not_tried_yet(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said "1 alerts are not delivered to 1 (json): None" in the second after each block."""
+    report_failed_run(dagster_instance)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(alert_sensor, "deliver", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(dagster_instance)
+
+    assert "1 alerts are not delivered to 1 (json): not tried yet" in recon("status").said
+    (undelivered,) = recon("status", "--json").json["alerts"]["undelivered"]
+    assert undelivered["error"] is None
+    evaluate(dagster_instance)
+    assert hook.titles == ["[recon error] FAILING: reconcile_runs"]
 
 
 def test_what_a_target_missed_while_it_was_down_for_an_hour_comes_in_order_and_once_when_it_is_back(

@@ -9,6 +9,7 @@ import pytest
 from recon_pipeline.store.records.explain import KEYS_EXPLAINED, KEYS_SHOWN, ROWS_SHOWN
 from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing, in_month
+from recon_pipeline_tests.reconciliation.traffic import wait_until
 
 CUSTOMER = "cus_<b>[red]&1"
 MAY_ONLY = ("--period", "2025-05")
@@ -196,6 +197,51 @@ def test_what_is_shown_is_bounded_however_much_there_is(billing: Billing, orches
     (longest,) = [one for one in output["explanations"] if one["sums"]["event_count"]]
     assert longest["sums"]["event_count"] == 3_000
     assert len(longest["producers"]) == len(longest["bursts"]) == ROWS_SHOWN
+
+
+def test_a_customer_of_years_is_explained_by_reading_each_event_a_few_times(
+    billing: Billing, orchestrated: None
+) -> None:
+    """When the customer's first event arrived was once looked up again for each event and each day of the month."""
+    days, years = 31, 3
+    billing.query(
+        """
+        insert into billing_usage_events (
+            gateway_name, gateway_customer_id, usage_type, request_id, period_start, period_end, event_timestamp
+        )
+        select
+            'stripe', 'a', 'remote_commands', month || '-' || n, %s::timestamptz - month * interval '1 month',
+            %s::timestamptz - month * interval '1 month',
+            %s::timestamptz - month * interval '1 month' + mod(n, %s) * interval '1 day'
+        from generate_series(0, %s) as month, generate_series(1, 100) as n
+        """,
+        *MAY, MAY[0], days, 12 * years - 1,
+    )  # fmt: skip
+    events = billing.value("select count(*) from billing_usage_events")
+    billing.query("analyze billing_usage_events")
+    before = rows_read(billing)
+
+    (one,) = recon("explain", "--customer", "a", *MAY_ONLY, "--json").json["explanations"]
+
+    assert (one["sums"]["event_count"], len(one["days"])) == (100, days)
+    assert rows_read(billing) - before <= 10 * events
+
+
+def rows_read(billing: Billing) -> int:
+    """Rows of the log that scans have returned, once our sessions, which tell that when they end, are gone."""
+    wait_until(
+        lambda: (
+            billing.value(
+                "select count(*) from pg_stat_activity "
+                "where datname = current_database() and application_name = 'recon_pipeline'"
+            )
+            == 0
+        )
+    )
+    billing.query("select pg_stat_force_next_flush()")
+    return billing.value(
+        "select (seq_tup_read + idx_tup_fetch)::bigint from pg_stat_user_tables where relname = 'billing_usage_events'"
+    )
 
 
 def test_without_a_period_the_latest_that_has_begun_is_explained(billing: Billing, orchestrated: None) -> None:

@@ -29,6 +29,7 @@ MONTHS = months_between(BillingMonth.parse("2025-03"), BillingMonth.parse("2025-
 KEYS = [month.key for month in MONTHS]
 AS_ONE_RUN = [part for key in KEYS for part in ("--period", key)]
 BROKEN = MONTHS[2]
+LEFT = "events_stay_in_the_log"
 MATCH = "counters_match_event_sums"
 SHOWN = "gateway_customer_id, period_start, kind, usage_count_before, usage_count_after"
 LOSE_THE_CONNECTION = """
@@ -177,9 +178,41 @@ def test_of_one_run_over_months_each_month_has_its_own_result_of_the_last_check(
     assert statuses(run_history) == dict.fromkeys(KEYS, "SUCCEEDED")
 
 
-def statuses(instance: DagsterInstance) -> dict[str, str]:
-    """What the UI shows of the last check, by month; other tests may have evaluated it for other months."""
-    key = AssetCheckKey(AssetKey("repaired_counters"), MATCH)
+def test_of_one_run_over_months_each_month_has_its_own_result_of_what_left_the_log(
+    make_billing: MakeBilling, run_history: DagsterInstance
+) -> None:
+    billing = make_billing()
+    for month in MONTHS:
+        for customer in ("a", "b"):
+            billing.record(customer, 3, period=periods(month)[0])
+    run_of(run_history, range_tags(MONTHS[0], MONTHS[-1]))
+    billing.query("delete from billing_usage_events where period_start = %s", periods(BROKEN)[0][0])
+
+    run = run_of(run_history, range_tags(MONTHS[0], MONTHS[-1]))
+
+    evaluated = [one for one in run.get_asset_check_evaluations() if one.check_name == LEFT]
+    assert [(one.partition, one.passed) for one in evaluated] == [(key, key != BROKEN.key) for key in KEYS]
+    broken = evaluated[MONTHS.index(BROKEN)]
+    assert f"\n{BROKEN.key}: 2 events of 6 units, of 2 counters.\n" in str(broken.description)
+    sample: Any = broken.metadata["sample"].value
+    assert [row.data["gateway_customer_id"] for row in sample.records] == ["a", "b"]
+    shown = {key: "FAILED" if key == BROKEN.key else "SUCCEEDED" for key in KEYS}
+    assert statuses(run_history, "counter_drift", LEFT) == shown
+
+    others = [month for month in MONTHS if month != BROKEN]
+    for month in others:
+        run_of(run_history, {"dagster/partition": month.key})
+    assert statuses(run_history, "counter_drift", LEFT) == shown, "nothing that left that month came again"
+
+    approved = recon("reconcile", *AS_ONE_RUN, "--approve-run", run.run_id, "--approve", "INC-1: test accounts")
+    assert approved.exit_code == 0, approved.said
+
+    assert statuses(run_history, "counter_drift", LEFT) == dict.fromkeys(KEYS, "SUCCEEDED")
+
+
+def statuses(instance: DagsterInstance, asset: str = "repaired_counters", check: str = MATCH) -> dict[str, str]:
+    """What the UI shows of a check, by month; other tests may have evaluated it for other months."""
+    key = AssetCheckKey(AssetKey(asset), check)
     states = instance.event_log_storage.get_asset_check_state([(key, BILLING_MONTHS)])
     found = {
         month: status.name

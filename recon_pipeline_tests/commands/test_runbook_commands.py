@@ -74,7 +74,9 @@ def test_a_hold_is_obeyed_shown_everywhere_and_ended_by_release(drifted: Billing
     output = recon("reconcile", *MAY)
     assert (output.exit_code, output.json["held_count"], output.json["rows_repaired"]) == (1, 1, 1)
     assert drifted.counters() == {"a": 3, "b": 10}
-    assert "are held: a." in recon("reconcile", "--period", "2025-05").said
+    said = recon("reconcile", "--period", "2025-05").said
+    assert "are held: a." in said
+    assert "to end one: recon release --customer a" in said, "as it is typed: without a customer it is wrong usage"
     assert len(recon("status", "--json").json["holds"]) == 2
     assert f"a, every month: {WHY[1]}" in recon("status").said
 

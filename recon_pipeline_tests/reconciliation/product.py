@@ -248,8 +248,12 @@ class JobResult:
 
     @property
     def checks(self) -> "dict[str, AssetCheckEvaluation]":
-        """The evaluation of each check, by its name."""
-        return {check.check_name: check for check in self.result.get_asset_check_evaluations()}
+        """The evaluation of each check, by its name; of several months, of the last that failed, or the last."""
+        said: dict[str, AssetCheckEvaluation] = {}
+        for check in self.result.get_asset_check_evaluations():
+            if not check.passed or said.get(check.check_name, check).passed:
+                said[check.check_name] = check
+        return said
 
     def check(self, name: str) -> "AssetCheckEvaluation":
         """The evaluation of one check."""

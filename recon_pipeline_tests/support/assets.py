@@ -38,8 +38,8 @@ class AssetsRun:
 
     Attributes:
         run_id: In schema recon.
-        checks: What each asset check said, by its name; of the last month, if it is evaluated for each.
-        months: What the last check said, by `YYYY-MM`.
+        checks: What each asset check said, by its name; if it is evaluated for each month, of the last that failed, or
+            the last.
         figures: What was said of single months, by `YYYY-MM`; of the assets that say something of months.
         errors: Everything that failed steps said.
         is_stopped: A blocking check did not pass.
@@ -47,7 +47,6 @@ class AssetsRun:
 
     run_id: str
     checks: dict[str, Check] = field(default_factory=dict)
-    months: dict[str, dg.AssetCheckEvaluation] = field(default_factory=dict)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: str = ""
     is_stopped: bool = False
@@ -94,9 +93,9 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
         for asset in assets:
             blocking = {spec.name for spec in asset.check_specs if spec.blocking}
             for check in checks_of(body_of(asset)(context)):
-                run.checks[str(check.check_name)] = check
-                if isinstance(check, dg.AssetCheckEvaluation):
-                    run.months[str(check.partition)] = check
+                name = str(check.check_name)
+                if not check.passed or run.checks.get(name, check).passed:
+                    run.checks[name] = check
                 run.is_stopped |= check.check_name in blocking and not check.passed
             if run.is_stopped:
                 return run

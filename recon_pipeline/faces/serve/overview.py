@@ -119,9 +119,7 @@ def _notices(status: Status, last_success: datetime | None, now: datetime) -> It
             f"that approves it:\n{SEE_ALL}",
         )
     for one in status.undelivered:
-        yield Notice(
-            Tone.WARN, f"{one.messages:,} alerts are not delivered to {one.target_name}", one.error or "Not tried yet."
-        )
+        yield Notice(Tone.WARN, f"{one.messages:,} alerts are not delivered to {one.target_name}", one.why)
 
 
 def _of_alarm(alarm: Alarm, now: datetime) -> Notice:

@@ -1,6 +1,7 @@
-"""Events that left the log, whose counters a run left alone: by billing month, and the keys of which most has left."""
+"""Events that left the log, whose counters a run left alone: by billing month, with the keys of which most has left."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,21 +27,31 @@ _BY_MONTH = labelled(
     order by 1
     """,
 )
-# The keys of which most has left the log.
+# The keys of which most has left the log, of each billing month.
 # Index: the primary key of recon.counter_drift, by run.
 # Binds: run_id text, sample_rows bigint
 _SAMPLE = labelled(
     "sample_events_left",
     """
     select
-        gateway_customer_id, usage_type, period_start::text as period_start, usage_count::text as usage_count,
-        visible_sum::text as event_sum, events_left, trim_scale(units_left)::text as units_left
-    from recon.counter_drift
-    where run_id = :run_id
-        and outcome = 'doubtful'
-        and units_left is not null
-    order by units_left desc, gateway_customer_id, period_start
-    limit :sample_rows
+        partition, gateway_customer_id, usage_type, period_start::text as period_start,
+        usage_count::text as usage_count, visible_sum::text as event_sum, events_left,
+        trim_scale(units_left)::text as units_left
+    from (
+        select
+            *,
+            recon.billing_month(period_start) as partition,
+            row_number() over (
+                partition by recon.billing_month(period_start)
+                order by units_left desc, gateway_customer_id, usage_type, period_start, period_end
+            ) as place
+        from recon.counter_drift
+        where run_id = :run_id
+            and outcome = 'doubtful'
+            and units_left is not null
+    ) as key
+    where place <= :sample_rows
+    order by partition, place
     """,
 )
 
@@ -81,16 +92,23 @@ class EventsLeft:
 
     Attributes:
         months: Those in which something has left it.
-        sample: The keys of which most has left, of all months.
+        samples: Of each of them (`YYYY-MM`) the keys of which most has left.
     """
 
     months: tuple[MonthLeft, ...] = ()
-    sample: tuple[KeyLeft, ...] = ()
+    samples: Mapping[str, tuple[KeyLeft, ...]] = field(default_factory=dict[str, tuple[KeyLeft, ...]])
+
+    def of_month(self, partition: str) -> MonthLeft | None:
+        """What left the log in that month, or None if nothing has."""
+        return next((month for month in self.months if month.partition == partition), None)
 
 
 def read(connection: Connection, run_id: str, *, sample_rows: int) -> EventsLeft:
     """What a run's comparison left alone because events left the log."""
     months = connection.execute(_BY_MONTH, {"run_id": run_id}).mappings().all()
     asked: dict[str, Any] = {"run_id": run_id, "sample_rows": sample_rows}
-    rows = connection.execute(_SAMPLE, asked).mappings() if months else ()
-    return EventsLeft(tuple(MonthLeft(**month) for month in months), tuple(KeyLeft(**row) for row in rows))
+    samples: dict[str, tuple[KeyLeft, ...]] = {}
+    for row in connection.execute(_SAMPLE, asked).mappings() if months else ():
+        key = KeyLeft(**{field.name: row[field.name] for field in fields(KeyLeft)})
+        samples[row["partition"]] = (*samples.get(row["partition"], ()), key)
+    return EventsLeft(tuple(MonthLeft(**month) for month in months), samples)

@@ -4,6 +4,7 @@ Invariant: a detected change and the message about it commit together.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from recon_pipeline.store.counters.pause import read_pause
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.records import runs
 from recon_pipeline.store.records.outbox import put_in_outbox
+from recon_pipeline.store.records.retention import first_compared, read_retention
 
 # The time up to which ended runs were detected.
 _READ_ALERT_WATCH = labelled("read_alert_watch", "select runs_noticed_until from recon.alert_watch")
@@ -100,6 +102,20 @@ _NOTE_ALERT_RUNS = labelled(
     """,
 )
 
+
+@dataclass(frozen=True)
+class Noticed:
+    """What was noticed.
+
+    Attributes:
+        written: The messages about it.
+        left_out: By subject, the months in which it failed and that no run compares any more.
+    """
+
+    written: tuple[Message, ...]
+    left_out: tuple[Observation, ...]
+
+
 KEEP_NOTICED_RUNS_DAYS = 40
 """Longer than Dagster keeps runs (`KEEP_RUNS_DAYS`)."""
 
@@ -116,15 +132,19 @@ def notice(
     targets: Sequence[AlertTarget],
     *,
     database: str,
+    first_month: BillingMonth,
     overview: str = "",
-) -> tuple[Message, ...]:
+) -> Noticed:
     """Evaluate runs that ended, the dead man's switch and reminders; put the changes into the outbox.
+
+    What failed in months that no run compares any more (`recon retention`) fails no longer.
 
     Args:
         connection: In a transaction, which commits all of it or nothing.
         ended: In the order in which they ended; runs that were detected before are skipped here.
         targets: Who gets the messages.
         database: Its name for people.
+        first_month: RECON_START_PERIOD.
         overview: Where to look in the UI, or ''.
     """
     watch = connection.execute(_LOCK_ALERT_WATCH).one()
@@ -140,13 +160,15 @@ def notice(
             link=overview,
         )
     )
+    compared_from = first_compared(read_retention(connection), first_month)
     until = max((run.ended_at for run in ended), default=watch.runs_noticed_until)
     connection.execute(_NOTE_ALERT_WATCH, {"runs_noticed_until": until, "is_paused": is_paused})
     connection.execute(_FORGET_ALERT_RUNS, {"runs_noticed_until": until, "days": KEEP_NOTICED_RUNS_DAYS})
-    written = messages(_take_in(connection, seen, at=watch.now), database=database)
+    changes, left_out = _take_in(connection, seen, compared_from, at=watch.now)
+    written = messages(changes, database=database)
     for message in written:
         put_in_outbox(connection, message, targets)
-    return written
+    return Noticed(written, left_out)
 
 
 def alarms(connection: Connection) -> tuple[Alarm, ...]:
@@ -181,12 +203,18 @@ def _own_record(connection: Connection, run_id: str) -> OwnRecord | None:
     return OwnRecord(record.outcome, record.customers is not None, record.error) if record else None
 
 
-def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetime) -> list[Change]:
+def _take_in(
+    connection: Connection, seen: Sequence[Observation], compared_from: BillingMonth, *, at: datetime
+) -> tuple[list[Change], tuple[Observation, ...]]:
     before = {alarm.subject: alarm for alarm in alarms(connection)}
     now: dict[str, Alarm | None] = dict(before)
     changes: list[Change | None] = []
     for one in seen:
         now[one.subject], change = observe(now.get(one.subject), one, at=at)
+        changes.append(change)
+    left_out = tuple(one for alarm in now.values() if alarm and (one := alarm.left_out(before=compared_from)))
+    for one in left_out:
+        now[one.subject], change = observe(now[one.subject], one, at=at)
         changes.append(change)
     for subject, alarm in now.items():
         if alarm is not None:
@@ -197,7 +225,7 @@ def _take_in(connection: Connection, seen: Sequence[Observation], *, at: datetim
             connection.execute(_DELETE_ALARM, {"subject": subject})
         elif alarm != before.get(subject):
             _write_alarm(connection, alarm)
-    return [change for change in changes if change is not None]
+    return [change for change in changes if change is not None], left_out
 
 
 def _write_alarm(connection: Connection, alarm: Alarm) -> None:

@@ -2,11 +2,30 @@
 -- and one row for all of it.
 -- Invariant: counted, invalid and repeated events together are all events. An event arrived late if it arrived more than an hour after it
 -- happened. An event from before the customer's first arrival is history that was imported, and not late. A table without the column
--- metadata has no devices. At most a few rows of each kind, in the order of their position.
+-- metadata has no devices. At most a few rows of each kind, in the order of their position. The customer's first arrival is looked up once,
+-- and what is said of the whole log is summed once, whatever statistics say.
 -- Index: the events by gateway_customer_id.
 -- Uses: countable_events = countable_events | countable_events_deduplicated, classified_events
 -- Binds: customer text, days bigint, gateway_name text, period_end timestamptz, period_start timestamptz, rows bigint
 -- Binds: usage_type text
+with first as materialized (
+    select min(created_at) as arrived_at from billing_usage_events where gateway_customer_id = :customer
+),
+log as materialized (
+    select
+        count(*) filter (where is_valid is not true) as invalid_count,
+        count(*) filter (where is_valid) as valid_count,
+        extract(epoch from max(created_at - event_timestamp) filter (where event_timestamp >= first.arrived_at))::float8
+            as latest_by_seconds,
+        count(*) filter (where event_timestamp < period_start or event_timestamp >= period_end) as outside_period_count,
+        min(event_timestamp) as first_at,
+        max(event_timestamp) as last_at
+    from ({classified_events}) as event
+    cross join first
+    where event.gateway_customer_id = :customer
+        and (event.gateway_name, event.usage_type, event.period_start, event.period_end)
+        = (:gateway_name, :usage_type, :period_start, :period_end)
+)
 select
     usage.kind, usage.day, usage.minute, usage.pattern, usage.device,
     usage.event_count, usage.usage_count, usage.running_total, usage.late_count, usage.late_usage,
@@ -61,9 +80,7 @@ from (
                 left(coalesce(context.contents #>> '{device,id}', context.contents ->> 'device_id', context.contents ->> 'device', ''), 80)
                     as device
             from ({countable_events}) as countable
-            cross join (
-                select min(created_at) as arrived_at from billing_usage_events where gateway_customer_id = :customer
-            ) as first
+            cross join first
             cross join lateral (select to_jsonb(countable) -> 'metadata' as contents) as context
             where countable.gateway_customer_id = :customer
                 and (countable.gateway_name, countable.usage_type, countable.period_start, countable.period_end)
@@ -73,22 +90,6 @@ from (
     ) as grouped
     where kind <> 'minute' or event_count > 1
 ) as usage
-left join (
-    select
-        count(*) filter (where is_valid is not true) as invalid_count,
-        count(*) filter (where is_valid) as valid_count,
-        extract(epoch from max(created_at - event_timestamp) filter (where event_timestamp >= first.arrived_at))::float8
-            as latest_by_seconds,
-        count(*) filter (where event_timestamp < period_start or event_timestamp >= period_end) as outside_period_count,
-        min(event_timestamp) as first_at,
-        max(event_timestamp) as last_at
-    from ({classified_events}) as event
-    cross join (
-        select min(created_at) as arrived_at from billing_usage_events where gateway_customer_id = :customer
-    ) as first
-    where event.gateway_customer_id = :customer
-        and (event.gateway_name, event.usage_type, event.period_start, event.period_end)
-        = (:gateway_name, :usage_type, :period_start, :period_end)
-) as log on usage.kind = 'all'
+left join log on usage.kind = 'all'
 where usage.position <= case when usage.kind = 'day' then cast(:days as bigint) else cast(:rows as bigint) end
 order by usage.kind, usage.position

@@ -121,6 +121,11 @@ class Undelivered:
     oldest_noticed_at: datetime
     error: str | None
 
+    @property
+    def why(self) -> str:
+        """For people."""
+        return self.error or "not tried yet"
+
 
 def redirect(connection: Connection, targets: Sequence[AlertTarget]) -> None:
     """Redirect messages from addresses that are gone to those that exist; without any, the messages stay due."""

@@ -96,6 +96,11 @@ def declare(connection: Connection, before: BillingMonth, *, reason: str, declar
     connection.execute(_ACCEPT_FROM, {"before_partition": before.key})
 
 
+def first_compared(retention: Retention | None, first: BillingMonth) -> BillingMonth:
+    """The first month that runs compare, of those from `first` on."""
+    return first if retention is None else max(first, BillingMonth.parse(retention.before_partition))
+
+
 def months_in_the_log(
     retention: Retention | None, first: BillingMonth, last: BillingMonth
 ) -> tuple[BillingMonth, BillingMonth]:
@@ -106,9 +111,8 @@ def months_in_the_log(
     """
     if retention is None:
         return first, last
-    start = BillingMonth.parse(retention.before_partition)
     require_in_the_log(retention, (last,))
-    return max(first, start), last
+    return first_compared(retention, first), last
 
 
 def require_in_the_log(retention: Retention | None, months: tuple[BillingMonth, ...]) -> None:
