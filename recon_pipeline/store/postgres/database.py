@@ -9,7 +9,7 @@ connection to another version of schema `recon` than this code needs is refused,
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -193,8 +193,8 @@ def settings_of_transaction(
         statement_timeout_ms=statement_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
     )
-    has_transaction_timeout = (connection.dialect.server_version_info or (0,)) >= (17,)
-    return [*filter(None, map(str.strip, settings.split(";"))), *([_SINCE_17] if has_transaction_timeout else [])]
+    version: Any = connection.dialect.server_version_info
+    return [*filter(None, map(str.strip, settings.split(";"))), *([_SINCE_17] if version >= (17,) else [])]
 
 
 def database_id(connection: Connection) -> str:
