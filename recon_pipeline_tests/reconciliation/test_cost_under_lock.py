@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from recon_pipeline.core.event_identity import EventIdentity
+from recon_pipeline.store.counters import repair
 from recon_pipeline.store.postgres.statements import with_name
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
@@ -37,7 +38,19 @@ COUNT = """
 FETCHED = """
     select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname = 'billing_usage_counters'
 """
-
+MANY_UNCOUNTED = 20_000
+UNCOUNTED = """
+    insert into recon.uncounted_backfill
+        (gateway_name, usage_type, gateway_customer_id, period_start, period_end, inserted_xid, units)
+    select
+        'stripe', 'remote_commands', 'customer-' || n, '2025-05-01 00:00Z', '2025-06-01 00:00Z',
+        (%s::text)::xid8, 1
+    from generate_series(0, %s - 1) as n
+"""
+OVER = """
+    insert into recon.hold (gateway_customer_id, reason, held_by, until)
+    select 'customer-' || (KEYS + n), 'was disputed', 'ada', now() - interval '1 day' from generate_series(1, %s) as n
+""".replace("KEYS", str(KEYS))
 
 STATISTICS = pytest.mark.parametrize("statistics", ["analyze", "select"], ids=["analyzed before", "never analyzed"])
 
@@ -126,6 +139,70 @@ def test_each_event_is_looked_for_once_by_its_request_id_where_the_log_admits_re
     assert read <= 2 * (NEWS + 5 * KEYS) + KEYS
     compared = sum(node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for node in nodes)
     assert compared <= NEWS + 5 * KEYS, "no event is compared with more than itself"
+
+
+def test_a_chunk_reads_the_backfilled_units_of_its_own_keys_however_many_others_wait_to_be_counted(
+    incremental_billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere a backfill of months of usage was stopped before its run had counted it."""
+    monkeypatch.setattr(repair, "CHUNK_KEYS", 20)
+    incremental_billing.query(RECORD, KEYS, 2 * KEYS)
+    incremental_billing.query(COUNT)
+    incremental_billing.query(UNCOUNTED, 3, 10)
+    incremental_billing.query("analyze recon.uncounted_backfill")
+    incremental_billing.query(UNCOUNTED, 4, MANY_UNCOUNTED)
+    run = new_run(incremental_billing.url, settle_seconds=60)
+    run.compare()
+
+    with explained(run.database.engine, "repair_locked_counters") as plans:
+        assert run.repair().repaired == KEYS
+
+    assert len(plans) >= KEYS // 20
+    nodes = [node for plan in plans for node in all_nodes(plan)]
+    read = sum(rows_read(node) for node in nodes if node.get("Relation Name") == "uncounted_backfill")
+    assert read <= 4 * KEYS
+    assert incremental_billing.value("select count(*) from recon.uncounted_backfill") == MANY_UNCOUNTED - KEYS
+
+
+def test_a_chunk_reads_no_hold_that_is_over_however_many_were_never_released(
+    incremental_billing: Billing,
+) -> None:
+    incremental_billing.query(RECORD, KEYS, 2 * KEYS)
+    incremental_billing.query(COUNT)
+    incremental_billing.query(OVER, MANY_UNCOUNTED)
+    run = new_run(incremental_billing.url)
+    run.compare()
+
+    with (
+        explained(run.database.engine, "mark_held") as plans,
+        watched(run.database.engine, "read_control") as control,
+    ):
+        assert run.repair().repaired == KEYS
+
+    nodes = [node for plan in (*plans, *control) for node in all_nodes(plan)]
+    assert control
+    assert sum(rows_read(node) for node in nodes if node.get("Relation Name") == "hold") <= KEYS
+
+
+@contextmanager
+def watched(engine: Engine, name: str) -> Iterator[list[Any]]:
+    """The plans of one of the product's statements, which is executed as it is, too."""
+    plans: list[Any] = []
+    beginning = with_name(name, "")
+
+    def before(connection: Any, cursor: Any, text: str, parameters: Any, *rest: Any) -> None:
+        if beginning in text:
+            asking = connection.connection.cursor()
+            asking.execute("explain (analyze, timing off, format json) " + text, parameters)
+            plans.append(asking.fetchone()[0][0]["Plan"])
+
+    event.listen(engine, "before_cursor_execute", before)
+    yield plans
+
+
+def rows_read(node: dict[str, Any]) -> int:
+    """Rows that a node of a plan has looked at."""
+    return (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
 
 
 @contextmanager

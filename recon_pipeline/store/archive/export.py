@@ -21,13 +21,7 @@ from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.archive.columns import COUNTED, Column, kept, log_columns, measured
 from recon_pipeline.store.backfill.read_ahead import ahead
 from recon_pipeline.store.log.billing_tables import BillingTables
-from recon_pipeline.store.postgres.database import (
-    DEFAULT_LOCK_TIMEOUT_MS,
-    IDLE_TIMEOUT_MS,
-    SETTINGS,
-    STATEMENT_TIMEOUT_MS,
-    WORK_MEM,
-)
+from recon_pipeline.store.postgres.database import settings_of_transaction
 from recon_pipeline.store.postgres.statements import labelled, source, statement
 from recon_pipeline.store.sums.run import Reconciliation
 
@@ -152,12 +146,6 @@ def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None)
         arrow: Any = import_module("pyarrow")
     except ImportError as error:
         raise archives_need(error) from error
-    settings = SETTINGS.format(
-        work_mem=WORK_MEM,
-        lock_timeout_ms=DEFAULT_LOCK_TIMEOUT_MS,
-        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
-        idle_timeout_ms=IDLE_TIMEOUT_MS,
-    )
     first = ("begin isolation level repeatable read read only",)
     if snapshot is not None:
         first += (f"set transaction snapshot '{snapshot}'",)
@@ -167,7 +155,7 @@ def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None)
         adbc.AdbcConnection(database) as session,
         adbc.AdbcStatement(session) as query,
     ):
-        for setting in (*first, *filter(None, map(str.strip, settings.split(";")))):
+        for setting in (*first, *settings_of_transaction(connection)):
             query.set_sql_query(setting)
             query.execute_update()
         query.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})

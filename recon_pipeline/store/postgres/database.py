@@ -9,7 +9,7 @@ connection to another version of schema `recon` than this code needs is refused,
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -46,7 +46,7 @@ _DEFAULT_IDENTITY = EventIdentity()
 _IDENTITY = "recon_event_identity"
 """The option by which every connection knows what its database's owner declares."""
 
-SETTINGS = """\
+_SETTINGS = """\
 set local timezone = 'UTC';
 set local datestyle = 'ISO';
 set local jit = off;
@@ -58,7 +58,9 @@ set local lock_timeout = {lock_timeout_ms};
 set local statement_timeout = {statement_timeout_ms};
 set local idle_in_transaction_session_timeout = {idle_timeout_ms};
 """
-# SET and LOCK TABLE take no snapshot. With row_security off, a policy that would hide rows is an error.
+_SINCE_17 = "set local transaction_timeout = 0"
+# SET and LOCK TABLE take no snapshot. With row_security off, a policy that would hide rows is an error. Each statement
+# and each pause between two has a limit of its own, so a transaction needs none.
 
 
 class BillingDatabase:
@@ -171,17 +173,28 @@ def begin(
     """
     connection.execution_options(isolation_level=isolation)
     with connection.begin():
-        connection.exec_driver_sql(
-            SETTINGS.format(
-                work_mem=WORK_MEM,
-                lock_timeout_ms=lock_timeout_ms,
-                statement_timeout_ms=statement_timeout_ms,
-                idle_timeout_ms=idle_timeout_ms,
-            )
-        )
+        limits = (lock_timeout_ms, statement_timeout_ms, idle_timeout_ms)
+        connection.exec_driver_sql(";".join(settings_of_transaction(connection, *limits)))
         if lock_tables:
             _lock(connection, lock_tables)
         yield
+
+
+def settings_of_transaction(
+    connection: Connection,
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
+) -> list[str]:
+    """The statements by which a transaction on this server begins, whatever its database or role sets for sessions."""
+    settings = _SETTINGS.format(
+        work_mem=WORK_MEM,
+        lock_timeout_ms=lock_timeout_ms,
+        statement_timeout_ms=statement_timeout_ms,
+        idle_timeout_ms=idle_timeout_ms,
+    )
+    version: Any = connection.dialect.server_version_info
+    return [*filter(None, map(str.strip, settings.split(";"))), *([_SINCE_17] if version >= (17,) else [])]
 
 
 def database_id(connection: Connection) -> str:
