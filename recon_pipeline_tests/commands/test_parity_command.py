@@ -19,6 +19,7 @@ from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.parity import _requests  # pyright: ignore[reportPrivateUsage]
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.definitions import build_definitions, defs
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 from recon_pipeline.faces.serve.metrics import ReconCollector
 from recon_pipeline.parity_settings import read_parity, read_prices
 from recon_pipeline.providers import stripe as provider
@@ -27,7 +28,6 @@ from recon_pipeline.store.records import metrics
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 METERS = f'{{"remote_commands": {{"meter": "{METER}"}}}}'

@@ -8,12 +8,12 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.windows import Window
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
 from recon_pipeline.providers.pace import Pace
 from recon_pipeline.providers.protocol import NotAllowedError, ProviderError
 from recon_pipeline.providers.stripe import ATTEMPTS, StripeMeters
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -1,6 +1,6 @@
 """A Stripe of our own on loopback, with billing meters, for the real SDK. What it assumes: fake_stripe.md beside it.
 
-It keeps one meter's events, answers as Stripe's API does, and has a clock that tests set.
+It keeps one meter's events, answers as Stripe's API does, and has a clock that is set. Demo and tests use it.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -213,8 +213,3 @@ def _number(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"<{value}{'' if '.' in str(value) else '.0'}>"
     raise TypeError(type(value))
-
-
-def utc(text: str) -> datetime:
-    """An instant, written shortly."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
