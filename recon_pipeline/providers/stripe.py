@@ -141,8 +141,21 @@ class StripeMeters:
 
             stripe.enable_telemetry = False  # it would write a file into the home folder, and report the platform
             addresses: Any = dict.fromkeys(("api", "connect", "files", "meter_events"), self.url)
-            self._client = stripe.StripeClient(self.key, base_addresses=addresses, max_network_retries=0)
+            self._client = stripe.StripeClient(
+                self.key, base_addresses=addresses, max_network_retries=0, http_client=self._of_this_machine()
+            )
         return self._client
+
+    def _of_this_machine(self) -> Any:
+        """For a Stripe on loopback, which no proxy of the environment reaches; else None: the SDK's own."""
+        if not self.url.startswith("http://"):
+            return None
+        import requests  # noqa: PLC0415 - comes with the SDK
+        import stripe  # noqa: PLC0415
+
+        session = requests.Session()
+        session.trust_env = False
+        return stripe.RequestsClient(session=session)
 
     def _fail(self, error: Any, path: str) -> NoReturn:
         import stripe  # noqa: PLC0415
