@@ -97,7 +97,7 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
 
     for name, value in (("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/billing"), ("RECON_MAX_REPAIRS", "0")):
         monkeypatch.setenv(name, value)
-    second = recon(*SMALL)
+    second = recon(*SMALL, COLUMNS="250")
     assert second.exit_code == 0, second.said
     for mishap in facts["mishaps"]:
         assert " ".join(mishap["story"].split()) in second.said

@@ -173,6 +173,7 @@ def fake_stripe(now: datetime, **options: Any) -> Iterator[FakeStripe]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are sent apart, and the second would wait
 
         def do_GET(self) -> None:
             split = urlsplit(self.path)
