@@ -15,7 +15,13 @@ from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigur
 from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
 from recon_pipeline.core.parity.windows import Window, to_minute
-from recon_pipeline.providers.protocol import Meters, NotAllowedError, ProviderError, RefusedCustomerError
+from recon_pipeline.providers.protocol import (
+    Meters,
+    NoAnswerError,
+    NotAllowedError,
+    ProviderError,
+    RefusedCustomerError,
+)
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.parity.customers import require_customer_column
 from recon_pipeline.store.parity.keys import ComparedKey, ParityKey, Turn, keys_to_compare, note_compared
@@ -82,8 +88,11 @@ class Comparison:
             ReconError: The meter cannot be compared, the log cannot be trusted, or the database failed.
         """
         began = self.clock()
-        self._require_comparable()
-        codes, unknown = self._rejection_codes()
+        try:
+            self._require_comparable()
+            codes, unknown = self._rejection_codes()
+        except NoAnswerError as error:
+            return Passed(ended_because=error.what)
         with self.database.connection() as connection, decision(connection) as tables:
             require_customer_column(connection, self.sending.usage, self.sending.metering)
             look_for_news(connection, tables, self.sending, began=began)

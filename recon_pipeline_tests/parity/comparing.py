@@ -78,7 +78,7 @@ class Application:
     def comparison(self, now: datetime, meters: Any = None, **metering: Any) -> Comparison:
         """The comparison at a moment."""
         self.stripe.now = now
-        pace = Pace(calls_per_second=1_000_000, sleep=self.waited.append)
+        pace = Pace(calls_per_second=1_000_000, now=lambda: sum(self.waited), sleep=self.waited.append)
         return comparison(self.billing.url, meters or StripeMeters(KEY, self.stripe.url, pace), now, **metering)
 
     def compare(self, now: datetime, **metering: Any) -> Passed:

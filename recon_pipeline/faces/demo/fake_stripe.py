@@ -112,6 +112,9 @@ class FakeStripe:
         raise RefusedError(404, f"No such meter: '{parts[-1]}'")
 
     def _summaries(self, asked: dict[str, str]) -> dict[str, Any]:
+        for name in ("customer", "start_time", "end_time"):
+            if name not in asked:
+                raise RefusedError(400, f"Missing required param: {name}.")
         customer, unit = asked["customer"], asked.get("value_grouping_window")
         if self.customers is not None and customer not in self.customers:
             raise RefusedError(404, f"No such customer: '{customer}'")
