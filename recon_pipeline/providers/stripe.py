@@ -200,6 +200,9 @@ class StripeMeters:
                 changed=_NO_CHANGE,
                 fix="Check that the log's customer is Stripe's (customer in RECON_STRIPE_METERS).",
             ) from None
+        if isinstance(error, stripe.APIConnectionError):
+            cause = type(error.__cause__ or error).__name__
+            said = f"the connection to {self.url} failed ({cause})"
         raise NoAnswerError(
             f"Stripe did not answer after {ATTEMPTS} attempts: {said}",
             changed=_NO_CHANGE,

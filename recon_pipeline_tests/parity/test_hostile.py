@@ -10,8 +10,10 @@ import pytest
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.parity.metering import parse_meters
-from recon_pipeline.faces.demo.fake_stripe import FakeStripe, RefusedError, fake_stripe
-from recon_pipeline.providers.stripe import ATTEMPTS
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
+from recon_pipeline.providers.pace import Pace
+from recon_pipeline.providers.protocol import NoAnswerError
+from recon_pipeline.providers.stripe import ATTEMPTS, StripeMeters
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 
@@ -104,6 +106,16 @@ def test_an_outage_at_the_first_call_ends_the_pass_and_says_so_and_stripe_is_lef
     again = first.run()
     assert again.is_done == (asked is None)
     assert (len(app.stripe.calls) == asked_before) == (asked is not None)
+
+
+def test_a_stripe_that_is_not_there_is_named_with_what_failed() -> None:
+    waited: list[float] = []
+    pace = Pace(now=lambda: sum(waited), sleep=waited.append)
+    with pytest.raises(NoAnswerError) as failed:
+        StripeMeters(KEY, "http://127.0.0.1:9", pace).meter(METER)
+    assert failed.value.what == (
+        "Stripe did not answer after 5 attempts: the connection to http://127.0.0.1:9 failed (ConnectionError)"
+    )
 
 
 def test_two_usages_of_one_meter_are_refused_since_it_has_one_sum_for_both() -> None:
