@@ -67,7 +67,9 @@ def test_each_class_of_difference_is_found_with_its_evidence_and_changes_nothing
         ("refused", "rejected", -5),
     ]
     evidence = app.evidence()
-    assert evidence["rejected"] == "meter_event_invalid_value: refused/20-12:30:00"
+    assert evidence["rejected"] == (
+        "meter_event_invalid_value: refused/20-12:30:00; the invoice is final at 2025-06-01 01:00 UTC"
+    )
     assert evidence["misplaced"] == "with the windows before and after it, both sides are equal"
     assert evidence["missing"] == "the invoice is final at 2025-06-01 01:00 UTC; Stripe accepts the timestamps"
     assert (app.billing.log_checksum(), app.billing.counters()) == before

@@ -167,7 +167,7 @@ def _rules(one: Compared, found: Sequence[Compared], known: Circumstances) -> tu
     return (
         (DifferenceClass.NOT_COMPARABLE, _not_exact(one)),
         (DifferenceClass.LAGGING, _young(one, known)),
-        (DifferenceClass.REJECTED, _refused(one, known) if lacks else ""),
+        (DifferenceClass.REJECTED, _refused(one, known, final) if lacks else ""),
         (DifferenceClass.MISPLACED, _neighbour(one, found, known)),
         (
             DifferenceClass.MISSING,
@@ -194,12 +194,12 @@ def _young(one: Compared, known: Circumstances) -> str:
     return ""
 
 
-def _refused(one: Compared, known: Circumstances) -> str:
+def _refused(one: Compared, known: Circumstances, final: str) -> str:
     named = [rejection for rejection in known.rejections if rejection.sent_at in one.window]
     if not named:
         return ""
     more = f" and {len(named) - 1:,} more" if len(named) > 1 else ""
-    return f"{named[0].code}: {named[0].identifier}{more}"
+    return f"{named[0].code}: {named[0].identifier}{more}; {final}"
 
 
 def _neighbour(one: Compared, found: Sequence[Compared], known: Circumstances) -> str:
