@@ -35,7 +35,7 @@ class DifferenceClass(StrEnum):
 MEANING: dict[DifferenceClass, str] = {
     DifferenceClass.NOT_COMPARABLE: "a figure is too large to be exact; compare by hand",
     DifferenceClass.LAGGING: "younger than RECON_STRIPE_LAG_MINUTES; compared again",
-    DifferenceClass.REJECTED: "Stripe refused events; correct the cause and send them again, with a new identifier",
+    DifferenceClass.REJECTED: "Stripe refused events; correct the cause, send them anew before the invoice is final",
     DifferenceClass.MISPLACED: "Stripe has it in a neighbouring window; correct which timestamp is sent",
     DifferenceClass.MISSING: "Stripe never got it; send it before the invoice is final",
     DifferenceClass.EXPIRED: "too old for Stripe to accept; add an invoice item",
