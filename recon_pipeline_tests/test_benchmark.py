@@ -16,6 +16,7 @@ from recon_pipeline.faces.benchmark.archive import ARCHIVE, COPY, PROVE, measure
 from recon_pipeline.faces.benchmark.export_forms import FORMS, Form
 from recon_pipeline.faces.benchmark.lake import ALONE, COMPARE, COUNT, measure_lake
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
+from recon_pipeline.faces.benchmark.parity import GROUP_BY, LOG_SIDE, RECORDS, WHOLE, measure_parity
 from recon_pipeline.faces.benchmark.scratch import fill
 from recon_pipeline.faces.benchmark.watched_dev import Watch
 from recon_pipeline.lake.engine_settings import EngineSettings
@@ -218,3 +219,27 @@ def test_an_archive_is_measured_beside_a_copy_of_the_month_and_is_read_back_as_s
     assert "3,000 events of 300 keys in a sealed month" in console.file.getvalue()
     with pytest.raises(ConfigurationError, match="299 events cannot fill 300 counters"):
         measure_archive(settings, events=299, counters=300, console=console)
+
+
+def test_a_comparison_with_stripe_keeps_to_its_rate_without_waiting_and_is_measured_beside_group_by(
+    empty_database_url: str, console: Console
+) -> None:
+    report = measure_parity(empty_database_url, keys=120, events=1_200, console=console, rounds=2)
+    assert {row.name: len(row.values) for row in report.measurements} == {
+        GROUP_BY: 2,
+        LOG_SIDE: 1,
+        RECORDS: 1,
+        WHOLE: 1,
+    }
+    assert all(row.least > 0 for row in report.measurements)
+    assert (report.half.compared, report.passes.compared, report.passes.count) == (60, 120, 1)
+    assert report.passes.calls == 120 + 2, "one for each key, and for the meter and its error reports"
+    bars = {bar.name: bar for bar in report.bars}
+    assert {name: bar.limit for name, bar in bars.items()} == {"Calls in a second": 20, "Calls for a key": 1.01}
+    assert 0 < bars["Calls in a second"].value <= 20
+    assert report.passes.peak_memory_mb > 20
+    assert isinstance(console.file, io.StringIO)
+    assert "120 keys of 1,200 events compared with a fake Stripe" in console.file.getvalue()
+    assert_nothing_is_left(empty_database_url)
+    with pytest.raises(ConfigurationError, match="11 events cannot fill 12 counters"):
+        measure_parity("postgresql://nobody@127.0.0.1:1/nothing", keys=12, events=11, console=console)

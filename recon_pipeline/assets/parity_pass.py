@@ -5,6 +5,7 @@ nothing. Knows no Dagster. Each key is recorded as soon as it is compared, so th
 it was: the next one takes only what is still due.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,14 @@ from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigur
 from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
 from recon_pipeline.core.parity.windows import Window, to_minute
-from recon_pipeline.providers.protocol import Meters, NotAllowedError, ProviderError, RefusedCustomerError
+from recon_pipeline.providers.pace import CALLS_PER_SECOND
+from recon_pipeline.providers.protocol import (
+    Meters,
+    NoAnswerError,
+    NotAllowedError,
+    ProviderError,
+    RefusedCustomerError,
+)
 from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.parity.customers import require_customer_column
 from recon_pipeline.store.parity.keys import ComparedKey, ParityKey, Turn, keys_to_compare, note_compared
@@ -27,7 +35,8 @@ from recon_pipeline.store.parity.sharing import mark_listed
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 DUE_KEYS = 20_000
-"""Looked up and summed at once, since each look reads all keys, and a page of the log has events of many customers."""
+"""The most that are looked up and summed at once, since each look reads all keys, and a page of the log has events of
+many customers."""
 
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
@@ -82,8 +91,11 @@ class Comparison:
             ReconError: The meter cannot be compared, the log cannot be trusted, or the database failed.
         """
         began = self.clock()
-        self._require_comparable()
-        codes, unknown = self._rejection_codes()
+        try:
+            self._require_comparable()
+            codes, unknown = self._rejection_codes()
+        except NoAnswerError as error:
+            return Passed(ended_because=error.what)
         with self.database.connection() as connection, decision(connection) as tables:
             require_customer_column(connection, self.sending.usage, self.sending.metering)
             look_for_news(connection, tables, self.sending, began=began)
@@ -122,14 +134,18 @@ class Comparison:
 
     def _due_keys(self, began: datetime) -> Iterator[ParityKey]:
         while True:
-            news_come_first = self.clock() - began < NEWS_COME_FIRST * self.longest
-            turn = Turn(began, self.clock(), news_come_first, DUE_KEYS)
+            now = self.clock()
+            later = began + NEWS_COME_FIRST * self.longest
+            news_come_first = now < later
+            left = (later if news_come_first else began + self.longest) - now
+            in_time = math.ceil(left.total_seconds() * CALLS_PER_SECOND)  # what is summed beyond that is summed again
+            turn = Turn(began, now, news_come_first, max(1, min(in_time, DUE_KEYS)))
             with self.database.connection() as connection, decision(connection) as tables:
                 due = keys_to_compare(connection, tables, self.sending, turn)
             if not due:
                 return
             for key in due:
-                if news_come_first and self.clock() - began >= NEWS_COME_FIRST * self.longest:
+                if news_come_first and self.clock() >= later:
                     break
                 yield key
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import dagster as dg
 
@@ -103,7 +104,7 @@ def _result(database: BillingDatabase, extent: Extent, passes: Sequence[Passed],
             "keys_compared_now": sum(one.compared for one in passes),
             "keys_never_compared": covered.keys - covered.compared,
             "calls": calls,
-            **{f"units_{kind}": float(units) for kind, units in _units_by_class(classes).items()},
+            **{f"units_{kind}": _number(units) for kind, units in _units_by_class(classes).items()},
             **({"ended_because": ended} if ended else {}),
             **({"error_reports": unknown} if unknown else {}),
         },
@@ -111,8 +112,13 @@ def _result(database: BillingDatabase, extent: Extent, passes: Sequence[Passed],
     )
 
 
-def _units_by_class(classes: Sequence[ClassTotal]) -> dict[str, float]:
-    return {kind: sum(float(one.units) for one in classes if one.kind == kind) for kind in DifferenceClass}
+def _units_by_class(classes: Sequence[ClassTotal]) -> dict[str, Decimal]:
+    return {kind: sum((one.units for one in classes if one.kind == kind), Decimal(0)) for kind in DifferenceClass}
+
+
+def _number(units: Decimal) -> int | float:
+    """For metadata, which plots numbers: whole units exactly."""
+    return int(units) if units == units.to_integral_value() else float(units)
 
 
 def _bills(
@@ -144,7 +150,7 @@ def _bills(
         description=" ".join((*said, _LOOK)) if said else None,
         metadata={
             "count": count,
-            "units": float(sum(abs(one.units) for one in real)),
+            "units": _number(sum((abs(one.units) for one in real), Decimal(0))),
             **sample("sample", [one for one in largest if one.kind != DifferenceClass.LAGGING], DifferenceFound),
             **sample("refused", [one for one in odd if one.error], OddKey),
         },
@@ -163,7 +169,7 @@ def _labels(covered: Coverage, odd: Sequence[OddKey]) -> dg.AssetCheckResult:
         else None,
         metadata={
             "count": covered.elsewhere_count,
-            "units": float(covered.elsewhere_units),
+            "units": _number(covered.elsewhere_units),
             **sample("sample", [one for one in odd if one.elsewhere_count], OddKey),
         },
     )

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from recon_pipeline.core.approving import ShownRun
 from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE, EmbeddedServer, ensure_running
-from recon_pipeline.faces import demo_closing, reconciled
+from recon_pipeline.faces import demo_closing, demo_parity, reconciled
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.demo import Story, play_the_month
 from recon_pipeline.faces.demo_closing import ClosedMonth, close_oldest_month
+from recon_pipeline.faces.demo_parity import ComparedUsage, compare_with_fake_stripe
 from recon_pipeline.faces.init import prepare
 from recon_pipeline.faces.orchestrator import open_instance
 from recon_pipeline.faces.reconcile_job import Request, reconcile
@@ -65,6 +66,7 @@ class Demonstrated:
         repaired: How the run ended that was approved, and repaired them.
         after: How the comparison ended that followed.
         closed: The oldest month, which was closed then.
+        compared: What a fake Stripe would bill; None: Stripe's SDK is not installed.
         settings: Of all of it.
     """
 
@@ -75,14 +77,16 @@ class Demonstrated:
     repaired: Reconciled
     after: Reconciled
     closed: ClosedMonth
+    compared: ComparedUsage | None
     settings: Settings
 
     @property
     def success(self) -> bool:
-        """Whether the drift of the story was found and shown, and every counter matches its event sum at the end."""
+        """Whether drift and differences were found and shown, and every counter matches its event sum at the end."""
         is_shown = self.first.record.outcome == "blocked"
         is_found = self.repaired.record.drift_count == self.story.drift_count
-        return is_shown and is_found and self.repaired.record.outcome == "clean" and self.after.record.drift_count == 0
+        is_repaired = self.repaired.record.outcome == "clean" and self.after.record.drift_count == 0
+        return is_shown and is_found and is_repaired and (self.compared is None or self.compared.is_complete)
 
 
 def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
@@ -113,7 +117,9 @@ def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
             after = reconcile(settings, instance, replace(request, dry_run=True))
         with err.status("Closing the oldest month …"):
             closed = close_oldest_month(database, settings, server.folder.parent / "demo-archive")
-    return Demonstrated(story, found, sample, first, repaired, after, closed, settings)
+        with err.status("Comparing with a fake Stripe …"):
+            compared = compare_with_fake_stripe(database, url, now=datetime.now(UTC))
+    return Demonstrated(story, found, sample, first, repaired, after, closed, compared, settings)
 
 
 def exit_code(played: Demonstrated) -> int:
@@ -212,6 +218,7 @@ def show(played: Demonstrated) -> None:
     )
     out.print(f"{played.after.record.counters_scanned or 0:,} counters compared: {verdict}.")
     demo_closing.show(played.closed)
+    demo_parity.show(played.compared)
     out.rule("What next")
     out.print(
         f"  uv run recon dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
@@ -237,4 +244,5 @@ def as_json(played: Demonstrated) -> dict[str, Any]:
         "repaired": reconciled.as_json(reconciled.summarize([played.repaired], dry_run=False)),
         "after": reconciled.as_json(reconciled.summarize([played.after], dry_run=True)),
         "closed": demo_closing.as_json(played.closed),
+        "parity": demo_parity.as_json(played.compared),
     }

@@ -1,14 +1,20 @@
 """What `recon doctor` checks of the comparison with Stripe: the variables, the rights of the key, and the meters."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.findings import Finding, failed, noted, passed
 from recon_pipeline.core.parity.metering import metered
+from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.parity_settings import observes, read_parity, read_prices
-from recon_pipeline.providers.protocol import NotAllowedError
+from recon_pipeline.providers.protocol import NotAllowedError, RefusedCustomerError
 from recon_pipeline.providers.stripe import StripeMeters, require_stripe
 from recon_pipeline.settings import Settings
+
+NOBODY = "cus_recon_doctor"
+"""A customer that no account has: Stripe looks at the rights of a key first."""
 
 
 def check_stripe(settings: Settings) -> Iterator[Finding]:
@@ -30,6 +36,7 @@ def check_stripe(settings: Settings) -> Iterator[Finding]:
     for usage in metered(settings.scope, parity.meters):
         try:
             yield _meter(meters, parity.meters[usage.usage_type].meter)
+            yield _summaries(meters, parity.meters[usage.usage_type].meter)
         except ReconError as error:
             yield failed("Stripe's meter", error.what, error.fix)
             return
@@ -52,3 +59,10 @@ def _meter(meters: StripeMeters, asked: str) -> Finding:
             "Name an active meter with the formula sum and no event time window in RECON_STRIPE_METERS.",
         )
     return passed("Stripe's meter", f"{meter.id} sums the events {meter.event_name}")
+
+
+def _summaries(meters: StripeMeters, meter: str) -> Finding:
+    now = to_minute(datetime.now(UTC))
+    with suppress(RefusedCustomerError):
+        meters.total(meter, NOBODY, Window(now - timedelta(minutes=1), now))
+    return passed("Stripe's summaries", f"the key may read those of {meter}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from sqlalchemy import Connection
 
 from recon_pipeline.core.backfill.round_trip import guarded
 from recon_pipeline.core.errors import ConfigurationError, ReconError
@@ -43,10 +44,15 @@ class Parity:
     differences: tuple[DifferenceFound, ...]
     prices: Mapping[str, Price]
 
-    def amount(self, usage_type: str, units: Decimal) -> tuple[Decimal, str] | None:
-        """What units cost, where RECON_PRICES says it: by how much the invoice is too high."""
-        price = self.prices.get(usage_type)
-        return None if price is None else (units * price.per_unit, price.currency)
+    def amount(self, one: ClassTotal | DifferenceFound) -> tuple[Decimal, str] | None:
+        """What units cost, where RECON_PRICES says it: by how much the invoice is too high.
+
+        None where a figure is not exact: its units are those of an unknown number.
+        """
+        price = self.prices.get(one.usage_type)
+        if price is None or one.kind == DifferenceClass.NOT_COMPARABLE:
+            return None
+        return one.units * price.per_unit, price.currency
 
     @property
     def is_equal(self) -> bool:
@@ -89,12 +95,7 @@ def find(
     extent = Extent(scope, *asked, customers or None)
     with billing_database(settings).transaction() as connection:
         require_known_customers(connection, list(customers))
-        found = Parity(
-            store.coverage(connection, extent),
-            store.by_class(connection, extent),
-            store.differences(connection, extent, most=None),
-            prices,
-        )
+        found = read(connection, extent, prices)
     if found.coverage.keys == 0:
         raise ReconError(
             "Nothing of this was compared with Stripe yet.",
@@ -107,13 +108,23 @@ def find(
     return found
 
 
+def read(connection: Connection, extent: Extent, prices: Mapping[str, Price]) -> Parity:
+    """Read what was found of an extent; in a transaction."""
+    return Parity(
+        store.coverage(connection, extent),
+        store.by_class(connection, extent),
+        store.differences(connection, extent, most=None),
+        prices,
+    )
+
+
 def as_json(found: Parity) -> dict[str, Any]:
     """The one object of `--json`."""
     return {
         "success": found.is_equal,
         **asdict(found.coverage),
-        "classes": [asdict(one) | _money(found, one.usage_type, one.units) for one in found.classes],
-        "differences": [asdict(one) | _money(found, one.usage_type, one.units) for one in found.differences],
+        "classes": [asdict(one) | _money(found, one) for one in found.classes],
+        "differences": [asdict(one) | _money(found, one) for one in found.differences],
     }
 
 
@@ -151,7 +162,7 @@ def exit_code(found: Parity) -> int:
 def _show_classes(found: Parity) -> None:
     table = _table("usage", "class", "differences", "customers", "units", "amount", "what it is")
     for one in found.classes:
-        amount = found.amount(one.usage_type, one.units)
+        amount = found.amount(one)
         table.add_row(
             escape(one.usage_type),
             one.kind,
@@ -183,8 +194,8 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _money(found: Parity, usage_type: str, units: Decimal) -> dict[str, str | None]:
-    amount = found.amount(usage_type, units)
+def _money(found: Parity, one: ClassTotal | DifferenceFound) -> dict[str, str | None]:
+    amount = found.amount(one)
     return {"amount": str(amount[0]) if amount else None, "currency": amount[1] if amount else None}
 
 
@@ -192,7 +203,7 @@ def _write(found: Parity, output: Path) -> None:
     rows = [
         {name: None if value is None else str(value) for name, value in {**asdict(one), **money}.items()}
         for one in found.differences
-        for money in (_money(found, one.usage_type, one.units),)
+        for money in (_money(found, one),)
     ]
     try:
         if output.suffix == ".parquet":

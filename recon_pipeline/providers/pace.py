@@ -25,11 +25,16 @@ class Pace:
     calls: int = 0
     _next: float = field(default=0.0, init=False)
 
+    @property
+    def seconds_until_next(self) -> float:
+        """How long the next call has to wait."""
+        return max(0.0, self._next - self.now())
+
     def wait(self) -> None:
         """Wait for the turn of the next call."""
-        moment = self.now()
-        if moment < self._next:
-            self.sleep(self._next - moment)
+        moment, seconds = self.now(), self.seconds_until_next
+        if seconds:
+            self.sleep(seconds)
         self._next = max(moment, self._next) + 1 / self.calls_per_second
         self.calls += 1
 

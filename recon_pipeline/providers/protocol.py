@@ -18,6 +18,10 @@ class NotAllowedError(ProviderError):
     """The key may not read what was asked for."""
 
 
+class NoAnswerError(ProviderError):
+    """The provider does not answer, or asks to be left alone: a later comparison goes on."""
+
+
 class RefusedCustomerError(ReconError):
     """The provider refuses what was asked of one customer; others are not affected."""
 

@@ -3,9 +3,11 @@
 Invariant: bodies are read with numbers as Decimal, since the SDK makes floats of them (9007199254740993 comes back as
 …992). The key is in no error, log or repr; what Stripe says of it is not repeated. Calls keep to the pace; a refusal
 for too many calls, a lost connection and a failing server are tried again a few times, after what Retry-After says.
+Where it says longer than a call may wait, Stripe is left alone until then.
 """
 
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +19,18 @@ from typing import Any, NoReturn
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.parity.windows import Unit, Window
 from recon_pipeline.providers.pace import Pace
-from recon_pipeline.providers.protocol import Meter, NotAllowedError, ProviderError, RefusedCustomerError, Rejection
+from recon_pipeline.providers.protocol import (
+    Meter,
+    NoAnswerError,
+    NotAllowedError,
+    ProviderError,
+    RefusedCustomerError,
+    Rejection,
+)
 
 ATTEMPTS = 5
 LONGEST_WAIT_SECONDS = 60.0
+"""Of a call; if Stripe asks for longer, the comparison ends."""
 PAGE_ROWS = 100
 """The most that Stripe puts on a page."""
 
@@ -122,18 +132,29 @@ class StripeMeters:
         import stripe  # noqa: PLC0415 - an extra, which nothing else needs
 
         for attempt in range(1, ATTEMPTS + 1):
+            self._require_turn()
             self.pace.wait()
             try:
                 answer = self._connected().raw_request("get", path, **parameters)
             except (stripe.RateLimitError, stripe.APIConnectionError, stripe.APIError) as error:
+                self.pace.hold(_wait_seconds(error, attempt))
                 if attempt == ATTEMPTS:
                     self._fail(error, path)
-                self.pace.hold(_wait_seconds(error, attempt))
             except stripe.StripeError as error:
                 self._fail(error, path)
             else:
                 return json.loads(answer.body, parse_float=Decimal, parse_int=Decimal)
         raise AssertionError("every attempt returns or raises")
+
+    def _require_turn(self) -> None:
+        seconds = self.pace.seconds_until_next
+        if seconds > LONGEST_WAIT_SECONDS:
+            raise NoAnswerError(
+                f"Stripe asks to be left alone for {_in_words(seconds)}.",
+                changed=_NO_CHANGE,
+                fix="Nothing, a later comparison goes on where this one ended. If it stays, ask Stripe for a higher "
+                "rate limit, or find what else uses up the account's.",
+            )
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -141,8 +162,21 @@ class StripeMeters:
 
             stripe.enable_telemetry = False  # it would write a file into the home folder, and report the platform
             addresses: Any = dict.fromkeys(("api", "connect", "files", "meter_events"), self.url)
-            self._client = stripe.StripeClient(self.key, base_addresses=addresses, max_network_retries=0)
+            self._client = stripe.StripeClient(
+                self.key, base_addresses=addresses, max_network_retries=0, http_client=self._of_this_machine()
+            )
         return self._client
+
+    def _of_this_machine(self) -> Any:
+        """For a Stripe on loopback, which no proxy of the environment reaches; else None: the SDK's own."""
+        if not self.url.startswith("http://"):
+            return None
+        import requests  # noqa: PLC0415 - comes with the SDK
+        import stripe  # noqa: PLC0415
+
+        session = requests.Session()
+        session.trust_env = False
+        return stripe.RequestsClient(session=session)
 
     def _fail(self, error: Any, path: str) -> NoReturn:
         import stripe  # noqa: PLC0415
@@ -166,7 +200,10 @@ class StripeMeters:
                 changed=_NO_CHANGE,
                 fix="Check that the log's customer is Stripe's (customer in RECON_STRIPE_METERS).",
             ) from None
-        raise ProviderError(
+        if isinstance(error, stripe.APIConnectionError):
+            cause = type(error.__cause__ or error).__name__
+            said = f"the connection to {self.url} failed ({cause})"
+        raise NoAnswerError(
             f"Stripe did not answer after {ATTEMPTS} attempts: {said}",
             changed=_NO_CHANGE,
             fix="Nothing, the next comparison goes on where this one ended. See https://status.stripe.com.",
@@ -197,12 +234,16 @@ def _named(report: Mapping[str, Any]) -> Iterator[Rejection]:
             yield Rejection(example["request"]["identifier"], kind["code"])
 
 
+def _in_words(seconds: float) -> str:
+    return f"{math.ceil(seconds):,} seconds" if math.isfinite(seconds) else "ever"
+
+
 def _wait_seconds(error: Any, attempt: int) -> float:
     """What Retry-After says, else longer each time, and never the same for two clients."""
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     try:
         asked = float(headers.get("retry-after", ""))
-    except ValueError:
+    except ValueError:  # a date, which Stripe does not send, or nothing
         asked = 0.0
     growing = 0.5 * 2 ** (attempt - 1) * (1 + random.random())  # noqa: S311 - no secret
-    return min(max(asked, growing), LONGEST_WAIT_SECONDS)
+    return asked if asked > growing else growing  # and so not a number is none

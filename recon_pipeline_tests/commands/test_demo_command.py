@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recon_pipeline import embedded_postgres
+from recon_pipeline.core.parity.classes import DifferenceClass
 from recon_pipeline.embedded_postgres import BILLING_DATABASE, ensure_running
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
@@ -53,13 +54,27 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     assert first.exit_code == 0, first.said
     assert SHOWN in first.err
     facts = first.json
-    assert set(facts) == {"success", "events", "counters", "mishaps", "first_run", "repaired", "after", "closed"}
+    assert set(facts) == {
+        "success",
+        "events",
+        "counters",
+        "mishaps",
+        "first_run",
+        "repaired",
+        "after",
+        "closed",
+        "parity",
+    }
     assert not (data_folder / "postmaster.pid").exists(), "the server was left running"
 
     server = ensure_running(folder=data_folder, keep_running=False)
     with connected(server.url(BILLING_DATABASE)) as connection:
         billing = Billing(server.url(BILLING_DATABASE), connection)
-        assert billing.value("select count(*) from billing_usage_events") == facts["events"]
+        events_sent_to_stripe = billing.value(
+            "select count(*) from billing_usage_events where usage_type = 'api_calls'"
+        )
+        assert events_sent_to_stripe == facts["parity"]["keys"] == 9
+        assert billing.value("select count(*) from billing_usage_events") == facts["events"] + events_sent_to_stripe
         assert billing.value("select count(*) from recon.counter_repair") == facts["repaired"]["rows_repaired"]
         assert billing.value(MISMATCHES) == 0
         assert billing.value("select count(*) from recon.reconciliation_run") == 3
@@ -73,6 +88,7 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
             billing.value("select reason from recon.accepted_usage") == "all counters were right before these mishaps"
         )
     server.stop()
+    assert sorted(one["kind"] for one in facts["parity"]["classes"]) == sorted(DifferenceClass)
     drifted = sum(mishap["keys"] for mishap in facts["mishaps"])
     assert facts["repaired"]["drift_count"] == facts["repaired"]["rows_repaired"] == drifted > 0
     assert (facts["first_run"]["blocked"], facts["first_run"]["rows_repaired"]) == (True, 0)
@@ -81,7 +97,7 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
 
     for name, value in (("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/billing"), ("RECON_MAX_REPAIRS", "0")):
         monkeypatch.setenv(name, value)
-    second = recon(*SMALL)
+    second = recon(*SMALL, COLUMNS="250")
     assert second.exit_code == 0, second.said
     for mishap in facts["mishaps"]:
         assert " ".join(mishap["story"].split()) in second.said
@@ -91,6 +107,8 @@ def test_the_demo_shows_true_figures_and_the_same_seed_shows_them_again(
     assert "no drift: every counter equals its event sum" in second.said
     assert f"Sealed {oldest} of stripe:remote_commands: {facts['closed']['key_count']:,} keys" in second.said
     assert "Archived and read back as sealed: 1 Parquet file in " in second.said
+    assert "9 of 9 keys were compared with Stripe" in second.said
+    assert all(f"cus_{kind}" in second.said for kind in DifferenceClass)
     assert len([*(data_folder.parent / "demo-archive").rglob("manifest.json")]) == 1, "that of the demo before is gone"
 
 

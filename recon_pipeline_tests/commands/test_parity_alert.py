@@ -7,12 +7,12 @@ from dagster import DagsterInstance
 
 from recon_pipeline.automation.own_runs import own_tag
 from recon_pipeline.definitions import build_definitions
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.support.dagster import sensor_context
 from recon_pipeline_tests.support.defined import alerts
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 from recon_pipeline_tests.support.receivers import Webhook
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)

@@ -19,6 +19,7 @@ from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.parity import _requests  # pyright: ignore[reportPrivateUsage]
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.definitions import build_definitions, defs
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 from recon_pipeline.faces.serve.metrics import ReconCollector
 from recon_pipeline.parity_settings import read_parity, read_prices
 from recon_pipeline.providers import stripe as provider
@@ -27,7 +28,6 @@ from recon_pipeline.store.records import metrics
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import JUNE, Billing
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 METERS = f'{{"remote_commands": {{"meter": "{METER}"}}}}'
@@ -75,13 +75,23 @@ def test_the_asset_says_how_much_stripe_bills_otherwise_and_what_to_do(app: Appl
         "1 over_reported (+5 units of 1 customers): Stripe has more than the log; find the sender, and credit the "
         "customer. recon parity lists all differences; docs/stripe.md says what to do about each class."
     )
-    assert (bills.metadata["count"].value, bills.metadata["units"].value) == (2, 12.0)
+    assert (bills.metadata["count"].value, bills.metadata["units"].value) == (2, 12)
     labels = checks["labels_match_timestamps"]
     assert (labels.passed, labels.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert str(labels.description).startswith("1 events with 2 units have the label of another period")
     (made,) = ran.get_asset_materialization_events()
     figures = made.materialization.metadata
-    assert (figures["keys"].value, figures["units_expired"].value) == (3, -7.0)
+    assert (figures["keys"].value, figures["units_expired"].value) == (3, -7)
+
+
+def test_units_beyond_what_a_float_holds_are_exact_in_the_check_too(app: Application) -> None:
+    app.use("large", 1, NOON)
+    app.stripe.send("large", 2**53, NOON, "of another program")
+    app.use("doubled", 5, NOON, sends=2)
+    ran, checks = compare(app)
+    assert checks["stripe_bills_what_was_used"].metadata["units"].value == 2**53 + 5
+    (made,) = ran.get_asset_materialization_events()
+    assert made.materialization.metadata["units_not_comparable"].value == 2**53
 
 
 def test_where_everything_is_equal_both_checks_pass_and_an_outage_is_no_equality(app: Application) -> None:
@@ -223,6 +233,15 @@ def test_the_doctor_checks_the_key_its_rights_and_the_meter(app: Application) ->
     found = said()
     assert f"pass Stripe's meter {METER} sums the events commands" in found
     assert "pass Stripe's error reports the key may read them" in found
+    assert f"pass Stripe's summaries the key may read those of {METER}" in found
+    app.stripe.customers = set()
+    assert f"pass Stripe's summaries the key may read those of {METER}" in said(), "no account has this customer"
+    app.stripe.may_read_summaries = False
+    assert (
+        f"fail Stripe's meter The key in STRIPE_API_KEY may not read /v1/billing/meters/{METER}/event_summaries."
+        in said()
+    )
+    app.stripe.may_read_summaries = True
     app.stripe.may_read_events = False
     assert "note Stripe's error reports The key in STRIPE_API_KEY may not read /v2/core/events." in said()
     app.stripe.meter["status"] = "inactive"

@@ -9,6 +9,7 @@ from recon_pipeline.assets.parity_pass import Comparison, Passed
 from recon_pipeline.core.parity.metering import Metering
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent, MeteredUsage
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe
 from recon_pipeline.providers.pace import Pace
 from recon_pipeline.providers.protocol import Meters
 from recon_pipeline.providers.stripe import StripeMeters
@@ -16,7 +17,6 @@ from recon_pipeline.store.parity import found as results
 from recon_pipeline.store.parity.sending import Sending
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.reconciliation.billing import GATEWAY, MAY, USAGE, Billing, Period
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe
 
 EXTENT = Extent((MeteredUsage(GATEWAY, USAGE),), BillingMonth(2025, 5), BillingMonth(2025, 5))
 AFTER_FINAL = MAY[1] + timedelta(hours=2)
@@ -78,7 +78,7 @@ class Application:
     def comparison(self, now: datetime, meters: Any = None, **metering: Any) -> Comparison:
         """The comparison at a moment."""
         self.stripe.now = now
-        pace = Pace(calls_per_second=1_000_000, sleep=self.waited.append)
+        pace = Pace(calls_per_second=1_000_000, now=lambda: sum(self.waited), sleep=self.waited.append)
         return comparison(self.billing.url, meters or StripeMeters(KEY, self.stripe.url, pace), now, **metering)
 
     def compare(self, now: datetime, **metering: Any) -> Passed:

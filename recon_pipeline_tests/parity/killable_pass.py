@@ -6,9 +6,9 @@ Run as `python -m recon_pipeline_tests.parity.killable_pass URL STRIPE_URL NOW`.
 import sys
 from datetime import datetime
 
+from recon_pipeline.faces.demo.fake_stripe import KEY
 from recon_pipeline.providers.stripe import StripeMeters
 from recon_pipeline_tests.parity.comparing import comparison
-from recon_pipeline_tests.support.fake_stripe import KEY
 
 if __name__ == "__main__":
     url, stripe_url, now = sys.argv[1:]

@@ -8,12 +8,12 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.windows import Window
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
 from recon_pipeline.providers.pace import Pace
 from recon_pipeline.providers.protocol import NotAllowedError, ProviderError
 from recon_pipeline.providers.stripe import ATTEMPTS, StripeMeters
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -67,7 +67,9 @@ def test_each_class_of_difference_is_found_with_its_evidence_and_changes_nothing
         ("refused", "rejected", -5),
     ]
     evidence = app.evidence()
-    assert evidence["rejected"] == "meter_event_invalid_value: refused/20-12:30:00"
+    assert evidence["rejected"] == (
+        "meter_event_invalid_value: refused/20-12:30:00; the invoice is final at 2025-06-01 01:00 UTC"
+    )
     assert evidence["misplaced"] == "with the windows before and after it, both sides are equal"
     assert evidence["missing"] == "the invoice is final at 2025-06-01 01:00 UTC; Stripe accepts the timestamps"
     assert (app.billing.log_checksum(), app.billing.counters()) == before

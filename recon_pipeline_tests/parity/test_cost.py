@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from recon_pipeline.faces.demo.fake_stripe import fake_stripe
 from recon_pipeline.store.postgres.statements import name_of
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.test_cost_under_lock import all_nodes
-from recon_pipeline_tests.support.fake_stripe import fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)

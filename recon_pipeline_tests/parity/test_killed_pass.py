@@ -8,10 +8,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from recon_pipeline.faces.demo.fake_stripe import fake_stripe
 from recon_pipeline_tests.parity import killable_pass
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
-from recon_pipeline_tests.support.fake_stripe import fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 CUSTOMERS = [f"c{number:02}" for number in range(30)]

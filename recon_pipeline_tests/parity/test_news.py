@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from recon_pipeline.core.parity.windows import Window
+from recon_pipeline.faces.demo.fake_stripe import FakeStripe, fake_stripe
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.product import new_run
-from recon_pipeline_tests.support.fake_stripe import FakeStripe, fake_stripe
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -10,6 +10,7 @@ import pytest
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.metering import Metering, parse_meters
 from recon_pipeline.core.parity.probing import ways
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 from recon_pipeline.faces.parity_probe import Asked, Probe, exit_code, probe, show
 from recon_pipeline.parity_settings import read_parity
 from recon_pipeline.providers.pace import Pace
@@ -17,7 +18,6 @@ from recon_pipeline.providers.stripe import StripeMeters
 from recon_pipeline.settings import read_settings
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
-from recon_pipeline_tests.support.fake_stripe import KEY, METER, FakeStripe, fake_stripe
 
 NOW = datetime(2025, 5, 25, 12, 40, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

@@ -35,7 +35,7 @@ class DifferenceClass(StrEnum):
 MEANING: dict[DifferenceClass, str] = {
     DifferenceClass.NOT_COMPARABLE: "a figure is too large to be exact; compare by hand",
     DifferenceClass.LAGGING: "younger than RECON_STRIPE_LAG_MINUTES; compared again",
-    DifferenceClass.REJECTED: "Stripe refused events; correct the cause and send them again, with a new identifier",
+    DifferenceClass.REJECTED: "Stripe refused events; correct the cause, send them anew before the invoice is final",
     DifferenceClass.MISPLACED: "Stripe has it in a neighbouring window; correct which timestamp is sent",
     DifferenceClass.MISSING: "Stripe never got it; send it before the invoice is final",
     DifferenceClass.EXPIRED: "too old for Stripe to accept; add an invoice item",
@@ -167,7 +167,7 @@ def _rules(one: Compared, found: Sequence[Compared], known: Circumstances) -> tu
     return (
         (DifferenceClass.NOT_COMPARABLE, _not_exact(one)),
         (DifferenceClass.LAGGING, _young(one, known)),
-        (DifferenceClass.REJECTED, _refused(one, known) if lacks else ""),
+        (DifferenceClass.REJECTED, _refused(one, known, final) if lacks else ""),
         (DifferenceClass.MISPLACED, _neighbour(one, found, known)),
         (
             DifferenceClass.MISSING,
@@ -194,12 +194,12 @@ def _young(one: Compared, known: Circumstances) -> str:
     return ""
 
 
-def _refused(one: Compared, known: Circumstances) -> str:
+def _refused(one: Compared, known: Circumstances, final: str) -> str:
     named = [rejection for rejection in known.rejections if rejection.sent_at in one.window]
     if not named:
         return ""
     more = f" and {len(named) - 1:,} more" if len(named) > 1 else ""
-    return f"{named[0].code}: {named[0].identifier}{more}"
+    return f"{named[0].code}: {named[0].identifier}{more}; {final}"
 
 
 def _neighbour(one: Compared, found: Sequence[Compared], known: Circumstances) -> str:

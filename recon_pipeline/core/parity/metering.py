@@ -68,7 +68,17 @@ def parse_meters(text: str) -> Mapping[str, Metering]:
         ConfigurationError: It cannot be used, with the part that is wrong.
     """
     given = _object(text, "RECON_STRIPE_METERS", _METERS_LIKE)
-    return {usage_type: _metering(usage_type, one) for usage_type, one in given.items()}
+    meters = {usage_type: _metering(usage_type, one) for usage_type, one in given.items()}
+    first = dict[str, str]()
+    for usage_type, metering in meters.items():
+        other = first.setdefault(metering.meter, usage_type)
+        if other != usage_type:
+            raise ConfigurationError(
+                f"RECON_STRIPE_METERS: {other!r} and {usage_type!r} have the same meter {metering.meter}, which has "
+                "one sum for both.",
+                fix="Give each usage type a meter of its own, or leave these usage types out: they cannot be compared.",
+            )
+    return meters
 
 
 def parse_prices(text: str) -> Mapping[str, Price]:

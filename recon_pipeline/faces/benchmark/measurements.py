@@ -1,4 +1,4 @@
-"""Measures what the options of `recon benchmark` ask for: runs, backfills, a lake, an archive, an idle installation."""
+"""Measures what the options of `recon benchmark` ask for."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from recon_pipeline.faces.benchmark import run_benchmark
 from recon_pipeline.faces.benchmark.idle import IdleReport, measure_idle
 from recon_pipeline.faces.benchmark.late_events import measure_backfill
 from recon_pipeline.faces.benchmark.month_report import MonthReport
+from recon_pipeline.faces.benchmark.parity import measure_parity
+from recon_pipeline.faces.benchmark.parity_report import ParityReport
 from recon_pipeline.faces.benchmark.report import BackfillReport, BenchmarkReport
 from recon_pipeline.settings import Settings
 
@@ -27,6 +29,7 @@ class BenchmarkOptions:
         backfilled_rows: Instead, measure backfills of so many rows.
         lake_events: Instead, measure counts of so many events in a lake.
         archived_events: Instead, measure archives of a month of so many events.
+        parity_keys: Instead, measure comparisons of so many keys with a fake Stripe.
         idle_seconds: Instead, measure short commands and an idle `recon dev`, watched for so long.
     """
 
@@ -38,12 +41,13 @@ class BenchmarkOptions:
     backfilled_rows: int | None
     lake_events: int | None
     archived_events: int | None
+    parity_keys: int | None
     idle_seconds: int | None
 
 
 def measure(
     settings: Settings, options: BenchmarkOptions, console: Console
-) -> BenchmarkReport | BackfillReport | MonthReport | IdleReport:
+) -> BenchmarkReport | BackfillReport | MonthReport | ParityReport | IdleReport:
     """Measure what the options ask for, on the server of DATABASE_URL or on an embedded one.
 
     Args:
@@ -57,6 +61,15 @@ def measure(
     url = settings.database_url
     if options.idle_seconds is not None:
         return measure_idle(url, seconds=options.idle_seconds, console=console)
+    if options.parity_keys is not None:
+        return measure_parity(
+            url,
+            keys=options.parity_keys,
+            events=options.events[0],
+            seed=options.seed,
+            rounds=options.rounds,
+            console=console,
+        )
     if options.lake_events is not None:
         from recon_pipeline.faces.benchmark.lake import engines_here, measure_lake  # noqa: PLC0415 - an extra
 
@@ -101,6 +114,6 @@ def measure(
     )
 
 
-def as_json(report: BenchmarkReport | BackfillReport | MonthReport | IdleReport) -> dict[str, Any]:
+def as_json(report: BenchmarkReport | BackfillReport | MonthReport | ParityReport | IdleReport) -> dict[str, Any]:
     """The one object of `--json`."""
     return {"success": report.is_kept, **asdict(report)}

@@ -46,6 +46,14 @@ from recon_pipeline.settings import read_settings
     help="Instead: a sealed month of so many events archived, beside COPY … TO; needs recon-pipeline[lake].",
 )
 @click.option(
+    "--parity",
+    "parity_keys",
+    type=click.IntRange(min=12),
+    metavar="KEYS",
+    help="Instead: so many keys compared with a fake Stripe, at the rate at which Stripe is asked, beside GROUP BY; "
+    "needs recon-pipeline[stripe].",
+)
+@click.option(
     "--idle",
     "idle_seconds",
     type=click.IntRange(min=1),
@@ -64,6 +72,7 @@ def command(
     backfilled_rows: int | None,
     lake_events: int | None,
     archived_events: int | None,
+    parity_keys: int | None,
     idle_seconds: int | None,
     as_json: bool,
 ) -> int:
@@ -74,7 +83,7 @@ def command(
     from recon_pipeline.faces.benchmark import measurements as face
 
     options = face.BenchmarkOptions(
-        events, counters, seed, rounds, chart, backfilled_rows, lake_events, archived_events, idle_seconds
+        events, counters, seed, rounds, chart, backfilled_rows, lake_events, archived_events, parity_keys, idle_seconds
     )
     report = face.measure(read_settings(), options, err if as_json else out)
     if as_json:

@@ -1,10 +1,11 @@
 -- The next keys that this comparison has not reached and that are due, in their order.
 -- Invariant: a key is due if it has news, if a difference was found or it was refused, in the last hour before its invoice is final, once
--- after that, and as long as its invoice is not final each time that a day is over. It has news if it was never compared, if the log has
+-- after that, and as long as its invoice is not final each time that a day is over. Once a day is enough for a difference that no sending
+-- changes: what is missing is too old, or the invoice is out. It has news if it was never compared, if the log has
 -- since then, or if the time of an event has come since then. First come keys with news, then those whose invoice becomes final within the
 -- hour, then those of a day ago, then the others; of each the oldest comparison first. So that none of them waits for ever, keys with news
 -- come after those two for some time of each comparison.
--- Index: the primary key of recon.parity_key.
+-- Index: the primary key of recon.parity_key; one pass over recon.parity_difference, which is small.
 -- Binds: began timestamptz, end timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, news_come_first boolean
 -- Binds: now timestamptz, start timestamptz, until timestamptz, usage_type text
 select gateway_customer_id, period_start, period_end, provider_customer
@@ -21,7 +22,14 @@ from (
             and :now < known.final_at
             and known.compared_at < known.final_at - interval '1 hour'
         ) as is_closing,
-        known.compared_at < known.final_at and known.compared_at < cast(:now as timestamptz) - interval '23 hours' as is_of_yesterday
+        known.compared_at < cast(:now as timestamptz) - interval '23 hours' as is_old,
+        known.difference_count > 0 and (gateway_customer_id, period_start, period_end) in (
+            select gateway_customer_id, period_start, period_end
+            from recon.parity_difference
+            where gateway_name = :gateway_name
+                and usage_type = :usage_type
+                and kind not in ('expired', 'finalized')
+        ) as can_change
     from (
         select key.*, key.period_end + make_interval(hours => :final_after_hours) as final_at
         from recon.parity_key as key
@@ -34,15 +42,15 @@ from (
 ) as key
 where has_news
     or is_closing
-    or is_of_yesterday
+    or (is_old and (compared_at < final_at or difference_count > 0))
+    or can_change
     or error is not null
-    or difference_count > 0
     or (:now >= final_at and compared_at < final_at)
 order by
     case
         when has_news and :news_come_first then 0
         when is_closing then 1
-        when is_of_yesterday then 2
+        when is_old and compared_at < final_at then 2
         when has_news then 3
         else 4
     end,

@@ -1,6 +1,6 @@
 """A Stripe of our own on loopback, with billing meters, for the real SDK. What it assumes: fake_stripe.md beside it.
 
-It keeps one meter's events, answers as Stripe's API does, and has a clock that tests set.
+It keeps one meter's events, answers as Stripe's API does, and has a clock that is set. Demo and tests use it.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,6 +41,7 @@ class FakeStripe:
         port: On loopback.
         meter: As the API shows it.
         customers: That exist; None: any. Events of others are rejected without a word.
+        may_read_summaries: Whether the key may read what customers used.
         may_read_events: Whether the key may list error reports.
         fails: What the next calls are answered with.
         calls: Paths of calls, in order.
@@ -51,6 +52,7 @@ class FakeStripe:
     port: int = 0
     meter: dict[str, Any] = field(default_factory=dict[str, Any])
     customers: set[str] | None = None
+    may_read_summaries: bool = True
     may_read_events: bool = True
     fails: list[RefusedError] = field(default_factory=list[RefusedError])
     calls: list[str] = field(default_factory=list[str])
@@ -104,14 +106,23 @@ class FakeStripe:
             raise self.fails.pop(0)
         parts = path.strip("/").split("/")
         if parts[:3] == ["v1", "billing", "meters"] and len(parts) > 3 and parts[3] == METER:
-            return self.meter if len(parts) == 4 else self._summaries(asked)
+            if len(parts) == 4:
+                return self.meter
+            self._require(self.may_read_summaries)
+            return self._summaries(asked)
         if parts[:3] == ["v2", "core", "events"]:
-            if not self.may_read_events:
-                raise RefusedError(403, f"The provided key '{KEY[:8]}***' does not have the required permissions.")
+            self._require(self.may_read_events)
             return self._reports(asked) if len(parts) == 3 else self._report()
         raise RefusedError(404, f"No such meter: '{parts[-1]}'")
 
+    def _require(self, is_allowed: bool) -> None:
+        if not is_allowed:
+            raise RefusedError(403, f"The provided key '{KEY[:8]}***' does not have the required permissions.")
+
     def _summaries(self, asked: dict[str, str]) -> dict[str, Any]:
+        for name in ("customer", "start_time", "end_time"):
+            if name not in asked:
+                raise RefusedError(400, f"Missing required param: {name}.")
         customer, unit = asked["customer"], asked.get("value_grouping_window")
         if self.customers is not None and customer not in self.customers:
             raise RefusedError(404, f"No such customer: '{customer}'")
@@ -173,6 +184,7 @@ def fake_stripe(now: datetime, **options: Any) -> Iterator[FakeStripe]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are sent apart, and the second would wait
 
         def do_GET(self) -> None:
             split = urlsplit(self.path)
@@ -213,8 +225,3 @@ def _number(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"<{value}{'' if '.' in str(value) else '.0'}>"
     raise TypeError(type(value))
-
-
-def utc(text: str) -> datetime:
-    """An instant, written shortly."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
