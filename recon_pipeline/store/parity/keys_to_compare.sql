@@ -5,8 +5,8 @@
 -- hour, then those of a day ago, then the others; of each the oldest comparison first. So that none of them waits for ever, keys with news
 -- come after those two for some time of each comparison.
 -- Index: the primary key of recon.parity_key.
--- Binds: began timestamptz, end timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, news_come_first boolean
--- Binds: now timestamptz, start timestamptz, until timestamptz, usage_type text
+-- Uses: in_months
+-- Binds: began timestamptz, final_after_hours integer, most_keys bigint, news_come_first boolean, now timestamptz, until timestamptz
 select gateway_customer_id, period_start, period_end, provider_customer
 from (
     select
@@ -23,13 +23,10 @@ from (
         ) as is_closing,
         known.compared_at < known.final_at and known.compared_at < cast(:now as timestamptz) - interval '23 hours' as is_of_yesterday
     from (
-        select key.*, key.period_end + make_interval(hours => :final_after_hours) as final_at
-        from recon.parity_key as key
-        where key.gateway_name = :gateway_name
-            and key.usage_type = :usage_type
-            and key.period_start >= :start
-            and key.period_start < :end
-            and (key.compared_at is null or key.compared_at < :began)
+        select *, period_end + make_interval(hours => :final_after_hours) as final_at
+        from recon.parity_key
+        where {in_months}
+            and (compared_at is null or compared_at < :began)
     ) as known
 ) as key
 where has_news
