@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.rejected_file import write_rejected
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.backfill import batches
 from recon_pipeline.store.backfill.batches import Batch, NotTaken
-from recon_pipeline.store.postgres.database import open_database
 
 BATCHES_SHOWN = 20
 ROWS_SHOWN = 50
@@ -38,7 +38,7 @@ class Rejected:
 
 def read_batches(settings: Settings) -> tuple[Batch, ...]:
     """The latest batches, newest first."""
-    with open_database(settings).transaction() as connection:
+    with billing_database(settings).transaction() as connection:
         return batches.recent(connection, rows=BATCHES_SHOWN)
 
 
@@ -77,7 +77,7 @@ def read_rejected(settings: Settings, batch: str, output: Path | None) -> Reject
         raise ConfigurationError(
             f"--output is {output}, which ends neither in .csv nor in .ndjson.", fix="Give it one of these endings."
         )
-    database = open_database(settings)
+    database = billing_database(settings)
     with database.transaction() as connection:
         found = batches.named(connection, batch)
         rows = batches.not_taken(connection, found.batch_id, rows=ROWS_SHOWN)

@@ -1,7 +1,7 @@
 """What `recon demo` does: a month goes wrong on an embedded Postgres, and the real job repairs it once it is approved.
 
 Always on the embedded server, whatever DATABASE_URL says: made-up usage has no place in a real database.
-Always with the default settings, whatever RECON_ variables say: its story fits these.
+Always with the default settings and one metered usage, whatever RECON_ variables say: its story fits these.
 """
 
 import os
@@ -23,6 +23,7 @@ from recon_pipeline.embedded_postgres import BILLING_DATABASE, DAGSTER_DATABASE,
 from recon_pipeline.faces import demo_closing, demo_parity, reconciled
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, err, out
 from recon_pipeline.faces.demo import Story, play_the_month
+from recon_pipeline.faces.demo.population import GATEWAY_NAME, USAGE_TYPE
 from recon_pipeline.faces.demo_closing import ClosedMonth, close_oldest_month
 from recon_pipeline.faces.demo_parity import ComparedUsage, compare_with_fake_stripe
 from recon_pipeline.faces.init import prepare
@@ -93,7 +94,7 @@ def demonstrate(*, events: int, customers: int, seed: int) -> Demonstrated:
     """Play the month, reconcile it through Dagster as it is approved after the first run, and compare again."""
     with _embedded() as server, open_instance() as instance:
         url = _fresh_billing_database(server)
-        _use_defaults()
+        _use_its_settings()
         os.environ["DATABASE_URL"] = url
         settings = read_settings()
         database = BillingDatabase(url)
@@ -141,9 +142,10 @@ def _embedded() -> Iterator[EmbeddedServer]:
         server.stop()
 
 
-def _use_defaults() -> None:
+def _use_its_settings() -> None:
     for name in [name for name in os.environ if name.startswith("RECON_")]:
         del os.environ[name]
+    os.environ["RECON_SCOPE"] = f"{GATEWAY_NAME}:{USAGE_TYPE}"
 
 
 def _fresh_billing_database(server: EmbeddedServer) -> str:

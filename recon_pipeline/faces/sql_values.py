@@ -10,6 +10,7 @@ from recon_pipeline.settings import RECENT_DAYS, Settings
 from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.limits import limit_parameters
+from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
 
 _ROW_LIMITS = ("rows", "most", "most_events_sampled", "sample_rows")
@@ -74,6 +75,7 @@ def values_of(
         "customer": customer,
         "gateway_customer_id": customer,
         "every_key": True,
+        "table_names": [EVENTS, COUNTERS, SUBSCRIPTIONS],
         "action": "pause",
         "difference_kind": "missing",
         "kind": "sealed",

@@ -694,7 +694,7 @@ comment on column recon.archived_month.manifest_checksum is
 comment on column recon.archived_month.row_count is 'Rows in the files, those that do not count too.';
 
 
--- Parity: what a provider's meters were told, beside the log.
+-- Parity: what a provider's meters have, beside the log.
 
 create table recon.parity_key (
     gateway_name text not null,

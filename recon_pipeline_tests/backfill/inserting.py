@@ -75,11 +75,11 @@ def insert_file(
 
 
 def _die_after(rows_wanted: int) -> Callable[[int], object]:
-    def tell(rows_read: int) -> None:
+    def report(rows_read: int) -> None:
         if rows_read >= rows_wanted:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return tell
+    return report
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_a_format_of_which_a_part_would_be_ignored_or_filled_in_is_refused(form:
         ("100%% %d.%m.%Y %H:%M", "100% 17.05.2025 12:00"),
     ],
 )
-def test_a_format_that_tells_a_time_is_read(tmp_path: Path, form: str, text: str) -> None:
+def test_a_format_that_determines_a_time_is_read(tmp_path: Path, form: str, text: str) -> None:
     said = of_csv(tmp_path, SPEC | {"event_timestamp": {"column": "at", "format": form, "zone": "UTC"}}, at=text)
     assert said.event_timestamp == datetime(2025, 5, 17, 12, tzinfo=UTC)
 

@@ -44,7 +44,7 @@ class ABugError(Exception):
         (KeyError, "classifying"),
         (ABugError, "inserting"),
         (SystemExit, "inserting"),
-        (KeyboardInterrupt, "telling"),
+        (KeyboardInterrupt, "reporting"),
     ],
 )
 def test_an_error_that_nobody_expected_closes_the_record_with_its_cause_and_its_rows_and_is_raised(
@@ -61,8 +61,8 @@ def test_an_error_that_nobody_expected_closes_the_record_with_its_cause_and_its_
 
         return call
 
-    def tell(_: int) -> None:
-        if where == "telling":
+    def report(_: int) -> None:
+        if where == "reporting":
             failing(lambda: None)()
 
     places = {
@@ -74,11 +74,11 @@ def test_an_error_that_nobody_expected_closes_the_record_with_its_cause_and_its_
         holder, name = places[where]
         monkeypatch.setattr(holder, name, failing(getattr(holder, name)))
     with pytest.raises(kind, match="the third piece"):
-        insert_file(billing.url, audit(tmp_path, 40), tell)
+        insert_file(billing.url, audit(tmp_path, 40), report)
     (record,) = billing.query("select outcome, error, rows_read, inserted, finished_at from recon.backfill_batch")
     assert record.outcome == "failed"
     assert record.finished_at is not None
-    assert record.rows_read == record.inserted == (30 if where == "telling" else 20)
+    assert record.rows_read == record.inserted == (30 if where == "reporting" else 20)
     assert f"{kind.__name__}: the third piece" in record.error.replace("'", "")
     assert "audit.csv" in record.error
     assert "lines 22 to 31" in record.error

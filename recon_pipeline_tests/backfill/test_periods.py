@@ -218,7 +218,7 @@ def record_months_beside_a_counter_of_a_year(billing: Billing) -> None:
 LOST = ("a,r1,1,2025-05-20T00:00:00Z", "yearly,r2,1,2025-05-20T00:00:00Z", "a,r3,1,2025-06-20T00:00:00Z")
 
 
-def told_that_there_are_two(backfill: Backfill) -> bool:
+def is_rejected_for_two_periods(backfill: Backfill) -> bool:
     """Whether of the three only the event in the month is rejected, for two periods that are possible."""
     batch = backfill(*LOST)
     (reason,) = backfill.reasons(batch)
@@ -233,7 +233,7 @@ def test_of_a_period_with_a_counter_and_another_that_only_the_log_knows_none_is_
 ) -> None:
     """The counter's was taken silently: usage of a month went to a year that nobody bills by."""
     record_months_beside_a_counter_of_a_year(billing)
-    assert told_that_there_are_two(backfill)
+    assert is_rejected_for_two_periods(backfill)
     assert (periods(billing, "a"), periods(billing, "yearly")) == ([YEAR, MAY], [YEAR])
 
 
@@ -241,7 +241,7 @@ def test_so_it_is_in_a_log_that_each_run_reads_whole(billing: Billing, backfill:
     record_months_beside_a_counter_of_a_year(billing)
     sum_the_log(billing)
     billing.query("alter table billing_usage_events drop column ingest_xid")
-    assert told_that_there_are_two(backfill)
+    assert is_rejected_for_two_periods(backfill)
 
 
 @pytest.mark.parametrize("came", ["before the sums", "after the sums", "by an update"])
@@ -262,7 +262,7 @@ def test_the_sums_of_the_log_tell_its_periods_and_no_customer_is_read(
         record_months_beside_a_counter_of_a_year(billing)
     monkeypatch.setattr(rows, "CHUNK_ROWS", 1)
     monkeypatch.delattr(Classifier, "_learn")
-    assert told_that_there_are_two(backfill)
+    assert is_rejected_for_two_periods(backfill)
 
 
 def test_a_period_whose_events_have_left_the_log_is_not_known_any_more(billing: Billing, backfill: Backfill) -> None:
@@ -287,7 +287,7 @@ def test_what_the_sums_do_not_tell_is_looked_up_in_the_log(billing: Billing, bac
     # So the events are neither new nor noted: they were there when the horizon was taken.
     billing.query("update billing_usage_events set ingest_xid = '3'")
     billing.query("delete from recon.invalidated_key where gateway_name is not null")
-    assert told_that_there_are_two(backfill)
+    assert is_rejected_for_two_periods(backfill)
 
 
 def test_a_calendar_month_is_for_customers_of_whom_nothing_else_is_known(billing: Billing, backfill: Backfill) -> None:

@@ -148,7 +148,7 @@ def test_a_server_that_lets_nobody_in_says_why_and_what_to_do_about_that(
     assert PASSWORD not in output.out + output.err
 
 
-def test_a_server_without_ssl_is_told_from_one_that_is_down() -> None:
+def test_a_server_without_ssl_is_distinguished_from_one_that_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse_ssl() -> None:

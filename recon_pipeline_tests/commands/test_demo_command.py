@@ -1,6 +1,8 @@
 """`recon demo` on an embedded server of the test's own: its story is true, repeatable, and touches nothing else."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,3 +134,29 @@ def test_an_embedded_database_is_prepared_by_the_command_that_is_advised_and_doc
     assert ", the embedded one: DATABASE_URL is not set" in status.said
     assert "Everything a run relies on is there." in doctor.said
     server.stop()
+
+
+STARTED = """
+import sys
+from pathlib import Path
+from recon_pipeline import embedded_postgres
+embedded_postgres.default_data_folder = lambda: Path(sys.argv[1])
+from recon_pipeline.faces.cli import main
+main(sys.argv[2:])
+"""
+
+
+def test_a_command_that_starts_the_embedded_server_leaves_none_running(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    for command in (("status",), ("backfills",), ("rejected", "4f1c9a02")):
+        ended = subprocess.run(
+            [sys.executable, "-c", STARTED, str(data_folder), *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert "was never prepared" in ended.stderr, command
+        assert not (data_folder / "postmaster.pid").exists(), command

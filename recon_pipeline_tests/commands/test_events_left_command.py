@@ -11,7 +11,7 @@ LEFT = {"partition": "2025-05", "keys": 6, "events": 6, "units": "24"}
 
 @pytest.fixture(params=["prepared", "prepared_full"])
 def shrunk(make_billing: MakeBilling, request: pytest.FixtureRequest) -> Billing:
-    """Everybody used 10 in May, which a run has counted; then events of 4 were deleted."""
+    """Everyone used 10 in May, which a run has counted; then events of 4 were deleted."""
     billing = make_billing(template=request.param)
     for customer in CUSTOMERS:
         billing.record(customer, 4)

@@ -85,12 +85,12 @@ def test_a_customer_who_never_subscribed_or_whose_period_is_not_before_it_still_
     billing.subscribe("ended before", period=APRIL)
     in_a_year = datetime.now(UTC) + timedelta(days=365)
     billing.subscribe("to come", period=(in_a_year, in_a_year + timedelta(days=30)))
-    everybody = ("none", "began within", "a moment too early", "ended before", "to come")
-    for customer in everybody:
+    all_customers = ("none", "began within", "a moment too early", "ended before", "to come")
+    for customer in all_customers:
         billing.add_event(customer, FREE)
 
-    assert reconcile().over_quota_transitions == len(everybody)
-    assert billing.ledger("usage_limit") == [(FREE,)] * len(everybody)
+    assert reconcile().over_quota_transitions == len(all_customers)
+    assert billing.ledger("usage_limit") == [(FREE,)] * len(all_customers)
 
 
 @EVERY_MODE

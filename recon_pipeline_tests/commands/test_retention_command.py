@@ -23,7 +23,7 @@ REASON = "TICKET-9: events are kept for 12 months"
 
 @pytest.fixture
 def billing(make_billing: MakeBilling, mode: str, monkeypatch: pytest.MonkeyPatch) -> Billing:
-    """Everybody used 10 in May and 7 in June, which a run has counted; then the events of May were deleted."""
+    """Everyone used 10 in May and 7 in June, which a run has counted; then the events of May were deleted."""
     monkeypatch.setenv("RECON_START_PERIOD", "2025-05")
     billing = make_billing(template="prepared" if mode == "incremental" else "prepared_full")
     for customer in CUSTOMERS:

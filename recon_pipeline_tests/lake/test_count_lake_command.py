@@ -1,4 +1,4 @@
-"""`recon count-lake`: what it prints, and how its errors tell what to do."""
+"""`recon count-lake`: what it prints, and how its errors say what to do."""
 
 import sys
 from pathlib import Path

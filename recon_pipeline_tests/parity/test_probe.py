@@ -199,7 +199,7 @@ def test_a_surplus_within_an_hour_that_is_right_in_all_is_no_explanation(app: Ap
     assert found.tried[0].hours == 1
 
 
-def test_of_a_customer_of_whom_stripe_has_nothing_nothing_can_be_told(
+def test_a_customer_of_whom_stripe_has_nothing_shows_no_way_of_sending(
     app: Application, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(app)

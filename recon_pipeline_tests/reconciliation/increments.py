@@ -87,7 +87,7 @@ def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Ad
     """One advance in a transaction of its own; `before` gets the name of each of its statements."""
     acting = False
 
-    def telling(name: str, *choices: Any, **parts: str) -> TextClause:
+    def recorded(name: str, *choices: Any, **parts: str) -> TextClause:
         nonlocal acting
         if not acting:
             acting = True
@@ -96,9 +96,9 @@ def advance(run: Run, *, before: Callable[[str], object] = lambda _: None) -> Ad
         return statement(name, *choices, **parts)
 
     with (
-        patch.object(aggregates, "statement", telling),
-        patch.object(increments, "statement", telling),
-        patch.object(horizons, "statement", telling),
+        patch.object(aggregates, "statement", recorded),
+        patch.object(increments, "statement", recorded),
+        patch.object(horizons, "statement", recorded),
         run.decision() as (connection, tables),
     ):
         return increments.advance(connection, run.question, tables)

@@ -73,7 +73,7 @@ class Run:
     ) -> RepairOutcome:
         """Repair what `compare` found; hooks run once each, right before or after the first statement of that name."""
 
-        def tell(done: int) -> None:
+        def report(done: int) -> None:
             on_progress(done)
 
         tables = self.tables()
@@ -86,7 +86,7 @@ class Run:
                 connection,
                 self.question,
                 drift_count=self.found[-1].summary.drift_count,
-                on_progress=tell,
+                on_progress=report,
                 while_paused=while_paused,
             )
         with self.database.transaction() as connection:

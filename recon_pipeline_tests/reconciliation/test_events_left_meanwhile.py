@@ -26,7 +26,7 @@ EVERY_SHRINK = pytest.mark.parametrize("shrink", SHRINKS.values(), ids=SHRINKS)
 
 @pytest.fixture(params=["incremental", "full"])
 def filled(billing: Billing, request: pytest.FixtureRequest) -> Billing:
-    """Everybody used 10, which runs have counted."""
+    """Everyone used 10, which runs have counted."""
     if request.param == "incremental":
         install_increments(billing.url)
     else:
@@ -202,7 +202,7 @@ def test_what_another_run_has_found_to_have_left_is_not_lowered_by_one_that_come
 
 @pytest.fixture
 def incremental(incremental_billing: Billing) -> Iterator[Billing]:
-    """Everybody used 10, which runs have counted; what is newer is above the horizon, since a transaction is open."""
+    """Everyone used 10, which runs have counted; what is newer is above the horizon, since a transaction is open."""
     for table, column in (("events", "quantity"), ("counters", "usage_count")):
         name = f"billing_usage_{table}"
         incremental_billing.query(f"alter table {name} drop constraint if exists {name}_{column}_check")

@@ -38,7 +38,7 @@ def run(**config: Any) -> RunRecord:
 
 
 def fill(billing: Billing) -> Billing:
-    """Everybody used 10 in May and 7 in June, which a run has counted."""
+    """Everyone used 10 in May and 7 in June, which a run has counted."""
     for customer in CUSTOMERS:
         for period, quantity in ((MAY, 4), (MAY, 6), (JUNE, 7)):
             billing.add_event(customer, quantity, period=period)

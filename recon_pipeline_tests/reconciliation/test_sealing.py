@@ -23,7 +23,7 @@ APPEND_ONLY = "alter table recon.{0} {1} trigger {0}_is_append_only"
 
 @pytest.fixture
 def used(make_billing_in_mode: MakeBilling, mode: str) -> Billing:
-    """Everybody used 10 in May, in two events; one customer nothing, and one has a counter of 0."""
+    """Everyone used 10 in May, in two events; one customer nothing, and one has a counter of 0."""
     billing = make_billing_in_mode(mode)
     for customer in CUSTOMERS:
         billing.record(customer, 4)

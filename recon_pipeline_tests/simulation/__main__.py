@@ -96,13 +96,13 @@ def _play(server: PostgresServer, first: int, seeds: int | None, hours: float | 
         faults.update(played.disturbed)
         if played.violation is not None:
             done.update(failures=1)
-            _tell_failure(server, seed, played, postgres)
+            _print_failure(server, seed, played, postgres)
     for name, times in [*sorted(done.items()), *sorted(faults.items())]:
         click.echo(f"{times:>10,}  {name}")
     return done["failures"] == 0
 
 
-def _tell_failure(server: PostgresServer, seed: int, played: Played, postgres: str) -> None:
+def _print_failure(server: PostgresServer, seed: int, played: Played, postgres: str) -> None:
     click.echo(f"seed {seed}: {played.violation}")
     shrunk = shrink(
         draw(seed), played, lambda smaller, decided: simulation.play(smaller, from_schedule(decided), server)

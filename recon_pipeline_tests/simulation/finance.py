@@ -1,4 +1,4 @@
-"""Finance seals months and reopens them, while everybody else goes on.
+"""Finance seals months and reopens them, while all other actors go on.
 
 A month that cannot be sealed yet is refused, which is right; what is sealed is what the log added up to at the
 snapshot of the sealing, and from its commit on that is what the counters of the month should be.

@@ -60,7 +60,7 @@ def test_every_hole_has_declared_parts_and_every_declared_part_has_its_hole(pack
 def test_few_statements_are_composed_and_of_few_parts() -> None:
     """Whoever reads a statement has most of it before him; what is said twice is a part.
 
-    The limits are of the heart; a room that reads or compares with what is outside has its own.
+    Rooms that read or compare with what is outside of the billing database have limits of their own.
     """
     uses = {name: header(name).uses for name in statements()}
     assert max(len(holes) for holes in uses.values()) <= 3

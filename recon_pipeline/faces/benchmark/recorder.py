@@ -64,7 +64,7 @@ def _calls_per_second(url: str, seconds: int) -> float:
         script.write(_SCRIPT)
         script.flush()
         command = [pgbench(), "-n", "-M", "prepared", "-c", "4", "-j", "2", "-T", str(seconds), "-f", script.name]
-        shown, password = without_password(url)  # everybody on the machine can read a command line
+        shown, password = without_password(url)  # every account of the machine can read a command line
         done = subprocess.run(  # noqa: S603 - no shell; the URL is one of ours
             [*command, shown], env={**os.environ, **password}, capture_output=True, text=True, check=False
         )

@@ -81,7 +81,7 @@ def read_proxies(environ: Mapping[str, str] = os.environ) -> Proxies:
     """The proxies, `FORWARDED_ALLOW_IPS`; without it those on this machine.
 
     Raises:
-        ConfigurationError: It is no list of addresses and networks, or it trusts everybody.
+        ConfigurationError: It is no list of addresses and networks, or it trusts every address.
     """
     given = environ.get("FORWARDED_ALLOW_IPS") or DEFAULT_PROXIES
     try:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError, archives_need
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.archive.columns import COUNTED, Column, kept, log_columns, measured
-from recon_pipeline.store.backfill.read_ahead import ahead
+from recon_pipeline.store.backfill.read_ahead import read_ahead
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.postgres.database import settings_of_transaction
 from recon_pipeline.store.postgres.statements import labelled, source, statement
@@ -110,7 +110,7 @@ def month_to_archive(
     with (
         arrow_rows(connection, sql, snapshot=snapshot.exported) as reader,
         # Closed before the reader is: no thread reads from it after that.
-        closing(ahead(_batches(reader))) as batches,
+        closing(read_ahead(_batches(reader))) as batches,
     ):
         yield MonthToArchive(columns, tuple(found.tables or ()), snapshot.seen, reader.schema, batches)
 

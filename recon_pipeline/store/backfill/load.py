@@ -22,7 +22,7 @@ from recon_pipeline.store.backfill.classification import Classifier
 from recon_pipeline.store.backfill.closing import closing_record
 from recon_pipeline.store.backfill.dry_run import DryRun, Preview, PreviewOptions
 from recon_pipeline.store.backfill.insertion import Chunk, insert
-from recon_pipeline.store.backfill.read_ahead import ahead
+from recon_pipeline.store.backfill.read_ahead import read_ahead
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables, require_trustworthy
 from recon_pipeline.store.log.ingest_xid import Need
@@ -171,7 +171,7 @@ def preview(
 def _classified(
     database: BillingDatabase, request: BackfillRequest, shape: LogShape, pieces: Iterator[Readings]
 ) -> Iterator[Chunk]:
-    """The rows, classified and ready to be sent; on a connection of its own, since it works ahead."""
+    """The rows, classified and ready to be sent; on a connection of its own, since it runs beside the insertion."""
     classifier = Classifier(shape.tables, request.writable)
     first_ordinal = 0
     with database.connection() as connection:
@@ -192,7 +192,7 @@ def _work_through(
     on_progress: OnProgress,
 ) -> None:
     rows_read = skipped = 0
-    with closing(ahead(chunks)) as read:
+    with closing(read_ahead(chunks)) as read:
         for chunk in read:
             with noting(chunk.place):
                 take(connection, chunk)

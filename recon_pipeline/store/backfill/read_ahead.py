@@ -13,7 +13,7 @@ ten times that: with some ten answers for each chunk, two such threads took a th
 T = TypeVar("T")
 
 
-def ahead(pieces: Iterable[T]) -> Generator[T]:
+def read_ahead(pieces: Iterable[T]) -> Generator[T]:
     """The same, each made in a thread of its own while the one before is worked on."""
     coming, nothing = iter(pieces), object()
     with _quick_switches(), ThreadPoolExecutor(1, "recon-read-ahead") as reader:

@@ -16,29 +16,9 @@ drifted as materialized (
     from recon.counter_drift
     where run_id = :run_id
 ),
-near as materialized (
+near as (
     select ordinal, gateway_name, usage_type, gateway_customer_id, period_start, period_end, is_sealed
     from drifted
-    union all
-    select
-        null, drifted.gateway_name, drifted.usage_type, drifted.gateway_customer_id, counter.period_start, counter.period_end,
-        exists (
-            select from stand_in
-            where (gateway_name, usage_type, partition) = (drifted.gateway_name, drifted.usage_type, recon.billing_month(counter.period_start))
-                and covers_until >= counter.period_end
-        )
-    from drifted
-    cross join lateral (
-        select period_start, period_end
-        from billing_usage_counters
-        where gateway_name = drifted.gateway_name
-            and gateway_customer_id = drifted.gateway_customer_id
-            and usage_type = drifted.usage_type
-            and period_start >= drifted.period_start - interval '1 second'
-            and period_start <= drifted.period_start + interval '1 second'
-            and (period_start, period_end) <> (drifted.period_start, drifted.period_end)
-        limit 100
-    ) as counter
 ),
 moved as materialized (
     select gateway_name, usage_type, gateway_customer_id, period_start, period_end

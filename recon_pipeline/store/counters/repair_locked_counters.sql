@@ -146,20 +146,6 @@ near as materialized (
         select null, gateway_name, usage_type, gateway_customer_id, period_start, period_end
         from log_sum
         where visible <> 0 or settled <> 0
-        union all
-        select null, locked.gateway_name, locked.usage_type, locked.gateway_customer_id, counter.period_start, counter.period_end
-        from locked
-        cross join lateral (
-            select period_start, period_end
-            from billing_usage_counters
-            where gateway_name = locked.gateway_name
-                and gateway_customer_id = locked.gateway_customer_id
-                and usage_type = locked.usage_type
-                and period_start >= locked.period_start - interval '1 second'
-                and period_start <= locked.period_start + interval '1 second'
-                and (period_start, period_end) <> (locked.period_start, locked.period_end)
-            limit 100
-        ) as counter
     ) as key
 ),
 written_twice as materialized (

@@ -6,8 +6,9 @@
 -- hour, then those of a day ago, then the others; of each the oldest comparison first. So that none of them waits for ever, keys with news
 -- come after those two for some time of each comparison.
 -- Index: the primary key of recon.parity_key; one pass over recon.parity_difference, which is small.
--- Binds: began timestamptz, end timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, news_come_first boolean
--- Binds: now timestamptz, start timestamptz, until timestamptz, usage_type text
+-- Uses: in_months
+-- Binds: began timestamptz, final_after_hours integer, gateway_name text, most_keys bigint, news_come_first boolean
+-- Binds: now timestamptz, until timestamptz, usage_type text
 select gateway_customer_id, period_start, period_end, provider_customer
 from (
     select
@@ -31,13 +32,10 @@ from (
                 and kind not in ('expired', 'finalized')
         ) as can_change
     from (
-        select key.*, key.period_end + make_interval(hours => :final_after_hours) as final_at
-        from recon.parity_key as key
-        where key.gateway_name = :gateway_name
-            and key.usage_type = :usage_type
-            and key.period_start >= :start
-            and key.period_start < :end
-            and (key.compared_at is null or key.compared_at < :began)
+        select *, period_end + make_interval(hours => :final_after_hours) as final_at
+        from recon.parity_key
+        where {in_months}
+            and (compared_at is null or compared_at < :began)
     ) as known
 ) as key
 where has_news

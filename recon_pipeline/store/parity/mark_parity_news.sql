@@ -1,29 +1,15 @@
 -- Marks the keys of an extent that have news: events came, whose time as it is sent lies in the period.
--- Invariant: an event that is labelled as of another period is news of the one in which it lies. The time is that of sent_events.
+-- Invariant: an event that is labelled as of another period is news of the one in which it lies.
 -- Index: ingest_xid, since the condition on usage stands in a case: by statistics of before, what is new looks like a third of the log. The
 -- primary key of recon.parity_key.
--- Binds: began timestamptz, end timestamptz, gateway_name text, since xid8, stamp_after_seconds double precision, start timestamptz
--- Binds: sum_seconds double precision, time_column text, usage_type text
+-- Uses: sent_time
+-- Binds: began timestamptz, end timestamptz, gateway_name text, since xid8, start timestamptz, usage_type text
 with came as materialized (
     select cast(:gateway_name as text) as gateway_name, cast(:usage_type as text) as usage_type, gateway_customer_id, min(sent_at) as first_at, max(sent_at) as latest_at
     from (
-        select
-            gateway_customer_id, period_start, period_end,
-            case
-                when cast(:sum_seconds as double precision) = 0 then stamped_from
-                else
-                    date_bin(make_interval(secs => :sum_seconds), stamped_from, '2000-01-01 00:00:00+00')
-                    + make_interval(secs => :stamp_after_seconds)
-            end as sent_at
+        select gateway_customer_id, period_start, period_end, sent_at
         from billing_usage_events as event
-        cross join lateral (
-            select
-                case :time_column
-                    when 'event_timestamp' then event.event_timestamp
-                    when 'created_at' then event.created_at
-                    else event.period_start
-                end as stamped_from
-        ) as stamp
+        cross join lateral ({sent_time}) as stamp
         where ingest_xid >= cast(:since as xid8)
             and case when gateway_name = :gateway_name and usage_type = :usage_type then true end
     ) as sent

@@ -56,15 +56,12 @@ _NOTE_MONTHS = labelled(
 )
 # Forgets the keys of an extent that have no counter any more, with what was found of them.
 # Index: the primary key of recon.parity_key; the unique key of the counters.
-# Binds: end timestamptz, gateway_name text, start timestamptz, usage_type text
+# Uses: in_months.
 _FORGET_KEYS = labelled(
     "forget_parity_keys",
     """
     delete from recon.parity_key as key
-    where key.gateway_name = :gateway_name
-        and key.usage_type = :usage_type
-        and key.period_start >= :start
-        and key.period_start < :end
+    where {in_months}
         and not exists (
             select
             from billing_usage_counters as counter
