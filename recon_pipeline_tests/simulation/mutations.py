@@ -295,10 +295,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a credit in flight is taken for one that the counter has",
-        (
-            Patch("compare_counters", "(where is_settled or quantity < 0)", "(where is_settled)"),
-            Patch("locked_sums", " or countable.quantity < 0", ""),
-        ),
+        (Patch("bounded_events", "or countable.quantity < 0 ", ""),),
         f"{_CREDITS}_while_usage_and_credits_are_in_flight_a_counter_may_have_any_of_their_increments",
     ),
     Mutation(
@@ -877,7 +874,11 @@ MUTATIONS = (
     ),
     Mutation(
         "a month that is declared to be no longer in the log is compared",
-        (Patch("recon_pipeline.store.records.retention:months_in_the_log", "max(first, start)", "first"),),
+        (
+            Patch(
+                "recon_pipeline.store.records.retention:months_in_the_log", "first_compared(retention, first)", "first"
+            ),
+        ),
         "recon_pipeline_tests/commands/test_retention_command.py::"
         "test_declared_months_are_never_compared_again_and_their_counters_are_kept",
     ),
