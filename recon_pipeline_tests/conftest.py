@@ -32,6 +32,10 @@ _OF_THE_TESTS = "RECON_TEST_"
 _OURS_EXACTLY = frozenset({"DATABASE_URL", "CRON_SECRET", "FORWARDED_ALLOW_IPS", "SPARK_REMOTE"})
 _ENVIRONMENT = pytest.StashKey[Mapping[str, str]]()
 
+# A worker of pytest-xdist has a width. The console of commands would keep it from its import on, whatever a test sets.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remember the environment pytest was started with: `postgres_server` asks it for a server."""
