@@ -22,6 +22,6 @@ def test_a_session_keeps_plans_of_the_catalog_and_of_runs_and_none_of_events_or_
     with run.database.transaction() as connection:
         kept = connection.execute(text("select statement from pg_prepared_statements")).scalars().all()
     names = {match[1] for statement in kept if (match := re.match(r"/\* recon:(\w+) \*/", statement))}
-    assert {"catalog_version", "read_stand_ins"} <= names <= set(ASKED_AGAIN)
+    assert {"catalog_version"} <= names <= set(ASKED_AGAIN)
     assert len(names) == len(kept)
     assert not [statement for statement in kept if _READS_THE_APPLICATION.search(statement)]

@@ -1,7 +1,8 @@
 """Sessions of runs that keep the plans of what a run asks of the catalog and of its own records again and again.
 
 The product cannot have statements prepared, as a pooler may stand before the server. What reads events or counters is
-planned as ever: a test of a plan, or of time in proportion to keys, sees the plans that users get.
+planned as ever, and so is what reads the seals, whose blocks a test counts: a test of a plan, or of time in proportion
+to keys, sees the plans that users get.
 """
 
 from collections.abc import Generator
@@ -16,7 +17,6 @@ from recon_pipeline_tests.support.postgres import is_of_session
 
 ASKED_AGAIN = (
     "catalog_version",
-    "read_stand_ins",
     "read_runs",
     "start_run",
     "note_run",
