@@ -1,6 +1,5 @@
 """The log against Stripe's meter, by the real SDK: exact, in few calls, kept when killed, and without a write."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -8,27 +7,16 @@ import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.windows import Window
-from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, RefusedError
 from recon_pipeline.providers.pace import Pace
 from recon_pipeline.providers.protocol import NotAllowedError, ProviderError
 from recon_pipeline.providers.stripe import ATTEMPTS, StripeMeters
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
-from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
+from recon_pipeline_tests.reconciliation.billing import JUNE, MAY
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 SUMMARIES = f"/v1/billing/meters/{METER}/event_summaries"
-
-
-@pytest.fixture
-def stripe() -> Iterator[FakeStripe]:
-    with fake_stripe(MAY[0]) as running:
-        yield running
-
-
-@pytest.fixture
-def app(billing: Billing, stripe: FakeStripe) -> Application:
-    return Application(billing, stripe)
 
 
 def test_customers_whose_sums_are_equal_cost_one_call_each_and_none_again_on_that_day(app: Application) -> None:

@@ -1,7 +1,6 @@
 """What Stripe, the application and the operator do that nobody planned for: storms, outages, moved meters, odd ids."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,26 +9,15 @@ import pytest
 
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.parity.metering import parse_meters
-from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, RefusedError, fake_stripe
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER, RefusedError
 from recon_pipeline.providers.pace import Pace
 from recon_pipeline.providers.protocol import NoAnswerError
 from recon_pipeline.providers.stripe import ATTEMPTS, StripeMeters
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
-from recon_pipeline_tests.reconciliation.billing import MAY, Billing
+from recon_pipeline_tests.reconciliation.billing import MAY
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-def stripe() -> Iterator[FakeStripe]:
-    with fake_stripe(MAY[0]) as running:
-        yield running
-
-
-@pytest.fixture
-def app(billing: Billing, stripe: FakeStripe) -> Application:
-    return Application(billing, stripe)
 
 
 @pytest.mark.parametrize("asked", ["61", "3600", "1e9", "inf"])

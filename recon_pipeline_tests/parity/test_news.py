@@ -1,6 +1,5 @@
 """Which keys a comparison asks Stripe about, and in which order: those with news first, and none of them never."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from recon_pipeline.core.parity.windows import Window
-from recon_pipeline.faces.demo.fake_stripe import FakeStripe, fake_stripe
+from recon_pipeline.faces.demo.fake_stripe import FakeStripe
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing
 from recon_pipeline_tests.reconciliation.conftest import MakeBilling
@@ -16,12 +15,6 @@ from recon_pipeline_tests.reconciliation.product import new_run
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-def stripe() -> Iterator[FakeStripe]:
-    with fake_stripe(MAY[0]) as running:
-        yield running
 
 
 @pytest.fixture(params=["incremental", "full"])

@@ -1,7 +1,6 @@
 """`recon parity probe`: how usage was sent is found from Stripe's figures of one customer, and said as the setting."""
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,14 +9,14 @@ import pytest
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.metering import Metering, parse_meters
 from recon_pipeline.core.parity.probing import ways
-from recon_pipeline.faces.demo.fake_stripe import KEY, METER, FakeStripe, fake_stripe
+from recon_pipeline.faces.demo.fake_stripe import KEY, METER
 from recon_pipeline.faces.parity_probe import Asked, Probe, exit_code, probe, show
 from recon_pipeline.parity_settings import read_parity
 from recon_pipeline.providers.pace import Pace
 from recon_pipeline.providers.stripe import StripeMeters
 from recon_pipeline.settings import read_settings
 from recon_pipeline_tests.parity.comparing import Application
-from recon_pipeline_tests.reconciliation.billing import MAY, Billing
+from recon_pipeline_tests.reconciliation.billing import MAY
 
 NOW = datetime(2025, 5, 25, 12, 40, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -32,17 +31,6 @@ USES = tuple(
     )
 )
 """Units, when they were used, and how much later they reached the log."""
-
-
-@pytest.fixture
-def stripe() -> Iterator[FakeStripe]:
-    with fake_stripe(MAY[0]) as running:
-        yield running
-
-
-@pytest.fixture
-def app(billing: Billing, stripe: FakeStripe) -> Application:
-    return Application(billing, stripe)
 
 
 def record(app: Application, customer: str = "a", *, metadata: str = "{}", delayed: bool = True) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.table import Table
 
 from recon_pipeline.assets.parity_pass import DUE_KEYS
 from recon_pipeline.faces.benchmark.report import (
@@ -13,7 +12,7 @@ from recon_pipeline.faces.benchmark.report import (
     Measurement,
     Promised,
     show_bars,
-    shown_time,
+    show_times,
 )
 from recon_pipeline.providers.pace import CALLS_PER_SECOND
 
@@ -82,14 +81,7 @@ def show(console: Console, report: ParityReport) -> None:
     """Print what was measured."""
     passes, half = report.passes, report.half
     title = f"{report.keys:,} keys of {report.events:,} events compared with a fake Stripe, Postgres "
-    table = Table("What", title=title + report.server_version)
-    for heading in ("Best", "Median", "Ratio"):
-        table.add_column(heading, justify="right")
-    least = report.measurements[0].least
-    for row in report.measurements:
-        table.add_row(row.name, shown_time(row.least), shown_time(row.median), f"{row.least / least:.3g}")
-    table.caption = f"Ratio: of the best times, to “{report.measurements[0].name}”."
-    console.print(table)
+    show_times(console, title + report.server_version, report.measurements, beside=report.measurements[0].name)
     show_bars(console, report.bars)
     console.print(
         f"{passes.calls:,} calls in {passes.count} passes, which asked for {passes.asking_seconds / 60:.0f} minutes "

@@ -154,21 +154,25 @@ def show_size(console: Console, report: SizeReport, *, beside: str) -> None:
         report: What was measured.
         beside: The name of the measurement that the others are shown as multiples of.
     """
-    reference = report.seconds(beside)
-    times = Table(title=f"{report.events:,} events, {report.counters:,} counters")
-    times.add_column("What")
-    for heading in ("Best", "Median", "Ratio"):
-        times.add_column(heading, justify="right")
-    for row in report.measurements:
-        times.add_row(row.name, shown_time(row.least), shown_time(row.median), f"{row.least / reference:.3g}")
-    times.caption = f"Ratio: of the best times, to “{beside}”."
-    console.print(times)
+    show_times(console, f"{report.events:,} events, {report.counters:,} counters", report.measurements, beside=beside)
     show_bars(console, report.bars)
     console.print(
         f"{report.repaired_count:,} counters repaired, none locked longer than {report.longest_lock_seconds:.2f} s; "
         f"memory of the process at most {report.peak_memory_mb:.0f} MB; "
         f"{report.mismatch_count:,} counters differ from the log at the end."
     )
+
+
+def show_times(console: Console, title: str, measurements: Sequence[Measurement], *, beside: str) -> None:
+    """Print times, each as a multiple of the best of the measurement named `beside`."""
+    (reference,) = (row.least for row in measurements if row.name == beside)
+    table = Table("What", title=title)
+    for heading in ("Best", "Median", "Ratio"):
+        table.add_column(heading, justify="right")
+    for row in measurements:
+        table.add_row(row.name, shown_time(row.least), shown_time(row.median), f"{row.least / reference:.3g}")
+    table.caption = f"Ratio: of the best times, to “{beside}”."
+    console.print(table)
 
 
 def show_backfill(console: Console, report: BackfillReport, *, beside: Mapping[str, str]) -> None:
