@@ -158,8 +158,10 @@ class OwnServer:
         with connected(self.url("postgres"), autocommit=True) as connection:
             for (database,) in connection.execute(_MADE_DATABASES).fetchall():
                 connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))
-            for (role,) in connection.execute(_MADE_ROLES).fetchall():
-                connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+            # All at once, as a role that has granted another cannot be dropped before that one.
+            roles = [sql.Identifier(role) for (role,) in connection.execute(_MADE_ROLES).fetchall()]
+            if roles:
+                connection.execute(sql.SQL("drop role {}").format(sql.SQL(", ").join(roles)))
 
     def psql(self, url: str, script: str) -> None:
         """Run a script as a person would, one statement after the other, up to the first error."""
