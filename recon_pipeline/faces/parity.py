@@ -1,7 +1,7 @@
 """What `recon parity` shows: where Stripe's meters differ from the log, as the last comparisons found it."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -16,16 +16,19 @@ from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
 from recon_pipeline.core.parity.metering import Metering, Price, metered
 from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_known
-from recon_pipeline.core.scope import Extent
+from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.parity import found as store
 from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound
+from recon_pipeline.store.parity.months import SealedParity, sealed_parity
 from recon_pipeline.store.records.customers import require_known_customers
 
 ROWS_SHOWN = 20
 _COLUMNS = [field.name for field in fields(DifferenceFound)] + ["amount", "currency"]
+_NUMBERS = {"units", "log_units", "provider_units", "amount"}
+_INSTANTS = {"window_start", "window_end", "period_start", "period_end", "compared_at"}
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,14 @@ class Parity:
         coverage: How far the keys were compared.
         classes: The differences by usage and class.
         differences: All of them, the largest first.
+        sealed: What was recorded with the seals of months.
         prices: Of a unit, by usage type.
     """
 
     coverage: Coverage
     classes: tuple[ClassTotal, ...]
     differences: tuple[DifferenceFound, ...]
+    sealed: tuple[SealedParity, ...]
     prices: Mapping[str, Price]
 
     def amount(self, one: ClassTotal | DifferenceFound) -> tuple[Decimal, str] | None:
@@ -114,6 +119,7 @@ def read(connection: Connection, extent: Extent, prices: Mapping[str, Price]) ->
         store.coverage(connection, extent),
         store.by_class(connection, extent),
         store.differences(connection, extent, most=None),
+        sealed_parity(connection, extent),
         prices,
     )
 
@@ -125,6 +131,7 @@ def as_json(found: Parity) -> dict[str, Any]:
         **asdict(found.coverage),
         "classes": [asdict(one) | _money(found, one) for one in found.classes],
         "differences": [asdict(one) | _money(found, one) for one in found.differences],
+        "sealed": [asdict(one) for one in found.sealed],
     }
 
 
@@ -150,6 +157,7 @@ def show(found: Parity, output: Path | None) -> None:
             style="yellow",
             soft_wrap=True,
         )
+    _show_sealed(found)
     if output is not None:
         out.print(f"{len(found.differences):,} differences written to {output}", markup=False, soft_wrap=True)
 
@@ -160,38 +168,52 @@ def exit_code(found: Parity) -> int:
 
 
 def _show_classes(found: Parity) -> None:
-    table = _table("usage", "class", "differences", "customers", "units", "amount", "what it is")
-    for one in found.classes:
-        amount = found.amount(one)
-        table.add_row(
-            escape(one.usage_type),
-            one.kind,
-            f"{one.differences:,}",
-            f"{one.customers:,}",
-            f"{one.units:+,}",
-            f"{amount[0]:+,} {amount[1]}" if amount else "",
-            MEANING[DifferenceClass(one.kind)],
-        )
-    out.print(table)
+    for usage in sorted({(one.gateway_name, one.usage_type) for one in found.classes}):
+        of_usage = [one for one in found.classes if (one.gateway_name, one.usage_type) == usage]
+        has_price = any(found.amount(one) for one in of_usage)
+        title = f"{MeteredUsage(*usage)}, by how much Stripe has more"
+        table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        table.add_column("class")
+        for heading in ("differences", "customers", "units", *(["amount"] if has_price else [])):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for one in of_usage:
+            amount = found.amount(one)
+            table.add_row(
+                one.kind,
+                f"{one.differences:,}",
+                f"{one.customers:,}",
+                f"{one.units:+,}",
+                *([f"{amount[0]:+,} {amount[1]}" if amount else ""] if has_price else []),
+            )
+        out.print(table)
+    for kind in dict.fromkeys(DifferenceClass(one.kind) for one in found.classes):
+        out.print(f"{kind}: {MEANING[kind]}", highlight=False, soft_wrap=True)
 
 
 def _show_differences(found: Parity) -> None:
-    table = _table("customer", "from (UTC)", "to", "class", "log", "Stripe", "evidence")
+    out.print("\nThe largest differences, with the hours of which they are", style="bold")
     for one in found.differences[:ROWS_SHOWN]:
-        window = f"{one.window_start:%Y-%m-%d %H:%M}", instant_in_words(f"{one.window_end:%Y-%m-%d %H:%M}")
-        figures = f"{one.log_units:,}", f"{one.provider_units:,}"
-        table.add_row(escape(one.gateway_customer_id), *window, one.kind, *figures, escape(one.evidence))
-    out.print(table)
+        ends = instant_in_words(f"{one.window_end:%Y-%m-%d %H:%M}")
+        out.print(
+            f"{one.gateway_customer_id}: {one.kind}, {one.provider_units:,} at Stripe, {one.log_units:,} sent by the "
+            f"log\n  {one.window_start:%Y-%m-%d %H:%M} to {ends} UTC; {one.evidence}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if len(found.differences) > ROWS_SHOWN:
         out.print(f"… and {len(found.differences) - ROWS_SHOWN:,} more: --output FILE writes all of them.")
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in headings:
-        is_number = heading in ("differences", "customers", "units", "amount", "log", "Stripe")
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number)
-    return table
+def _show_sealed(found: Parity) -> None:
+    for one in found.sealed:
+        out.print(
+            f"When {one.partition} of {one.usage_type} was sealed on {one.sealed_at:%Y-%m-%d %H:%M} UTC, Stripe had "
+            f"{one.provider_units:,} units, and the log {one.log_units:,}; {one.compared_count:,} of "
+            f"{one.key_count:,} keys were compared, {one.differing_count:,} differed.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _money(found: Parity, one: ClassTotal | DifferenceFound) -> dict[str, str | None]:
@@ -200,25 +222,35 @@ def _money(found: Parity, one: ClassTotal | DifferenceFound) -> dict[str, str | 
 
 
 def _write(found: Parity, output: Path) -> None:
-    rows = [
-        {name: None if value is None else str(value) for name, value in {**asdict(one), **money}.items()}
-        for one in found.differences
-        for money in (_money(found, one),)
-    ]
+    rows = [asdict(one) | _money(found, one) for one in found.differences]
     try:
         if output.suffix == ".parquet":
-            import pyarrow as pa  # noqa: PLC0415 - takes a while to load
-            import pyarrow.parquet as pq  # noqa: PLC0415
-
-            schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
-            pq.write_table(pa.Table.from_pylist(rows, schema), output)
+            _write_parquet(rows, output)
             return
         # With a byte order mark, so that a spreadsheet reads it as UTF-8.
         with output.open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
-            writer.writerows([guarded(row[name] or "") for name in _COLUMNS] for row in rows)
+            texts = (["" if row[name] is None else str(row[name]) for name in _COLUMNS] for row in rows)
+            writer.writerows([guarded(text) for text in of_row] for of_row in texts)
     except OSError as error:
         raise ConfigurationError(
             f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
         ) from error
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Instants and exact numbers as such; a figure that is no number has no value."""
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    instant, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.decimal128(38, 9)
+
+    def column(name: str) -> Any:
+        if name not in _NUMBERS:
+            return pa.array([row[name] for row in rows], instant if name in _INSTANTS else text)
+        exact = [None if row[name] is None else Decimal(row[name]) for row in rows]
+        found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
+        return found.cast(number) if pa.types.is_null(found.type) else found
+
+    pq.write_table(pa.table({name: column(name) for name in _COLUMNS}), output)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon_pipeline.lake.billed import billed, checksum
+from recon_pipeline.lake.billed import REPEATED, billed, billed_of_many, checksum
 from recon_pipeline.lake.session import duckdb_session, reporting
 
 if TYPE_CHECKING:
@@ -149,14 +149,24 @@ class ArchiveSums:
         return [EventOfLog(row[:3], *row[3:7], is_changed=row[7]) for row in rows]
 
     def _add(self, table: str, where: str) -> None:
-        types = self._types(table)
+        types, columns = self._types(table), ", ".join(REPEATED)
+        is_same = " and ".join(f"{table}.{name} is not distinct from repeated.{name}" for name in REPEATED)
         self._session.execute(
             f"""
             insert into summed
+            with repeated as materialized (
+                select *, {billed_of_many(types, "these")} as text
+                from (select distinct {columns} from {table} where {where}) as these
+            )
             select gateway_customer_id::varchar, period_start::timestamptz, period_end::timestamptz, count(*),
                 {self._units(types["quantity"])},
                 sum(bits::hugeint - if(bits >= 9223372036854775808, 18446744073709551616::hugeint, 0))
-            from (select *, {checksum(types)} as bits from {table} where {where}) as event
+            from (
+                select {table}.*, {checksum(billed(types, table, repeated="repeated.text"))} as bits
+                from {table}
+                join repeated on {is_same}
+                where {where}
+            ) as event
             group by all
             """  # noqa: S608 - no value of a user
         )

@@ -1,27 +1,40 @@
 """What is billed of an event, as `sum_events.sql` writes it for the checksum of a seal, in DuckDB's SQL."""
 
-
-def checksum(types: dict[str, str]) -> str:
-    """Of one event: the first eight bytes of a SHA-256, as a number without a sign."""
-    return f"('0x' || left(sha256({billed(types)}), 16))::ubigint"
+REPEATED = ("gateway_name", "usage_type", "period_start", "period_end")
+"""The columns that many events share, so that their part of the text can be made once for all of these."""
 
 
-def billed(types: dict[str, str], table: str | None = None) -> str:
-    """What is billed of an event, as text: what `sum_events.sql` makes the checksum of."""
+def checksum(text: str) -> str:
+    """Of one event: the first eight bytes of the SHA-256 of what is billed of it, as a number without a sign."""
+    return f"('0x' || left(sha256({text}), 16))::ubigint"
 
-    def of(name: str) -> str:
-        return f"{table}.{name}" if table else name
 
-    texts = [
-        f"strlen({of(name)}::varchar), ':', {of(name)}"
-        for name in ("request_id", "gateway_customer_id", "gateway_name", "usage_type")
-    ]
-    times = [_epoch(of(name), types[name]) for name in ("period_start", "period_end", "event_timestamp")]
-    quantity = f"{of('quantity')}::varchar"
+def billed(types: dict[str, str], table: str, *, repeated: str | None = None) -> str:
+    """What is billed of an event, as text: what `sum_events.sql` makes the checksum of.
+
+    Args:
+        types: Of the columns.
+        table: Which has them.
+        repeated: What `billed_of_many` said of the event, as an expression; None: it is said here.
+    """
+    quantity = f"{table}.quantity::varchar"
     if not types["quantity"].endswith("INT") and types["quantity"] != "INTEGER":
         trimmed = f"rtrim(rtrim({quantity}, '0'), '.')"
         quantity = f"case when contains({quantity}, '.') then {trimmed} else {quantity} end"
-    return f"concat({', '.join(texts)}, ';', {times[0]}, ';', {times[1]}, ';', {quantity}, ';', {times[2]})"
+    names = f"{_name(f'{table}.request_id')}, {_name(f'{table}.gateway_customer_id')}"
+    happened = _epoch(f"{table}.event_timestamp", types["event_timestamp"])
+    return f"concat({names}, {repeated or billed_of_many(types, table)}, ';', {quantity}, ';', {happened})"
+
+
+def billed_of_many(types: dict[str, str], table: str) -> str:
+    """The part of that text which is of the columns in `REPEATED`."""
+    names = f"{_name(f'{table}.gateway_name')}, {_name(f'{table}.usage_type')}"
+    start, end = (_epoch(f"{table}.{name}", types[name]) for name in ("period_start", "period_end"))
+    return f"concat({names}, ';', {start}, ';', {end})"
+
+
+def _name(column: str) -> str:
+    return f"strlen({column}::varchar), ':', {column}"
 
 
 def _epoch(name: str, type_name: str) -> str:

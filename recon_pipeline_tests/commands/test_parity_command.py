@@ -188,11 +188,13 @@ def test_the_command_shows_classes_units_money_and_each_difference_and_writes_al
     assert (before.exit_code, "Nothing of this was compared with Stripe yet." in before.said) == (1, True)
     compare(app)
     prices = {"RECON_PRICES": '{"remote_commands": {"per_unit": "0.002", "currency": "USD"}}'}
-    shown = recon("parity", "--output", str(tmp_path / "parity.csv"), COLUMNS="250", **prices)
+    shown = recon("parity", "--output", str(tmp_path / "parity.csv"), COLUMNS="80", **prices)
     assert shown.exit_code == 1
     assert "2 of 2 keys were compared with Stripe" in shown.out
-    assert "-0.014 USD" in shown.out
-    assert "over_reported" in shown.out
+    assert "expired 1 1 -7 -0.014 USD" in " ".join(shown.out.split())
+    assert "over_reported: Stripe has more than the log; find the sender, and credit the customer\n" in shown.out
+    assert "doubled: over_reported, 10 at Stripe, 5 sent by the log\n" in shown.out
+    assert "  2025-05-20 12:00 to 2025-05-20 13:00 UTC; Stripe has 2 times what the log has: sent again" in shown.out
     with (tmp_path / "parity.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [[row[name] for name in ("gateway_customer_id", "kind", "units", "amount", "currency")] for row in rows] == [
@@ -204,7 +206,10 @@ def test_the_command_shows_classes_units_money_and_each_difference_and_writes_al
     (one,) = answer.json["differences"]
     assert (one["gateway_customer_id"], one["kind"], one["units"], one["amount"]) == ("lost", "expired", "-7", "-0.014")
     assert recon("parity", "--output", str(tmp_path / "p.parquet")).exit_code == 1
-    assert pq.read_table(tmp_path / "p.parquet").num_rows == 2
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.column("units").to_pylist() == [-7, 5]
+    assert table.column("window_start").to_pylist() == [NOON.replace(minute=0)] * 2
+    assert table.column("amount").null_count == 2
     assert recon("parity", "--output", "parity.txt").exit_code == 2
     assert recon("parity", "--customer", "nobody").exit_code == 2
     assert recon("parity", RECON_STRIPE_METERS="{}").exit_code == 2
@@ -224,6 +229,13 @@ def test_explain_metrics_and_the_seal_show_what_stripe_has(app: Application) -> 
     assert list(
         app.billing.query("select key_count, compared_count, log_units, provider_units from recon.sealed_parity")
     ) == [(1, 1, 7, 0)]
+    sealed = recon("parity", "--period", "2025-05")
+    assert "2025-05 of remote_commands was sealed on " in sealed.out
+    assert "Stripe had 0 units, and the log 7; 1 of 1 keys were compared, 1 differed." in sealed.out
+    (recorded,) = recon("parity", "--json").json["sealed"]
+    assert (recorded["partition"], recorded["provider_units"], recorded["log_units"]) == ("2025-05", "0", "7")
+    assert recon("reopen", "--period", "2025-05", "--reason", "a late event").exit_code == 0
+    assert recon("parity", "--json").json["sealed"] == []
 
 
 def test_the_doctor_checks_the_key_its_rights_and_the_meter(app: Application) -> None:

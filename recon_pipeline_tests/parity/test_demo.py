@@ -28,7 +28,7 @@ def test_each_class_happens_to_one_customer_and_is_found_whatever_day_it_is(
     billing: Billing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, now: datetime
 ) -> None:
     monkeypatch.setenv("STRIPE_API_KEY", "rk_live_51hunter2of_somebody")
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "80")
     compared = compare_with_fake_stripe(BillingDatabase(billing.url), billing.url, now=now)
     assert compared is not None
     assert compared.is_complete
@@ -51,7 +51,7 @@ def test_the_page_shows_what_the_demo_prints(
     billing: Billing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With RECON_TEST_WRITE_RUNBOOK=1 it writes that."""
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "80")
     at = datetime(2025, 6, 1, 0, 30, tzinfo=UTC)
     compared = compare_with_fake_stripe(BillingDatabase(billing.url), billing.url, now=at)
     assert compared is not None
