@@ -53,14 +53,15 @@ def mapped_events(engine: Engine, rows: "ir.Table", spec: MappingSpec) -> "ir.Ta
 
 
 def of_month(events: "ir.Table", usage: MeteredUsage, month: BillingMonth) -> "ir.Table":
-    """The events of one metered usage whose period begins in a month."""
+    """The events of one metered usage whose period begins in a month, without its columns, which are all alike."""
     table: Any = events
-    return table.filter(
+    found = table.filter(
         table.gateway_name == usage.gateway_name,
         table.usage_type == usage.usage_type,
         table.period_start >= month.start,
         table.period_start < month.end,
     )
+    return found.drop("gateway_name", "usage_type")
 
 
 def require_known(columns: Sequence[str], spec: MappingSpec) -> None:

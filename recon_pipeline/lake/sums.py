@@ -55,7 +55,8 @@ def with_facts(engine: Engine, events: Any, identity: EventIdentity | None) -> "
         engine: Whose table it is.
         events: Columns as of `billing_usage_events`; `quantity` is a whole number, a decimal, or a number as text.
             Where no column of `ARRIVAL` decides which event came first, time, key and quantity do.
-        identity: What names an event; None: the table has no event twice.
+        identity: What names an event; a column of it that the table has not is the same for all. None: the table has
+            no event twice.
     """
     quantity = exact(events.quantity)
     has_key = engine.octets(events.gateway_customer_id) <= _LONGEST_NAME_BYTES
@@ -111,6 +112,7 @@ def _is_first(events: Any, identity: EventIdentity | None) -> Any:
         return ibis.literal(True)
     arrival = [name for name in ARRIVAL if name in events.columns]
     order = [events[name].asc(nulls_first=True) for name in (*arrival, *_TIES)]
-    place = ibis.row_number().over(group_by=[*identity.columns, "is_valid"], order_by=order)
-    has_no_name = ibis.or_(*(events[name].isnull() for name in identity.columns))
+    named_by = [name for name in identity.columns if name in events.columns]
+    place = ibis.row_number().over(group_by=[*named_by, "is_valid"], order_by=order)
+    has_no_name = ibis.or_(*(events[name].isnull() for name in named_by))
     return (place == 0) | has_no_name

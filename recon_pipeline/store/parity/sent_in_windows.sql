@@ -18,6 +18,7 @@ with asked as materialized (
 edge as materialized (
     select
         asked.gateway_customer_id,
+        row_number() over () as customer_number,
         array_agg(distinct instant order by instant) as instants,
         min(instant) as earliest,
         max(instant) as latest
@@ -29,7 +30,7 @@ edge as materialized (
 -- What lies between two edges, by label.
 part as materialized (
     select
-        event.gateway_customer_id, event.period_start, event.period_end,
+        edge.customer_number, event.period_start, event.period_end,
         width_bucket(event.sent_at, edge.instants) as number,
         min(event.provider_customer) as least_customer,
         max(event.provider_customer) as greatest_customer,
@@ -43,7 +44,7 @@ part as materialized (
         and event.stamped_from < :latest
         and event.sent_at >= edge.earliest
         and event.sent_at < edge.latest
-    group by event.gateway_customer_id, event.period_start, event.period_end, number
+    group by edge.customer_number, event.period_start, event.period_end, number
 )
 
 select
@@ -62,7 +63,7 @@ select
 from asked
 join edge on edge.gateway_customer_id = asked.gateway_customer_id
 join part
-    on part.gateway_customer_id = asked.gateway_customer_id
+    on part.customer_number = edge.customer_number
     and part.number >= array_position(edge.instants, asked.window_start)
     and part.number < array_position(edge.instants, asked.window_end)
 group by asked.number
