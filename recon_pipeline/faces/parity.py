@@ -7,7 +7,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection
 
@@ -171,8 +170,8 @@ def _show_classes(found: Parity) -> None:
     for usage in sorted({(one.gateway_name, one.usage_type) for one in found.classes}):
         of_usage = [one for one in found.classes if (one.gateway_name, one.usage_type) == usage]
         has_price = any(found.amount(one) for one in of_usage)
-        title = f"{MeteredUsage(*usage)}, by how much Stripe has more"
-        table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        out.print(f"{MeteredUsage(*usage)}, by how much Stripe has more", style="bold", markup=False, soft_wrap=True)
+        table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("class")
         for heading in ("differences", "customers", "units", *(["amount"] if has_price else [])):
             table.add_column(heading, justify="right", no_wrap=True)
