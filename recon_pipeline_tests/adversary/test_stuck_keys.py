@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from recon_pipeline_tests.adversary.world import APPROVED, COUNT_NOW, World, fill_by_sql
+from recon_pipeline_tests.adversary.world import APPROVED, COUNT_NOW, NONE_LEFT, World, fill_by_sql
 from recon_pipeline_tests.reconciliation.billing import customers
 from recon_pipeline_tests.reconciliation.product import kept_database
 from recon_pipeline_tests.reconciliation.traffic import wait_until
@@ -73,3 +73,25 @@ def test_a_key_that_cannot_be_repaired_makes_no_later_tick_read_more(incremental
     assert read[-1] <= read[2] + 200, f"each tick reads more than the one before: {read}"
     assert read[-1] < KEYS, f"a tick with nothing new reads {read[-1]} rows"
     assert world.repaired() == []
+
+
+def test_an_open_key_of_a_server_that_was_ahead_is_closed_once_its_counter_matches(incremental: World) -> None:
+    """Otherwise what left the log before a dump keeps a counter from being lowered for ever after the restore."""
+    world = incremental
+    world.begin_settled(["restored", "right"])
+    world.billing.query(
+        """
+        insert into recon.open_key (
+            gateway_name, usage_type, gateway_customer_id, period_start, period_end, reason, noted_xid, units_left
+        )
+        select gateway_name, usage_type, gateway_customer_id, period_start, period_end, 'doubtful', '1000000000', 12
+        from billing_usage_counters where gateway_customer_id = 'restored'
+        """
+    )
+
+    assert world.run().outcome == "clean"
+    assert world.billing.query("select * from recon.open_key") == []
+
+    world.billing.set_counter("restored", 17)
+    assert world.run(budgets=NONE_LEFT).outcome == "clean"
+    assert world.repaired() == [("restored", 17, 12)]

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.commands.conftest import OwnServer, make_billing_tables, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
+from recon_pipeline_tests.simulation.pipeline import NO_BUDGETS, RunOptions, run
 
 LOG = "billing_usage_events"
 SUBSCRIBES = """
@@ -139,3 +141,26 @@ def test_a_publication_of_other_columns_or_tables_needs_nothing(published: Billi
     published.query(WITHOUT_THE_COLUMN)
 
     assert recon("init").exit_code == 0
+
+
+def test_an_event_that_is_deleted_at_the_publisher_lowers_no_counter_beside_the_subscribed_log(
+    published: Billing, warehouse: Warehouse
+) -> None:
+    """What a subscription deletes fires no trigger, and its rows carry the transaction ids of another server."""
+    published.record("b", 3)
+    assert warehouse.has(2)
+    subscriber = warehouse.billing
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", subscriber.url)
+        assert "is filled by a subscription" in recon("init").said
+    for customer, used in (("a", 1), ("b", 3)):
+        subscriber.add_counter(customer, used)
+    subscribed = BillingDatabase(subscriber.url)
+    asked = RunOptions(budgets=replace(NO_BUDGETS, max_events_left=0))
+    assert [run(subscribed, asked).outcome for _ in range(2)] == ["clean", "clean"]
+
+    published.query("delete from billing_usage_events where gateway_customer_id = 'b'")
+    assert warehouse.has(1)
+    ended = run(subscribed, asked)
+
+    assert (ended.outcome, subscriber.counters()) == ("not_clean", {"a": 1, "b": 3})

@@ -1,5 +1,5 @@
 -- Whether the log can be trusted at this snapshot, a version of the application's tables in the catalog, and the version of schema recon.
--- Invariant: whatever changes a column, default, index, trigger, partition, privilege or policy of these tables writes a row of the
+-- Invariant: whatever changes a column, default, index, trigger, partition, privilege, policy or subscription of these tables writes a row of the
 -- catalog. The version is made of the transactions that wrote these rows, so while it stays the same nothing needs to be read again. Names
 -- are looked up through search_path, exactly as our statements do.
 -- Index: the catalog's own, by relation.
@@ -51,6 +51,10 @@ select
                 select 6, oid, 0, xmin
                 from pg_policy
                 where polrelid = any((select oids from ours)::oid[])
+                union all
+                select 7, srrelid, 0, xmin
+                from pg_subscription_rel
+                where srrelid = any((select oids from ours)::oid[])
             ) as fact
         )
     ) as version

@@ -44,6 +44,10 @@ in_the_way as materialized (
     select name, format('%s.ingest_xid is %s, not xid8', name, format_type(atttypid, null))
     from part
     where atttypid <> 'xid8'::regtype
+    union all
+    select name, format('%s is filled by a subscription, whose deletions and updates fire no trigger', name)
+    from part
+    where oid in (select srrelid from pg_subscription_rel)
 ),
 key as materialized (
     select

@@ -1,7 +1,8 @@
 -- Records which keys of a run's months do not count as verified, and why; deletes the open keys that the run saw and that match, with their
 -- uncounted units.
 -- Invariant: the caller has locked the row of recon.event_log, and records in the same transaction what counts as verified. A key that was
--- opened at or above the run's oldest transaction was perhaps not seen, and stays. While events of a key are in flight, it also stays if it
+-- opened at or above the run's oldest transaction was perhaps not seen, and stays; one of a transaction that this server has not reached was
+-- restored from another server's dump, and was seen. While events of a key are in flight, it also stays if it
 -- was doubtful or something of it left the log: its counter then lies in a band, which hides what left. It matches only once they have
 -- settled, or once a run with an approval has repaired it.
 -- Index: the primary key of recon.open_key and of recon.uncounted_backfill; open keys are few. recon.counter_drift and
@@ -16,6 +17,10 @@ with mismatching as materialized (
         cast(:open_customers as text[]), cast(:open_period_starts as text[]), cast(:open_period_ends as text[]),
         cast(:open_reasons as text[]), cast(:open_errors as text[])
     ) as key (gateway_customer_id, period_start, period_end, reason, error)
+),
+-- No row that is visible here was noted by a later transaction of this server.
+reached as materialized (
+    select greatest(pg_snapshot_xmax(pg_current_snapshot()), pg_current_xact_id()) as newest
 ),
 in_flight as materialized (
     select gateway_customer_id, period_start, period_end
@@ -37,7 +42,7 @@ in_flight as materialized (
 matching as (
     delete from recon.open_key
     where {in_months}
-        and noted_xid < cast(:seen_below as xid8)
+        and (noted_xid < cast(:seen_below as xid8) or noted_xid > (select newest from reached))
         and (gateway_customer_id, period_start, period_end)
         not in (select gateway_customer_id, period_start, period_end from mismatching)
         and (
@@ -62,7 +67,7 @@ counted as (
         select ctid
         from recon.uncounted_backfill
         where {in_months}
-            and inserted_xid < cast(:seen_below as xid8)
+            and (inserted_xid < cast(:seen_below as xid8) or inserted_xid > (select newest from reached))
             and (gateway_customer_id, period_start, period_end)
             not in (select gateway_customer_id, period_start, period_end from mismatching)
         for update skip locked
