@@ -1,8 +1,7 @@
 """What `recon parity` shows: where Stripe's meters differ from the log, as the last comparisons found it."""
 
-import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy import Connection
 
-from recon_pipeline.core.backfill.round_trip import guarded
 from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
 from recon_pipeline.core.parity.metering import Metering, Price, metered
@@ -18,6 +16,7 @@ from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out
+from recon_pipeline.faces.parity_file import write_differences
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.parity import found as store
 from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound
@@ -25,9 +24,6 @@ from recon_pipeline.store.parity.months import SealedParity, sealed_parity
 from recon_pipeline.store.records.customers import require_known_customers
 
 ROWS_SHOWN = 20
-_COLUMNS = [field.name for field in fields(DifferenceFound)] + ["amount", "currency"]
-_NUMBERS = {"units", "log_units", "provider_units", "amount"}
-_INSTANTS = {"window_start", "window_end", "period_start", "period_end", "compared_at"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def find(
             "for its schedule.",
         )
     if output is not None:
-        _write(found, output)
+        write_differences([asdict(one) | _money(found, one) for one in found.differences], output)
     return found
 
 
@@ -218,38 +214,3 @@ def _show_sealed(found: Parity) -> None:
 def _money(found: Parity, one: ClassTotal | DifferenceFound) -> dict[str, str | None]:
     amount = found.amount(one)
     return {"amount": str(amount[0]) if amount else None, "currency": amount[1] if amount else None}
-
-
-def _write(found: Parity, output: Path) -> None:
-    rows = [asdict(one) | _money(found, one) for one in found.differences]
-    try:
-        if output.suffix == ".parquet":
-            _write_parquet(rows, output)
-            return
-        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
-        with output.open("w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            texts = (["" if row[name] is None else str(row[name]) for name in _COLUMNS] for row in rows)
-            writer.writerows([guarded(text) for text in of_row] for of_row in texts)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
-        ) from error
-
-
-def _write_parquet(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Instants and exact numbers as such; a figure that is no number has no value."""
-    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    instant, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.decimal128(38, 9)
-
-    def column(name: str) -> Any:
-        if name not in _NUMBERS:
-            return pa.array([row[name] for row in rows], instant if name in _INSTANTS else text)
-        exact = [None if row[name] is None else Decimal(row[name]) for row in rows]
-        found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
-        return found.cast(number) if pa.types.is_null(found.type) else found
-
-    pq.write_table(pa.table({name: column(name) for name in _COLUMNS}), output)
