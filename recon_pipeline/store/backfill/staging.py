@@ -116,7 +116,8 @@ def _new_ids(count: int) -> Sequence[str]:
     ids = bytearray(secrets.token_bytes(16 * count))
     ids[6::16] = ids[6::16].translate(_VERSION_4)
     ids[8::16] = ids[8::16].translate(_VARIANT)
-    return ids.hex("\n", 16).split("\n")
+    digits = ids.hex()
+    return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
 
 def _escaped(texts: Sequence[str]) -> Sequence[str]:
