@@ -93,10 +93,10 @@ def read_each(read: Callable[[Any], T], values: Sequence[Any], name: str, reason
         name: How a reason begins.
         reasons: Reasons are added to it.
     """
+    types = set(map(type, values.distinct if isinstance(values, Coded) else values))
     try:
-        if isinstance(values, Coded):
-            return Coded([read(reached(value)) for value in values.distinct], values.places)
-        types = set(map(type, values))
+        if isinstance(values, Coded) and Unreached not in types:
+            return Coded([read(value) for value in values.distinct], values.places)
         if _equal_is_the_same(types, values):
             known = {value: read(value) for value in set(values)}
             return [known[value] for value in values]
