@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recon_pipeline.core.backfill.mapping import parse_mapping
+from recon_pipeline.core.backfill.metadata import MetadataWriter
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.reading import Readings, read_rows
 from recon_pipeline.core.backfill.rows import RowReader
@@ -100,6 +101,23 @@ def test_a_row_that_the_reader_trips_over_is_rejected_and_no_other(
     (row,) = billing.query("select line, reasons, raw_row from recon.rejected_event")
     assert (row.line, json.loads(row.raw_row)["request"]) == (5, "r3")
     assert "ZeroDivisionError: nobody thought of this" in row.reasons[0]
+
+
+def test_metadata_that_the_log_cannot_take_rejects_its_row_and_no_other(
+    billing: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = MetadataWriter.write
+
+    def write(writer: MetadataWriter, lines: Any, rows: Any, reasons: Any) -> list[str]:
+        texts = original(writer, lines, rows, reasons)
+        return [text if line != 5 else f"{text}, and more" for line, text in zip(lines, texts, strict=True)]
+
+    monkeypatch.setattr(MetadataWriter, "write", write)
+    batch = insert_file(billing.url, audit(tmp_path, 20))
+    assert (batch.outcome, batch.inserted, batch.rejected) == ("done", 19, 1)
+    (row,) = billing.query("select line, reasons from recon.rejected_event")
+    assert row.line == 5
+    assert "the log refused it: invalid input syntax for type json" in row.reasons[0]
 
 
 _WRONG = [

@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon_pipeline.core.backfill.columns import Columns, Row, Unreadable
+from recon_pipeline.core.backfill.columns import Coded, Columns, Row, Unreadable
 from recon_pipeline.core.backfill.mapping import parse_mapping
 from recon_pipeline.core.backfill.quantities import QuantityRange
 from recon_pipeline.core.backfill.rows import Reading, RowReader
@@ -61,11 +61,21 @@ def test_a_row_gives_the_same_event_or_reasons_alone_among_others_and_by_column(
     alone = [_READER.read([line], [row])[0] for line, row in zip(lines, rows, strict=True)]
     columns = Columns({name: [row[name] for row in rows] for name in rows[0]})
     assert said(_READER.read(lines, columns)) == said(alone)
+    by_dictionary = Columns({name: coded([row[name] for row in rows]) for name in rows[0]})
+    assert said(_READER.read(lines, by_dictionary)) == said(alone)
     assert said(_READER.read(lines, rows)) == said(alone)
     among_others: list[Row | Unreadable] = [*rows, Unreadable("?", "this is not JSON"), {"other": 1}]
     read = _READER.read(range(5, 7 + len(rows)), among_others)
     assert read[-2].reasons == ("this is not JSON",)
     assert said(read[: len(rows)]) == said(alone)
+
+
+def coded(values: list[object]) -> Coded:
+    """The values with a dictionary, as columns of files have one: of a column, not of a type."""
+    written = [(type(value), repr(value)) for value in values]
+    distinct = list(dict(zip(written, values, strict=True)).items())
+    keys = [key for key, _ in distinct]
+    return Coded([value for _, value in distinct], [keys.index(key) for key in written])
 
 
 def said(readings: list[Reading]) -> list[Reading | tuple[str, ...]]:

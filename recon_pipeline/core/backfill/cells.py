@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from recon_pipeline.core.backfill.columns import Columns, Row, Unreached, values_of
+from recon_pipeline.core.backfill.columns import Coded, Columns, Row, Unreached, values_of
 from recon_pipeline.core.backfill.exact_json import Doubled, TooDeepError, decode
 from recon_pipeline.core.backfill.instants import shown
 
@@ -26,6 +26,11 @@ class Cells:
     def of(self, rows: Sequence[Row], name: str) -> Sequence[Any]:
         """A column's values; None where a row has none, or a word for null, or NaN; `Unreached` where a path breaks."""
         values = self._raw(rows, name)
+        if isinstance(values, Coded):
+            return Coded(self._without_nulls(values.distinct), values.places)
+        return self._without_nulls(values)
+
+    def _without_nulls(self, values: Sequence[Any]) -> Sequence[Any]:
         types = set(map(type, values))
         if str in types and (types - {str, type(None)} or not self._nulls.isdisjoint(values)):
             nulls = self._nulls

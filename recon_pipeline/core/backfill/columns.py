@@ -55,6 +55,20 @@ class Columns(Sequence[Row]):
         return Columns(found) if isinstance(index, slice) else found
 
 
+class Coded(list[Any]):
+    """A column's values as columnar files store them: the distinct ones, and which of them each row has.
+
+    Args:
+        distinct: Those that occur, equal ones perhaps several times.
+        places: Of each row's value among them.
+    """
+
+    def __init__(self, distinct: Sequence[Any], places: Sequence[int]) -> None:
+        super().__init__(map(distinct.__getitem__, places))
+        self.distinct = distinct
+        self.places = places
+
+
 def values_of(rows: Sequence[Row], name: str) -> Sequence[Any]:
     """A column's values, None where a row has none."""
     if isinstance(rows, Columns):
@@ -79,8 +93,10 @@ def read_each(read: Callable[[Any], T], values: Sequence[Any], name: str, reason
         name: How a reason begins.
         reasons: Reasons are added to it.
     """
-    types = set(map(type, values))
+    types = set(map(type, values.distinct if isinstance(values, Coded) else values))
     try:
+        if isinstance(values, Coded) and Unreached not in types:
+            return Coded([read(value) for value in values.distinct], values.places)
         if _equal_is_the_same(types, values):
             known = {value: read(value) for value in set(values)}
             return [known[value] for value in values]

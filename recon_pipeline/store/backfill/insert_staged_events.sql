@@ -42,17 +42,17 @@ inserted as (
     )
     select
         id, gateway_name, gateway_customer_id, usage_type, request_id, quantity,
-        period_start, period_end, event_timestamp, metadata
+        period_start, period_end, event_timestamp, cast(metadata as jsonb)
     from looked_up
     where is_first and differs is null
     order by ordinal
     on conflict do nothing
     returning period_start
 )
-select outcome, recon.billing_month(period_start) as partition, count(*) as events
+select outcome, recon.billing_month(period_start) as partition, sum(events)::bigint as events
 from (
-    select 'inserted' as outcome, period_start from inserted
+    select 'inserted' as outcome, period_start, count(*) as events from inserted group by period_start
     union all
-    select 'duplicate', period_start from looked_up where not differs
+    select 'duplicate', period_start, count(*) from looked_up where not differs group by period_start
 ) as certain
 group by outcome, partition

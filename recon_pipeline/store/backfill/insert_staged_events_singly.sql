@@ -20,7 +20,7 @@ begin
             )
             select
                 staged.id, staged.gateway_name, staged.gateway_customer_id, staged.usage_type, staged.request_id,
-                staged.quantity, staged.period_start, staged.period_end, staged.event_timestamp, staged.metadata
+                staged.quantity, staged.period_start, staged.period_end, staged.event_timestamp, cast(staged.metadata as jsonb)
             where not exists (
                 select from billing_usage_events as event
                 where event.gateway_name = staged.gateway_name and event.request_id = staged.request_id

@@ -110,7 +110,7 @@ class Chunk:
     @classmethod
     def of(cls, first_ordinal: int, piece: Readings, classified: Sequence[Reading], identity: EventIdentity) -> "Chunk":
         """The chunk of these readings."""
-        lines = [*staged_lines(first_ordinal, classified, identity)]
+        lines = staged_lines(first_ordinal, classified, identity)
         return cls(
             first_ordinal, piece.source, piece.place, piece.rows, classified, piece.done, len(lines), "".join(lines),
             piece.skipped,
