@@ -624,7 +624,7 @@ MUTATIONS = (
         "an event that a file writes with two times is inserted twice",
         (
             Patch(
-                "recon_pipeline.store.backfill.staging:_Timed.is_first",
+                "recon_pipeline.store.backfill.staging:_Timed._is_first",
                 "exact in self._written or not written.isdisjoint(self._exact)",
                 "exact in self._exact",
             ),
@@ -889,7 +889,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a word for null is an identifier",
-        (Patch(f"{_READING}.cells:Cells.of", "type(value) is str and value in nulls", "False"),),
+        (Patch(f"{_READING}.cells:Cells._without_nulls", "type(value) is str and value in nulls", "False"),),
         f"{_EXACT_TESTS}_a_word_for_null_is_null_in_every_column_of_the_mapping[NULL]",
     ),
     Mutation(
