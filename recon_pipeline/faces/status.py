@@ -1,5 +1,6 @@
 """`recon status`: when counters last matched, the mode, what waits for a person, and the latest runs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -170,7 +171,7 @@ def show(status: Status) -> None:
         out.print(f"The newest sealed month is {status.sealed[-1].month.key}; sealed in all: {months:,}.")
     clean = status.last_clean
     if not status.runs:
-        out.print(f"No run was made on this database yet. To compare without repairing: {SEE_ALL}")
+        out.print(f"No run was made on this database yet. To compare without repairing: {SEE_ALL}", soft_wrap=True)
     elif clean is None:
         out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")
     else:
@@ -187,11 +188,16 @@ def show(status: Status) -> None:
         out.print(f"[{style}]{alarm.subject}[/] fails since {alarm.failing_since:%Y-%m-%d %H:%M} UTC")
     for one in status.undelivered:
         out.print(f"{one.messages} alerts are not delivered to {one.target_name}: {one.why}", markup=False)
+    if status.runs:
+        _show_runs(status.runs)
+
+
+def _show_runs(runs: Sequence[RunRecord]) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "took", "run"):
         justify = "right" if heading in ("drift", "repaired", "failed", "deferred") else "left"
         table.add_column(heading, justify=justify, no_wrap=heading in ("outcome", "run"))
-    for run in status.runs:
+    for run in runs:
         figures = (run.drift_count, run.rows_repaired, run.reconcile_failures, run.deferred_count)
         table.add_row(
             f"{run.started_at:%m-%d %H:%M}",

@@ -271,3 +271,4 @@ def test_status_before_any_run_says_so(billing: Billing) -> None:
 
     assert "No run was made on this database yet. To compare without repairing: recon reconcile --all --dry-run" in said
     assert "None of the last" not in said
+    assert "outcome" not in said, "no table of runs"
