@@ -4,6 +4,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 
 from recon_pipeline import embedded_postgres
@@ -30,7 +31,9 @@ def test_the_help_of_recon_has_an_example_and_shows_its_lines_as_written() -> No
     assert "\\b" not in output.out
 
 
-@pytest.mark.parametrize("group", [(), ("alerts",)])
+@pytest.mark.parametrize(
+    "group", [(), *((name,) for name, one in sorted(main.commands.items()) if isinstance(one, click.Group))]
+)
 def test_the_list_of_commands_says_in_whole_sentences_what_each_does(group: tuple[str, ...]) -> None:
     said = recon(*group, "--help", COLUMNS="80")
 
