@@ -219,7 +219,10 @@ def test_what_is_in_a_table_that_was_attached_or_renamed_after_the_archive_stays
 
 
 @pytest.mark.parametrize("mode", ["incremental"])
-@pytest.mark.parametrize("elsewhere", ["another server", "transaction ids that were used before", "an older state"])
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["another server", "a server that was promoted", "transaction ids that were used before", "an older state"],
+)
 def test_where_transaction_ids_say_nothing_of_the_archive_the_statement_deletes_nothing(
     make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path, elsewhere: str
 ) -> None:
@@ -231,6 +234,7 @@ def test_where_transaction_ids_say_nothing_of_the_archive_the_statement_deletes_
     now = billing.value("select pg_current_xact_id()::text::bigint")
     moved = {
         "another server": (str(server), str(server + 1)),
+        "a server that was promoted": ("timeline_id = 1", "timeline_id = 2"),
         "transaction ids that were used before": (f"'{last}'::xid8", f"'{now}'::xid8"),
         "an older state": (f"between '{first}'::xid8", f"between '{now + 1_000}'::xid8"),
     }[elsewhere]

@@ -2,12 +2,14 @@
 
 Invariant: only what is in the archive goes. A partition is detached only if it holds nothing else. A deletion leaves
 out each row that was written after the snapshot at which the events were read, and each table that was not read: one
-that was attached or renamed since may hold older rows. On another server, and once transaction ids no longer show what
-is older, it deletes nothing.
+that was attached or renamed since may hold older rows. On another server, on one that was promoted or restored to a
+point in time (there ids may name other transactions than those that were read), and once transaction ids no longer
+show what is older, it deletes nothing.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import LiteralString
 
 from psycopg import sql
 from sqlalchemy import Connection
@@ -30,15 +32,19 @@ _PARENT = labelled(
     where part.oid = :relation
     """,
 )
-# Which server this is, where we may know it.
+# Which server this is, and how often it was promoted or restored to a point in time, where we may know it.
 _SERVER = labelled(
     "server_of_archive",
     """
     select
         case
             when has_function_privilege('pg_control_system()', 'execute')
-                then (select system_identifier::text from pg_control_system())
-        end
+                then (select system_identifier from pg_control_system())
+        end as identifier,
+        case
+            when has_function_privilege('pg_control_checkpoint()', 'execute')
+                then (select timeline_id from pg_control_checkpoint())
+        end as timeline
     """,
 )
 _TELLING_XIDS = 2**31 - 10**7
@@ -92,11 +98,11 @@ def _condition(
         for usage, relation in tables
     )
     seen_from, seen_until = (int(part) for part in seen.split(":")[:2])
-    server: str | None = connection.execute(_SERVER).scalar_one()
+    server = connection.execute(_SERVER).one()
     text = sql.SQL(
         "(gateway_name, usage_type, tableoid) in ({}) and period_start >= {} and period_start < {}"
         " and (period_end > {}) is not true and recon.is_settled(xmin, {}::xid8)"
-        " and (select pg_snapshot_xmax(pg_current_snapshot()) between {}::xid8 and {}::xid8){}"
+        " and (select pg_snapshot_xmax(pg_current_snapshot()) between {}::xid8 and {}::xid8){}{}"
     ).format(
         read,
         sql.Literal(f"{month.start:%Y-%m-%d} 00:00+00"),
@@ -105,8 +111,11 @@ def _condition(
         sql.Literal(str(seen_from)),
         sql.Literal(str(seen_until)),
         sql.Literal(str(seen_from + _TELLING_XIDS)),
-        sql.SQL(" and (select system_identifier = {} from pg_control_system())").format(sql.Literal(int(server)))
-        if server is not None
-        else sql.SQL(""),
+        _where_known(" and (select system_identifier = {} from pg_control_system())", server.identifier),
+        _where_known(" and (select timeline_id = {} from pg_control_checkpoint())", server.timeline),
     )
     return text.as_string(connection.connection.driver_connection)  # pyright: ignore[reportArgumentType]
+
+
+def _where_known(condition: LiteralString, value: int | None) -> sql.Composable:
+    return sql.SQL("") if value is None else sql.SQL(condition).format(sql.Literal(value))
