@@ -1,6 +1,5 @@
 """What `recon corrections` does: what came after months were sealed, as a table, JSON, CSV and Parquet."""
 
-import csv
 import json
 import uuid
 from collections import Counter
@@ -12,12 +11,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from recon_pipeline.core.backfill.round_trip import guarded
-from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth, instant_in_words
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import out
+from recon_pipeline.faces.finance_file import Kind, require_writable, write_rows
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters import corrections as store
 from recon_pipeline.store.counters.corrections import Correction
@@ -28,7 +27,11 @@ from recon_pipeline.store.records.retention import read_retention
 from recon_pipeline.store.sums.run import Reconciliation
 
 ROWS_SHOWN = 20
-_COLUMNS = [field.name for field in fields(Correction)]
+_NUMBERS, _COUNTS = ("sealed_sum", "sum_now", "difference"), ("sealed_events", "events_now")
+_COLUMNS = {
+    field.name: Kind.NUMBER if field.name in _NUMBERS else Kind.COUNT if field.name in _COUNTS else Kind.TEXT
+    for field in fields(Correction)
+}
 
 
 def find(settings: Settings, months: tuple[BillingMonth, ...], output: Path | None) -> tuple[Correction, ...]:
@@ -38,12 +41,7 @@ def find(settings: Settings, months: tuple[BillingMonth, ...], output: Path | No
         ConfigurationError: The file has another ending, or cannot be written.
         ReconError: A month is not sealed, or the database cannot be used.
     """
-    if output is not None and (output.suffix not in (".csv", ".parquet") or not output.parent.is_dir()):
-        raise ConfigurationError(
-            f"--output {output} cannot be written: it ends in .csv or .parquet, in a folder that is there.",
-            changed="Nothing was written.",
-            fix="Name it so, for example --output corrections.csv.",
-        )
+    require_writable(output, example="corrections.csv")
     question = Reconciliation.of(settings, str(uuid.uuid4()), Extent(settings.scope, months[0], months[0]))
     with (
         billing_database(settings).connection() as connection,
@@ -65,7 +63,8 @@ def find(settings: Settings, months: tuple[BillingMonth, ...], output: Path | No
 
         found = store.corrections(connection, question, tables, sorted(set(months)), beside_archive=beside_archive)
     if output is not None:
-        _write(found, output)
+        rows = [asdict(one) | {"events": json.dumps([asdict(event) for event in one.events])} for one in found]
+        write_rows(rows, _COLUMNS, output)
     return found
 
 
@@ -106,29 +105,3 @@ def _events(one: Correction) -> str:
     parts.append(f"{fewer:,} fewer than sealed" if fewer > 0 else "")
     named = ", ".join(event.request_id or "" for event in one.events[:3])
     return "; ".join(filter(None, parts)) + (f" ({named}{', …' if len(one.events) > 3 else ''})" if named else "")
-
-
-def _write(found: Sequence[Correction], output: Path) -> None:
-    rows = [asdict(one) | {"events": json.dumps([asdict(event) for event in one.events])} for one in found]
-    try:
-        if output.suffix == ".parquet":
-            _write_parquet(rows, output)
-            return
-        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
-        with output.open("w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            writer.writerows([guarded(str(row[name])) for name in _COLUMNS] for row in rows)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
-        ) from error
-
-
-def _write_parquet(rows: list[dict[str, Any]], output: Path) -> None:
-    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    numbers = ("sealed_events", "events_now")
-    schema = pa.schema([(name, pa.int64() if name in numbers else pa.string()) for name in _COLUMNS])
-    pq.write_table(pa.Table.from_pylist(rows, schema), output)

@@ -1,7 +1,7 @@
 """What `recon parity` shows: where Stripe's meters differ from the log, as the last comparisons found it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_
 from recon_pipeline.core.scope import Extent, MeteredUsage
 from recon_pipeline.faces.billing import billing_database
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out
-from recon_pipeline.faces.parity_file import write_differences
+from recon_pipeline.faces.finance_file import Kind, require_writable, write_rows
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.parity import found as store
 from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound
@@ -24,6 +24,12 @@ from recon_pipeline.store.parity.months import SealedParity, sealed_parity
 from recon_pipeline.store.records.customers import require_known_customers
 
 ROWS_SHOWN = 20
+_NUMBERS = ("units", "log_units", "provider_units", "amount")
+_INSTANTS = ("window_start", "window_end", "period_start", "period_end", "compared_at")
+_COLUMNS = {
+    name: Kind.NUMBER if name in _NUMBERS else Kind.INSTANT if name in _INSTANTS else Kind.TEXT
+    for name in (*(field.name for field in fields(DifferenceFound)), "amount", "currency")
+}
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,7 @@ def find(
             changed="Nothing was changed.",
             fix='Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.',
         )
-    if output is not None and (output.suffix not in (".csv", ".parquet") or not output.parent.is_dir()):
-        raise ConfigurationError(
-            f"--output {output} cannot be written: it ends in .csv or .parquet, in a folder that is there.",
-            changed="Nothing was written.",
-            fix="Name it so, for example --output parity.csv.",
-        )
+    require_writable(output, example="parity.csv")
     asked = (min(months), max(months)) if months else (first, current)
     extent = Extent(scope, *asked, customers or None)
     with billing_database(settings).transaction() as connection:
@@ -104,7 +105,7 @@ def find(
             "for its schedule.",
         )
     if output is not None:
-        write_differences([asdict(one) | _money(found, one) for one in found.differences], output)
+        write_rows([asdict(one) | _money(found, one) for one in found.differences], _COLUMNS, output)
     return found
 
 

@@ -82,8 +82,8 @@ def test_corrections_are_a_table_json_csv_and_parquet(sealed: Billing, tmp_path:
     assert [json.loads(row["events"]) for row in rows] == [[event], []]
     table = pq.read_table(as_parquet).to_pylist()
     assert [(row["gateway_customer_id"], row["difference"], row["sealed_events"]) for row in table] == [
-        (ONE, "5", 1),
-        (CUSTOMERS[1], "-10", 1),
+        (ONE, 5, 1),
+        (CUSTOMERS[1], -10, 1),
     ]
 
 

@@ -1,0 +1,82 @@
+"""The file that `--output` writes for finance: CSV for a spreadsheet, or Parquet with exact types."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from recon_pipeline.core.backfill.round_trip import guarded
+from recon_pipeline.core.errors import ConfigurationError
+
+
+class Kind(Enum):
+    """What a column holds; in Parquet a number that is none, as NaN, has no value."""
+
+    TEXT = "text"
+    COUNT = "count"
+    NUMBER = "number"
+    INSTANT = "instant"
+
+
+def require_writable(output: Path | None, *, example: str) -> None:
+    """Refuse another ending, and a folder that is not there.
+
+    Args:
+        output: The file, if one is named.
+        example: A name that would do.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    if output is not None and (output.suffix not in (".csv", ".parquet") or not output.parent.is_dir()):
+        raise ConfigurationError(
+            f"--output {output} cannot be written: it ends in .csv or .parquet, in a folder that is there.",
+            changed="Nothing was written.",
+            fix=f"Name it so, for example --output {example}.",
+        )
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
+    """Write rows as CSV, or as Parquet if the name ends so.
+
+    Args:
+        rows: Values by column; None: there is none.
+        columns: In their order, with what they hold.
+        output: The file.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    try:
+        if output.suffix == ".parquet":
+            _write_parquet(rows, columns, output)
+            return
+        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
+        with output.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            texts = (["" if row[name] is None else str(row[name]) for name in columns] for row in rows)
+            writer.writerows([guarded(text) for text in of_row] for of_row in texts)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
+        ) from error
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    types = {Kind.TEXT: pa.string(), Kind.COUNT: pa.int64(), Kind.INSTANT: pa.timestamp("us", "UTC")}
+
+    def column(name: str, kind: Kind) -> Any:
+        values = [row[name] for row in rows]
+        if kind is not Kind.NUMBER:
+            return pa.array(values, types[kind])
+        exact = [None if value is None else Decimal(value) for value in values]
+        found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
+        return found.cast(pa.decimal128(38, 9)) if pa.types.is_null(found.type) else found
+
+    pq.write_table(pa.table({name: column(name, kind) for name, kind in columns.items()}), output)
