@@ -7,12 +7,12 @@ from sqlalchemy.exc import DBAPIError
 
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.errors import ReconError
+from recon_pipeline.faces import published
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log import ingest_xid_installation as installation
 from recon_pipeline.store.log.billing_tables import require_there
 from recon_pipeline.store.log.declared_key import refuses_repetitions, wider_key
 from recon_pipeline.store.log.ingest_xid import Need
-from recon_pipeline.store.log.publications import publications
 from recon_pipeline.store.log.shape import unsound_kind, wrong_columns
 from recon_pipeline.store.log.tables import EVENTS, Server, Table, describe_server, describe_table
 from recon_pipeline.store.postgres.database import BillingDatabase, begin, declared_identity
@@ -79,6 +79,8 @@ def prepare(
             before = migrate.installed_version(connection) if server.has_schema else None
             if not with_billing_tables:
                 require_there(connection, server)
+            if before != SCHEMA_VERSION and not subscribers_have_it:
+                published.require_no_subscriber_of_all_tables(connection)
         try:
             changed = migrate.upgrade(connection, with_billing_tables=with_billing_tables)
         except DBAPIError as error:
@@ -149,7 +151,7 @@ def _decide(connection: Connection, server: Server, asked: bool | None, *, subsc
         with begin(connection):
             asked = subscribers_have_it or not ingest_xid.is_left_alone(connection)
     if asked and not subscribers_have_it:
-        _require_unpublished(connection)
+        published.require_no_subscriber_of_the_log(connection)
     try:
         with begin(connection):
             ingest_xid.remember(connection, left_alone=not asked)
@@ -163,24 +165,6 @@ def _decide(connection: Connection, server: Server, asked: bool | None, *, subsc
             fix="Run the same command as the owner of schema recon, once.",
         ) from error
     return asked
-
-
-def _require_unpublished(connection: Connection) -> None:
-    """Stop before a published log is given a column, which its subscribers would not have."""
-    with begin(connection):
-        events = describe_table(connection, EVENTS)
-        if events is None or "ingest_xid" in events.types:
-            return
-        found = publications(connection)
-    if found:
-        raise ReconError(
-            f"{events.name} is published by logical replication (publication {', '.join(found)}). If it is given the "
-            "column ingest_xid now, its subscriptions stop until their tables have that column.",
-            changed="Schema recon is ready. The log was left as it is, and runs will read all of it.",
-            fix=f"First, at each subscriber: alter table {events.name} add column ingest_xid xid8; (any type that "
-            "takes its text will do). Then here: recon init --subscribers-have-ingest-xid. Or leave the log as it is, "
-            "now and at each later start: recon init --without-ingest-xid.",
-        )
 
 
 def _undecided_identity(connection: Connection) -> str:
@@ -216,9 +200,13 @@ def _listed(statements: Sequence[str]) -> str:
     return "\n".join(f"  {statement};" for statement in statements)
 
 
-def printed(*, with_billing_tables: bool, with_ingest_xid: bool = True) -> str:
-    """The SQL for a person to run: role, billing tables if asked for, schema `recon`, what the log needs."""
+def printed(*, with_billing_tables: bool, with_ingest_xid: bool = True, subscribers_have_it: bool = False) -> str:
+    """The SQL for a person to run: role, billing tables if asked for, schema `recon`, what the log needs.
+
+    It stops before it changes anything where a subscription would stop, unless the subscribers are ready.
+    """
     parts = [
+        "" if subscribers_have_it else published.stopping_script(with_ingest_xid=with_ingest_xid),
         as_written("billing_tables") if with_billing_tables else "",
         as_written("grants"),
         "-- The rest belongs to that role.\nset role recon_pipeline;",

@@ -57,7 +57,11 @@ def initialise(options: InitOptions) -> Script | Initialised:
     """
     if options.print_only:
         with_column = options.with_ingest_xid is not False
-        sql = printed(with_billing_tables=options.with_billing_tables, with_ingest_xid=with_column)
+        sql = printed(
+            with_billing_tables=options.with_billing_tables,
+            with_ingest_xid=with_column,
+            subscribers_have_it=options.subscribers_have_ingest_xid,
+        )
         return Script(sql)
     settings = read_settings()
     existing_url(settings)

@@ -1,7 +1,9 @@
 """A log that a warehouse subscribes to: its subscription goes on, whatever `recon init` is asked to do."""
 
+import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -24,9 +26,9 @@ UNSUBSCRIBES = """
 PUBLICATIONS = {
     "the table": "create publication warehouse for table billing_usage_events",
     "its schema": "create publication warehouse for tables in schema public",
-    "everything": "create publication warehouse for all tables",
 }
-COLUMNS_ADDED = "select count(*) from pg_attribute where attname = 'ingest_xid'"
+ALL_TABLES = "create publication warehouse for all tables"
+COLUMNS_ADDED = f"select count(*) from pg_attribute where attrelid = '{LOG}'::regclass and attname = 'ingest_xid'"
 WITHOUT_THE_COLUMN = """
     create publication warehouse for table billing_usage_events (
         id, gateway_name, gateway_customer_id, usage_type, request_id, quantity, period_start, period_end, created_at
@@ -64,10 +66,10 @@ class Warehouse:
         return False
 
 
-@pytest.fixture
-def warehouse(published: Billing, own_server: OwnServer) -> Iterator[Warehouse]:
-    """A database that subscribes to the log, and has its first event."""
-    published.query("create publication warehouse for table billing_usage_events")
+@contextmanager
+def subscribed(published: Billing, own_server: OwnServer, publication: str) -> Iterator[Warehouse]:
+    """A database that subscribes to what the statement publishes, and has its first event."""
+    published.query(publication)
     published.query("select pg_create_logical_replication_slot('warehouse', 'pgoutput')")
     with connected(own_server.create_database("warehouse", make_billing_tables), autocommit=True) as connection:
         connection.execute(SUBSCRIBES.format(own_server.url("published")).encode())
@@ -77,6 +79,13 @@ def warehouse(published: Billing, own_server: OwnServer) -> Iterator[Warehouse]:
             connection.execute(statement.encode())
     published.query("select pg_terminate_backend(active_pid) from pg_replication_slots where active; ")
     published.query("select pg_drop_replication_slot('warehouse')")
+
+
+@pytest.fixture
+def warehouse(published: Billing, own_server: OwnServer) -> Iterator[Warehouse]:
+    """A database that subscribes to the log, and has its first event."""
+    with subscribed(published, own_server, PUBLICATIONS["the table"]) as warehouse:
+        yield warehouse
 
 
 def test_init_stops_before_it_alters_and_what_it_advises_keeps_the_subscription_going(
@@ -108,6 +117,56 @@ def test_every_way_to_publish_the_log_is_seen(published: Billing, publication: s
     assert "(publication warehouse)" in recon("init").err
     assert recon("init", "--without-ingest-xid").exit_code == 0
     assert published.value(COLUMNS_ADDED) == 0
+
+
+def test_a_subscription_to_all_tables_goes_on_by_what_init_advises_before_it_creates_any(
+    published: Billing, own_server: OwnServer
+) -> None:
+    with subscribed(published, own_server, ALL_TABLES) as warehouse:
+        assert warehouse.has(1)
+
+        refused = [recon("init"), recon("init", "--without-ingest-xid")]
+
+        assert [one.exit_code for one in refused] == [1, 1], refused
+        assert "Publication warehouse publishes all tables of this database" in refused[0].err
+        assert "Nothing was changed." in refused[0].err
+        assert published.value("select count(*) from pg_namespace where nspname = 'recon'") == 0
+        create, switch, drop = advised_statements(refused[0].err)
+        published.query(create.replace("..., ...", LOG))
+        warehouse.billing.query(switch.replace("...", "warehouse"))
+        published.query(drop)
+        assert recon("init", "--without-ingest-xid").exit_code == 0
+        published.record("a", 1)
+        assert warehouse.has(2)
+
+
+def advised_statements(said: str) -> tuple[str, str, str]:
+    found = re.findall(r"((?:create publication|alter subscription|drop publication)[^;]+);", " ".join(said.split()))
+    create, switch, drop = found
+    return create, switch, drop
+
+
+def test_tables_that_whatever_reads_a_publication_of_all_can_take_are_created_once_that_is_said(
+    published: Billing,
+) -> None:
+    published.query(ALL_TABLES)
+
+    assert "Runs will be incremental" in recon("init", "--subscribers-have-ingest-xid").out
+    assert recon("init").exit_code == 0, "nothing is created any more"
+
+
+@pytest.mark.parametrize("publication", [*PUBLICATIONS.values(), ALL_TABLES], ids=[*PUBLICATIONS, "everything"])
+def test_the_printed_sql_stops_as_init_does_before_it_changes_anything(
+    published: Billing, own_server: OwnServer, publication: str
+) -> None:
+    published.query(publication)
+
+    with pytest.raises(AssertionError, match=r"(?s)ublication warehouse.*Nothing was changed.*subscriber"):
+        own_server.psql(published.url, recon("init", "--print").out)
+
+    assert published.value("select count(*) from pg_namespace where nspname = 'recon'") == 0
+    own_server.psql(published.url, recon("init", "--print", "--subscribers-have-ingest-xid").out)
+    assert published.value(COLUMNS_ADDED) == 1
 
 
 def test_a_published_log_that_is_to_be_left_as_it_is_stops_no_later_start_until_somebody_asks_for_the_column(

@@ -16,7 +16,8 @@ from recon_pipeline.faces.console import EXIT_CLEAN, json_option, reporting_erro
 @click.option(
     "--subscribers-have-ingest-xid",
     is_flag=True,
-    help="The log is published by logical replication, and each subscriber's table has the column ingest_xid.",
+    help="The log is published by logical replication, and each subscriber's table has the column ingest_xid; or all "
+    "tables are published, and what reads that takes new ones.",
 )
 @click.option("--print", "print_only", is_flag=True, help="Show the SQL instead of running it.")
 @json_option
