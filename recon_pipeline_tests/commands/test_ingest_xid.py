@@ -247,6 +247,25 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(
     assert is_incremental()
 
 
+def test_a_process_that_stands_still_in_a_step_goes_on_in_a_new_session(
+    make_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a throttled container does: the server ends its session, so that the log is not locked meanwhile."""
+    billing = make_billing(template="billing")
+    steps: list[str] = []
+
+    def stand_still(step: str) -> None:
+        steps.append(step)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(ingest_xid_installation, "IDLE_TIMEOUT_MS", 100)
+    ended = prepare(BillingDatabase(billing.url), with_billing_tables=False, on_step=stand_still)
+
+    assert "Runs will be incremental" in ended
+    assert len(steps) == len(set(steps)) > 3
+    assert is_incremental()
+
+
 @pytest.mark.parametrize("killed_by", ["pg_terminate_backend", "pg_cancel_backend"])
 def test_an_index_left_by_a_build_that_was_killed_is_found_and_built_again(
     make_billing: MakeBilling, killed_by: str

@@ -34,9 +34,9 @@ from recon_pipeline.store.log.decision import decision
 from recon_pipeline.store.postgres.errors import (
     LOCK_CONFLICTS,
     QUERY_CANCELED,
-    SESSION_WAS_IDLE,
     is_connection_lost,
     sqlstate,
+    was_ended_while_idle,
 )
 from recon_pipeline.store.postgres.statements import statement
 from recon_pipeline.store.sums.run import Reconciliation
@@ -69,10 +69,9 @@ class Repairer:
             try:
                 return repair()
             except DBAPIError as error:
-                # The driver reports that the session was ended, or only that the connection is gone.
-                stood_still = self.clock() - self.chunk_began >= CHUNK_IDLE_TIMEOUT_MS / 1_000
-                was_ended = sqlstate(error) == SESSION_WAS_IDLE or (not sqlstate(error) and stood_still)
-                if not (was_ended and is_connection_lost(error)) or self.new_sessions == NEW_SESSIONS:
+                seconds = self.clock() - self.chunk_began
+                was_ended = was_ended_while_idle(error, seconds=seconds, limit_ms=CHUNK_IDLE_TIMEOUT_MS)
+                if not was_ended or self.new_sessions == NEW_SESSIONS:
                     raise
                 self.new_sessions += 1
 

@@ -2,10 +2,11 @@
 
 Invariant: a live log is never rewritten, and no session waits for long. The column is added without a default and gets
 it afterwards, so only new rows are filled. The index is built concurrently. Each lock is requested briefly, again and
-again. Before each step, the catalog shows what is left to do, so a preparation that was killed is continued, and two at
+again, also after this process stood still and the server ended its session. Before each step, the catalog shows what is left to do, so a preparation that was killed is continued, and two at
 once do the work once.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.store.log.ingest_xid import AS_IT_STANDS, Lack, Need, lacking
 from recon_pipeline.store.postgres.database import begin
-from recon_pipeline.store.postgres.errors import is_lock_conflict
+from recon_pipeline.store.postgres.errors import is_lock_conflict, was_ended_while_idle
 from recon_pipeline.store.postgres.statements import labelled
 
 # Lets one preparation of a database in at a time.
@@ -57,35 +58,41 @@ def install(
         What is still lacking, because the operator decides it or there is no fix.
 
     Raises:
-        DBAPIError: Our role may not alter the log, or a lock was not free in `LOCK_ATTEMPTS` attempts.
+        DBAPIError: Our role may not alter the log, or a step was not done in `LOCK_ATTEMPTS` attempts.
         ReconError: A statement ran and did not help.
     """
     return _Installation(connection, refuses_repetitions, on_step, Counter()).run()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Installation:
     connection: Connection
     refuses_repetitions: bool
     on_step: Callable[[str], None]
     done: Counter[str]
+    step_began: float = 0.0
 
     def run(self) -> tuple[Lack, ...]:
         while True:
             attempts = Retrying(
-                retry=retry_if_exception(is_lock_conflict),
+                retry=retry_if_exception(self._may_go_on),
                 stop=stop_after_attempt(LOCK_ATTEMPTS),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
                 reraise=True,
             )
             for attempt in attempts:
                 with attempt:
+                    self.step_began = time.monotonic()
                     number = attempt.retry_state.attempt_number
                     left, step = self._next(LONG_LOG_LOCK_TIMEOUT_MS if number % 5 == 0 else LOG_LOCK_TIMEOUT_MS)
                     if step is None:
                         return left
                     if step.is_concurrent:
                         self._run_concurrently(step.statement or "")
+
+    def _may_go_on(self, error: BaseException) -> bool:
+        seconds = time.monotonic() - self.step_began
+        return is_lock_conflict(error) or was_ended_while_idle(error, seconds=seconds, limit_ms=IDLE_TIMEOUT_MS)
 
     def _next(self, lock_timeout_ms: int) -> tuple[tuple[Lack, ...], Lack | None]:
         """What is lacking, and the next step, which this function does if it can run in a transaction."""

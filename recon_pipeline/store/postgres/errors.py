@@ -48,6 +48,20 @@ def is_connection_lost(error: DBAPIError) -> bool:
     return error.connection_invalidated or state == SESSION_WAS_IDLE or state.startswith(_CONNECTION_STATES)
 
 
+def was_ended_while_idle(error: BaseException, *, seconds: float, limit_ms: int) -> bool:
+    """Whether the server ended a transaction's session since this process did not continue it, and wrote nothing.
+
+    Args:
+        error: That ended the transaction.
+        seconds: How long the transaction was open.
+        limit_ms: How long the server let it wait for this process.
+    """
+    if not isinstance(error, DBAPIError) or not is_connection_lost(error):
+        return False
+    # The driver reports that the session was ended, or only that the connection is gone.
+    return sqlstate(error) == SESSION_WAS_IDLE or (not sqlstate(error) and seconds >= limit_ms / 1_000)
+
+
 def is_lock_conflict(error: BaseException) -> bool:
     """Whether another session's lock was the cause, so that trying again may help."""
     return isinstance(error, DBAPIError) and sqlstate(error) in LOCK_CONFLICTS
