@@ -1,6 +1,7 @@
 """`recon benchmark` at sizes that take a second: what it measures and says, not how fast it was."""
 
 import io
+import pickle
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.errors import ConfigurationError, ReconError, SchemaVersionError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.benchmark import BenchmarkReport, by_hand, idle, late_events, run_benchmark
 from recon_pipeline.faces.benchmark.archive import ARCHIVE, COPY, PROVE, measure_archive
@@ -21,6 +22,7 @@ from recon_pipeline.faces.benchmark.scratch import fill
 from recon_pipeline.faces.benchmark.watched_dev import Watch
 from recon_pipeline.lake.engine_settings import EngineSettings
 from recon_pipeline.settings import read_settings
+from recon_pipeline.store.counters.seal_records import NotSealedError
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline_tests.backfill.reading import readings
 
@@ -189,6 +191,20 @@ def test_no_made_up_late_event_is_still_to_come_whatever_day_it_is(now: datetime
     for _ in range(5):
         last_month = last_month.next()
     assert last_month.end + timedelta(days=27) <= now
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReconError("It failed\x1b.", changed="Nothing was.", fix="Try again."),
+        SchemaVersionError("Another version.", fix="Upgrade.", is_newer=True),
+        NotSealedError("A key is open.", fix="Close it."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_in_the_process_of_a_contestant_says_the_same_where_it_is_shown(error: ReconError) -> None:
+    sent = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(sent), str(sent), vars(sent)) == (type(error), str(error), vars(error))
 
 
 def test_a_count_in_a_lake_is_measured_beside_the_engine_alone_and_every_counter_fits(

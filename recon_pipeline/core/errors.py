@@ -1,8 +1,10 @@
 """The errors that people read: what failed and on what, what was and was not changed, and what to do next."""
 
+import copyreg
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 NOTHING_CHANGED = "No counter was changed."
 REPAIRS_STAY = "Repairs that were committed before stay, each with its row in recon.counter_repair."
@@ -25,6 +27,10 @@ class ReconError(Exception):
         super().__init__(self.what)
         self.fix = printable(fix)
         self.changed = printable(changed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is sent from one process to another: an exception is made again from `args` alone otherwise."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]
 
     def __str__(self) -> str:
         """The three parts, one line each."""

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -125,6 +126,29 @@ def test_columns_that_we_do_not_know_and_values_that_parquet_has_no_type_for_are
     assert odd["measured"] == pytest.approx(0.1)
     assert (rows["wide"]["quantity"], rows["not finite"]["quantity"]) == (wide, "NaN")
     assert {name for name, row in rows.items() if not row["recon_counted"]} == {"not finite"}
+
+
+@EVERY_MODE
+def test_names_that_are_equal_by_their_collation_alone_are_kept_as_each_event_has_them(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    try:
+        billing = make_billing_in_mode(
+            mode,
+            """
+            create collation whatever_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            alter table billing_usage_events alter gateway_name type text collate whatever_case;
+            """,
+        )
+    except psycopg.errors.FeatureNotSupported as error:
+        pytest.skip(f"{error}; Debian's Postgres has it")
+    billing.add_event(ONE, 6, request_id="small")
+    billing.add_event(ONE, 4, request_id="great", gateway_name="Stripe")
+    billing.add_counter(ONE, 10)
+    seal(billing)
+    archive(billing, tmp_path)
+    kept = {row["request_id"]: (row["gateway_name"], row["usage_type"]) for row in rows_in(tmp_path).to_pylist()}
+    assert kept == {"small": ("stripe", "remote_commands"), "great": ("Stripe", "remote_commands")}
 
 
 @EVERY_MODE

@@ -23,10 +23,12 @@ _LOG_COLUMNS = labelled(
     "log_columns",
     """
     select attribute.attname::text as name, quote_ident(attribute.attname) as quoted,
-        coalesce(base.typname, type.typname)::text as type_name
+        coalesce(base.typname, type.typname)::text as type_name,
+        coalesce(text_order.collisdeterministic, false) as is_equal_by_bytes
     from pg_attribute as attribute
     join pg_type as type on type.oid = attribute.atttypid
     left join pg_type as base on base.oid = nullif(type.typbasetype, 0)
+    left join pg_collation as text_order on text_order.oid = attribute.attcollation
     where attribute.attrelid = to_regclass('billing_usage_events')
         and attribute.attnum > 0
         and not attribute.attisdropped
@@ -35,6 +37,7 @@ _LOG_COLUMNS = labelled(
 )
 _PLAIN = {"int2": "smallint", "int4": "integer", "int8": "bigint", "bool": "boolean", "float4": "real",
           "float8": "double precision", "bytea": "bytea"}  # fmt: skip
+_TEXTS = ("text", "varchar")
 _MOMENTS = {"timestamptz": "timestamptz", "timestamp": "timestamp", "date": "date"}
 
 
@@ -46,6 +49,7 @@ class Column:
         name: Its name.
         quoted: The same in SQL.
         type_name: Of Postgres.
+        is_equal_by_bytes: Equal texts in it are the same, byte for byte.
         scale: Of a numeric: the most digits after the point; else None.
         is_text: Kept as text, as Postgres prints it.
     """
@@ -53,6 +57,7 @@ class Column:
     name: str
     quoted: str
     type_name: str
+    is_equal_by_bytes: bool = False
     scale: int | None = None
     is_text: bool = False
 
@@ -82,7 +87,10 @@ class Column:
 
 def log_columns(connection: Connection) -> tuple[Column, ...]:
     """The columns of the log as the catalog has them; in a transaction."""
-    return tuple(Column(row.name, row.quoted, row.type_name) for row in connection.execute(_LOG_COLUMNS))
+    return tuple(
+        Column(row.name, row.quoted, row.type_name, row.is_equal_by_bytes and row.type_name in _TEXTS)
+        for row in connection.execute(_LOG_COLUMNS)
+    )
 
 
 def measured(connection: Connection, columns: tuple[Column, ...], which: str, values: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ in a session of its own, with the settings of every transaction of ours.
 """
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -105,19 +105,48 @@ def month_to_archive(
     columns = kept(columns, found)
     snapshot = connection.execute(_EXPORT_SNAPSHOT).one()
     events = _in_sql(connection, statement("archived_events", tables.parts, which_events="in_extent").text, asked)
-    selected = ", ".join(column.selected for column in columns)
-    sql = f"select {selected}, event.is_counted as {COUNTED} from ({events}) as event"  # noqa: S608 - names are quoted
+    names = {"gateway_name": usage.gateway_name, "usage_type": usage.usage_type}
+    known = {name: names[name] for name in (one.name for one in columns if one.is_equal_by_bytes) if name in names}
+    selected = "".join(f"{column.selected}, " for column in columns if column.name not in known)
+    sql = f"select {selected}event.is_counted as {COUNTED} from ({events}) as event"  # noqa: S608 - names are quoted
     with (
         arrow_rows(connection, sql, snapshot=snapshot.exported) as reader,
         # Closed before the reader is: no thread reads from it after that.
-        closing(read_ahead(_batches(reader))) as batches,
+        closing(read_ahead(_batches(rows := _Rows(reader, columns, known)))) as batches,
     ):
-        yield MonthToArchive(columns, tuple(found.tables or ()), snapshot.seen, reader.schema, batches)
+        yield MonthToArchive(columns, tuple(found.tables or ()), snapshot.seen, rows.schema, batches)
 
 
-def _batches(reader: Any) -> Iterator[Any]:
+class _Rows:
+    """The batches of a reader, with the columns in whose every row the same text stands: these are not read.
+
+    Args:
+        reader: Of the others, and of `COUNTED`.
+        columns: All columns, in their order.
+        known: What stands in those that are not read.
+    """
+
+    def __init__(self, reader: Any, columns: Sequence[Column], known: Mapping[str, str]) -> None:
+        self._arrow: Any = import_module("pyarrow")
+        self._reader = reader
+        self._known = known
+        names = (*(column.name for column in columns), COUNTED)
+        self.schema = self._arrow.schema(
+            [self._arrow.field(n, self._arrow.string()) if n in known else reader.schema.field(n) for n in names]
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._reader:
+            arrays = [
+                self._arrow.repeat(self._known[name], batch.num_rows) if name in self._known else batch.column(name)
+                for name in self.schema.names
+            ]
+            yield self._arrow.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _batches(rows: _Rows) -> Iterator[Any]:
     with _reported():  # here, and not by who writes the rows
-        yield from reader
+        yield from rows
 
 
 @contextmanager
