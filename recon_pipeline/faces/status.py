@@ -172,7 +172,7 @@ def show(status: Status) -> None:
     if not status.runs:
         out.print(f"No run was made on this database yet. To compare without repairing: {SEE_ALL}")
     elif clean is None:
-        out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")
+        out.print("No run shown here has verified that every counter matches; a dry run only compares.")
     else:
         out.print(
             f"Every counter of {clean.first_partition} to {clean.last_partition} matched its event sum "
@@ -187,11 +187,16 @@ def show(status: Status) -> None:
         out.print(f"[{style}]{alarm.subject}[/] fails since {alarm.failing_since:%Y-%m-%d %H:%M} UTC")
     for one in status.undelivered:
         out.print(f"{one.messages} alerts are not delivered to {one.target_name}: {one.why}", markup=False)
+    if status.runs:
+        out.print(_runs(status.runs))
+
+
+def _runs(runs: tuple[RunRecord, ...]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     for heading in ("started (UTC)", "months", "outcome", "drift", "repaired", "failed", "deferred", "took", "run"):
         justify = "right" if heading in ("drift", "repaired", "failed", "deferred") else "left"
         table.add_column(heading, justify=justify, no_wrap=heading in ("outcome", "run"))
-    for run in status.runs:
+    for run in runs:
         figures = (run.drift_count, run.rows_repaired, run.reconcile_failures, run.deferred_count)
         table.add_row(
             f"{run.started_at:%m-%d %H:%M}",
@@ -203,4 +208,4 @@ def show(status: Status) -> None:
             f"{run.duration_ms / 1000:.1f} s",
             f"= {run.confirms_run_id[:8]}" if run.confirms_run_id else run.run_id[:8],
         )
-    out.print(table)
+    return table

@@ -6,12 +6,17 @@ from pathlib import Path
 import click
 
 from recon_pipeline.core.periods import BillingMonth
-from recon_pipeline.faces.console import json_option, reporting_errors, show_json
+from recon_pipeline.faces.console import WholeSentences, json_option, reporting_errors, show_json
 from recon_pipeline.parity_settings import read_meters, read_parity, read_prices
 from recon_pipeline.settings import read_settings
 
 
-@click.group("parity", invoke_without_command=True, epilog="Example: recon parity --period 2026-01 --output parity.csv")
+@click.group(
+    "parity",
+    cls=WholeSentences,
+    invoke_without_command=True,
+    epilog="Example: recon parity --period 2026-01 --output parity.csv",
+)
 @click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; repeatable.")
 @click.option("--period", "periods", multiple=True, metavar="YYYY-MM", help="From the first to the last of these.")
 @click.option(
