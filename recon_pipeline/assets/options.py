@@ -21,7 +21,7 @@ def step_of(context: StepContext, names: Names) -> Iterator[Step]:
     """
     reconciler: Reconciler = getattr(context.resources, names.reconciler)
     database: ReconciledDatabase = getattr(context.resources, names.database)
-    with reconciler.step(context, database, job=names.of("reconcile")) as step:
+    with reconciler.step(context, database, names) as step:
         yield step
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from recon_pipeline.assets import events_left, left_out
 from recon_pipeline.assets.handover import failure
 from recon_pipeline.assets.months import months_of_run_in_the_log
+from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.run_record import close_record
 from recon_pipeline.core.approving import ShownRun
@@ -51,15 +52,22 @@ class Step:
     approve_reason: str
     approve_run: str
     approved_by: str
-    job: str
+    names: Names
     log: Callable[[str], None]
 
     @property
     def how_to_approve(self) -> str:
         """What a person types, or clicks, to approve what this run shows."""
         run_id, extent = self.run.run_id, self.run.extent
-        shown = ShownRun(run_id, extent.first, extent.last, extent.customers or (), known_months(), self.job)
-        return shown.how_to_approve
+        return ShownRun(
+            run_id=run_id,
+            first=extent.first,
+            last=extent.last,
+            customers=extent.customers or (),
+            known=known_months(),
+            job=self.names.of("reconcile"),
+            reconciler=self.names.reconciler,
+        ).how_to_approve
 
     @property
     def months(self) -> str:
@@ -145,19 +153,19 @@ class Reconciler(dg.ConfigurableResource[Any]):
             self._database.close()
 
     @contextmanager
-    def step(self, context: StepContext, database: ReconciledDatabase, *, job: str = "reconcile") -> Iterator[Step]:
+    def step(self, context: StepContext, database: ReconciledDatabase, names: Names) -> Iterator[Step]:
         """One step of a run; errors that the block raises are recorded, and fail the step in Dagster.
 
         Args:
             context: Of the step.
             database: That the run works on.
-            job: What the job is called by which a person would approve what the run shows.
+            names: Of the job and the resource with which a person would approve what the run shows.
 
         Raises:
             dg.Failure: With the error in it.
         """
         try:
-            step = self._step(context.run, database.settings(), job, context.log.info)
+            step = self._step(context.run, database.settings(), names, context.log.info)
         except ReconError as error:
             raise failure(error) from error
         try:
@@ -168,7 +176,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
                 left_out.report(context, error.what.rstrip("."))
             raise failure(error) from error
 
-    def _step(self, run: dg.DagsterRun, settings: Settings, job: str, log: Callable[[str], None]) -> Step:
+    def _step(self, run: dg.DagsterRun, settings: Settings, names: Names, log: Callable[[str], None]) -> Step:
         if self._database is None:
             self._database = open_database(settings, keeps_connection=True)
         if self._months is None:
@@ -184,7 +192,7 @@ class Reconciler(dg.ConfigurableResource[Any]):
             approve_reason=self.approve_reason.strip(),
             approve_run=self.approve_run.strip(),
             approved_by=self.approved_by or run.tags.get("user", "unknown"),
-            job=job,
+            names=names,
             log=log,
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._core.storage.runs import SqlRunStorage
 from sqlalchemy import make_url
 
 from recon_pipeline.assets.names import Names
@@ -14,6 +15,18 @@ from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.dagster_home import require_records_apart, use_dagster_home
 from recon_pipeline.faces.orchestrator import Part, load_part, open_records
 from recon_pipeline.settings import read_alerting, read_name
+from recon_pipeline.store.postgres.statements import labelled
+
+# The time zone of the session, and whether it is UTC in winter and summer.
+_TIME_ZONE = labelled(
+    "time_zone_of_session",
+    """
+    select
+        current_setting('timezone') as name,
+        extract(timezone from timestamptz '2026-01-01 00:00:00+00') = 0
+        and extract(timezone from timestamptz '2026-07-01 00:00:00+00') = 0 as is_utc
+    """,
+)
 
 
 def check_dagster(billing_url: str) -> Iterator[Finding]:
@@ -25,6 +38,7 @@ def check_dagster(billing_url: str) -> Iterator[Finding]:
             runs = instance.get_runs_count()
             yield passed("Dagster storage", f"reachable, {runs:,} runs; DAGSTER_HOME {os.environ['DAGSTER_HOME']}")
             yield from _driver(instance)
+            yield from _time_zone(instance)
             yield _part(instance, "compute log manager")
             yield _part(instance, "run launcher")
             coordinator = _part(instance, "run coordinator")
@@ -48,6 +62,24 @@ def _driver(instance: DagsterInstance) -> Iterator[Finding]:
         "In the storage of dagster.yaml write postgresql+psycopg2:// as the beginning of postgres_url, or scheme: "
         "postgresql+psycopg2 below postgres_db; or install sqlalchemy<2.1.",
     )
+
+
+def _time_zone(instance: DagsterInstance) -> Iterator[Finding]:
+    """Whether Dagster reads the times of runs from Postgres as it wrote them."""
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):
+        return
+    with storage.connect() as connection:
+        if connection.dialect.name != "postgresql":
+            return
+        zone = connection.execute(_TIME_ZONE).one()
+    if not zone.is_utc:
+        yield failed(
+            "Dagster storage time zone",
+            f"sessions with Dagster's storage have the time zone {zone.name}: in it Dagster writes when a run ended, "
+            "and reads that as UTC. Alerts about runs come hours late or not at all, and new runs can seem lost",
+            "Set PGTZ=UTC for webserver, daemon, code servers and the shells in which people type recon.",
+        )
 
 
 def _part(instance: DagsterInstance, part: Part) -> Finding:

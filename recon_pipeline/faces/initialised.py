@@ -5,10 +5,14 @@ from typing import Any
 
 import click
 
+from recon_pipeline.core.errors import ReconError
 from recon_pipeline.faces.billing import billing_database, existing_url
 from recon_pipeline.faces.console import err, out
 from recon_pipeline.faces.init import prepare, printed
 from recon_pipeline.settings import read_settings
+from recon_pipeline.store.log.billing_tables import require_trustworthy
+from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.sums.modes import Mode, choose
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,14 @@ class Initialised:
     Attributes:
         database: Without its password.
         report: A sentence for each part.
+        mode: Of runs from now on; None: they will be refused.
+        mode_reason: Why it is not incremental.
     """
 
     database: str
     report: str
+    mode: Mode | None
+    mode_reason: str | None
 
 
 def initialise(options: InitOptions) -> Script | Initialised:
@@ -73,7 +81,16 @@ def initialise(options: InitOptions) -> Script | Initialised:
         subscribers_have_it=options.subscribers_have_ingest_xid,
         on_step=lambda step: err.print(f"{step};", style="dim", markup=False, soft_wrap=True),
     )
-    return Initialised(database.name, report)
+    return Initialised(database.name, report, *_mode(database))
+
+
+def _mode(database: BillingDatabase) -> tuple[Mode | None, str | None]:
+    with database.transaction() as connection:
+        try:
+            choice = choose(connection, require_trustworthy(connection))
+        except ReconError as error:
+            return None, error.what
+    return choice.mode, choice.reason
 
 
 def as_json(done: Script | Initialised) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def show(status: Status) -> None:
     if not status.runs:
         out.print(f"No run was made on this database yet. To compare without repairing: {SEE_ALL}", soft_wrap=True)
     elif clean is None:
-        out.print(f"None of the last {RUNS_SHOWN} runs left every counter matching.")
+        out.print("No run shown here has verified that every counter matches; a dry run only compares.")
     else:
         out.print(
             f"Every counter of {clean.first_partition} to {clean.last_partition} matched its event sum "

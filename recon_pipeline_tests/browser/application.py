@@ -63,6 +63,14 @@ _LEDGER = """
     from recon.counter_repair
 """
 
+_LATEST_BLOCK = """
+    select error
+    from recon.reconciliation_run
+    where outcome = 'blocked'
+    order by started_at desc
+    limit 1
+"""
+
 
 @dataclass(frozen=True)
 class Application:
@@ -114,6 +122,14 @@ class Application:
     def usage(self) -> int:
         """The sum of all counters."""
         return self._row("select sum(usage_count)::bigint from billing_usage_counters")[0]
+
+    def advised_config(self) -> str:
+        """What the latest blocked run says is to be pasted in the UI."""
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute(_LATEST_BLOCK).fetchone()
+        assert row is not None
+        (line,) = [line for line in row[0].splitlines() if line.startswith("resources: ")]
+        return line
 
     def _row(self, query: str) -> tuple[int, ...]:
         with psycopg.connect(self.url) as connection:

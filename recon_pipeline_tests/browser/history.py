@@ -30,7 +30,9 @@ BLOCKED = (
     "Blocked: 779 counters would be repaired (share 0.1 of 779 keys, at least 50); RECON_MAX_REPAIR_SHARE allows 77.\n"
     "No counter was changed.\nWhat to do: Look at the sample of what would be repaired. If it is right:\n"
     'recon reconcile --all --approve-run 0c1d7a52 --approve "your reason"\n'
-    "Or in the UI: job reconcile, Materialize all, Config, Add config: approve_reason, approve_run 0c1d7a52.\n"
+    "Or in the UI: job reconcile, Materialize all, partitions [2025-01...2026-11], Config, Add config, with your "
+    "reason:\n"
+    'resources: {reconciler: {config: {approve_reason: "your reason", approve_run: "0c1d7a52"}}}\n'
     "RECON_MAX_REPAIR_SHARE allows 77, drift_count 779\n"
     "  usage_type remote_commands, gateway_customer_id cus_000186, kind over, usage_count 61, event_sum 54\n"
     "http://127.0.0.1:3000/assets/counter_drift?view=checks&checkDetail=drift_is_within_budgets"

@@ -154,7 +154,7 @@ def test_a_repair_beyond_the_budgets_is_blocked_before_its_first_write_and_shows
     blocked = ui.text(re.compile(rf"Blocked: {drifted} counters would be repaired .*RECON_MAX_REPAIR_SHARE allows 50"))
     expect(blocked).to_be_visible()
     expect(blocked).to_contain_text(f"recon reconcile --period {month.key} --approve-run ")
-    expect(blocked).to_contain_text(f"Materialize all, partitions {month.key}, Config, Add config: approve_reason")
+    expect(blocked).to_contain_text(f"Materialize all, partitions {month.key}, Config, Add config, with your reason:")
     assert application.drift_count() == drifted
     assert application.ledger() == before
     if ui.pictures is not None:
@@ -171,7 +171,7 @@ def test_what_a_blocked_run_has_shown_is_approved_where_its_text_says_it_can_be(
     assert ui.materialize(f"[{first.key}...{last.key}]") == "Failure", "as a tick over several months"
     assert application.drift_count() == drifted > 50
 
-    assert approve(ui, f"[{first.key}...{last.key}]") == "Success"
+    assert approve(ui, f"[{first.key}...{last.key}]", application.advised_config()) == "Success"
 
     assert application.drift_count() == 0
 
@@ -199,11 +199,11 @@ def test_usage_that_left_the_log_is_taken_back_once_that_is_approved(
     assert application.drift_count() == 0
 
 
-def approve(ui: Ui, months: str) -> str:
+def approve(ui: Ui, months: str, config: str = APPROVAL) -> str:
     """Approve what the latest run over these months has shown, as its text says."""
     ui.open("/locations/recon_pipeline/jobs/reconcile")
     dialog = ui.choose(months)
-    editor = ui.configure(dialog, APPROVAL)
+    editor = ui.configure(dialog, config)
     ui.save_config(editor)
     return ui.launch(dialog)
 

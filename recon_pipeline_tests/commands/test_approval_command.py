@@ -1,10 +1,14 @@
 """After a block the advice is a command: typed to the letter, it approves what was shown, and nothing else."""
 
 import shlex
+from typing import Any
 
 import pytest
+import yaml
 from dagster import DagsterInstance
 
+from recon_pipeline.core.approving import ShownRun
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline_tests.commands.conftest import CommandResult, recon
 from recon_pipeline_tests.reconciliation.billing import JUNE, MAY, Billing, customers
 
@@ -77,17 +81,36 @@ def test_the_command_of_a_run_over_everything_is_short(drifted: Billing) -> None
     assert advised(blocked) == ["reconcile", "--all", "--approve-run", run_id[:8], "--approve", "your reason"]
 
 
-def test_the_advice_says_where_to_click_and_which_run(drifted: Billing) -> None:
+def test_the_advice_says_where_to_click_and_what_to_paste(drifted: Billing) -> None:
     both = recon("reconcile", "--period", "2025-05", "--period", "2025-06", "--customer", "a")
     run_id = both.out.split(" run ")[1].split()[1]
     one = recon("reconcile", "--period", "2025-05")
 
-    assert (
-        "Or in the UI: job reconcile, Materialize all, partitions [2025-05...2025-06], Config, Add config: "
-        f"approve_reason, approve_run {run_id[:8]}, and the same customers.\n" in both.out
-    )
-    assert "partitions 2025-05, Config, Add config: approve_reason, approve_run " in one.out
-    assert "the same customers" not in one.out
+    where = "Or in the UI: job reconcile, Materialize all, partitions {}, Config, Add config, with your reason:\n"
+    assert where.format("[2025-05...2025-06]") in both.out
+    assert where.format("2025-05") in one.out
+    assert pasted(both) == {"approve_reason": "your reason", "approve_run": run_id[:8], "customers": ["a"]}
+    assert "customers" not in pasted(one)
+
+
+def pasted(output: CommandResult) -> dict[str, Any]:
+    (line,) = {line for line in output.out.splitlines() if line.startswith("resources: ")}
+    return yaml.safe_load(line)["resources"]["reconciler"]["config"]
+
+
+@pytest.mark.parametrize("run_id", ["12345678-5be0", "1e123456-5be0", "0x1c7a52-5be0", "00000000-5be0"])
+@pytest.mark.parametrize("customer", ["null", '{"a": [1', "2025-05-01", "ü 😀: #x"])
+def test_what_is_pasted_is_text_whatever_it_looks_like(run_id: str, customer: str) -> None:
+    may = BillingMonth(2025, 5)
+    config = ShownRun(run_id, may, may, [customer], (may, may), reconciler="eu_reconciler").config()
+
+    assert yaml.safe_load(config) == {
+        "resources": {
+            "eu_reconciler": {
+                "config": {"approve_reason": "your reason", "approve_run": run_id[:8], "customers": [customer]}
+            }
+        }
+    }
 
 
 def test_a_run_that_repaired_since_leaves_nothing_for_the_command_to_approve(drifted: Billing) -> None:

@@ -13,7 +13,7 @@ from recon_pipeline_tests.commands.conftest import CommandResult, MakeBilling, r
 from recon_pipeline_tests.commands.modes import finding
 
 A_RUN = ("reconcile", "--period", "2025-05", "--json")
-DRIVER = "Dagster storage driver"
+DRIVER, ZONE = "Dagster storage driver", "Dagster storage time zone"
 
 
 @pytest.fixture
@@ -63,6 +63,21 @@ def test_doctor_says_what_dagster_postgres_does_with_a_bare_url_on_psycopg_3(
     (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{mended}'}}}}\n")
     assert DRIVER not in recon("doctor").said
     assert recon(*A_RUN).exit_code == 0
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/London", "Etc/UTC"])
+def test_doctor_says_when_dagster_would_read_times_in_another_zone_than_it_wrote_them(
+    home: Path, dagster_database_url: str, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    url = dagster_database_url.replace("postgresql://", "postgresql+psycopg2://")
+    (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n")
+    monkeypatch.setenv("PGTZ", zone)
+    found = {name: said for name, said in failing(recon("doctor", "--json")).items() if name == ZONE}
+
+    assert (ZONE in found) is (zone != "Etc/UTC")
+    if found:
+        assert f"have the time zone {zone}" in found[ZONE][0]
+        assert "PGTZ=UTC" in found[ZONE][1]
 
 
 def failing(doctor: CommandResult) -> dict[str, tuple[str, str]]:

@@ -264,11 +264,29 @@ def test_init_as_json_is_one_object_that_says_what_was_done_or_what_would_be(mak
     assert (done.exit_code, done.json["success"]) == (0, True)
     assert f"is at version {SCHEMA_VERSION} now" in done.json["report"]
     assert billing.url.rpartition("/")[2].partition("?")[0] in done.json["database"]
+    assert (done.json["mode"], done.json["mode_reason"]) == ("incremental", None)
+    left_alone = recon("init", "--without-ingest-xid", "--json").json
+    assert (left_alone["mode"], left_alone["mode_reason"]) == ("incremental", None), "the log has the column"
+    billing.query("alter table billing_usage_events drop column ingest_xid")
+    full = recon("init", "--json").json
+    assert (full["mode"], full["mode_reason"]) == ("full", "billing_usage_events has no column ingest_xid")
+    billing.query("alter table billing_usage_events alter column period_start drop not null, drop column period_end")
+    refused = recon("init", "--json").json
+    assert (refused["success"], refused["mode"], "period_end" in refused["mode_reason"]) == (True, None, True)
 
 
 def test_status_before_any_run_says_so(billing: Billing) -> None:
     said = recon("status").said
 
     assert "No run was made on this database yet. To compare without repairing: recon reconcile --all --dry-run" in said
-    assert "None of the last" not in said
-    assert "outcome" not in said, "no table of runs"
+    assert "No run shown here" not in said
+    assert "started (UTC)" not in said, "a list of no runs"
+
+
+def test_status_after_a_dry_run_alone_says_that_nothing_was_verified(billing: Billing, orchestrated: None) -> None:
+    billing.record("a", 5)
+    assert recon("reconcile", "--period", "2025-05", "--dry-run").exit_code == 0
+
+    said = " ".join(recon("status").out.split())
+
+    assert "No run shown here has verified that every counter matches; a dry run only compares." in said

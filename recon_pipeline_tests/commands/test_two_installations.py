@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+import yaml
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
@@ -116,7 +117,7 @@ def test_a_run_of_one_repairs_its_own_database_and_leaves_the_other(
     assert (databases["eu"].counter("a"), databases["us"].counter("a")) == (7, 3)
 
 
-def test_what_a_blocked_run_advises_names_the_job_of_its_own_installation(
+def test_what_a_blocked_run_advises_is_for_its_own_installation_and_approves_when_it_is_pasted(
     databases: dict[str, Billing],
     regions: dict[str, dg.Definitions],
     dagster_instance: dg.DagsterInstance,
@@ -125,7 +126,15 @@ def test_what_a_blocked_run_advises_names_the_job_of_its_own_installation(
     monkeypatch.setenv("RECON_MAX_REPAIRS", "0")
     job = regions["eu"].resolve_job_def("eu_reconcile")
     job.execute_in_process(instance=dagster_instance, tags=range_tags(MAY, MAY), raise_on_error=False)
-    assert "Or in the UI: job eu_reconcile, " in databases["eu"].value("select error from recon.reconciliation_run")
+    said = databases["eu"].value("select error from recon.reconciliation_run")
+    assert "Or in the UI: job eu_reconcile, " in said
+    assert databases["eu"].counter("a") != 7
+
+    (line,) = [line for line in said.splitlines() if line.startswith("resources: ")]
+    assert job.execute_in_process(
+        instance=dagster_instance, tags=range_tags(MAY, MAY), run_config=yaml.safe_load(line)
+    ).success
+    assert databases["eu"].counter("a") == 7
 
 
 def test_a_tick_of_one_does_not_wait_for_the_tick_of_the_other_nor_have_its_lane(

@@ -13,6 +13,7 @@ from uuid import uuid4
 import dagster as dg
 
 from recon_pipeline.assets.months import range_tags
+from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.assets.reconciler import Reconciler
 from recon_pipeline.assets.run_record import close_record
@@ -100,7 +101,7 @@ def _run(assets: tuple[Any, ...], first: str, last: str, config: dict[str, Any])
             if run.is_stopped:
                 return run
         if assets == COMPARING:
-            with reconciler.step(context, ReconciledDatabase()) as step:
+            with reconciler.step(context, ReconciledDatabase(), Names()) as step:
                 close_record(step.database, run.run_id, "compared", lambda _: None)
     except Exception as error:  # noqa: BLE001 - as Dagster does: whatever a step raises fails it, and ends the run
         run.errors = str(error.description if isinstance(error, dg.Failure) else error) or repr(error)

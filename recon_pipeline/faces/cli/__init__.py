@@ -40,7 +40,8 @@ from recon_pipeline.faces.console import Commands
 
 _FIRST_STEPS = """\b
 Example, a first look: recon demo, then recon dev
-Example, your own: export DATABASE_URL=postgresql://… DAGSTER_PG_URL=postgresql://…
+Example, your own: export DATABASE_URL=postgresql://…
+  and DAGSTER_PG_URL=postgresql://…
   then recon init, recon doctor, recon reconcile --dry-run"""
 
 
