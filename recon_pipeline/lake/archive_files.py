@@ -89,7 +89,7 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     return {
         "compression": "zstd",
         "use_dictionary": [field.name for field in schema if field not in nearly_unique],
-        # Times of events that follow each other differ by little: half of the bytes of a file.
+        # Times of events that follow each other differ by little.
         "column_encoding": {
             field.name: "DELTA_BINARY_PACKED" for field in nearly_unique if pa.types.is_timestamp(field.type)
         },
