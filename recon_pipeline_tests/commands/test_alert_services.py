@@ -130,6 +130,25 @@ def test_a_message_that_is_too_long_loses_whole_lines_at_its_end_and_says_so(the
     assert str(arrived).count("<code>") == str(arrived).count("</code>")
 
 
+@pytest.mark.parametrize("url", [SLACK, DISCORD, TELEGRAM, TEAMS])
+def test_a_message_that_is_too_long_keeps_what_fails_what_to_do_and_the_link_of_each_check(
+    there: Services, url: str
+) -> None:
+    """Two checks, each with five ordinary samples, were too long for Telegram, and one for Discord: links were lost."""
+    checks = ("drift_is_within_budgets", "counters_match_event_sums", "events_are_valid")
+    rows = "\n".join(f"  gateway_customer_id {'<_@&>' * 50}{number}" for number in range(5))
+    body = "\n\n".join(f"FAILING: {one}, error\n{one} says why\n{rows}\n{LINK}&of={one}\nRun 1." for one in checks)
+    message = Message(Severity.WARN, is_resolved=False, title="[recon warn] t", body=body, failing=(), resolved=())
+    assert sent(url, message) is None
+    ((arrived,),) = there.received.values()
+    text = unescape(unmarked(str(arrived)))
+    for one in checks:
+        assert f"FAILING: {one}" in text
+        assert f"{one} says why" in text
+        assert f"{LINK}&of={one}" in text
+    assert ("cut here; recon status and the UI show all of it." in text) == (url in (DISCORD, TELEGRAM))
+
+
 def test_a_message_of_a_thousand_lines_is_cut_where_the_next_line_would_be_too_much_and_not_line_by_line() -> None:
     seen = list[str]()
 
