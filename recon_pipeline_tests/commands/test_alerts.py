@@ -456,8 +456,8 @@ def test_a_target_that_answers_a_byte_a_second_keeps_no_other_from_an_outage_or_
     hook.drips = True
     tested = recon("alerts", "test")
     assert tested.exit_code == 1
-    assert "Target 1 (json) did not take it: no answer within 3 s" in tested.stdout
-    assert "Target 2 (mailto) took the message" in tested.stdout
+    assert "Target 1 (json) did not take it: no answer within 3 s" in tested.said
+    assert "Target 2 (mailto) took the message" in tested.said
 
     monkeypatch.setenv("DATABASE_URL", NOBODY)
     assert json.loads(result_of(dagster_instance, outage(dagster_instance)).cursor)["told_at"]
