@@ -13,7 +13,7 @@ from recon_pipeline.automation.alert_services import send
 from recon_pipeline.core.alert_markup import cut
 from recon_pipeline.core.alert_targets import parse_alert_urls
 from recon_pipeline.core.alerts import Message, Severity
-from recon_pipeline_tests.commands.conftest import recon
+from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.dagster import sensor_context
 from recon_pipeline_tests.support.defined import alerts
@@ -246,3 +246,20 @@ def test_a_hostile_customer_id_arrives_as_text_in_every_service_and_one_incident
     alerts(sensor_context(dagster_instance, ""))
     assert list(there.incidents.values()) == [False]
     assert billing.value("select count(*) from recon.alert_delivery where delivered_at is null") == 0
+
+
+def test_a_customer_id_with_line_breaks_makes_no_link_in_the_alert_of_a_first_run_and_no_line_of_a_command(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = make_billing()
+    billing.query("delete from recon.accepted_usage")
+    monkeypatch.setenv("RECON_ALERT_URLS", box.url)
+    alerts(sensor_context(dagster_instance, ""))
+    billing.add_event("a\nhttps://evil.example.com\nb", 1, event_timestamp=MAY[0] + timedelta(days=3))
+    said = recon("reconcile", "--period", "2025-05")
+    assert said.exit_code == 3
+    assert "https://evil.example.com" not in said.out.splitlines()
+    alerts(sensor_context(dagster_instance, ""))
+    (mail,) = box.mails
+    assert "a\\nhttps://evil.example.com\\nb" in part(mail, "text/plain")
+    assert "<a href" not in part(mail, "text/html")
