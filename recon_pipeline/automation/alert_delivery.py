@@ -6,7 +6,7 @@ byte a minute does not delay the others, and delays the caller by at most `DELIV
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from recon_pipeline.core.alert_targets import AlertTarget
@@ -45,6 +45,11 @@ def send_once(target: AlertTarget, message: Message) -> Attempt:
     return Attempt(target.name, message.title, send(target, message))
 
 
+def send_to_all(targets: Sequence[AlertTarget], message: Message) -> tuple[Attempt, ...]:
+    """Send one message to each target now, whatever its severities, without the outbox; one attempt for each."""
+    return _side_by_side(targets, lambda target: (send_once(target, message),))
+
+
 def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[Attempt, ...]:
     """Send every message that is due, the oldest first; after a failure a target is skipped for a while.
 
@@ -53,22 +58,34 @@ def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[
     """
     with database.transaction() as connection:
         outbox.redirect(connection, targets)
-    attempts: list[Attempt] = []
     deadline = time.monotonic() + DELIVERY_SECONDS
-    threads = [
-        threading.Thread(target=_deliver_to, args=(database, target, deadline, attempts), daemon=True)
-        for target in targets
-    ]
+    return _side_by_side(targets, lambda target: _deliver_to(database, target, deadline))
+
+
+def _side_by_side(
+    targets: Sequence[AlertTarget], send: Callable[[AlertTarget], Iterable[Attempt]]
+) -> tuple[Attempt, ...]:
+    """What was tried, target by target; what has not ended within `DELIVERY_SECONDS` failed."""
+    made = {target.name: list[Attempt]() for target in targets}
+
+    def send_to(target: AlertTarget) -> None:
+        for attempt in send(target):
+            made[target.name].append(attempt)
+
+    deadline = time.monotonic() + DELIVERY_SECONDS
+    threads = [threading.Thread(target=send_to, args=(target,), daemon=True) for target in targets]
     for thread in threads:
         thread.start()
+    attempts: list[Attempt] = []
     for thread, target in zip(threads, targets, strict=True):
         thread.join(max(0.0, deadline - time.monotonic()))
+        attempts += made[target.name]
         if thread.is_alive():
             attempts.append(Attempt(target.name, "", f"no answer within {DELIVERY_SECONDS:.0f} s"))
     return tuple(attempts)
 
 
-def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float, attempts: list[Attempt]) -> None:
+def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float) -> Iterator[Attempt]:
     last_tried, failures = 0, 0
     try:
         with database.transaction() as connection:
@@ -86,7 +103,7 @@ def _deliver_to(database: BillingDatabase, target: AlertTarget, deadline: float,
                     outbox.note_delivered(connection, claimed, target)
                 else:
                     outbox.note_undelivered(connection, claimed, target, made.error)
-            attempts.append(made)
+            yield made
             failures += made.error is not None
     except ReconError as error:
-        attempts.append(Attempt(target.name, "", f"the outbox could not be used: {error.what}"))
+        yield Attempt(target.name, "", f"the outbox could not be used: {error.what}")

@@ -2,7 +2,8 @@
 
 Invariant: schema `recon` records up to which run changes were detected, in the transaction that writes the messages.
 So the next evaluation does the work of a missed or failed one. Dagster's cursor records up to when people's actions
-were shown, and, while that database cannot be used, since when: targets are then notified without an outbox.
+were shown, and, while that database cannot be used, since when, and who has not got the message: targets are then
+notified without an outbox, and that it can be used again goes through the outbox.
 """
 
 import json
@@ -14,7 +15,7 @@ import dagster as dg
 
 from recon_pipeline.assets.names import Names
 from recon_pipeline.automation import not_compared
-from recon_pipeline.automation.alert_delivery import Attempt, deliver, send_once
+from recon_pipeline.automation.alert_delivery import Attempt, deliver, send_to_all
 from recon_pipeline.automation.ended_runs import OVERLAP_MINUTES, ended_runs
 from recon_pipeline.automation.installation import Installation
 from recon_pipeline.automation.open_records import close_left_open
@@ -25,6 +26,7 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.settings import Alerting, read_alerting, read_start_period
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import alerts as store
+from recon_pipeline.store.records.outbox import put_in_outbox
 
 EVERY_SECONDS = 45
 
@@ -36,11 +38,13 @@ class Cursor:
     Attributes:
         since: When it was first seen that the database of the outbox cannot be used, while that is so.
         told_at: When the targets were last notified of that.
+        waiting: The fingerprints of those that did not take that message yet.
         shown_until: Up to when people's actions are shown in this Dagster, by the database's clock.
     """
 
     since: str | None = None
     told_at: str | None = None
+    waiting: tuple[str, ...] = ()
     shown_until: str | None = None
 
 
@@ -67,6 +71,8 @@ def _evaluated(context: dg.SensorEvaluationContext, ours: Installation) -> dg.Se
     cursor = Cursor(**json.loads(context.cursor)) if context.cursor else Cursor()
     try:
         written = _notice(context, ours.names, database, alerting)
+        if cursor.told_at is not None:
+            written += (_tell_that_it_is_back(database, alerting, cursor),)
         attempts = deliver(database, alerting.targets)
         shown_before = datetime.fromisoformat(cursor.shown_until) if cursor.shown_until else None
         shown_until, shown = show_actions(context.instance, ours.names, database, since=shown_before)
@@ -76,8 +82,6 @@ def _evaluated(context: dg.SensorEvaluationContext, ours: Installation) -> dg.Se
     for message in written:
         context.log.info(f"{message.title}\n{message.body}")
     _log_failures(context, attempts)
-    if cursor.told_at is not None:
-        _log_failures(context, _send_to_all(alerting, _back_again(database, cursor)))
     failed = [attempt for attempt in attempts if attempt.error is not None]
     return _result(
         f"{len(written)} messages written, {len(attempts) - len(failed)} delivered, {len(failed)} attempts failed"
@@ -127,7 +131,13 @@ def _report_outage(
         if cursor.told_at
         else datetime.fromisoformat(since) + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
     )
-    if now < due:
+    is_due = now >= due
+    targets = [
+        target
+        for target in alerting.targets
+        if Severity.ERROR in target.severities and (is_due or target.fingerprint in cursor.waiting)
+    ]
+    if not targets:
         return cursor
     message = Message(
         Severity.ERROR,
@@ -137,15 +147,19 @@ def _report_outage(
         failing=(incident("billing database cannot be used", database.name),),
         resolved=(),
     )
-    attempts = _send_to_all(alerting, message)
+    attempts = send_to_all(targets, message)
     _log_failures(context, attempts)
-    is_delivered = any(attempt.error is None for attempt in attempts)
-    return replace(cursor, told_at=now.isoformat()) if is_delivered else cursor
+    failed = {attempt.target for attempt in attempts if attempt.error is not None}
+    if is_due and len(failed) == len(targets):
+        return cursor
+    told_at = now.isoformat() if is_due else cursor.told_at
+    waiting = tuple(target.fingerprint for target in targets if target.name in failed)
+    return replace(cursor, told_at=told_at, waiting=waiting)
 
 
-def _back_again(database: BillingDatabase, cursor: Cursor) -> Message:
+def _tell_that_it_is_back(database: BillingDatabase, alerting: Alerting, cursor: Cursor) -> Message:
     since = (cursor.since or "")[:16]
-    return Message(
+    message = Message(
         Severity.ERROR,
         is_resolved=True,
         title="[recon error] RESOLVED: billing database cannot be used",
@@ -153,10 +167,9 @@ def _back_again(database: BillingDatabase, cursor: Cursor) -> Message:
         failing=(),
         resolved=(incident("billing database cannot be used", database.name),),
     )
-
-
-def _send_to_all(alerting: Alerting, message: Message) -> list[Attempt]:
-    return [send_once(target, message) for target in alerting.targets if message.severity in target.severities]
+    with database.transaction() as connection:
+        put_in_outbox(connection, message, alerting.targets)
+    return message
 
 
 def _log_failures(context: dg.SensorEvaluationContext, attempts: Sequence[Attempt]) -> None:

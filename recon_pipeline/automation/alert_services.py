@@ -32,8 +32,8 @@ _OTHERS: dict[str, Markup] = {
     "html": alert_markup.mail_html,
     "markdown": alert_markup.markdown,
 }
-_TEAMS_LENGTH = 20_000
-"""Of the 28 KB that Teams takes; Apprise would cut at 1,000."""
+_LENGTHS = {"NotifyDiscord": 4_096, "NotifyWorkflows": 20_000}
+"""Of a text in an embed, and of the 28 KB that Teams takes; Apprise would cut at 2,000 and 1,000."""
 
 _LONGEST_ERROR = 300
 _APPRISE = logging.getLogger("apprise")
@@ -80,14 +80,13 @@ def _prepare(service: Any, name: str) -> Markup:
         return _OTHERS[NotifyFormat(service.notify_format).value]
     chosen, markup = _SERVICES[name]
     service.notify_format = NotifyFormat(chosen)
+    service.body_maxlen = _LENGTHS.get(name, service.body_maxlen)
     if name == "NotifySlack" and not service.template:
         service.use_blocks = False  # whose plain text has no links
     elif name == "NotifyDiscord":
         # Apprise would ping whom the message names; `ping=` of the address is who may be.
         find = service.ping_payload
         service.ping_payload = lambda *_: find(" ".join(service.ping))
-    elif name == "NotifyWorkflows":
-        service.body_maxlen = _TEAMS_LENGTH
     return markup
 
 

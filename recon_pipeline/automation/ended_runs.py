@@ -18,7 +18,7 @@ from recon_pipeline.assets.months import months_of_run
 from recon_pipeline.automation.own_runs import MATERIALIZED_IN_THE_UI, OwnRuns
 from recon_pipeline.core.alerts import Severity
 from recon_pipeline.core.ended_runs import CheckOutcome, EndedRun, Ending
-from recon_pipeline.core.errors import ConfigurationError, printable
+from recon_pipeline.core.errors import ConfigurationError, one_line
 from recon_pipeline.core.periods import BillingMonth, months_between
 
 OVERLAP_MINUTES = 10
@@ -126,7 +126,7 @@ def _sample(table: dg.TableMetadataValue) -> Iterator[str]:
     for record in table.records[:ROWS_SHOWN]:
         values = ((column.name, record.data.get(column.name)) for column in table.schema.columns)
         row = ", ".join(f"{name} {value}" for name, value in values if value not in (None, ""))
-        yield "  " + printable(row).replace("\n", "\\n")[:LONGEST_ROW]
+        yield "  " + one_line(row)[:LONGEST_ROW]
     if len(table.records) > ROWS_SHOWN:
         yield f"  ... the first {ROWS_SHOWN}; the check's page shows {len(table.records)}"
 

@@ -1,11 +1,12 @@
 """A message as each service reads it: its text escaped, its lines and paragraphs kept, its links to be clicked.
 
 Invariant: the content of a message is shown as text. A customer id is never markup, and mentions nobody. A line that is
-an address alone is a link; a line that begins with two spaces is a row of a sample.
+an address alone is a link; a line that begins with two spaces is a row of a sample. A message that is too long loses
+samples first, and its links last.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable
 from html import escape
 
@@ -52,20 +53,40 @@ def teams(text: str) -> str:
 
 
 def cut(text: str, markup: Markup, length: int) -> str:
-    """The text with that markup, without as many whole lines at its end as make it too long.
+    """The text with that markup, without as many whole lines as make it too long: see `_least_needed_first`.
 
-    Each line makes the whole longer, so halving finds the place: a thousand lines are marked up eleven times.
+    Each line makes the whole longer, so halving finds how many: a thousand lines are marked up eleven times.
     """
     whole = markup(text)
     lines = text.split("\n")
     if len(whole) <= length or len(lines) == 1:
         return whole
+    order = _least_needed_first(lines)
 
-    def first(count: int) -> str:
-        return markup("\n".join([*lines[:count], _CUT]))
+    def without(count: int) -> str:
+        left_out = set(order[:count])
+        gap = min(left_out)
+        kept = [_CUT if place == gap else line for place, line in enumerate(lines) if place not in left_out - {gap}]
+        return markup("\n".join(kept))
 
-    kept = bisect_right(range(1, len(lines)), length, key=lambda count: len(first(count)))
-    return first(max(kept, 1))
+    most = len(lines) - 1
+    return without(1 + bisect_left(range(1, most), -length, key=lambda count: -len(without(count))))
+
+
+def _least_needed_first(lines: list[str]) -> list[int]:
+    """The places of lines in the order in which they are left out: each kind from the end, the first line never.
+
+    Samples, which the check's page shows; what explains; then whatever else there is: what fails, and the links.
+    """
+
+    def need(place: int) -> int:
+        line = lines[place]
+        if line.startswith(_ROW):
+            return 0
+        is_first = place == 0 or not lines[place - 1]
+        return 2 if is_first or not line or _LINK.fullmatch(line) else 1
+
+    return sorted(range(len(lines) - 1, -1, -1), key=need)
 
 
 def links(text: str) -> list[str]:

@@ -46,6 +46,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """A value from outside, such as a customer id, as a part of a sentence: it begins no line of its own."""
+    return printable(text).replace("\n", "\\n")
+
+
 _ATTEMPT = re.compile(
     r"^- host: '?(?P<host>.*?)'?, port: .*?, hostaddr: (?:None|'[^']*'): (?:connection \w+(?: bad)?: )?(?P<said>.*)$"
     r"|^(?P<libpq>connection to server .*)$",

@@ -10,6 +10,8 @@ Shares have a minimum, so that a small database with three wrong counters is not
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from recon_pipeline.core.errors import one_line
+
 SHARE_FLOOR_KEYS = 50
 """Below this many keys a share says nothing; only the absolute budgets apply."""
 
@@ -179,7 +181,7 @@ def first_run_breach(
     months = f" in months before {before}" if before else ""
     sentence = f"this is the first run that may repair {usage}{months}: {found:,} {counters} would be changed ({kinds})"
     if largest:
-        sentence += f", the largest: {', '.join(largest)}"
+        sentence += f", the largest: {', '.join(map(one_line, largest))}"
     return Breach(f"first run of {usage}", found, 0, 0, sentence)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from recon_pipeline.automation.alert_delivery import Attempt, send_once
+from recon_pipeline.automation.alert_delivery import Attempt, send_to_all
 from recon_pipeline.core.alert_targets import AlertTarget
 from recon_pipeline.core.alerts import Message, Severity
 from recon_pipeline.faces.console import out
@@ -21,7 +21,7 @@ _TEST = Message(
 
 def send_test(targets: Sequence[AlertTarget]) -> tuple[Attempt, ...]:
     """Send a message to each target."""
-    return tuple(send_once(target, _TEST) for target in targets)
+    return send_to_all(targets, _TEST)
 
 
 def all_delivered(attempts: Sequence[Attempt]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.periods import BillingMonth, instant_in_words, months_between
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, out
 from recon_pipeline.store.counters.compare import DriftedKey
@@ -186,7 +187,7 @@ def _show_keys(one: Reconciled) -> None:
         sign = "" if key.difference.startswith("-") else "+"
         effect = {"over": ", goes over the limit", "under": ", comes back under the limit"}
         out.print(
-            f"  {key.gateway_customer_id} {key.usage_type} {instant_in_words(key.period_start)} to "
+            f"  {one_line(key.gateway_customer_id)} {key.usage_type} {instant_in_words(key.period_start)} to "
             f"{instant_in_words(key.period_end)}: "
             f"{key.kind}, {counter}, event sum {key.event_sum} ({sign}{key.difference})"
             f"{effect.get(key.quota_transition, '')}{f'; {key.outcome}: {key.error}' if key.error else ''}",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from recon_pipeline.core.errors import printable
+from recon_pipeline.core.errors import one_line
 
 STDIN = "-"
 
@@ -25,4 +25,4 @@ def shown_source(source: str) -> str:
         parts = urlsplit(source)
         source = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     whole = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return printable(whole).replace("\n", "\\n")
+    return one_line(whole)

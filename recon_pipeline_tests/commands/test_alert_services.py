@@ -13,7 +13,7 @@ from recon_pipeline.automation.alert_services import send
 from recon_pipeline.core.alert_markup import cut
 from recon_pipeline.core.alert_targets import parse_alert_urls
 from recon_pipeline.core.alerts import Message, Severity
-from recon_pipeline_tests.commands.conftest import recon
+from recon_pipeline_tests.commands.conftest import MakeBilling, recon
 from recon_pipeline_tests.reconciliation.billing import MAY, Billing
 from recon_pipeline_tests.support.dagster import sensor_context
 from recon_pipeline_tests.support.defined import alerts
@@ -130,6 +130,25 @@ def test_a_message_that_is_too_long_loses_whole_lines_at_its_end_and_says_so(the
     assert str(arrived).count("<code>") == str(arrived).count("</code>")
 
 
+@pytest.mark.parametrize("url", [SLACK, DISCORD, TELEGRAM, TEAMS])
+def test_a_message_that_is_too_long_keeps_what_fails_what_to_do_and_the_link_of_each_check(
+    there: Services, url: str
+) -> None:
+    """Two checks, each with five ordinary samples, were too long for Telegram, and one for Discord: links were lost."""
+    checks = ("drift_is_within_budgets", "counters_match_event_sums", "events_are_valid")
+    rows = "\n".join(f"  gateway_customer_id {'<_@&>' * 50}{number}" for number in range(5))
+    body = "\n\n".join(f"FAILING: {one}, error\n{one} says why\n{rows}\n{LINK}&of={one}\nRun 1." for one in checks)
+    message = Message(Severity.WARN, is_resolved=False, title="[recon warn] t", body=body, failing=(), resolved=())
+    assert sent(url, message) is None
+    ((arrived,),) = there.received.values()
+    text = unescape(unmarked(str(arrived)))
+    for one in checks:
+        assert f"FAILING: {one}" in text
+        assert f"{one} says why" in text
+        assert f"{LINK}&of={one}" in text
+    assert ("cut here; recon status and the UI show all of it." in text) == (url in (DISCORD, TELEGRAM))
+
+
 def test_a_message_of_a_thousand_lines_is_cut_where_the_next_line_would_be_too_much_and_not_line_by_line() -> None:
     seen = list[str]()
 
@@ -227,3 +246,20 @@ def test_a_hostile_customer_id_arrives_as_text_in_every_service_and_one_incident
     alerts(sensor_context(dagster_instance, ""))
     assert list(there.incidents.values()) == [False]
     assert billing.value("select count(*) from recon.alert_delivery where delivered_at is null") == 0
+
+
+def test_a_customer_id_with_line_breaks_makes_no_link_in_the_alert_of_a_first_run_and_no_line_of_a_command(
+    make_billing: MakeBilling, dagster_instance: DagsterInstance, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = make_billing()
+    billing.query("delete from recon.accepted_usage")
+    monkeypatch.setenv("RECON_ALERT_URLS", box.url)
+    alerts(sensor_context(dagster_instance, ""))
+    billing.add_event("a\nhttps://evil.example.com\nb", 1, event_timestamp=MAY[0] + timedelta(days=3))
+    said = recon("reconcile", "--period", "2025-05")
+    assert said.exit_code == 3
+    assert "https://evil.example.com" not in said.out.splitlines()
+    alerts(sensor_context(dagster_instance, ""))
+    (mail,) = box.mails
+    assert "a\\nhttps://evil.example.com\\nb" in part(mail, "text/plain")
+    assert "<a href" not in part(mail, "text/html")

@@ -1,5 +1,6 @@
 """Alerts as people get them: real runs, the real sensor, real HTTP and SMTP servers; no webserver of Dagster runs."""
 
+import json
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus, 
 from recon_pipeline.assets.counters_match_event_sums import NAME as MATCH
 from recon_pipeline.assets.events_left import CHECK as LEFT
 from recon_pipeline.assets.months import BILLING_MONTHS, range_tags
-from recon_pipeline.automation import alert_sensor, ended_runs
+from recon_pipeline.automation import alert_delivery, alert_sensor, ended_runs
 from recon_pipeline.automation.ended_runs import ROWS_SHOWN
 from recon_pipeline.automation.housekeeping import KEEP_ALERTS_DAYS
 from recon_pipeline.core.alerts import DEAD_MANS_SWITCH_MINUTES, REMINDER_HOURS, Severity
@@ -437,6 +438,61 @@ def test_when_the_billing_database_is_gone_all_targets_are_notified_without_an_o
     ]
     assert "Connection refused" in hook.received[0]["message"]
     assert SECRET not in str(hook.received)
+
+
+def outage(instance: DagsterInstance) -> str:
+    """The cursor of the sensor when the database has been gone for as long as it takes to be told."""
+    cursor = json.loads(result_of(instance).cursor)
+    since = datetime.now(UTC) - timedelta(minutes=DEAD_MANS_SWITCH_MINUTES + 1)
+    return json.dumps(cursor | {"since": since.isoformat()})
+
+
+def test_a_target_that_answers_a_byte_a_second_keeps_no_other_from_an_outage_or_a_test(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The targets were asked one after the other, and Dagster cancelled the evaluation each time."""
+    monkeypatch.setattr(alert_delivery, "DELIVERY_SECONDS", 3.0)
+    monkeypatch.setenv("RECON_ALERT_URLS", f"{hook.url} {box.url}")
+    hook.drips = True
+    tested = recon("alerts", "test")
+    assert tested.exit_code == 1
+    assert "Target 1 (json) did not take it: no answer within 3 s" in tested.said
+    assert "Target 2 (mailto) took the message" in tested.said
+
+    monkeypatch.setenv("DATABASE_URL", NOBODY)
+    assert json.loads(result_of(dagster_instance, outage(dagster_instance)).cursor)["told_at"]
+    assert [mail["subject"] for mail in box.mails] == [
+        "[recon] Test",
+        "[recon error] FAILING: billing database cannot be used",
+    ]
+    assert not hook.has_dripped_out
+
+
+def test_a_target_that_fails_at_the_wrong_moment_learns_of_an_outage_and_of_its_end(
+    watched: Billing, dagster_instance: DagsterInstance, hook: Webhook, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One 503 was four hours of silence there if another target took the message, and an incident that stayed open."""
+    monkeypatch.setenv("RECON_ALERT_URLS", f"{hook.url} {box.url}")
+    monkeypatch.setenv("DATABASE_URL", NOBODY)
+    failing, over = (f"[recon error] {turn}: billing database cannot be used" for turn in ("FAILING", "RESOLVED"))
+    hook.answers_with = 503
+    cursor = result_of(dagster_instance, outage(dagster_instance)).cursor
+    cursor = result_of(dagster_instance, cursor).cursor
+    hook.answers_with = 200
+    for _ in range(2):
+        cursor = result_of(dagster_instance, cursor).cursor
+    assert hook.titles == [failing]
+    assert [mail["subject"] for mail in box.mails] == [failing]
+
+    monkeypatch.setenv("DATABASE_URL", watched.url)
+    hook.answers_with = 503
+    cursor = result_of(dagster_instance, cursor).cursor
+    hook.answers_with = 200
+    make_due(watched)
+    for _ in range(2):
+        cursor = result_of(dagster_instance, cursor).cursor
+    assert hook.titles == [failing, over]
+    assert [mail["subject"] for mail in box.mails] == [failing, over]
 
 
 def test_a_failure_of_another_job_is_a_warning_of_its_own_and_leaves_reconciliation_as_it_is(

@@ -14,6 +14,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+DRIPPING_SECONDS = 20
+
 
 @dataclass
 class Webhook:
@@ -23,6 +25,8 @@ class Webhook:
         port: On loopback.
         answers_with: The status; None to take the request and never answer.
         refuses: A text; messages that hold it are answered with 400.
+        drips: It answers one byte at a time, for `DRIPPING_SECONDS` or until it is released.
+        has_dripped_out: Somebody has waited for all of such an answer.
         received: The bodies, in the order in which they came.
         refused: How many requests were not taken.
     """
@@ -30,6 +34,8 @@ class Webhook:
     port: int
     answers_with: int | None = 200
     refuses: str | None = None
+    drips: bool = False
+    has_dripped_out: bool = False
     received: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
     release: threading.Event = field(default_factory=threading.Event)
@@ -56,6 +62,9 @@ def webhook() -> Iterator[Webhook]:
             if kept.answers_with is None:
                 kept.release.wait(60)
                 return
+            if kept.drips:
+                self._drip()
+                return
             status = 400 if kept.refuses is not None and kept.refuses in str(body) else kept.answers_with
             if status < 300:
                 kept.received.append(body)
@@ -63,6 +72,14 @@ def webhook() -> Iterator[Webhook]:
                 kept.refused += 1
             self.send_response(status)
             self.end_headers()
+
+        def _drip(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 ")
+            for _ in range(DRIPPING_SECONDS):
+                if kept.release.wait(1):
+                    return
+                self.wfile.write(b"O")
+            kept.has_dripped_out = True
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

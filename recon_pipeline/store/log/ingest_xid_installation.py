@@ -2,8 +2,8 @@
 
 Invariant: a live log is never rewritten, and no session waits for long. The column is added without a default and gets
 it afterwards, so only new rows are filled. The index is built concurrently. Each lock is requested briefly, again and
-again, also after this process stood still and the server ended its session. Before each step, the catalog shows what is left to do, so a preparation that was killed is continued, and two at
-once do the work once.
+again, also after this process stood still and the server ended its session. Before each step, the catalog shows what is
+left to do, so a preparation that was killed is continued, and two at once do the work once.
 """
 
 import time
