@@ -1,6 +1,5 @@
 """The errors that people read: what failed and on what, what was and was not changed, and what to do next."""
 
-import copyreg
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,11 +29,15 @@ class ReconError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As it is sent from one process to another: an exception is made again from `args` alone otherwise."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]
+        return _made_again, (type(self), self.what), self.__dict__
 
     def __str__(self) -> str:
         """The three parts, one line each."""
         return f"{self.what}\n{self.changed}\nWhat to do: {self.fix}"
+
+
+def _made_again(of: type[ReconError], what: str) -> ReconError:
+    return of.__new__(of, what)
 
 
 def printable(text: str) -> str:
