@@ -136,7 +136,7 @@ def _rows(
         if all_end and values and not lines.of_row[-1].endswith(("\n", "\r")):
             yield line, _perhaps_cut(lines, dialect, columns, values)
         elif len(values) == width:
-            doubtful = None if dialect.quoted or dialect.is_said else _quoted(values)
+            doubtful = None if dialect.is_said else _doubtful(values, lines.of_row, dialect)
             yield (
                 line,
                 Unreadable("".join(lines.of_row), doubtful) if doubtful else dict(zip(columns, values, strict=True)),
@@ -153,6 +153,19 @@ def _perhaps_cut(lines: _Lines, dialect: Dialect, columns: tuple[str, ...], valu
     return Unreadable(
         text, "it is the last line and lacks the line end that all others have: it may be cut; if it is whole, end it"
     )
+
+
+def _doubtful(values: list[str], lines: list[str], dialect: Dialect) -> str | None:
+    """Why a row is ambiguous whose quotation marks mean what the ending of the file's name says."""
+    if not dialect.quoted:
+        return _quoted(values)
+    # As one mark at the beginning of a cell, and another at the end of a cell some rows later, make them.
+    if len(lines) > 1 and len(values) > 1 and all(one.count(dialect.delimiter) >= len(values) - 1 for one in lines):
+        return (
+            f"each of its {len(lines):,} lines has cells enough for a row of its own: say in the mapping whether "
+            "quotation marks belong to a value (quote: none) or hold lines together (quote: double)"
+        )
+    return None
 
 
 def _quoted(values: list[str]) -> str | None:

@@ -376,6 +376,25 @@ def test_a_cell_of_any_size_stays_whole(tmp_path: Path) -> None:
     assert row["note"] == long
 
 
+def test_two_stray_quotation_marks_hide_no_rows_between_them(tmp_path: Path) -> None:
+    lines = [
+        "customer,request,units,at,note",
+        'c,r1,1,2025-05-17T12:00:00Z,"5 inch',
+        "c,r2,1,2025-05-17T12:00:00Z,plain",
+    ]
+    lines += ['c,r3,1,2025-05-17T12:00:00Z,7 inch"', "c,r4,1,2025-05-17T12:00:00Z,plain", ""]
+    path = tmp_path / "audit.csv"
+    path.write_text("\n".join(lines))
+    hidden, last = read(path)
+    assert isinstance(hidden, Unreadable)
+    assert hidden.text == "\n".join(lines[1:4]) + "\n"
+    assert "each of its 3 lines has cells enough for a row of its own" in hidden.reason
+    assert last["request"] == "r4"
+    assert [row["note"] for row in read(path, quote="none")] == ['"5 inch', "plain", '7 inch"', "plain"]
+    (whole, _) = read(path, quote="double")
+    assert whole["note"].count("\n") == 2
+
+
 def test_a_quotation_mark_that_is_never_closed_ends_with_its_line_and_not_with_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
