@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError
+from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError, one_line
 from recon_pipeline.lake.archive_sums import KeyOfArchive
 from recon_pipeline.store.archive.records import newest_archive
 from recon_pipeline.store.counters.seal_records import RecordedSeal
@@ -26,8 +26,8 @@ def differs(seal: RecordedSeal, count: int, first: KeyOfArchive) -> ReconError:
     month = seal.seal.partition
     return ReconError(
         f"The events of {seal.of_what} are not what was sealed: {count:,} keys differ, the first of customer "
-        f"{first.gateway_customer_id} ({first.sealed_events:,} events of {first.sealed_sum} units were sealed, "
-        f"{first.events_now:,} of {first.sum_now} are there).",
+        f"{one_line(first.gateway_customer_id)} ({first.sealed_events:,} events of {first.sealed_sum} units were "
+        f"sealed, {first.events_now:,} of {first.sum_now} are there).",
         changed=NOTHING_ARCHIVED,
         fix=f"recon corrections --period {month} shows the keys. Let the log have the sealed events again, or accept "
         f'what came: recon reopen --period {month} --reason "...", recon reconcile --period {month}, '

@@ -14,6 +14,7 @@ from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.options import step_of
 from recon_pipeline.assets.reconciler import Step, StepContext
 from recon_pipeline.assets.tables import sample
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.periods import BillingMonth, range_in_words
 from recon_pipeline.store.counters import verify
 from recon_pipeline.store.records import run_metrics, runs, schedule
@@ -128,7 +129,7 @@ def _described(found: verify.Mismatches, month: str, paused: str | None) -> str:
         customers = sorted({one.gateway_customer_id for one in found.sample if one.outcome == "held"})
         parts.append(
             f"{found.held_count:,} counters of {month} differ from their event sums and are held: "
-            f"{', '.join(customers) or 'see recon status'}. "
+            f"{', '.join(map(one_line, customers)) or 'see recon status'}. "
             "The first run after a hold repairs them; to end one: "
             f"recon release --customer {shlex.quote(customers[0]) if customers else 'ID'}"
         )

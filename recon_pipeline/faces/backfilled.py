@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_pipeline.core.approving import ShownRun
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces import reconciled as reconciliations
 from recon_pipeline.faces.console import EXIT_BLOCKED, EXIT_CLEAN, EXIT_NOT_CLEAN, out
@@ -134,7 +135,7 @@ def _show_preview(preview: Preview) -> None:
     out.print(f"{preview.over_quota_transitions:,} customers would go over their quota.")
     for over in preview.over_quota[:CUSTOMERS_SHOWN]:
         out.print(
-            f"  {over.gateway_customer_id}: {over.usage_count:,} to {over.usage_count_after}, "
+            f"  {one_line(over.gateway_customer_id)}: {over.usage_count:,} to {over.usage_count_after}, "
             f"limit {over.usage_limit:,}",
             markup=False,
         )

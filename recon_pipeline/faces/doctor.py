@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.approving import SEE_ALL
 from recon_pipeline.core.database_url import redacted
-from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.errors import ReconError, one_line
 from recon_pipeline.core.findings import Finding, Verdict, failed, noted, passed
 from recon_pipeline.faces.assumptions import Assumption, in_words, read_assumptions
 from recon_pipeline.faces.billing import existing_url, which_database
@@ -149,7 +149,9 @@ def _scope(settings: Settings, connection: Connection) -> Iterator[Finding]:
         yield check_bounds(connection, settings.scope, limited=settings.quotas, paid_statuses=settings.paid_statuses)
     beyond = find_counters_beyond(connection, settings.scope, first=first, last=current.next(), every=True)
     said = described(beyond, first=first, last=current.next(), is_declared=start_period_is_declared())
-    few = "; ".join(f"{one.gateway_customer_id} {one.period_start} to {one.period_end}" for one in beyond.sample[:3])
+    few = "; ".join(
+        f"{one_line(one.gateway_customer_id)} {one.period_start} to {one.period_end}" for one in beyond.sample[:3]
+    )
     yield (
         noted("counters in known months", f"{said} For example: {few}")
         if said

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.faces.console import out
 from recon_pipeline.faces.explain_facts import (
     bursts_table,
@@ -66,7 +67,7 @@ def as_json(explained: Explained) -> dict[str, Any]:
 
 def show(explained: Explained) -> None:
     """The same for a person."""
-    out.print(f"{explained.customer} in {explained.database}", style="bold", markup=False)
+    out.print(f"{one_line(explained.customer)} in {explained.database}", style="bold", markup=False)
     for run in explained.blocked:
         out.print("The latest run over this customer was blocked.", style="red")
         out.print(run.error, style="red", markup=False, soft_wrap=True)

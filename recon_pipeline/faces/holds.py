@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.instants import parse_until
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.billing import billing_database
@@ -102,6 +103,6 @@ def show_released(ended: Sequence[Hold]) -> None:
     """The same for a person."""
     for one in ended:
         month = one.partition or "every month"
-        out.print(f"{one.gateway_customer_id}, {month}: repaired again from the next run on.", markup=False)
+        out.print(f"{one_line(one.gateway_customer_id)}, {month}: repaired again from the next run on.", markup=False)
     if not ended:
         out.print("There was no such hold.")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy import Connection
 
-from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.errors import ConfigurationError, ReconError, one_line
 from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
 from recon_pipeline.core.parity.metering import Metering, Price, metered
 from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_known
@@ -191,8 +191,8 @@ def _show_differences(found: Parity) -> None:
     for one in found.differences[:ROWS_SHOWN]:
         ends = instant_in_words(f"{one.window_end:%Y-%m-%d %H:%M}")
         out.print(
-            f"{one.gateway_customer_id}: {one.kind}, {one.provider_units:,} at Stripe, {one.log_units:,} sent by the "
-            f"log\n  {one.window_start:%Y-%m-%d %H:%M} to {ends} UTC; {one.evidence}",
+            f"{one_line(one.gateway_customer_id)}: {one.kind}, {one.provider_units:,} at Stripe, {one.log_units:,} "
+            f"sent by the log\n  {one.window_start:%Y-%m-%d %H:%M} to {ends} UTC; {one.evidence}",
             markup=False,
             highlight=False,
             soft_wrap=True,

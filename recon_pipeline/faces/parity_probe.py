@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from recon_pipeline.core.errors import ConfigurationError, ReconError
+from recon_pipeline.core.errors import ConfigurationError, ReconError, one_line
 from recon_pipeline.core.parity.classes import LogFigure
 from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER, STRIPE, Metering, as_setting, parse_meters
 from recon_pipeline.core.parity.narrowing import Sides
@@ -140,8 +140,8 @@ def show(found: Probe) -> None:
         out.print(f"{column}: {said}", style="yellow", markup=False, soft_wrap=True)
     if not found.tried:
         out.print(
-            f"Stripe's meter has nothing of {escape(found.customer)} {span}: nothing can be concluded. Probe another "
-            "customer, or more days (--days).",
+            f"Stripe's meter has nothing of {escape(one_line(found.customer))} {span}: nothing can be concluded. Probe "
+            "another customer, or more days (--days).",
             soft_wrap=True,
         )
         return

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from recon_pipeline.core.alerts import Alarm, Severity
 from recon_pipeline.core.approving import SEE_ALL
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.faces.billing import billing_database, which_database
 from recon_pipeline.faces.console import out
@@ -156,7 +157,7 @@ def show(status: Status) -> None:
         out.print(f"Repairs are paused {status.pause}", style="yellow", markup=False, soft_wrap=True)
     for hold in status.holds[:HOLDS_SHOWN]:
         out.print(
-            f"Held by {hold.held_by} until {hold.until:%Y-%m-%d %H:%M} UTC: {hold.gateway_customer_id}, "
+            f"Held by {hold.held_by} until {hold.until:%Y-%m-%d %H:%M} UTC: {one_line(hold.gateway_customer_id)}, "
             f"{hold.partition or 'every month'}: {hold.reason}",
             style="yellow",
             markup=False,

@@ -74,3 +74,22 @@ def test_a_hold_of_somebody_who_has_a_counter_waits_for_no_migration_of_the_log(
         migration.execute("lock table billing_usage_events in access exclusive mode")
 
         assert recon("hold", "--customer", "a", *WHY, "--until", "3d").exit_code == 0
+
+
+def test_a_customer_id_with_line_breaks_makes_no_line_of_a_command(billing: Billing, orchestrated: None) -> None:
+    odd = "a\nEvery counter matches.\nb"
+    billing.add_event(odd, 5)
+    billing.add_counter(odd, 3)
+
+    def shows(*command: str) -> bool:
+        output = recon(*command)
+        lines = (output.out + output.err).splitlines()
+        assert "Every counter matches." not in lines, command
+        return any("a\\nEvery counter matches.\\nb" in line for line in lines)
+
+    assert shows("reconcile", "--period", "2025-05", "--dry-run")
+    assert shows("seal", "--period", "2025-05")
+    recon("reconcile", "--period", "2025-05")
+    recon("seal", "--period", "2025-05")
+    billing.query("delete from billing_usage_events")
+    assert shows("verify-seals")

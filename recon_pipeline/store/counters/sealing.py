@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.periods import BillingMonth, instant_in_words
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.core.seals import Seal
@@ -225,7 +226,7 @@ def _require_closed(
         reasons = ", ".join(f"{row.keys:,} {row.reason}" for row in open_keys)
         raise NotSealedError(
             f"{what}: {sum(row.keys for row in open_keys):,} of its keys are open ({reasons}), for example of customer "
-            f"{open_keys[0].customer}.",
+            f"{one_line(open_keys[0].customer)}.",
             fix=f"recon reconcile --period {month.key}, which says of each what to do; {again}",
         )
     snapshot = UsageSnapshot(connection, run, tables, usage, horizons.position(connection, tables))
@@ -233,7 +234,8 @@ def _require_closed(
     if differing:
         first = differing[0]
         raise NotSealedError(
-            f"{what}: {first['mismatch_count']:,} counters are not what {of_what} adds up to, for example of customer "
-            f"{first['gateway_customer_id']} ({first['usage_count'] or 'none'}, and not {first['event_sum']}).",
+            f"{what}: {first['mismatch_count']:,} counters are not what {of_what} adds up to, for example of "
+            f"customer {one_line(first['gateway_customer_id'])} ({first['usage_count'] or 'none'}, and "
+            f"not {first['event_sum']}).",
             fix=f"recon reconcile --period {month.key} --full, {again}",
         )

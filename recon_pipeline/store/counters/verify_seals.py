@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
 from recon_pipeline.core.seals import FIRST_LINK, chained
@@ -144,8 +145,8 @@ def _gone_from_log(
         first = rows[0]
         yield (
             f"The log does not have what was sealed of {recorded.of_what} any more: {len(rows):,} keys differ, the "
-            f"first of customer {first.gateway_customer_id} ({first.sealed_events:,} events of {first.sealed_sum} "
-            f"units were sealed, {first.events_now:,} of {first.sum_now} are there).",
+            f"first of customer {one_line(first.gateway_customer_id)} ({first.sealed_events:,} events of "
+            f"{first.sealed_sum} units were sealed, {first.events_now:,} of {first.sum_now} are there).",
             f"Counters follow the seal all the same. recon corrections --period {month.key} shows the keys; "
             "find out who changed or deleted events of that month. Where the log was moved to another server, was "
             "loaded anew, or has no ingest_xid, late events are among them, since nothing distinguishes them from "

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.errors import one_line
 from recon_pipeline.core.findings import Finding, noted, passed
 from recon_pipeline.core.periods import instant_in_words
 from recon_pipeline.core.scope import MeteredUsage
@@ -72,7 +73,7 @@ def check_bounds(
             said.append(
                 f"{found.counters:,} counters of {usage} have the period of a paid subscription, but other times of "
                 f"day, so that it does not cover them, and the free limit is theirs; for example "
-                f"{found.gateway_customer_id}: counter {bounds[0]}, subscription {bounds[1]}"
+                f"{one_line(found.gateway_customer_id)}: counter {bounds[0]}, subscription {bounds[1]}"
             )
     if not said:
         return passed(name, "none has the days of a counter's period and other times of day")
