@@ -250,6 +250,20 @@ def test_what_another_program_writes_for_no_value_collapses_no_rows(tmp_path: Pa
     assert of_csv(tmp_path, note=text).reasons == ()
 
 
+def test_a_uuid_in_capitals_is_no_second_event_beside_the_same_one_in_small_letters(tmp_path: Path) -> None:
+    small = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
+    keyed = {name: column for name, column in SPEC.items() if name != "request_id"} | {"primary_key": "request"}
+    for capitals in (small.upper(), small.replace("f", "F", 1)):
+        for name in ("customer", "request"):
+            (reason,) = of_csv(tmp_path, **{name: capitals}).reasons
+            assert "is a UUID in capital letters" in reason
+        made = of_csv(tmp_path, keyed, request=capitals)
+        assert (made.reasons, made.request_id) == ((), of_csv(tmp_path, keyed, request=small).request_id)
+        as_written = SPEC | {"request_id": {"column": "request", "as_written": True}}
+        assert of_csv(tmp_path, as_written, request=capitals).request_id == capitals
+    assert of_csv(tmp_path, request=small).request_id == small
+
+
 @pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\u200e", "\u2060", "\u00ad"])
 def test_an_identifier_with_a_mark_at_its_end_that_nobody_sees_is_no_new_customer(tmp_path: Path, mark: str) -> None:
     for name in ("customer", "request"):

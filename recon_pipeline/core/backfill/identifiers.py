@@ -1,6 +1,7 @@
 """Identifiers as exports write them, and the request id of a row that has none.
 
-Text that Postgres cannot store is rejected, and text that a spreadsheet has made of a number, because it names another.
+Text that Postgres cannot store is rejected, and text that a spreadsheet has made of a number, because it names another;
+and a UUID in capital letters, because it may be in the log under its small ones.
 """
 
 import json
@@ -36,6 +37,8 @@ _NO_NAMES = frozenset(
 )
 """What R, JavaScript, Go, C, database tools and other programs write in place of a value that they lack."""
 _BEGINS_SUCH = frozenset("0123456789+-#[=")
+_UUID_LENGTH = 36
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _LARGEST_FLOAT = 2.0**53
 _MOST_DIGITS = 1_000
 
@@ -45,8 +48,13 @@ def identifier(value: Any) -> str:
 
     Raises:
         UnreadableValueError: As `identifier_as_written`, or it is a text that another program made of a number, or
-            wrote in place of a value.
+            wrote in place of a value, or a UUID that another program may have written in small letters.
     """
+    if is_uuid_in_capitals(value):
+        raise UnreadableValueError(
+            f"{shown(value)} is a UUID in capital letters, and the log may have it in small ones; write it as the log "
+            "does, or map it with as_written: true if the log has capitals"
+        )
     if type(value) is not str or not value or (value[0] not in _BEGINS_SUCH and value not in _NO_NAMES):
         return identifier_as_written(value)
     if _LIKE_A_NUMBER.fullmatch(value):
@@ -60,6 +68,16 @@ def identifier(value: Any) -> str:
             "identifier itself, or map it with as_written: true if it is its name"
         )
     return identifier_as_written(value)
+
+
+def is_uuid_in_capitals(value: Any) -> bool:
+    """Whether a value is the text of a UUID that has capital letters: the same one as in small letters."""
+    return (
+        type(value) is str
+        and len(value) == _UUID_LENGTH
+        and value != value.lower()
+        and _UUID.fullmatch(value) is not None
+    )
 
 
 def identifier_as_written(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from recon_pipeline.core.backfill.fields import InstantField
-from recon_pipeline.core.backfill.identifiers import identifier
+from recon_pipeline.core.backfill.identifiers import identifier, is_uuid_in_capitals
 from recon_pipeline.core.backfill.instants import (
     FineInstant,
     UnreadableValueError,
@@ -52,6 +52,8 @@ def key_reader(column: str, timestamp: InstantField) -> KeyReader:
             return _instant(_in_utc(datetime.combine(value.date(), value.timetz()), zone), fine)
         if isinstance(value, date):
             return value.isoformat()
+        if is_uuid_in_capitals(value):
+            return value.lower()
         if type(value) is str and value and value[0] in "-0123456789":
             return _text(value, zone)
         return identifier(value)
