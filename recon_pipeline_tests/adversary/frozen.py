@@ -48,11 +48,12 @@ def freeze_once_holding(url: str) -> Callable[..., None]:
 def freeze_before_a_step_is_committed() -> None:
     """Once, after the first statement that alters a table."""
     sent: list[str] = []
+    done: list[bool] = []
 
     def before_commit(_: object) -> None:
-        if sent and sent[-1].startswith("alter table"):
+        if not done and sent and sent[-1].startswith("alter table"):
+            done.append(True)
             freeze()
-            sent.clear()
 
     event.listen(Engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
     event.listen(Engine, "commit", before_commit)
