@@ -47,6 +47,22 @@ class Engine(Protocol):
         """
         ...
 
+    def hashed(self, text: Any) -> Any:
+        """A number of 64 bits for each text of a column, the same for the same text, as a column."""
+        ...
+
+    def kept(self, expression: "ir.Table") -> "ir.Table":
+        """The rows of an expression over tables of this engine, as a table that is not computed again when it is used.
+
+        Raises:
+            ReconError: The engine ran out of memory, or cannot read a file.
+        """
+        ...
+
+    def view(self, expression: "ir.Table") -> "ir.Table":
+        """An expression over tables of this engine as a table that is computed anew at each use, never kept."""
+        ...
+
     def run(self, expression: "ir.Table") -> AbstractContextManager["pa.RecordBatchReader"]:
         """The rows of an expression over tables of this engine, in batches.
 

@@ -73,6 +73,28 @@ class Spark:
         """As `Engine` says."""
         return since_1970(number, per_second, instant="timestamp_micros", divide="div")
 
+    def hashed(self, text: Any) -> Any:
+        """As `Engine` says."""
+        import ibis  # noqa: PLC0415 - an extra
+
+        @ibis.udf.scalar.builtin(name="xxhash64")
+        def hash_of(text: str) -> int: ...  # pyright: ignore[reportReturnType]
+
+        return hash_of(text)
+
+    def kept(self, expression: "ir.Table") -> "ir.Table":
+        """As `Engine` says."""
+        with self._at_work():
+            name = f"kept_{next(self._numbers)}"
+            frame = self._backend.raw_sql(self._backend.compile(expression)).persist()
+            frame.count()
+            frame.createOrReplaceTempView(name)
+            return self._backend.table(name)
+
+    def view(self, expression: "ir.Table") -> "ir.Table":
+        """As `Engine` says."""
+        return expression
+
     @contextmanager
     def run(self, expression: "ir.Table") -> Generator["pa.RecordBatchReader"]:
         """As `Engine` says."""

@@ -11,6 +11,8 @@ from recon_pipeline.lake.files import NOTHING_COUNTED
 # 52 is what an executor ends with that has no memory.
 _MEMORY = re.compile(r"OutOfMemory|UNABLE_TO_ACQUIRE_MEMORY|\bcode (?:52|137)\b|spark\.driver\.maxResultSize")
 _CLASS = re.compile(r"^[\w$.]+\.[\w$]+(?:Exception|Error): ")
+# What Scala says of an error that it did not expect, as Spark's own code does of want of memory.
+_UNMATCHED = re.compile(r"^scala\.MatchError: (.+) \(of class [\w$.]+\)$")
 _NO_FILE_SYSTEM = re.compile(r"No FileSystem for scheme|S3AFileSystem not found")
 
 
@@ -56,4 +58,5 @@ def reason_of(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("\tat ")]
     causes = [line for line in lines if line.startswith("Caused by: ")]
     first = next((line for line in lines if not line.startswith("An error occurred while calling")), said)
-    return _CLASS.sub("", (causes or [first])[-1].removeprefix("Caused by: ").removeprefix(": "))
+    reason = (causes or [first])[-1].removeprefix("Caused by: ").removeprefix(": ")
+    return _CLASS.sub("", _UNMATCHED.sub(r"\1", reason))

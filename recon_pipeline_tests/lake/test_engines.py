@@ -17,6 +17,7 @@ from recon_pipeline.faces.benchmark.lake import engines_here
 from recon_pipeline.lake.duckdb_engine import duckdb_engine
 from recon_pipeline.lake.engine_settings import EngineSettings, read_engine_settings
 from recon_pipeline.lake.spark_engine import require_seen
+from recon_pipeline.lake.spark_errors import reason_of
 from recon_pipeline.sources.finding import find_files
 from recon_pipeline_tests.lake.lakes import MAY, table, write
 from recon_pipeline_tests.lake.test_a_lake_that_fails import NOTHING, refused
@@ -191,3 +192,11 @@ def test_a_table_with_a_log_of_its_own_is_refused_before_spark_is_started(
         f"{NOTHING}\nWhat to do: Set RECON_LAKE_ENGINE=duckdb, or write its rows as Parquet files and name their "
         "folder."
     )
+
+
+def test_want_of_memory_has_the_same_reason_whatever_spark_wraps_it_in() -> None:
+    said = {
+        "Job aborted.\nCaused by: java.lang.OutOfMemoryError: Java heap space\n\tat org.apache.spark.X",
+        "scala.MatchError: java.lang.OutOfMemoryError: Java heap space (of class java.lang.OutOfMemoryError)",
+    }
+    assert {reason_of(one) for one in said} == {"Java heap space"}

@@ -5,12 +5,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.event_identity import EventIdentity
-from recon_pipeline.lake.duckdb_engine import duckdb_engine
+from recon_pipeline.lake.duckdb_engine import DuckDB, duckdb_engine
 from recon_pipeline.sources.finding import find_files
 from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, model, sums_by, write
 
@@ -80,6 +81,39 @@ def test_an_identity_may_have_more_columns_and_a_table_without_twins_is_not_sear
     by_customer = counted(lake, EventIdentity(("gateway_name", "request_id", "gateway_customer_id")))
     assert {key[0]: one["dedupe_count"] for key, one in by_customer.items()} == {"cus_a": 0, "cus_b": 1}
     assert {key[0]: one["usage"] for key, one in counted(lake, None).items()} == {"cus_a": 1, "cus_b": 2}
+
+
+def test_identities_that_share_a_hash_are_still_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DuckDB, "hashed", lambda _engine, text: text.length() % 1)
+    events = [
+        Event("req-1", 5),
+        Event("req-2", 7),
+        Event("req-2", 7),
+        Event("req-3", -1),
+        Event(None, 1),
+        Event(None, 1),
+    ]
+    assert counted(write(tmp_path, events)) == model(events)
+
+
+def test_events_that_have_no_twin_are_never_all_held_at_once(tmp_path: Path) -> None:
+    count = 1_000_000
+    duckdb.sql(
+        f"""
+        copy (
+            select
+                'stripe' as gateway_name, 'cus_' || i % 100 as gateway_customer_id, 'remote_commands' as usage_type,
+                'req-' || i as request_id, 1::bigint as quantity,
+                timestamptz '{MAY}' as event_timestamp, timestamptz '{MAY}' as created_at,
+                timestamptz '{MAY}' as period_start, timestamptz '{JUNE}' as period_end
+            from range({count}) as made_up (i)
+        ) to '{tmp_path}/part-0.parquet' (format parquet)
+        """
+    )
+    with duckdb_engine(80) as engine:
+        engine._backend.raw_sql("set max_temp_directory_size = '0B'")
+        sums = sums_by(engine, tmp_path)
+    assert sum(one["usage"] for one in sums.values()) == count
 
 
 def test_floating_point_quantities_are_refused(tmp_path: Path) -> None:
