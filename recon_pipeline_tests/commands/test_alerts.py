@@ -511,7 +511,7 @@ def test_a_target_that_seems_to_fail_gets_the_message_about_an_outage_ever_more_
     monkeypatch.setenv("DATABASE_URL", NOBODY)
     hook.answers_with = 504
     began = datetime.now(UTC)
-    cursor: str | None = json.dumps({"since": began.isoformat()})
+    cursor = json.dumps({"since": began.isoformat()})
     tried = []
     for seconds in range(0, 3_600 + 900, alert_sensor.EVERY_SECONDS):
         now = began + timedelta(seconds=seconds)
