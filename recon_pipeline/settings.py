@@ -235,7 +235,7 @@ def _number(
         value = None
     if value is None or not 0 <= value <= cap:
         raise ConfigurationError(
-            f"{name} is {text!r}, which is not {'a whole number' if read is int else 'a number'} from 0 to {cap:g}.",
+            f"{name} is {text!r}, which is not {'a whole number' if read is int else 'a number'} from 0 to {cap:,}.",
             fix=f"Set it like {name}={default}, or unset it for that default.",
         )
     return value

@@ -47,7 +47,7 @@ def send_once(target: AlertTarget, message: Message) -> Attempt:
 
 def send_to_all(targets: Sequence[AlertTarget], message: Message) -> tuple[Attempt, ...]:
     """Send one message to each target now, whatever its severities, without the outbox; one attempt for each."""
-    return _side_by_side(targets, lambda target: (send_once(target, message),))
+    return _side_by_side(targets, lambda target, _: (send_once(target, message),))
 
 
 def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[Attempt, ...]:
@@ -58,21 +58,25 @@ def deliver(database: BillingDatabase, targets: Sequence[AlertTarget]) -> tuple[
     """
     with database.transaction() as connection:
         outbox.redirect(connection, targets)
-    deadline = time.monotonic() + DELIVERY_SECONDS
-    return _side_by_side(targets, lambda target: _deliver_to(database, target, deadline))
+    return _side_by_side(targets, lambda target, deadline: _deliver_to(database, target, deadline))
 
 
 def _side_by_side(
-    targets: Sequence[AlertTarget], send: Callable[[AlertTarget], Iterable[Attempt]]
+    targets: Sequence[AlertTarget], send: Callable[[AlertTarget, float], Iterable[Attempt]]
 ) -> tuple[Attempt, ...]:
-    """What was tried, target by target; what has not ended within `DELIVERY_SECONDS` failed."""
+    """What was tried, target by target; what has not ended within `DELIVERY_SECONDS` failed.
+
+    Args:
+        targets: Each has a thread of its own.
+        send: Gets a target and the deadline, by the monotonic clock.
+    """
     made = {target.name: list[Attempt]() for target in targets}
+    deadline = time.monotonic() + DELIVERY_SECONDS
 
     def send_to(target: AlertTarget) -> None:
-        for attempt in send(target):
+        for attempt in send(target, deadline):
             made[target.name].append(attempt)
 
-    deadline = time.monotonic() + DELIVERY_SECONDS
     threads = [threading.Thread(target=send_to, args=(target,), daemon=True) for target in targets]
     for thread in threads:
         thread.start()

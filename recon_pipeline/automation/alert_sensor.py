@@ -37,13 +37,15 @@ class Cursor:
 
     Attributes:
         since: When it was first seen that the database of the outbox cannot be used, while that is so.
-        told_at: When the targets were last notified of that.
+        told_at: When the targets were last notified of that, whether they took the message or not.
+        tried_at: When the message was last sent to those that had not taken it.
         waiting: The fingerprints of those that did not take that message yet.
         shown_until: Up to when people's actions are shown in this Dagster, by the database's clock.
     """
 
     since: str | None = None
     told_at: str | None = None
+    tried_at: str | None = None
     waiting: tuple[str, ...] = ()
     shown_until: str | None = None
 
@@ -121,21 +123,18 @@ def _report_outage(
     error: ReconError,
     context: dg.SensorEvaluationContext,
 ) -> Cursor:
-    """Notify all targets of the outage after `DEAD_MANS_SWITCH_MINUTES`, and again every `REMINDER_HOURS`."""
+    """Notify all targets of the outage after `DEAD_MANS_SWITCH_MINUTES`, and again every `REMINDER_HOURS`.
+
+    A target that did not take the message gets it again, each time after twice as long: it may have, and answered late.
+    """
     context.log.error(str(error))
     now = _now()
-    since = cursor.since or now.isoformat()
-    cursor = replace(cursor, since=since)
-    due = (
-        datetime.fromisoformat(cursor.told_at) + timedelta(hours=REMINDER_HOURS[Severity.ERROR])
-        if cursor.told_at
-        else datetime.fromisoformat(since) + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
-    )
-    is_due = now >= due
+    cursor = replace(cursor, since=cursor.since or now.isoformat())
+    is_due, is_again = _is_due(cursor, now)
     targets = [
         target
         for target in alerting.targets
-        if Severity.ERROR in target.severities and (is_due or target.fingerprint in cursor.waiting)
+        if Severity.ERROR in target.severities and (is_due or (is_again and target.fingerprint in cursor.waiting))
     ]
     if not targets:
         return cursor
@@ -143,18 +142,30 @@ def _report_outage(
         Severity.ERROR,
         is_resolved=False,
         title="[recon error] FAILING: billing database cannot be used",
-        body=f"Since {since[:16]} UTC neither counters nor alerts can be read.\n{error}\n\nDatabase: {database.name}",
+        body=f"Since {(cursor.since or '')[:16]} UTC neither counters nor alerts can be read.\n{error}\n\n"
+        f"Database: {database.name}",
         failing=(incident("billing database cannot be used", database.name),),
         resolved=(),
     )
     attempts = send_to_all(targets, message)
     _log_failures(context, attempts)
     failed = {attempt.target for attempt in attempts if attempt.error is not None}
-    if is_due and len(failed) == len(targets):
-        return cursor
-    told_at = now.isoformat() if is_due else cursor.told_at
-    waiting = tuple(target.fingerprint for target in targets if target.name in failed)
-    return replace(cursor, told_at=told_at, waiting=waiting)
+    return replace(
+        cursor,
+        told_at=now.isoformat() if is_due else cursor.told_at,
+        tried_at=now.isoformat(),
+        waiting=tuple(target.fingerprint for target in targets if target.name in failed),
+    )
+
+
+def _is_due(cursor: Cursor, now: datetime) -> tuple[bool, bool]:
+    """Whether all targets are to be notified of the outage, and whether those that did not take the last message."""
+    if cursor.told_at is None or cursor.tried_at is None:
+        since = datetime.fromisoformat(cursor.since or now.isoformat())
+        return now >= since + timedelta(minutes=DEAD_MANS_SWITCH_MINUTES), False
+    told_at = datetime.fromisoformat(cursor.told_at)
+    is_due = now >= told_at + timedelta(hours=REMINDER_HOURS[Severity.ERROR])
+    return is_due, now - told_at >= 2 * (datetime.fromisoformat(cursor.tried_at) - told_at)
 
 
 def _tell_that_it_is_back(database: BillingDatabase, alerting: Alerting, cursor: Cursor) -> Message:

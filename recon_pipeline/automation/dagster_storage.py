@@ -25,7 +25,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster._utils import ensure_file
 from dagster_postgres import DagsterPostgresStorage
 
-from recon_pipeline.automation.dagster_url import dagster_url
+from recon_pipeline.automation.dagster_url import dagster_url, files_folder
 from recon_pipeline.core.database_url import for_dagster
 from recon_pipeline.embedded_postgres import project_folder
 
@@ -169,4 +169,4 @@ def _captured(stream: TextIO, path: Path) -> Generator[None]:
 
 
 def _dagster_folder() -> Path:
-    return Path(os.environ.get("DAGSTER_HOME") or project_folder()) / ".recon" / "dagster"
+    return files_folder(Path(os.environ.get("DAGSTER_HOME") or project_folder()))

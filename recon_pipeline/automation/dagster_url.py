@@ -11,8 +11,16 @@ from recon_pipeline.core.database_url import DatabaseUrlError, for_libpq
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import DAGSTER_DATABASE, ensure_running
 
+OWN_FOLDER = ".recon"
+"""Of the product, in DAGSTER_HOME or in the folder that we work in."""
+
 _OUR_STORAGE = "ReconPostgresStorage"
 _EXAMPLE = "DAGSTER_PG_URL=postgresql://user:password@host:5432/dagster"
+
+
+def files_folder(home: Path) -> Path:
+    """Where Dagster's files are: in our folder of DAGSTER_HOME, which may itself be that folder."""
+    return (home if home.name == OWN_FOLDER else home / OWN_FOLDER) / "dagster"
 
 
 def is_used_by(home: str) -> bool:
@@ -65,6 +73,7 @@ def dagster_url(environ: Mapping[str, str] = os.environ) -> str:
         raise ConfigurationError(
             "DATABASE_URL is set and DAGSTER_PG_URL is not: Dagster has no database for its run history.",
             fix=f"Set it like {_EXAMPLE}, a separate database (create it empty; the same server is fine), "
-            "or unset both to use the embedded Postgres.",
+            "or unset both to use the embedded Postgres. If you have a Dagster, set DAGSTER_HOME to the folder of its "
+            "dagster.yaml: its storage is used.",
         )
     return ensure_running(keep_running=True).ensure_database(DAGSTER_DATABASE)

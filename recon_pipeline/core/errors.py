@@ -61,7 +61,7 @@ _ATTEMPT = re.compile(
 )
 
 
-def in_one_line(said: str) -> str:
+def driver_reason(said: str) -> str:
     """A driver's message: why each host that it tried failed, else its first line."""
     reasons = [
         one["libpq"] or (one["said"] if one["host"] in one["said"] else f"{one['host']}: {one['said']}")

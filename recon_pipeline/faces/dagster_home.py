@@ -1,10 +1,15 @@
-"""Dagster's home and storage, found without loading Dagster."""
+"""Dagster's home and storage, found without loading Dagster.
+
+Invariant: a home that is given, or settings in the folder, are used as they are; a folder without settings gets those
+of this release in its `.recon`, which belongs to the product. No `dagster.yaml` is written among somebody's own files.
+"""
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
+from recon_pipeline.automation.dagster_url import OWN_FOLDER, dagster_url, is_used_by
 from recon_pipeline.core.errors import ConfigurationError, DatabaseUnreachableError, OrchestratorUnreachableError
 from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.store.postgres.database import BillingDatabase, database_id
@@ -14,22 +19,64 @@ from recon_pipeline.store.postgres.statements import labelled
 _SCHEMA_OF_NEW_TABLES = labelled("schema_of_new_tables", "select current_schema()")
 
 
+_PACKAGED = Path(__file__).parents[1] / "dagster.yaml"
+"""Our settings of Dagster, in a wheel; a checkout has them in its own folder."""
+
+
 def use_dagster_home() -> str:
     """Make sure that Dagster finds its `dagster.yaml`; returns the folder.
 
     Raises:
-        ConfigurationError: There is no `dagster.yaml` in DAGSTER_HOME or, where that is unset, the project's folder.
+        ConfigurationError: See `find_dagster_home`.
     """
-    given = os.environ.get("DAGSTER_HOME")
-    home = os.path.abspath(given) if given else str(project_folder())
-    if not os.path.exists(os.path.join(home, "dagster.yaml")):
-        named = f"DAGSTER_HOME is {given}, which" if given else f"DAGSTER_HOME is not set and {home}"
+    os.environ["DAGSTER_HOME"] = str(find_dagster_home())
+    return os.environ["DAGSTER_HOME"]
+
+
+def find_dagster_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """DAGSTER_HOME, or else the folder that we work in, or its `.recon`, with the settings of this release.
+
+    Raises:
+        ConfigurationError: There is no `dagster.yaml` in DAGSTER_HOME, or ours cannot be written.
+    """
+    if given := environ.get("DAGSTER_HOME"):
+        home = Path(given).absolute()
+        if not (home / "dagster.yaml").exists():
+            raise ConfigurationError(
+                f"DAGSTER_HOME is {given}, which holds no dagster.yaml: the history of runs would be kept in another "
+                "place than yours.",
+                fix="Set DAGSTER_HOME to the folder of your dagster.yaml, or unset it to use the settings of "
+                "recon_pipeline.",
+            )
+        return home
+    folder = project_folder()
+    if (folder / "dagster.yaml").exists():
+        return folder
+    _write_settings(folder / OWN_FOLDER / "dagster.yaml")
+    return folder / OWN_FOLDER
+
+
+def settings_of_release() -> bytes:
+    """Our own `dagster.yaml`."""
+    return (_PACKAGED if _PACKAGED.exists() else project_folder() / "dagster.yaml").read_bytes()
+
+
+def _write_settings(path: Path) -> None:
+    """Write the settings of this release, whole or not at all, unless they are there."""
+    settings = settings_of_release()
+    with suppress(OSError):  # it is not there, or writing it says why it cannot be
+        if path.read_bytes() == settings:
+            return
+    beginning = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        beginning.write_bytes(settings)
+        beginning.replace(path)
+    except OSError as error:
         raise ConfigurationError(
-            f"{named} holds no dagster.yaml: the history of runs would be kept in another place than yours.",
-            fix="Run this in a checkout of the project, or set DAGSTER_HOME to a folder with its dagster.yaml.",
-        )
-    os.environ["DAGSTER_HOME"] = home
-    return home
+            f"The settings of Dagster cannot be written to {path}: {error.strerror}.",
+            fix="Run this in a folder that is writable, or set DAGSTER_HOME to a folder with a dagster.yaml.",
+        ) from error
 
 
 def require_storage() -> None:

@@ -18,15 +18,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from recon_pipeline.automation.dagster_url import dagster_url, is_used_by
+from recon_pipeline.automation.dagster_url import dagster_url, files_folder, is_used_by
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.embedded_postgres import (
     BILLING_DATABASE,
     DAGSTER_DATABASE,
     ensure_running,
-    project_folder,
 )
-from recon_pipeline.faces.dagster_home import require_records_apart
+from recon_pipeline.faces.dagster_home import find_dagster_home, require_records_apart
 from recon_pipeline.faces.dev_services import Service, end_with_parent, stop_all, wait
 
 _HOST = "127.0.0.1"
@@ -46,22 +45,22 @@ def run_dev(
     Args:
         port: Port of the UI; by default the first free one from 3000.
         environ: `DATABASE_URL` and `DAGSTER_PG_URL` name the databases; without them the embedded server is
-            used, and stopped at the end. `DAGSTER_HOME` names the folder of `dagster.yaml`, by default the
-            project's.
+            used, and stopped at the end. `DAGSTER_HOME` names the folder of `dagster.yaml`; without it see
+            `find_dagster_home`.
         say: Is called with each line that the user should read.
 
     Raises:
-        ConfigurationError: The port is taken, `dagster.yaml` is not there, a URL is missing, or both URLs name one
-            schema.
+        ConfigurationError: The port is taken, `dagster.yaml` is not in DAGSTER_HOME, a URL is missing, or both URLs
+            name one schema.
         EmbeddedPostgresError: The embedded server cannot run.
         DevError: A process ended; the message holds the end of its log.
     """
-    home = _dagster_home(environ)
+    home = find_dagster_home(environ)
     chosen_port = _free_port(port)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_requested())
         environment = stack.enter_context(_databases(environ, home)) | {"DAGSTER_HOME": str(home)} | _NO_TELEMETRY
-        logs = home / ".recon" / "dagster" / "dev"
+        logs = files_folder(home) / "dev"
         logs.mkdir(parents=True, exist_ok=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recon-")))
         services: list[Service] = []
@@ -150,16 +149,6 @@ def _stop_requested() -> Generator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _dagster_home(environ: Mapping[str, str]) -> Path:
-    home = Path(environ.get("DAGSTER_HOME") or project_folder()).absolute()
-    if not (home / "dagster.yaml").exists():
-        raise ConfigurationError(
-            f"There is no dagster.yaml in {home}: without it runs would not be queued or retried.",
-            fix="Start in the project's folder, or set DAGSTER_HOME to the folder that holds it.",
-        )
-    return home
 
 
 def _free_port(wanted: int | None) -> int:

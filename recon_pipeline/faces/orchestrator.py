@@ -23,7 +23,7 @@ from recon_pipeline.core.errors import (
     REPAIRS_STAY,
     OrchestratorUnreachableError,
     ReconError,
-    in_one_line,
+    driver_reason,
 )
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.dagster_home import check_storage, use_dagster_home
@@ -156,4 +156,4 @@ def _first_cause(error: BaseException) -> str:
     """The driver's message, below the exceptions that were raised from it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return in_one_line(str(error)) or type(error).__name__
+    return driver_reason(str(error)) or type(error).__name__

@@ -22,6 +22,7 @@ from recon_pipeline.store.log.tables import COUNTERS, EVENTS, SUBSCRIPTIONS
 from recon_pipeline.store.postgres.database import begin
 from recon_pipeline.store.postgres.registry import combinations, declared_binds, header, names, statement
 from recon_pipeline.store.postgres.statements import files
+from recon_pipeline.store.records.customers import require_known_customers
 
 _HAS_PLAN = re.compile(r"(?:/\*.*?\*/)?\s*(?:with|select|insert|update|delete|create temporary table \w+ [\w ]*as)\s")
 
@@ -109,6 +110,7 @@ def explain(settings: Settings, options: SqlOptions) -> Printed:
     with billing_database(settings).connection() as connection:
         with begin(connection):
             tables = require_trustworthy(connection)
+            require_known_customers(connection, options.customers)
         printed = compose(settings, options, tables)
         return replace(printed, plan=plan(connection, printed))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._config.errors import DagsterEvaluationErrorReason
 
-from recon_pipeline.core.errors import ConfigurationError, in_one_line
+from recon_pipeline.core.errors import ConfigurationError, driver_reason
 
 _VARIABLE = re.compile(r'environment variable "(?P<name>[^"]+)" which is not set')
 _CLASS = re.compile(r"Couldn't (?:import module|find class) .* class (?P<module>[\w.]+)\.(?P<name>\w+)$")
@@ -49,7 +49,7 @@ def _cause(error: Exception) -> tuple[str, str]:
         if entry.reason is DagsterEvaluationErrorReason.FAILED_POST_PROCESSING:
             return f"the value of {where} cannot be used", ""
         return f"{where}: {entry.message.partition('. ')[0]}", ""
-    said = in_one_line(str(error))
+    said = driver_reason(str(error))
     named = _CLASS.search(said)
     where = f" ({named['module']}.{named['name']})" if named else ""
     missing = next((one.name for one in _chain(error) if isinstance(one, ModuleNotFoundError) and one.name), None)

@@ -145,12 +145,29 @@ def take(page: Page, pictures: Path | None, name: str) -> None:
 def test_a_run_that_failed_and_runs_that_stopped_say_why(
     context: BrowserContext, server: Server, history: History
 ) -> None:
+    history.run("clean", ago=timedelta(minutes=25))
     history.run("failed", ago=timedelta(minutes=20), error="Connection refused\nWhat to do: start it.")
     page = look(context, server)
     expect(page.get_by_role("heading", level=1)).to_have_text("2 things fail")
     expect(page.get_by_role("heading", name="The latest run failed")).to_be_visible()
     expect(page.get_by_text("What to do: start it.")).to_be_visible()
     expect(page.get_by_role("heading", name="No run has succeeded for 15 minutes")).to_be_visible()
+
+
+def test_soon_after_the_first_run_began_nobody_reads_that_runs_are_missing_for_long(
+    context: BrowserContext, server: Server, history: History
+) -> None:
+    history.run("compared", ago=timedelta(minutes=2))
+    page = look(context, server)
+    expect(page.get_by_role("heading", level=1)).to_have_text("No run has succeeded yet")
+    expect(page.get_by_text("The first run on this database began 2 minutes ago.")).to_be_visible()
+    expect(page).to_have_title("! No run has succeeded yet")
+    history.run("compared", ago=timedelta(minutes=16))
+    page = look(context, server)
+    expect(page).to_have_title("FAILING: No run has succeeded yet")
+    expect(
+        page.get_by_text("The first run on this database began 16 minutes ago. Drift is not detected.")
+    ).to_be_visible()
 
 
 def test_a_pause_and_hundreds_of_holds_are_shown_and_the_latest_are_folded(

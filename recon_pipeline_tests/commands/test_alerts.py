@@ -479,6 +479,8 @@ def test_a_target_that_fails_at_the_wrong_moment_learns_of_an_outage_and_of_its_
     cursor = result_of(dagster_instance, outage(dagster_instance)).cursor
     cursor = result_of(dagster_instance, cursor).cursor
     hook.answers_with = 200
+    told_at = json.loads(cursor)["told_at"]
+    cursor = json.dumps(json.loads(cursor) | {"tried_at": told_at})  # its wait is over
     for _ in range(2):
         cursor = result_of(dagster_instance, cursor).cursor
     assert hook.titles == [failing]
@@ -493,6 +495,33 @@ def test_a_target_that_fails_at_the_wrong_moment_learns_of_an_outage_and_of_its_
         cursor = result_of(dagster_instance, cursor).cursor
     assert hook.titles == [failing, over]
     assert [mail["subject"] for mail in box.mails] == [failing, over]
+
+
+@pytest.mark.parametrize("has_another", [False, True])
+def test_a_target_that_seems_to_fail_gets_the_message_about_an_outage_ever_more_seldom(
+    watched: Billing,
+    dagster_instance: DagsterInstance,
+    hook: Webhook,
+    box: Mailbox,
+    has_another: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy before it ran into its time limit, and a channel had the same message every 45 seconds all night."""
+    monkeypatch.setenv("RECON_ALERT_URLS", f"{hook.url} {box.url}" if has_another else hook.url)
+    monkeypatch.setenv("DATABASE_URL", NOBODY)
+    hook.answers_with = 504
+    began = datetime.now(UTC)
+    cursor = json.dumps({"since": began.isoformat()})
+    tried = []
+    for seconds in range(0, 3_600 + 900, alert_sensor.EVERY_SECONDS):
+        now = began + timedelta(seconds=seconds)
+        monkeypatch.setattr(alert_sensor, "_now", lambda now=now: now)
+        before = hook.refused
+        cursor = result_of(dagster_instance, cursor).cursor
+        if hook.refused > before:
+            tried.append(seconds - DEAD_MANS_SWITCH_MINUTES * 60)
+    assert tried == [0, 45, 90, 180, 360, 720, 1_440, 2_880]
+    assert len(box.mails) == int(has_another)
 
 
 def test_a_failure_of_another_job_is_a_warning_of_its_own_and_leaves_reconciliation_as_it_is(

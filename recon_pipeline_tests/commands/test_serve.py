@@ -169,6 +169,8 @@ def test_health_distinguishes_a_live_process_a_ready_one_and_counters_that_are_r
     own.query("update recon.reconciliation_run set finished_at = finished_at - interval '16 minutes'")
     overdue = serve.first.get("/healthz/reconciled")
     assert (overdue.status, overdue.json["failing"]) == (503, ["no run has succeeded for 15 minutes"])
+    own.query("update recon.reconciliation_run set outcome = 'blocked'")
+    assert serve.first.get("/healthz/reconciled").json["failing"] == ["no run has succeeded yet"]
     assert serve.first.get("/healthz/ready").status == 200
     own.query("alter table recon.schema_version rename to elsewhere")
     unready = serve.first.get("/healthz/ready")

@@ -1,5 +1,6 @@
 """Whatever stands in the environment gives settings or an error that names the variable, and no password."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -84,3 +85,17 @@ def test_no_password_of_a_url_is_ever_shown(before: str, after: str, at_host: st
         shown = str(error)
         assert "DATABASE_URL" in shown
     assert PASSWORD not in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "bounds"),
+    [
+        ("RECON_MAX_REPAIRS", "a whole number from 0 to 9,223,372,036,854,775,807"),
+        ("RECON_SETTLE_SECONDS", "a whole number from 0 to 86,400"),
+        ("RECON_MAX_REPAIR_SHARE", "a number from 0 to 1"),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_answered_with_these_in_digits(variable: str, bounds: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read_settings({variable: "-1"})
+    assert refused.value.what == f"{variable} is '-1', which is not {bounds}."

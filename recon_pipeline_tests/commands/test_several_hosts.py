@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from recon_pipeline.core.errors import REPAIRS_STAY, in_one_line
+from recon_pipeline.core.errors import REPAIRS_STAY, driver_reason
 from recon_pipeline.store.counters.chunks import Repairer
 from recon_pipeline_tests.commands.conftest import MakeBilling, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import Billing, connected
@@ -145,10 +145,10 @@ def test_a_role_whose_transactions_are_read_only_is_reported_as_that(make_billin
 
 
 def test_what_a_driver_says_of_one_server_stays_its_first_line() -> None:
-    assert in_one_line('column "a" does not exist\nLINE 1: select a') == 'column "a" does not exist'
-    assert in_one_line("\n") == ""
+    assert driver_reason('column "a" does not exist\nLINE 1: select a') == 'column "a" does not exist'
+    assert driver_reason("\n") == ""
     timed_out = "connection timeout expired"
     several = f"{timed_out}\nMultiple connection attempts failed. All failures were:\n" + "\n".join(
         f"- host: {host!r}, port: '5432', hostaddr: '10.0.0.{host[-1]}': {timed_out}" for host in ("db1", "db2")
     )
-    assert in_one_line(several) == f"db1: {timed_out}; db2: {timed_out}"
+    assert driver_reason(several) == f"db1: {timed_out}; db2: {timed_out}"

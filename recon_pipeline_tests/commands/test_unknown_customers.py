@@ -14,6 +14,7 @@ COMMANDS = (
     ("hold", *WHY, "--until", "3d"),
     ("release",),
     ("undo", "4f1c9a02", *WHY, "--dry-run"),
+    ("sql", "compare_counters", "--explain"),
 )
 SAID = "--customer cus_122: no counter, event or subscription has that id."
 

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from recon_pipeline.core.errors import ReconError
-from recon_pipeline.embedded_postgres import project_folder
 from recon_pipeline.faces.benchmark.report import Bar, Promised, show_bars
 from recon_pipeline.faces.benchmark.scratch import fill, scratch_database
 from recon_pipeline.faces.benchmark.watched_dev import (
@@ -32,6 +31,7 @@ from recon_pipeline.faces.benchmark.watched_dev import (
     watch,
 )
 from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN
+from recon_pipeline.faces.dagster_home import settings_of_release
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.postgres.statements import labelled
 
@@ -160,7 +160,7 @@ def _show(console: Console, report: IdleReport) -> None:
 
 def _environment(folder: Path, billing_url: str, dagster_url: str) -> dict[str, str]:
     """The environment of the processes, with only those variables of the product that are measured."""
-    (folder / "dagster.yaml").write_bytes((project_folder() / "dagster.yaml").read_bytes())
+    (folder / "dagster.yaml").write_bytes(settings_of_release())
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RECON_", "DAGSTER_"))}
     return kept | {"DATABASE_URL": billing_url, "DAGSTER_PG_URL": dagster_url, "DAGSTER_HOME": str(folder)}
 

@@ -142,7 +142,7 @@ def _overdue(database: BillingDatabase) -> list[str]:
         return [_unusable(error)]
     if last is not None and datetime.now(UTC) - last <= timedelta(minutes=DEAD_MANS_SWITCH_MINUTES):
         return []
-    return [f"no run has succeeded for {DEAD_MANS_SWITCH_MINUTES} minutes"]
+    return [f"no run has succeeded {f'for {DEAD_MANS_SWITCH_MINUTES} minutes' if last else 'yet'}"]
 
 
 def _unusable(error: ReconError) -> str:

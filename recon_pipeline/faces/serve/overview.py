@@ -51,9 +51,19 @@ class Verdict:
     sentence: str
 
 
-def notices(status: Status, *, last_success: datetime | None, now: datetime) -> list[Notice]:
-    """What a person has to know, the worst first."""
-    return sorted(_notices(status, last_success, now), key=lambda notice: list(Tone).index(notice.tone))
+def notices(
+    status: Status, *, last_success: datetime | None, first_run: datetime | None, now: datetime
+) -> list[Notice]:
+    """What a person has to know, the worst first.
+
+    Args:
+        status: What `recon status` shows.
+        last_success: When a run over every customer last verified the current month.
+        first_run: When the first run on this database began.
+        now: By the same clock.
+    """
+    found = [*_notices(status, now), *_of_silence(status, last_success, first_run, now)]
+    return sorted(found, key=lambda notice: list(Tone).index(notice.tone))
 
 
 def verdict(status: Status, found: list[Notice], *, now: datetime) -> Verdict:
@@ -90,7 +100,7 @@ def ago(moment: datetime, now: datetime) -> str:
     return "a moment ago"
 
 
-def _notices(status: Status, last_success: datetime | None, now: datetime) -> Iterator[Notice]:
+def _notices(status: Status, now: datetime) -> Iterator[Notice]:
     for alarm in status.failing:
         yield _of_alarm(alarm, now)
     yield from _of_latest_run(status, now)
@@ -100,13 +110,6 @@ def _notices(status: Status, last_success: datetime | None, now: datetime) -> It
             "Nothing is reconciled yet",
             f"To compare every counter, without repairing any:\n{SEE_ALL}\nThe schedule starts runs by itself once "
             "Dagster's daemon runs.",
-        )
-    elif _is_silent(status, last_success, now):
-        last = f"The last one ended {ago(last_success, now)}." if last_success else "None has succeeded yet."
-        yield Notice(
-            Tone.BAD,
-            f"No run has succeeded for {DEAD_MANS_SWITCH_MINUTES} minutes",
-            f"{last} Drift is not detected. Whether schedule and daemon are alive:\nrecon doctor",
         )
     if status.pause is not None:
         text = f"Paused {status.pause}.\nCounters are compared, and none is repaired. To end the pause:\nrecon resume"
@@ -150,7 +153,21 @@ def _of_latest_run(status: Status, now: datetime) -> Iterator[Notice]:
     )
 
 
-def _is_silent(status: Status, last_success: datetime | None, now: datetime) -> bool:
-    if status.pause is not None or any(alarm.subject == DEAD_MANS_SWITCH for alarm in status.failing):
-        return False
-    return last_success is None or now - last_success > timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
+def _of_silence(
+    status: Status, last_success: datetime | None, first_run: datetime | None, now: datetime
+) -> Iterator[Notice]:
+    """The dead man's switch, which also says what is true before the first success."""
+    if first_run is None or status.pause is not None:
+        return
+    if any(alarm.subject == DEAD_MANS_SWITCH for alarm in status.failing):
+        return
+    is_late = now - (last_success or first_run) > timedelta(minutes=DEAD_MANS_SWITCH_MINUTES)
+    advice = "Drift is not detected. Whether schedule and daemon are alive:\nrecon doctor"
+    if last_success is None:
+        began = f"The first run on this database began {ago(first_run, now)}."
+        wait = "The schedule starts one every 5 minutes while Dagster's daemon runs."
+        tone = Tone.BAD if is_late else Tone.WARN
+        yield Notice(tone, "No run has succeeded yet", f"{began} {advice if is_late else wait}")
+    elif is_late:
+        title = f"No run has succeeded for {DEAD_MANS_SWITCH_MINUTES} minutes"
+        yield Notice(Tone.BAD, title, f"The last one ended {ago(last_success, now)}. {advice}")

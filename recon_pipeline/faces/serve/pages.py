@@ -32,7 +32,7 @@ from recon_pipeline.faces.status import status_of
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.postgres.clock import now
 from recon_pipeline.store.postgres.database import BillingDatabase, begin
-from recon_pipeline.store.records import alerts
+from recon_pipeline.store.records import alerts, runs
 from recon_pipeline.store.records.drift_history import BUCKET, bucket_start, drift_history
 
 STATUS_SECONDS = 5
@@ -88,10 +88,11 @@ def add_pages(app: FastAPI, database: BillingDatabase, settings: Settings, guard
     def home() -> Response:
         with database.connection() as connection, begin(connection, statement_timeout_ms=STATUS_SECONDS * 1_000):
             status = status_of(connection, database.name, settings)
-            last_success, at = alerts.last_success(connection), now(connection)
+            last_success, first_run = alerts.last_success(connection), runs.first_started_at(connection)
+            at = now(connection)
             until = bucket_start(at) + BUCKET
             history = drift_history(connection, since=until - CHART)
-        found = overview.notices(status, last_success=last_success, now=at)
+        found = overview.notices(status, last_success=last_success, first_run=first_run, now=at)
         return _page(
             render(
                 "serve/overview.html.jinja",

@@ -13,7 +13,7 @@ from recon_pipeline.core.errors import (
     PutOffError,
     ReconError,
     StatementFailedError,
-    in_one_line,
+    driver_reason,
 )
 from recon_pipeline.store.postgres.refusals import explain_refusal
 from recon_pipeline.store.postgres.registry import inline_statements
@@ -69,7 +69,7 @@ def is_lock_conflict(error: BaseException) -> bool:
 
 def first_line(error: DBAPIError) -> str:
     """The first line of Postgres's message, without its context; if there are several hosts, that of each."""
-    return in_one_line(str(error.orig)) or type(error.orig).__name__
+    return driver_reason(str(error.orig)) or type(error.orig).__name__
 
 
 def explain(error: DBAPIError, *, database: str) -> ReconError:

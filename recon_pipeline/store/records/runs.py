@@ -43,6 +43,9 @@ _LEFT_OPEN = labelled(
 # Whether a run has a row in the ledger.
 # Binds: run_id text
 _HAS_REPAIRED = labelled("has_repaired", "select exists (select from recon.counter_repair where run_id = :run_id)")
+# When the first run began.
+# Index: recon.reconciliation_run by start.
+_FIRST_STARTED_AT = labelled("first_started_at", "select min(started_at) from recon.reconciliation_run")
 # Deletes the drift of old comparisons.
 # Invariant: runs and the ledger of repairs stay.
 # Binds: days integer
@@ -206,6 +209,11 @@ def recent(connection: Connection, *, rows: int) -> tuple[RunRecord, ...]:
         replace(_record(row), outcome="failed", error=_ABANDONED) if row["is_abandoned"] else _record(row)
         for row in found
     )
+
+
+def first_started_at(connection: Connection) -> datetime | None:
+    """When the first run on this database began, or None if none was made."""
+    return connection.execute(_FIRST_STARTED_AT).scalar_one()
 
 
 def _record(row: Any) -> RunRecord:
