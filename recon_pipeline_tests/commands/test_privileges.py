@@ -362,12 +362,15 @@ def test_no_policy_is_printed_into_force_for_an_owner_who_cannot_leave_the_role(
     own_server.psql(owner, FORCED)
     own_server.psql(owner, recon("init", "--print", DATABASE_URL=None).out)
     with connected(own_server.url("printed"), autocommit=True) as connection:
-        Billing(own_server.url("printed"), connection).add_event("a", 60)
-        Billing(own_server.url("printed"), connection).add_event("b", 60)
+        billing = Billing(own_server.url("printed"), connection)
+        for customer in ("a", "b"):
+            billing.add_event(customer, 60)
 
     monkeypatch.setenv("DATABASE_URL", owner.replace("tables_owner@", "recon_pipeline@"))
     assert customers_of_a_tenant(own_server, "printed")[0] == {"a"}
-    assert "create policy recon_pipeline on billing_usage_events" in recon("status").said
+    refused = " ".join(recon("status").said.split())
+    assert "create policy recon_pipeline on billing_usage_events" in refused
+    assert "first revoke recon_pipeline from the owner of the table if row level security is forced" in refused
 
 
 def test_what_init_prints_with_billing_tables_runs_in_an_empty_database(
