@@ -212,6 +212,7 @@ def printed(*, with_billing_tables: bool, with_ingest_xid: bool = True, subscrib
         "-- The rest belongs to that role.\nset role recon_pipeline;",
         migrate.upgrade_sql(),
         "reset role;",
+        as_written("policies"),
         as_written("ingest_xid") if with_ingest_xid else "",
     ]
     return "\n".join(part for part in parts if part)

@@ -47,6 +47,13 @@ ROW_SECURITY = """
     alter table billing_usage_counters enable row level security;
     alter table billing_subscriptions enable row level security;
 """
+FORCED = f"""
+    {ROW_SECURITY}
+    alter table billing_usage_events force row level security;
+    alter table billing_usage_counters force row level security;
+    create policy tenants on billing_usage_events using (gateway_customer_id = current_setting('app.tenant', true));
+    create policy tenants on billing_usage_counters using (gateway_customer_id = current_setting('app.tenant', true));
+"""
 TABLES = ("billing_usage_events", "billing_usage_counters", "billing_subscriptions")
 FUNCTIONS = "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'recon'::regnamespace order by 1"
 GRANTS = """
@@ -175,8 +182,7 @@ def printed(own_server: OwnServer, superuser: Billing, request: pytest.FixtureRe
         connection.execute("grant create on schema public to tables_owner")
     owner_url = own_server.url("printed").replace("postgres@", "tables_owner@")
     make_billing_tables(owner_url)
-    if getattr(request, "param", None) == ROW_SECURITY:
-        own_server.psql(owner_url, ROW_SECURITY)
+    own_server.psql(owner_url, getattr(request, "param", ""))
     output = recon("init", "--print", DATABASE_URL=None)
     assert (output.exit_code, output.err) == (0, "")
     own_server.psql(owner_url, output.out)
@@ -311,6 +317,60 @@ def test_every_command_works_by_the_policies_that_init_prints_where_bypassrls_ca
     assert printed.counters() == {"a": 65, "b": 0}
     printed.query("drop policy recon_pipeline on billing_usage_events")
     assert "create policy recon_pipeline on billing_usage_events for select" in recon("reconcile").said
+
+
+def customers_of_a_tenant(own_server: OwnServer, database: str) -> list[set[str]]:
+    """Whose events and counters an application sees that works for tenant a, as the owner of the tables."""
+    with psycopg.connect(own_server.url(database).replace("postgres@", "tables_owner@")) as connection:
+        connection.execute("set app.tenant = 'a'")
+        return [
+            {customer for (customer,) in connection.execute(f"select gateway_customer_id from {table}".encode())}
+            for table in TABLES[:2]
+        ]
+
+
+@pytest.mark.parametrize("printed", [FORCED], indirect=True)
+def test_an_owner_whom_policies_bind_sees_the_rows_of_no_other_tenant_by_what_init_prints(
+    printed: Billing, own_server: OwnServer, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy for a role is one for its members, too."""
+    beating_daemon(run_history)
+    url = printed.url.replace("postgres@", "recon_pipeline@")
+    monkeypatch.setenv("DATABASE_URL", url)
+    accept_usages(url)
+    for customer in ("a", "b"):
+        printed.add_event(customer, 60)
+        printed.add_counter(customer, 4)
+
+    assert customers_of_a_tenant(own_server, "printed") == [{"a"}, {"a"}]
+    done = recon("reconcile", "--period", "2025-05", "--json")
+    assert (done.exit_code, done.json["mode"]) == (0, "incremental"), done.said
+    assert printed.counters() == {"a": 60, "b": 60}
+
+
+def test_no_policy_is_printed_into_force_for_an_owner_who_cannot_leave_the_role(
+    own_server: OwnServer, superuser: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DBA granted it, so only a DBA revokes it."""
+    own_server.create_database("printed")
+    with connected(own_server.url("printed"), autocommit=True) as connection:
+        connection.execute("create role tables_owner login; create role recon_pipeline login")
+        connection.execute("grant recon_pipeline to tables_owner; alter database printed owner to tables_owner")
+        connection.execute("grant create on schema public to tables_owner")
+    owner = own_server.url("printed").replace("postgres@", "tables_owner@")
+    make_billing_tables(owner)
+    own_server.psql(owner, FORCED)
+    own_server.psql(owner, recon("init", "--print", DATABASE_URL=None).out)
+    with connected(own_server.url("printed"), autocommit=True) as connection:
+        billing = Billing(own_server.url("printed"), connection)
+        for customer in ("a", "b"):
+            billing.add_event(customer, 60)
+
+    monkeypatch.setenv("DATABASE_URL", owner.replace("tables_owner@", "recon_pipeline@"))
+    assert customers_of_a_tenant(own_server, "printed")[0] == {"a"}
+    refused = " ".join(recon("status").said.split())
+    assert "create policy recon_pipeline on billing_usage_events" in refused
+    assert "first revoke recon_pipeline from the owner of the table if row level security is forced" in refused
 
 
 def test_what_init_prints_with_billing_tables_runs_in_an_empty_database(

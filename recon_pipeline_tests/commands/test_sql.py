@@ -16,7 +16,7 @@ from recon_pipeline_tests.commands.conftest import OwnServer, migrate, recon
 from recon_pipeline_tests.reconciliation.billing import Billing
 
 EVERY_WAY = [(name, choices) for name in names() for choices in combinations(name)]
-SCRIPTS = {"billing_tables", "grants", "ingest_xid"}
+SCRIPTS = {"billing_tables", "grants", "ingest_xid", "policies"}
 WITHOUT_PLAN = {
     "allow_to_alter_log",
     "analyze_preview_events",

@@ -31,7 +31,7 @@ from recon_pipeline_tests.reconciliation.billing import connected
 
 PACKAGES = (STORE, "recon_pipeline.faces.demo", "recon_pipeline.faces.benchmark")
 BIND = re.compile(r"(?<![:\w]):(\w+)(?!:)")
-SCRIPTS = {"billing_tables", "grants", "ingest_xid"}
+SCRIPTS = {"billing_tables", "grants", "ingest_xid", "policies"}
 """Shown to a person or run as a whole: several statements each, without values."""
 CONDITIONS = {"in_extent", "in_extent_following_log", "in_extent_of_scope", "in_months", "in_scope"}
 """What a run covers, in any table: the same wherever it stands, as a function of schema recon is."""

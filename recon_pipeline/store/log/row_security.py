@@ -87,4 +87,7 @@ def hidden_rows(table: Table, role: str) -> tuple[str, str] | None:
         )
     command, checked = ("all", " with check (true)") if table.wanted == COUNTERS else ("select", "")
     policy = f"create policy recon_pipeline on {table.name} for {command} to {role} using (true){checked};"
-    return what, f"{bypass} or, where only a superuser may do that, as the owner of the table: {policy}"
+    return what, (
+        f"{bypass} or, where only a superuser may do that, and first revoke {role} from the owner of the table if row "
+        f"level security is forced there (a member of {role} sees every row, too), as the owner of the table: {policy}"
+    )

@@ -1,6 +1,5 @@
 -- The least privileges that the product needs, as a role of its own. Choose a password. Run this as the owner of the billing tables, who
 -- needs createrole for the first block, unless a DBA has created the role and granted it to the owner. An existing role keeps its password.
--- If these tables have row level security, policies let that role see every row, which no restrictive policy may narrow.
 do $role$
 begin
     if to_regrole('recon_pipeline') is null then
@@ -19,6 +18,7 @@ exception when insufficient_privilege then
 end
 $role$;
 create schema recon authorization recon_pipeline;
+grant usage on schema recon to current_user;
 grant select on billing_usage_events to recon_pipeline;
 grant select, insert on billing_usage_counters to recon_pipeline;
 grant update (usage_count, updated_at) on billing_usage_counters to recon_pipeline;
@@ -29,16 +29,3 @@ begin
     end if;
 end
 $subscriptions$;
-do $row_level_security$
-begin
-    if (select relrowsecurity from pg_class where oid = to_regclass('billing_usage_events')) then
-        create policy recon_pipeline on billing_usage_events for select to recon_pipeline using (true);
-    end if;
-    if (select relrowsecurity from pg_class where oid = to_regclass('billing_usage_counters')) then
-        create policy recon_pipeline on billing_usage_counters for all to recon_pipeline using (true) with check (true);
-    end if;
-    if (select relrowsecurity from pg_class where oid = to_regclass('billing_subscriptions')) then
-        create policy recon_pipeline on billing_subscriptions for select to recon_pipeline using (true);
-    end if;
-end
-$row_level_security$;
