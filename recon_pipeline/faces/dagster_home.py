@@ -116,19 +116,20 @@ def require_records_apart(billing_url: str, records_url: str) -> None:
     """Refuse to keep Dagster's records among the application's tables, before Dagster creates its tables there.
 
     Raises:
-        ConfigurationError: Both URLs name one database, and Dagster's tables would be in its schema public.
+        ConfigurationError: Both URLs name one database, and Dagster's tables would be in its schema public, or in the
+            first one in which that of the billing database looks for tables.
         OrchestratorUnreachableError: Dagster's storage cannot be reached.
         DatabaseUnreachableError: The billing database cannot be reached.
     """
     with _reported_as_storage(), BillingDatabase(records_url).transaction(any_schema_version=True) as connection:
         records, schema = database_id(connection), connection.execute(_SCHEMA_OF_NEW_TABLES).scalar_one()
-    if schema != "public":
-        return
     with BillingDatabase(billing_url).transaction(any_schema_version=True) as connection:
         if database_id(connection) != records:
             return
+        if schema not in ("public", connection.execute(_SCHEMA_OF_NEW_TABLES).scalar_one()):
+            return
     raise ConfigurationError(
-        "DAGSTER_PG_URL is the schema public of the billing database: Dagster's tables would stand among the "
+        f"DAGSTER_PG_URL is the schema {schema} of the billing database: Dagster's tables would stand among the "
         "application's, and whoever may read those, such as a web API over that schema, could read its runs.",
         fix="Create a database for Dagster (create database dagster; on the same server is fine) and set "
         "DAGSTER_PG_URL to it. Or, in this database: create schema dagster; and add ?options=-csearch_path%3Ddagster "

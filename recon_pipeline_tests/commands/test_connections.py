@@ -202,18 +202,23 @@ def test_a_billing_database_is_never_taken_for_dagsters_records(make_billing: Ma
     assert billing.counters() == {}
 
 
-def test_doctor_and_dev_refuse_dagsters_records_in_the_billing_databases_schema_public(
-    make_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schema", ["public", "app"])
+def test_doctor_and_dev_refuse_dagsters_records_in_the_schema_of_the_billing_tables(
+    make_billing: MakeBilling, monkeypatch: pytest.MonkeyPatch, schema: str
 ) -> None:
-    billing = make_billing()
-    monkeypatch.setenv("DAGSTER_PG_URL", billing.url)
+    tables = ("billing_usage_events", "billing_usage_counters", "billing_subscriptions")
+    moves = f"create schema {schema};" + "".join(f"alter table {table} set schema {schema};" for table in tables)
+    billing = make_billing(moves if schema != "public" else "")
+    url = f"{billing.url}{'&' if '?' in billing.url else '?'}options=-csearch_path%3D{schema}"
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("DAGSTER_PG_URL", url)
 
     doctor, dev = recon("doctor", "--json"), recon("dev")
 
     (finding,) = [one for one in doctor.json["findings"] if one["requirement"] == "Dagster storage"]
     assert finding["verdict"] == "fail"
     for said in (finding["detail"] + finding["mend"], dev.said):
-        assert "DAGSTER_PG_URL is the schema public of the billing database" in said
+        assert f"DAGSTER_PG_URL is the schema {schema} of the billing database" in said
         assert "add ?options=-csearch_path%3Ddagster to DAGSTER_PG_URL" in said
     assert (doctor.exit_code, dev.exit_code) == (1, 2)
     assert billing.value("select count(*) from pg_class where relname = 'event_logs'") == 0
