@@ -163,6 +163,6 @@ def _looked_at(
 
 def _count(connection: Connection, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
     with lake.sums(counting.usage, counting.month) as sums, begin(connection):
-        count = keeping.keep(connection, counting, sums.pieces, sums.powers)
+        count = keeping.keep(connection, counting, sums)
         found.require_unchanged()
     return count

@@ -4,15 +4,11 @@ Invariant: the files are those of one listing, and must stay what they are until
 a table with a log of its own, one version is read.
 """
 
-import io
-from collections.abc import Callable, Generator, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.csv
 
 from recon_pipeline.core.backfill.default_mapping import default_mapping
 from recon_pipeline.core.backfill.mapping import MappingSpec
@@ -27,6 +23,7 @@ from recon_pipeline.lake.engines import open_engine, require_duckdb
 from recon_pipeline.lake.files import NOTHING_COUNTED, FileRead, files_read, require_one_layout, require_unchanged
 from recon_pipeline.lake.iceberg import iceberg_table, is_iceberg
 from recon_pipeline.lake.mapped import mapped_events, of_month, require_known
+from recon_pipeline.lake.month_sums import MonthSums
 from recon_pipeline.lake.settings import LakeSettings
 from recon_pipeline.lake.sums import ARRIVAL, KEY, event_sums
 from recon_pipeline.lake.tables import Between, LakeTable, TableVersion
@@ -35,23 +32,7 @@ from recon_pipeline.sources.filesystems import refuse_password
 from recon_pipeline.sources.finding import SourceFile, TableFilesError, find_files
 from recon_pipeline.sources.names import shown_source
 
-pc: Any = pyarrow.compute  # whose functions are made when it is imported
 _Opened = tuple[Engine, Sequence[str], Callable[[MappingSpec, BillingMonth], Any]]
-STAGED_COUNTS = ("event_count", "invalid_count", "dedupe_count", "outside_period_count")
-
-
-@dataclass(frozen=True)
-class MonthSums:
-    """The event sums of a month, as they are read from the engine.
-
-    Attributes:
-        pieces: Lines of CSV with `KEY`, `STAGED_COUNTS`, and the pieces of sum and of credits, each as an array of
-            Postgres.
-        powers: By which power of ten each piece is multiplied before all are added.
-    """
-
-    pieces: Iterator[bytes]
-    powers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -125,8 +106,9 @@ class OpenLake:
             ReconError: A file cannot be read, or the engine ran out of memory.
         """
         found = event_sums(self.engine, of_month(self.events_of(month), usage, month), self.identity)
-        with self.engine.run(found.table) as batches:
-            yield MonthSums(_lines(next(batches, None), batches, len(found.powers)), found.powers)
+        with self.engine.run(found.table.order_by(KEY)) as batches:  # as an index is filled in half the time
+            first = [batch for batch in (next(batches, None),) if batch is not None]
+            yield MonthSums(itertools.chain(first, batches), found.powers)
 
 
 def find_lake(settings: LakeSettings, identity: EventIdentity) -> FoundLake:
@@ -214,31 +196,3 @@ def _stream(engine: DuckDB, table: LakeTable, spec: MappingSpec, month: BillingM
     is_time = begins is not None and begins.format == "iso"
     between = Between(begins.column, month.start, month.end) if begins is not None and is_time else None
     return engine.read_stream(lambda: table.stream(columns, between))
-
-
-def _lines(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch], pieces: int) -> Iterator[bytes]:
-    batch = first
-    while batch is not None:
-        yield _as_csv(batch, pieces)
-        batch = next(rest, None)
-
-
-def _as_csv(batch: pa.RecordBatch, pieces: int) -> bytes:
-    names = batch.column("gateway_customer_id")
-    # Postgres can hold no such name: its events belong to no counter.
-    has_nul = pc.match_substring(names, "\0")
-    columns = {name: batch.column(name) for name in (*KEY, *STAGED_COUNTS)}
-    if pc.any(has_nul).as_py():
-        columns["gateway_customer_id"] = pc.if_else(has_nul, "", names)
-        columns["invalid_count"] = pc.add(
-            columns["invalid_count"], pc.if_else(has_nul, pc.add(columns["event_count"], columns["dedupe_count"]), 0)
-        )
-        for name in ("event_count", "dedupe_count"):
-            columns[name] = pc.if_else(has_nul, 0, columns[name])
-    for name in ("usage", "credit"):
-        parts = [batch.column(f"{name}_{index}").cast(pa.string()).fill_null("0") for index in range(pieces)]
-        joined = pc.binary_join_element_wise(*parts, ",")
-        columns[name] = pc.binary_join_element_wise("{", joined, "}", "")
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(pa.table(columns), buffer, pyarrow.csv.WriteOptions(include_header=False))
-    return buffer.getvalue()

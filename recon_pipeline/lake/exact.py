@@ -77,3 +77,9 @@ def added_up(pieces: Sequence[Any], powers: Sequence[int]) -> Decimal:
     """The sum whose pieces an engine gave, whatever its length."""
     with localcontext(prec=_LONGEST):
         return sum((Decimal(one or 0).scaleb(power) for one, power in zip(pieces, powers, strict=True)), Decimal(0))
+
+
+def as_text(number: Decimal) -> str:
+    """A sum in digits, with none after the point that says nothing."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -887,21 +887,6 @@ create table recon.lake_counter (
 comment on table recon.lake_counter is
     'The event sums by key of the newest count of a month. A key of the month that has no row has no events.';
 
-create unlogged table recon.lake_staged_sum (
-    gateway_customer_id text not null,
-    period_start timestamptz not null,
-    period_end timestamptz not null,
-    event_count bigint not null,
-    invalid_count bigint not null,
-    dedupe_count bigint not null,
-    outside_period_count bigint not null,
-    usage numeric[] not null,
-    credit numeric[] not null
-);
-comment on table recon.lake_staged_sum is
-    'The sums that an engine sends while a month is counted; empty at all other times.';
-comment on column recon.lake_staged_sum.usage is 'In pieces, each to be multiplied by its power of ten.';
-
 create view recon.stand_in as
     select
         seal.id as seal_id, seal.gateway_name, seal.usage_type, seal.partition, seal.nonzero_count,

@@ -1,6 +1,6 @@
 """`recon benchmark --lake`: a month counted in a lake, beside the engine alone; by DuckDB, and by Spark if it is there.
 
-    files ─▶ the engine alone: its sums read to the end ⇄ product: sums staged in Postgres, kept, compared with counters
+    files ─▶ the engine alone: its sums read to the end ⇄ product: sums kept in Postgres, compared with counters
 
 Both run the same expression over the same files, each in a process of its own, with the memory that a count has. All
 engines are compared with counters that the first of them counted.

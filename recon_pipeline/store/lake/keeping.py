@@ -1,15 +1,14 @@
 """Keeps what an engine counted of a month: the sums of its keys and the record of the count, in one transaction.
 
-Invariant: the staged sums are of one month, whose session has locked them. The newest count of a month is the only one
-whose sums are kept. A count repairs nothing: runs compare counters with it, as they compare them with a seal.
+Invariant: one session counts at a time. The newest count of a month is the only one whose sums are kept. A count
+repairs nothing: runs compare counters with it, as they compare them with a seal.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -17,21 +16,54 @@ from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.lake.counts import LakeCount, count_of
 from recon_pipeline.store.postgres.copy import copy_bytes_in
-from recon_pipeline.store.postgres.statements import labelled, statement, with_name
+from recon_pipeline.store.postgres.statements import labelled, with_name
 
-_COPY_STAGED = with_name(
+# Waits until no other session counts.
+_LOCK = labelled("lock_lake_counts", "select pg_advisory_xact_lock(hashtextextended('recon count-lake', 0))")
+# Deletes the sums of earlier counts of a month, and gives the next count its number.
+# Index: the primary key of recon.lake_counter, by count; none of recon.lake_count, which is small.
+# Binds: gateway_name text, partition text, usage_type text
+_MAKE_ROOM = labelled(
+    "make_room_for_lake_count",
+    """
+    with dropped as (
+        delete from recon.lake_counter
+        where count_id in (
+                select id
+                from recon.lake_count
+                where gateway_name = :gateway_name and usage_type = :usage_type and partition = :partition
+            )
+    )
+    select nextval(pg_get_serial_sequence('recon.lake_count', 'id'))
+    """,
+)
+_COPY_SUMS = with_name(
     "copy_lake_sums",
     """
-    copy recon.lake_staged_sum (
-        gateway_customer_id, period_start, period_end,
-        event_count, invalid_count, dedupe_count, outside_period_count, usage, credit
+    copy recon.lake_counter (
+        count_id, gateway_customer_id, period_start, period_end, usage_count, event_count, credit_units
     ) from stdin (format csv)
     """,
 )
-# Lets one session count at a time: the staged sums are of one month.
-_LOCK_STAGED = labelled("lock_lake_sums", "lock table recon.lake_staged_sum in exclusive mode")
-# Deletes staged sums; the table is locked.
-_EMPTY_STAGED = labelled("empty_lake_sums", "truncate recon.lake_staged_sum")
+# Records a count.
+# Binds: acted_by text, complete_until timestamptz, dedupe_count bigint, engine text, event_count bigint
+# Binds: gateway_name text, id bigint, invalid_count bigint, key_count bigint, nonzero_count bigint
+# Binds: outside_period_count bigint, partition text, run_id text, source jsonb, usage_count numeric, usage_type text
+_RECORD = labelled(
+    "record_lake_count",
+    """
+    insert into recon.lake_count (
+        id, kind, gateway_name, usage_type, partition, acted_by, run_id, engine, complete_until, source,
+        key_count, nonzero_count, event_count, usage_count, invalid_count, dedupe_count, outside_period_count
+    )
+    overriding system value
+    values (
+        :id, 'counted', :gateway_name, :usage_type, :partition, :acted_by, :run_id, :engine, :complete_until, :source,
+        :key_count, :nonzero_count, :event_count, :usage_count, :invalid_count, :dedupe_count, :outside_period_count
+    )
+    returning *
+    """,
+)
 
 
 @dataclass(frozen=True)
@@ -47,28 +79,39 @@ class Counting:
     source: Mapping[str, Any]
 
 
-def keep(connection: Connection, counting: Counting, pieces: Iterable[bytes], powers: Sequence[int]) -> LakeCount:
+class Sums(Protocol):
+    """The event sums of a month."""
+
+    def lines(self, count_id: int) -> Iterator[bytes]:
+        """Lines of CSV, as `copy_lake_sums` reads them."""
+        ...
+
+    @property
+    def totals(self) -> Mapping[str, Any]:
+        """What they add up to, by column of `recon.lake_count`, once all lines have been read."""
+        ...
+
+
+def keep(connection: Connection, counting: Counting, sums: Sums) -> LakeCount:
     """Keep the sums of a month, in the connection's transaction.
 
     Args:
         connection: In a transaction.
         counting: What is counted.
-        pieces: Lines of CSV, as `copy_lake_sums` reads them.
-        powers: By which power of ten each piece of a sum is multiplied.
+        sums: Of its keys.
     """
-    connection.execute(_LOCK_STAGED)
-    connection.execute(_EMPTY_STAGED)
-    copy_bytes_in(connection, _COPY_STAGED, pieces)
-    asked = {
-        **vars(counting.usage),
-        "partition": counting.month.key,
+    of_month = {**vars(counting.usage), "partition": counting.month.key}
+    connection.execute(_LOCK)
+    count_id = connection.execute(_MAKE_ROOM, of_month).scalar_one()
+    copy_bytes_in(connection, _COPY_SUMS, sums.lines(count_id))
+    record = {
+        **of_month,
+        **sums.totals,
+        "id": count_id,
         "acted_by": counting.counted_by,
         "run_id": counting.run_id,
         "engine": counting.engine,
         "complete_until": counting.complete_until,
         "source": json.dumps(counting.source),
-        "powers": [Decimal(10) ** power for power in powers],
     }
-    found = count_of(connection.execute(statement("keep_lake_sums"), asked).mappings().one())
-    connection.execute(_EMPTY_STAGED)
-    return found
+    return count_of(connection.execute(_RECORD, record).mappings().one())

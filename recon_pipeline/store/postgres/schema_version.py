@@ -12,7 +12,7 @@ from recon_pipeline.core.errors import SchemaVersionError, UntrustworthyLogError
 from recon_pipeline.store.postgres.errors import AT_THE_PRIMARY, sqlstate
 from recon_pipeline.store.postgres.statements import labelled
 
-SCHEMA_VERSION = "0023"
+SCHEMA_VERSION = "0024"
 """What this code works on: the last migration."""
 
 # Whether the server is in recovery.
