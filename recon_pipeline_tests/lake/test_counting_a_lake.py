@@ -1,6 +1,7 @@
 """Counters of months whose events are in a lake follow what an engine counted there, as they would follow the log."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -149,6 +150,22 @@ def test_a_sum_past_bigint_is_reported_and_stops_one_key(job_billing: Billing, l
     assert job_billing.counters() == {"a": 0, "b": 3}
     ((error,),) = job_billing.query("select error from recon.counter_drift where gateway_customer_id = 'a'")
     assert error == "the event sum 18000000000000000000 is more than a bigint holds"
+
+
+@pytest.mark.parametrize(("digits", "scale"), [(18, 10), (38, 10)])
+def test_sums_of_decimals_are_kept_with_every_digit_and_no_zero_that_says_nothing(
+    job_billing: Billing, lake: Path, digits: int, scale: int
+) -> None:
+    amounts = {"a": ("1.5", "2.5"), "b": ("0.0000000001",), "c": ("-0.0000000003", "0.0000000001"), "d": ("100",)}
+    events = [Event(f"{name}-{one}", Decimal(one), name) for name, parts in amounts.items() for one in parts]
+    write(lake, events, pa.decimal128(digits, scale))
+    (counted,) = count()
+    assert counted.count is not None
+    assert (counted.count.usage_count, counted.count.key_count) == (Decimal("103.9999999999"), 4)
+    kept = "select gateway_customer_id, usage_count::text, credit_units::text from recon.lake_counter order by 1"
+    assert job_billing.query(kept) == [
+        ("a", "4", "0"), ("b", "0.0000000001", "0"), ("c", "-0.0000000002", "-0.0000000003"), ("d", "100", "0")
+    ]  # fmt: skip
 
 
 def test_names_that_postgres_cannot_hold_are_invalid_and_all_others_are_counted(
