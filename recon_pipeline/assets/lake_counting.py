@@ -19,7 +19,7 @@ from recon_pipeline.store.lake import counts, keeping
 from recon_pipeline.store.lake.counts import LakeCount
 from recon_pipeline.store.lake.keeping import Counting
 from recon_pipeline.store.log.sealed_months import read_sealed_months
-from recon_pipeline.store.postgres.database import BillingDatabase, begin
+from recon_pipeline.store.postgres.database import BillingDatabase
 
 
 @dataclass(frozen=True)
@@ -71,32 +71,30 @@ def count_months(
     require_known(months, first=first, current=current)
     wanted = months or months_between(first, current)
     found = find_lake(lake, settings.event_identity)
-    with database.connection() as connection:
-        with begin(connection):
-            to_do = [
-                _looked_at(connection, settings, lake, found.source, month, is_asked_for=bool(months))
-                for month in wanted
-            ]
-        asked = [one for of_month in to_do for one in of_month]
-        if all(one.reason or one.count for one in asked):
-            return tuple(asked)
-        done: list[Counted] = []
-        with open_lake(lake, found, settings.event_identity) as opened:
-            for one in asked:
-                if not (one.reason or one.count):
-                    counting = Counting(
-                        one.usage,
-                        one.month,
-                        counted_by,
-                        run_id,
-                        opened.engine.label,
-                        lake.complete_until.start,
-                        found.source.as_json,
-                    )
-                    one = replace(one, count=_count(connection, found, opened, counting), is_new=True)
-                    on_counted(one)
-                done.append(one)
-        return tuple(done)
+    with database.transaction() as connection:
+        to_do = [
+            _looked_at(connection, settings, lake, found.source, month, is_asked_for=bool(months)) for month in wanted
+        ]
+    asked = [one for of_month in to_do for one in of_month]
+    if all(one.reason or one.count for one in asked):
+        return tuple(asked)
+    done: list[Counted] = []
+    with open_lake(lake, found, settings.event_identity) as opened:
+        for one in asked:
+            if not (one.reason or one.count):
+                counting = Counting(
+                    one.usage,
+                    one.month,
+                    counted_by,
+                    run_id,
+                    opened.engine.label,
+                    lake.complete_until.start,
+                    found.source.as_json,
+                )
+                one = replace(one, count=_count(database, found, opened, counting), is_new=True)
+                on_counted(one)
+            done.append(one)
+    return tuple(done)
 
 
 def withdraw(
@@ -161,8 +159,9 @@ def _looked_at(
     return found
 
 
-def _count(connection: Connection, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
-    with lake.sums(counting.usage, counting.month) as sums, begin(connection):
+def _count(database: BillingDatabase, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
+    # An engine may be at work for an hour, which a connection that waits for it might not survive.
+    with lake.sums(counting.usage, counting.month) as sums, database.transaction() as connection:
         count = keeping.keep(connection, counting, sums)
         found.require_unchanged()
     return count

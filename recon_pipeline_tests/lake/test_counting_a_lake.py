@@ -1,8 +1,10 @@
 """Counters of months whose events are in a lake follow what an engine counted there, as they would follow the log."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,6 +14,7 @@ from recon_pipeline.assets.lake_counting import Counted
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.lake.counting import OpenLake
 from recon_pipeline.lake.settings import read_lake_settings
 from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, write
 from recon_pipeline_tests.reconciliation.billing import JUNE as IN_JUNE
@@ -222,6 +225,27 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing_behind(
         "What to do: Wait until nobody writes the lake, then run this again."
     )
     assert job_billing.value(KEPT) == 0
+
+
+def test_sums_are_kept_although_all_connections_were_lost_while_the_engine_counted(
+    job_billing: Billing, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lake)
+    summed = OpenLake.sums
+
+    @contextmanager
+    def sums_after_a_restart(*arguments: Any) -> Iterator[Any]:
+        with summed(*arguments) as found:
+            job_billing.query(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            yield found
+
+    monkeypatch.setattr(OpenLake, "sums", sums_after_a_restart)
+    (counted,) = count()
+    assert counted.count is not None
+    assert counted.count.usage_count == 13
 
 
 def test_a_file_that_is_no_parquet_or_is_cut_is_named_and_nothing_is_counted(job_billing: Billing, lake: Path) -> None:
