@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pyarrow as pa
 
+_NUMBERS_IN_A_MEGABYTE = 50_000
+"""How many numbers are grouped at once for each megabyte of memory; it holds about half of these groups."""
+
 
 class DuckDB:
     """An open DuckDB; made by `duckdb_engine`.
@@ -92,9 +95,22 @@ class DuckDB:
 
         return hash_of(text)
 
-    def kept(self, expression: "ir.Table") -> "ir.Table":
-        """As `Engine` says."""
-        return self._created("table", expression)
+    def repeated(self, numbers: "ir.Table") -> "ir.Table":
+        """As `Engine` says: in parts, since DuckDB fails with groups of which memory holds only a small share."""
+        (column,) = numbers.columns
+        held, found = self._created("table", numbers), f"repeated_{next(self._numbers)}"
+        name = held.get_name()
+        with self._at_work():
+            rows = self._backend.con.table(name).count("*").fetchall()[0][0]
+            parts = max(1, -(-rows // (self._memory_mb * _NUMBERS_IN_A_MEGABYTE)))
+            self._backend.raw_sql(f"create temp table {found} as from {name} limit 0")
+            for part in range(parts):
+                self._backend.raw_sql(
+                    f"insert into {found} select {column} from {name} where {column} % {parts} = {part} "  # noqa: S608
+                    f"group by {column} having count(*) > 1"
+                )
+            self._backend.raw_sql(f"drop table {name}")
+            return self._backend.table(found)
 
     def view(self, expression: "ir.Table") -> "ir.Table":
         """As `Engine` says: Ibis would write `with` for what is used twice, and DuckDB keep its rows."""

@@ -51,8 +51,11 @@ class Engine(Protocol):
         """A number of 64 bits for each text of a column, the same for the same text, as a column."""
         ...
 
-    def kept(self, expression: "ir.Table") -> "ir.Table":
-        """The rows of an expression over tables of this engine, as a table that is not computed again when it is used.
+    def repeated(self, numbers: "ir.Table") -> "ir.Table":
+        """The numbers of 64 bits that are there more than once, each once, as a table that is not computed again.
+
+        Args:
+            numbers: One column, of any number of rows; what does not fit in memory is on disk meanwhile.
 
         Raises:
             ReconError: The engine ran out of memory, or cannot read a file.

@@ -82,11 +82,13 @@ class Spark:
 
         return hash_of(text)
 
-    def kept(self, expression: "ir.Table") -> "ir.Table":
+    def repeated(self, numbers: "ir.Table") -> "ir.Table":
         """As `Engine` says."""
+        all_numbers: Any = numbers
+        repeated = all_numbers.group_by(all_numbers.columns).having(all_numbers.count() > 1).agg()
         with self._at_work():
-            name = f"kept_{next(self._numbers)}"
-            frame = self._backend.raw_sql(self._backend.compile(expression)).persist()
+            name = f"repeated_{next(self._numbers)}"
+            frame = self._backend.raw_sql(self._backend.compile(repeated)).persist()
             frame.count()
             frame.createOrReplaceTempView(name)
             return self._backend.table(name)

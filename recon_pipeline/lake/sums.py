@@ -1,6 +1,6 @@
 """One Ibis expression for event sums: the valid events, each identity counted once, by key; the same on every engine.
 
-    events ─┬─▶ identities that may be there twice, by a hash: kept
+    events ─┬─▶ identities that may be there twice, by a hash
             ├─▶ plain events: valid, odd in nothing, of no such identity ─▶ number and sum by key ─┐
             └─▶ all others, few ─▶ the first of each identity ─▶ all that is known by key ─────────┴─▶ event sums
 
@@ -120,7 +120,7 @@ def _apart(engine: Engine, found: Any, identity: EventIdentity | None) -> tuple[
     identity_hash = engine.hashed(functools.reduce(lambda left, right: left + "\n" + right, texts))
     hashed: Any = engine.view(found.mutate(is_odd=is_odd, identity_hash=identity_hash))
     named = hashed.filter(~_has_no_name(hashed, identity))
-    shared = engine.kept(named.group_by("identity_hash").having(named.count() > 1).agg().select(shared="identity_hash"))
+    shared = engine.repeated(named.select(shared="identity_hash"))
     is_shared = hashed.identity_hash == shared.shared
     either: Any = hashed.left_join(shared, is_shared)
     return (

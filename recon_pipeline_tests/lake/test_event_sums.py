@@ -96,8 +96,8 @@ def test_identities_that_share_a_hash_are_still_told_apart(tmp_path: Path, monke
     assert counted(write(tmp_path, events)) == model(events)
 
 
-def test_events_that_have_no_twin_are_never_all_held_at_once(tmp_path: Path) -> None:
-    count = 1_000_000
+def write_many(lake: Path, count: int) -> None:
+    """Events of which each adds 1, of a hundred keys; no two have one identity."""
     duckdb.sql(
         f"""
         copy (
@@ -107,13 +107,28 @@ def test_events_that_have_no_twin_are_never_all_held_at_once(tmp_path: Path) -> 
                 timestamptz '{MAY}' as event_timestamp, timestamptz '{MAY}' as created_at,
                 timestamptz '{MAY}' as period_start, timestamptz '{JUNE}' as period_end
             from range({count}) as made_up (i)
-        ) to '{tmp_path}/part-0.parquet' (format parquet)
+        ) to '{lake}/part-0.parquet' (format parquet)
         """
     )
+
+
+def test_events_that_have_no_twin_are_never_all_held_at_once(tmp_path: Path) -> None:
+    count = 1_000_000
+    write_many(tmp_path, count)
     with duckdb_engine(80) as engine:
         engine._backend.raw_sql("set max_temp_directory_size = '0B'")
         sums = sums_by(engine, tmp_path)
     assert sum(one["usage"] for one in sums.values()) == count
+
+
+def test_twins_are_found_among_identities_of_which_memory_holds_a_tenth(tmp_path: Path) -> None:
+    count = 8_000_000
+    write_many(tmp_path, count)
+    write(tmp_path / "again", [Event(f"req-{number}", 1) for number in range(0, count, count // 5)])
+    with duckdb_engine(24) as engine:
+        engine._backend.raw_sql("set threads = 2")
+        sums = sums_by(engine, tmp_path)
+    assert (sum(one["usage"] for one in sums.values()), sum(one["dedupe_count"] for one in sums.values())) == (count, 5)
 
 
 def test_floating_point_quantities_are_refused(tmp_path: Path) -> None:
