@@ -18,7 +18,7 @@ from recon_pipeline.store.counters.usage_snapshot import MOST_KEYS
 from recon_pipeline.store.log import ingest_xid
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.log.ingest_xid import Need
-from recon_pipeline.store.postgres.planning import join_by_hash, look_up_by_index
+from recon_pipeline.store.postgres.planning import join_by_hash, look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import modes
 from recon_pipeline.store.sums.run import SAMPLE_ROWS
@@ -178,6 +178,7 @@ def _plan(connection: Connection, *, by_index: bool) -> None:
     if by_index:
         look_up_by_index(connection)
     else:
+        plan_as_usual(connection)
         join_by_hash(connection)
 
 

@@ -16,7 +16,7 @@ from recon_pipeline.core.parity.classes import LogFigure
 from recon_pipeline.core.parity.windows import Window, to_minute
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
-from recon_pipeline.store.postgres.planning import look_up_by_index, sum_by_hash
+from recon_pipeline.store.postgres.planning import join_by_hash, look_up_by_index, sum_by_hash
 from recon_pipeline.store.postgres.statements import statement
 
 
@@ -82,6 +82,7 @@ def sent_in(
     """
     sum_by_hash(connection)
     look_up_by_index(connection)
+    join_by_hash(connection)
     periods = [one.period or (None, None) for one in spans]
     rows = connection.execute(
         statement("sent_in_windows", tables.parts),

@@ -1,7 +1,8 @@
 -- What the log says was sent in each of some windows of time, each of one customer's usage, and how many of its events have the label of
 -- another period than the one that is given with the window. A window without events has no row.
 -- Invariant: windows may overlap: the edges of a customer's windows part its time, each event is found once among them, and a window is the
--- sum of its parts, however many there are. Nothing is read but these customers' events from the first of these windows to the last one.
+-- sum of its parts, however many there are. Nothing is read but these customers' events from the first of these windows to the last one;
+-- twice those of customers with a label whose events lie between several edges.
 -- Index: the events by gateway_customer_id and event_timestamp; where another time is sent, by gateway_customer_id alone.
 -- Uses: sent_events
 -- Binds: customers text[], each_customer text[], earliest timestamptz, latest timestamptz, period_ends timestamptz[], period_starts timestamptz[]
@@ -19,32 +20,61 @@ edge as materialized (
     select
         asked.gateway_customer_id,
         row_number() over () as customer_number,
-        array_agg(distinct instant order by instant) as instants,
-        min(instant) as earliest,
-        max(instant) as latest
+        array_agg(distinct instant order by instant) as instants
     from asked
     cross join lateral unnest(array[asked.window_start, asked.window_end]) as instant
     group by asked.gateway_customer_id
 ),
 
--- What lies between two edges, by label.
-part as materialized (
+-- What was sent, by label: the events of most labels lie between two edges, and need not be looked at one by one.
+of_label as materialized (
     select
-        edge.customer_number, event.period_start, event.period_end,
-        width_bucket(event.sent_at, edge.instants) as number,
+        edge.customer_number, edge.instants, label.*,
+        width_bucket(label.first_at, edge.instants) as first_number,
+        width_bucket(label.last_at, edge.instants) as last_number
+    from (
+        select
+            event.gateway_customer_id, event.period_start, event.period_end,
+            min(event.sent_at) as first_at,
+            max(event.sent_at) as last_at,
+            min(event.provider_customer) as least_customer,
+            max(event.provider_customer) as greatest_customer,
+            sum(event.quantity)::numeric as units,
+            coalesce(sum(event.quantity) filter (where event.complete_at < :settled_before), 0)::numeric as settled_units,
+            count(*) as event_count
+        from ({sent_events}) as event
+        where event.gateway_customer_id = any(:each_customer)
+            and event.stamped_from >= :earliest
+            and event.stamped_from < :latest
+        group by event.gateway_customer_id, event.period_start, event.period_end
+    ) as label
+    join edge on edge.gateway_customer_id = label.gateway_customer_id
+),
+
+-- What lies between two edges, by label. Before the first edge and after the last one lies no window.
+part as materialized (
+    select customer_number, period_start, period_end, first_number as number, least_customer, greatest_customer, units, settled_units, event_count
+    from of_label
+    where first_number = last_number
+    union all
+    select
+        of_label.customer_number, event.period_start, event.period_end,
+        width_bucket(event.sent_at, of_label.instants) as number,
         min(event.provider_customer) as least_customer,
         max(event.provider_customer) as greatest_customer,
         sum(event.quantity)::numeric as units,
         coalesce(sum(event.quantity) filter (where event.complete_at < :settled_before), 0)::numeric as settled_units,
         count(*) as event_count
     from ({sent_events}) as event
-    join edge on edge.gateway_customer_id = event.gateway_customer_id
-    where event.gateway_customer_id = any(:each_customer)
+    join of_label
+        on of_label.gateway_customer_id = event.gateway_customer_id
+        and of_label.period_start = event.period_start
+        and of_label.period_end = event.period_end
+        and of_label.first_number < of_label.last_number
+    where event.gateway_customer_id = any(array(select gateway_customer_id from of_label where first_number < last_number))
         and event.stamped_from >= :earliest
         and event.stamped_from < :latest
-        and event.sent_at >= edge.earliest
-        and event.sent_at < edge.latest
-    group by edge.customer_number, event.period_start, event.period_end, number
+    group by of_label.customer_number, event.period_start, event.period_end, number
 )
 
 select

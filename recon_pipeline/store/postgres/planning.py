@@ -41,6 +41,5 @@ def sum_by_hash(connection: Connection) -> None:
 
 
 def join_by_hash(connection: Connection) -> None:
-    """Join by hash for the rest of the transaction, without lookups: for a log without an index for them."""
-    plan_as_usual(connection)
+    """Join by hash for the rest of the transaction, without a lookup for each row."""
     connection.exec_driver_sql("set local enable_nestloop = off")
