@@ -1,5 +1,6 @@
 """What a comparison reads of the log: what has changed and what it compares, whatever the planner's statistics say."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from recon_pipeline.core.parity.windows import Window
+from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.faces.demo.fake_stripe import fake_stripe
+from recon_pipeline.store.log.decision import decision
+from recon_pipeline.store.parity.sent import Span, sent_in
 from recon_pipeline.store.postgres.statements import name_of
 from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import Billing
@@ -16,7 +21,7 @@ from recon_pipeline_tests.reconciliation.conftest import MakeBilling
 from recon_pipeline_tests.reconciliation.test_cost_under_lock import all_nodes
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CUSTOMERS, EARLIER, IN_MAY = 100, 30_000, 4_000
 FILL = """
     insert into billing_usage_events (
@@ -104,3 +109,20 @@ def test_a_pass_without_news_reads_nothing_of_the_log_and_one_with_news_what_has
     assert of_first.blocks["sent_in_windows"] < 1.2 * IN_MAY, "nothing of earlier months"
     assert sum(of_idle.blocks.values()) < 10, of_idle.blocks
     assert sum(of_busy.blocks.values()) < 2 * 3 * IN_MAY / CUSTOMERS, of_busy.blocks
+
+
+@STATISTICS
+def test_a_customer_whose_labels_lie_between_several_edges_is_read_twice_however_many_they_are(
+    make_incremental_billing: MakeBilling, statistics: str
+) -> None:
+    months = [BillingMonth(2025, number) for number in range(1, 5)]
+    parts = [(month.start, month.start + 10 * DAY, month.end) for month in months]
+    spans = [Span("customer-1", Window(*edges)) for part in parts for edges in itertools.pairwise(part)]
+    with filled(make_incremental_billing(), statistics) as app:
+        one = app.comparison(NOON + HOUR)
+        read = Read(one.database.engine)
+        with one.database.connection() as connection, decision(connection) as tables:
+            sent = sent_in(connection, tables, one.sending, spans, settled_before=None)
+    of_customer = EARLIER / CUSTOMERS
+    assert sum(found.log.event_count for found in sent) == of_customer
+    assert read.blocks["sent_in_windows"] < 2.2 * of_customer
