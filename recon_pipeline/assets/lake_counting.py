@@ -19,7 +19,7 @@ from recon_pipeline.store.lake import counts, keeping
 from recon_pipeline.store.lake.counts import LakeCount
 from recon_pipeline.store.lake.keeping import Counting
 from recon_pipeline.store.log.sealed_months import read_sealed_months
-from recon_pipeline.store.postgres.database import BillingDatabase
+from recon_pipeline.store.postgres.database import STATEMENT_TIMEOUT_MS, BillingDatabase
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,12 @@ def _looked_at(
 
 
 def _count(database: BillingDatabase, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
-    # An engine may be at work for an hour, which a connection that waits for it might not survive.
-    with lake.sums(counting.usage, counting.month) as sums, database.transaction() as connection:
+    # An engine may be at work for an hour, which a connection that waits for it might not survive. What it has summed
+    # is worth waiting for another count of the month.
+    with (
+        lake.sums(counting.usage, counting.month) as sums,
+        database.transaction(lock_timeout_ms=STATEMENT_TIMEOUT_MS) as connection,
+    ):
         count = keeping.keep(connection, counting, sums)
         found.require_unchanged()
     return count

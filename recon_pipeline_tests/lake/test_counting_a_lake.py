@@ -1,7 +1,10 @@
 """Counters of months whose events are in a lake follow what an engine counted there, as they would follow the log."""
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.lake.counting import OpenLake
 from recon_pipeline.lake.settings import read_lake_settings
+from recon_pipeline.store.lake import keeping
+from recon_pipeline.store.postgres.database import DEFAULT_LOCK_TIMEOUT_MS, BillingDatabase
 from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, write
 from recon_pipeline_tests.reconciliation.billing import JUNE as IN_JUNE
 from recon_pipeline_tests.reconciliation.billing import Billing
@@ -246,6 +251,20 @@ def test_sums_are_kept_although_all_connections_were_lost_while_the_engine_count
     (counted,) = count()
     assert counted.count is not None
     assert counted.count.usage_count == 13
+
+
+def test_a_count_waits_for_another_of_its_month_and_for_none_of_other_months(job_billing: Billing, lake: Path) -> None:
+    fill(lake)
+    write(lake / "month=2025-06", [Event("req-9", 8, "a", period_start=JUNE, period_end=JUNE + timedelta(days=30))])
+    of_may = {"gateway_name": "stripe", "usage_type": "remote_commands", "partition": "2025-05"}
+    with ThreadPoolExecutor(1) as another:
+        with BillingDatabase(job_billing.url).transaction() as connection:
+            connection.execute(keeping._LOCK, of_may)
+            assert count("2025-06")[0].is_new
+            waiting = another.submit(count, "2025-05")
+            time.sleep(1.5 * DEFAULT_LOCK_TIMEOUT_MS / 1_000)
+            assert not waiting.done()
+        assert waiting.result()[0].is_new
 
 
 def test_a_file_that_is_no_parquet_or_is_cut_is_named_and_nothing_is_counted(job_billing: Billing, lake: Path) -> None:

@@ -1,6 +1,6 @@
 """Keeps what an engine counted of a month: the sums of its keys and the record of the count, in one transaction.
 
-Invariant: one session counts at a time. The newest count of a month is the only one whose sums are kept. A count
+Invariant: one session keeps a month at a time. The newest count of a month is the only one whose sums are kept. A count
 repairs nothing: runs compare counters with it, as they compare them with a seal.
 """
 
@@ -18,8 +18,16 @@ from recon_pipeline.store.lake.counts import LakeCount, count_of
 from recon_pipeline.store.postgres.copy import copy_bytes_in
 from recon_pipeline.store.postgres.statements import labelled, with_name
 
-# Waits until no other session counts.
-_LOCK = labelled("lock_lake_counts", "select pg_advisory_xact_lock(hashtextextended('recon count-lake', 0))")
+# Waits until no other session keeps a count of the month.
+# Binds: gateway_name text, partition text, usage_type text
+_LOCK = labelled(
+    "lock_lake_count",
+    """
+    select pg_advisory_xact_lock(
+        hashtextextended('recon count-lake ' || array[cast(:gateway_name as text), :usage_type, :partition]::text, 0)
+    )
+    """,
+)
 # Deletes the sums of earlier counts of a month, and gives the next count its number.
 # Index: the primary key of recon.lake_counter, by count; none of recon.lake_count, which is small.
 # Binds: gateway_name text, partition text, usage_type text
@@ -101,7 +109,7 @@ def keep(connection: Connection, counting: Counting, sums: Sums) -> LakeCount:
         sums: Of its keys.
     """
     of_month = {**vars(counting.usage), "partition": counting.month.key}
-    connection.execute(_LOCK)
+    connection.execute(_LOCK, of_month)
     count_id = connection.execute(_MAKE_ROOM, of_month).scalar_one()
     copy_bytes_in(connection, _COPY_SUMS, sums.lines(count_id))
     record = {
