@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from recon_pipeline.core.errors import one_line
 from recon_pipeline.providers.protocol import Meter, Rejection
 
-LARGEST_EXPONENT = 308
-"""Of a float, which Stripe's sums are."""
+LARGEST_EXPONENT = 30
+"""Beyond the sum of any meter: an event has at most 15 digits. What is larger fits in no column of a Parquet file."""
 
 REPORT = "v1.billing.meter.error_report_triggered"
 
@@ -104,7 +104,7 @@ def named(report: Mapping[str, Any]) -> list[Rejection]:
 
 def _exact(value: Decimal) -> Decimal:
     """A sum as it is; whole ones, which Stripe writes with a point, without it."""
-    if not isinstance(value, Decimal) or value.adjusted() > LARGEST_EXPONENT:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(value, Decimal) or abs(value.adjusted()) > LARGEST_EXPONENT:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"aggregated_value is {value!r}")
     return Decimal(int(value)) if value == value.to_integral_value() else value
 

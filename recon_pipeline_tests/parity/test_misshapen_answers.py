@@ -70,7 +70,7 @@ def row(value: str, start: str = "1747744200") -> str:
     "body",
     [
         *("[]", "{}", "null", "1", '"x"', '{"data": null}', '{"data": [], "has_more": true}'),
-        *(row(value) for value in ("NaN", "-Infinity", "null", '"12"', "true", "[]", "1e99999999")),
+        *(row(value) for value in ("NaN", "-Infinity", "null", '"12"', "true", "[]", "1e99999999", "1e31", "1e-31")),
         *(row("1", start) for start in ("null", "1e20", '"soon"')),
         row("1").replace("false", "true"),
     ],
