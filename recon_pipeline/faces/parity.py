@@ -179,7 +179,7 @@ def _show_classes(found: Parity) -> None:
                 f"{one.differences:,}",
                 f"{one.customers:,}",
                 f"{one.units:+,}",
-                *([f"{amount[0]:+,} {amount[1]}" if amount else ""] if has_price else []),
+                *([f"{amount[0]:+,f} {amount[1]}" if amount else ""] if has_price else []),
             )
         out.print(table)
     for kind in dict.fromkeys(DifferenceClass(one.kind) for one in found.classes):
@@ -214,4 +214,4 @@ def _show_sealed(found: Parity) -> None:
 
 def _money(found: Parity, one: ClassTotal | DifferenceFound) -> dict[str, str | None]:
     amount = found.amount(one)
-    return {"amount": str(amount[0]) if amount else None, "currency": amount[1] if amount else None}
+    return {"amount": f"{amount[0]:f}" if amount else None, "currency": amount[1] if amount else None}

@@ -1,7 +1,9 @@
 """At most so many calls a second, and no call before the provider allows the next one."""
 
+import math
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 CALLS_PER_SECOND = 20
@@ -41,3 +43,19 @@ class Pace:
     def hold(self, seconds: float) -> None:
         """Let the next call wait for at least so long."""
         self._next = max(self._next, self.now() + seconds)
+
+
+def wait_seconds(headers: Mapping[str, str], attempt: int) -> float:
+    """What Retry-After says, else longer each time, and never the same for two clients."""
+    given = {name.lower(): value for name, value in headers.items()}
+    try:
+        asked = float(given.get("retry-after", ""))
+    except ValueError:  # a date, which Stripe does not send, or nothing
+        asked = 0.0
+    growing = 0.5 * 2 ** (attempt - 1) * (1 + random.random())  # noqa: S311 - no secret
+    return asked if asked > growing else growing  # and so not a number is none
+
+
+def in_words(seconds: float) -> str:
+    """A wait as a person reads it."""
+    return f"{math.ceil(seconds):,} seconds" if math.isfinite(seconds) else "ever"

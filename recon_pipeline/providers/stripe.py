@@ -6,19 +6,18 @@ for too many calls, a lost connection and a failing server are tried again a few
 Where it says longer than a call may wait, Stripe is left alone until then.
 """
 
-import json
-import math
-import random
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.parity.windows import Unit, Window
-from recon_pipeline.providers.pace import Pace
+from recon_pipeline.providers.deadline import in_time
+from recon_pipeline.providers.pace import Pace, in_words, wait_seconds
 from recon_pipeline.providers.protocol import (
     Meter,
     NoAnswerError,
@@ -27,14 +26,27 @@ from recon_pipeline.providers.protocol import (
     RefusedCustomerError,
     Rejection,
 )
+from recon_pipeline.providers.stripe_answers import (
+    MisshapenError,
+    after,
+    as_documented,
+    described,
+    named,
+    parsed,
+    reports,
+    summaries,
+)
 
 ATTEMPTS = 5
 LONGEST_WAIT_SECONDS = 60.0
 """Of a call; if Stripe asks for longer, the comparison ends."""
+LONGEST_ANSWER_SECONDS = 90.0
+"""Of a call; somewhat longer than the SDK waits for a byte."""
+SAID_CHARACTERS = 300
+"""Of what Stripe says, in an error of ours: a page of a proxy has megabytes."""
 PAGE_ROWS = 100
 """The most that Stripe puts on a page."""
 
-_REPORT = "v1.billing.meter.error_report_triggered"
 _NO_CHANGE = "Nothing was changed; what was compared before stays recorded."
 
 
@@ -60,20 +72,14 @@ class StripeMeters:
             ProviderError: Stripe does not answer, the key may not, or there is no such meter.
         """
         try:
-            found = self._get(f"/v1/billing/meters/{meter}")
+            with self._reading(ProviderError, f"meter {meter}"):
+                return described(meter, self._get(f"/v1/billing/meters/{meter}"))
         except RefusedCustomerError as error:
             raise ProviderError(
                 f"Stripe has no meter {meter} for this key: {error.what}",
                 changed=_NO_CHANGE,
                 fix="Correct the meter in RECON_STRIPE_METERS; a key of a sandbox sees only the sandbox's meters.",
             ) from None
-        formula, time_window = found.get("default_aggregation", {}).get("formula"), found.get("event_time_window")
-        faults = (
-            f"it is {found.get('status')}" if found.get("status") != "active" else "",
-            f"its formula is {formula}, not sum" if formula != "sum" else "",
-            f"of each {time_window} it keeps only the newest event" if time_window else "",
-        )
-        return Meter(meter, found["event_name"], " and ".join(filter(None, faults)))
 
     def total(self, meter: str, customer: str, window: Window) -> Decimal:
         """What the meter has of a customer in a window, exactly; 0 where it has nothing.
@@ -101,14 +107,15 @@ class StripeMeters:
             ProviderError: Stripe does not answer.
         """
         found: list[Rejection] = []
+        read = set[str]()
         url: str | None = "/v2/core/events"
         parameters: dict[str, Any] = {"object_id": meter, "limit": PAGE_ROWS}
-        while url is not None:
-            page = self._get(url, **parameters)
-            for event in page["data"]:
-                if event["type"] == _REPORT:
-                    found += _named(self._get(f"/v2/core/events/{event['id']}"))
-            url, parameters = page.get("next_page_url"), {}
+        with self._reading(RefusedCustomerError, "the error reports"):
+            while url is not None:
+                ids, url = reports(self._get(url, **parameters), read)
+                for one in ids:
+                    found += named(self._get(f"/v2/core/events/{one}"))
+                parameters = {}
         return tuple(found)
 
     def _summaries(self, meter: str, customer: str, window: Window, **more: str) -> Iterator[tuple[datetime, Decimal]]:
@@ -119,13 +126,29 @@ class StripeMeters:
             "limit": PAGE_ROWS,
             **more,
         }
-        while True:
-            page = self._get(f"/v1/billing/meters/{meter}/event_summaries", **parameters)
-            for one in page["data"]:
-                yield datetime.fromtimestamp(int(one["start_time"]), UTC), _exact(one["aggregated_value"])
-            if not page.get("has_more"):
-                return
-            parameters["starting_after"] = page["data"][-1]["id"]
+        last: str | None = None
+        with self._reading(RefusedCustomerError, "this customer"):
+            while True:
+                page = self._get(f"/v1/billing/meters/{meter}/event_summaries", **parameters)
+                yield from summaries(page)
+                last = after(page, last)
+                if last is None:
+                    return
+                parameters["starting_after"] = last
+
+    @contextmanager
+    def _reading(self, kind: type[ReconError], what: str) -> Iterator[None]:
+        """Where answers about something are read: what is not of the API is an error of this kind."""
+        try:
+            yield
+        except MisshapenError as error:
+            raise kind(
+                f"What {self.url} answers about {what} is not an answer of Stripe's API: {error}".replace(
+                    self.key, "…"
+                ),
+                changed=_NO_CHANGE,
+                fix="Check that RECON_STRIPE_URL is not set and that no proxy answers for Stripe; else ask Stripe.",
+            ) from None
 
     def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
         """The body of an answer, with numbers as Decimal."""
@@ -135,22 +158,25 @@ class StripeMeters:
             self._require_turn()
             self.pace.wait()
             try:
-                answer = self._connected().raw_request("get", path, **parameters)
+                with as_documented():
+                    answer = in_time(
+                        lambda: self._connected().raw_request("get", path, **parameters), LONGEST_ANSWER_SECONDS
+                    )
             except (stripe.RateLimitError, stripe.APIConnectionError, stripe.APIError) as error:
-                self.pace.hold(_wait_seconds(error, attempt))
+                self.pace.hold(wait_seconds(error.headers or {}, attempt))
                 if attempt == ATTEMPTS:
                     self._fail(error, path)
             except stripe.StripeError as error:
                 self._fail(error, path)
             else:
-                return json.loads(answer.body, parse_float=Decimal, parse_int=Decimal)
+                return parsed(answer.body)
         raise AssertionError("every attempt returns or raises")
 
     def _require_turn(self) -> None:
         seconds = self.pace.seconds_until_next
         if seconds > LONGEST_WAIT_SECONDS:
             raise NoAnswerError(
-                f"Stripe asks to be left alone for {_in_words(seconds)}.",
+                f"Stripe asks to be left alone for {in_words(seconds)}.",
                 changed=_NO_CHANGE,
                 fix="Nothing, a later comparison goes on where this one ended. If it stays, ask Stripe for a higher "
                 "rate limit, or find what else uses up the account's.",
@@ -168,20 +194,19 @@ class StripeMeters:
         return self._client
 
     def _of_this_machine(self) -> Any:
-        """For a Stripe on loopback, which no proxy of the environment reaches; else None: the SDK's own."""
-        if not self.url.startswith("http://"):
-            return None
+        """It goes to no other host, wherever an answer sends it; to loopback not even by a proxy."""
         import requests  # noqa: PLC0415 - comes with the SDK
         import stripe  # noqa: PLC0415
 
         session = requests.Session()
-        session.trust_env = False
+        session.max_redirects = 0
+        session.trust_env = not self.url.startswith("http://")
         return stripe.RequestsClient(session=session)
 
     def _fail(self, error: Any, path: str) -> NoReturn:
         import stripe  # noqa: PLC0415
 
-        said = str(error.user_message or error).partition("\n")[0].replace(self.key, "…")
+        said = str(error.user_message or error).partition("\n")[0].replace(self.key, "…")[:SAID_CHARACTERS]
         if isinstance(error, stripe.AuthenticationError):
             raise NotAllowedError(
                 "Stripe does not accept the key in STRIPE_API_KEY.",
@@ -221,29 +246,3 @@ def require_stripe() -> None:
             "The comparison with Stripe needs Stripe's SDK, which is not installed.",
             fix="Install recon-pipeline[stripe], or unset RECON_STRIPE_PARITY.",
         )
-
-
-def _exact(value: Decimal) -> Decimal:
-    """A sum as it is; whole ones, which Stripe writes with a point, without it."""
-    return Decimal(int(value)) if value == value.to_integral_value() else value
-
-
-def _named(report: Mapping[str, Any]) -> Iterator[Rejection]:
-    for kind in report.get("data", {}).get("reason", {}).get("error_types", ()):
-        for example in kind.get("sample_errors", ()):
-            yield Rejection(example["request"]["identifier"], kind["code"])
-
-
-def _in_words(seconds: float) -> str:
-    return f"{math.ceil(seconds):,} seconds" if math.isfinite(seconds) else "ever"
-
-
-def _wait_seconds(error: Any, attempt: int) -> float:
-    """What Retry-After says, else longer each time, and never the same for two clients."""
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    try:
-        asked = float(headers.get("retry-after", ""))
-    except ValueError:  # a date, which Stripe does not send, or nothing
-        asked = 0.0
-    growing = 0.5 * 2 ** (attempt - 1) * (1 + random.random())  # noqa: S311 - no secret
-    return asked if asked > growing else growing  # and so not a number is none

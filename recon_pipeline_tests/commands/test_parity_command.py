@@ -215,6 +215,19 @@ def test_the_command_shows_classes_units_money_and_each_difference_and_writes_al
     assert recon("parity", RECON_STRIPE_METERS="{}").exit_code == 2
 
 
+@pytest.mark.parametrize("price", ["0.0000002", "2e-7"])
+def test_an_amount_of_the_smallest_fractions_is_written_digit_by_digit_for_every_spreadsheet(
+    app: Application, tmp_path: Path, price: str
+) -> None:
+    app.use("lost", 3, NOON, sends=0)
+    compare(app)
+    prices = {"RECON_PRICES": f'{{"remote_commands": {{"per_unit": "{price}", "currency": "USD"}}}}'}
+    shown = recon("parity", "--output", str(tmp_path / "parity.csv"), **prices)
+    assert "-0.0000006 USD" in shown.out
+    assert "-0.0000006" in (tmp_path / "parity.csv").read_text(encoding="utf-8-sig")
+    assert recon("parity", "--json", **prices).json["differences"][0]["amount"] == "-0.0000006"
+
+
 def test_explain_metrics_and_the_seal_show_what_stripe_has(app: Application) -> None:
     app.use("lost", 7, NOON, sends=0)
     compare(app)
@@ -295,6 +308,24 @@ def test_the_doctor_checks_the_key_its_rights_and_the_meter(app: Application) ->
             {"RECON_PRICES": '{"a": {"per_unit": 0.1, "currency": "USD"}}'},
             "RECON_PRICES: 'a' must have per_unit",
             "0.002",
+        ),
+        *(
+            (
+                {"RECON_PRICES": f'{{"a": {{"per_unit": "{price}", "currency": "USD"}}}}'},
+                "RECON_PRICES: 'a' must",
+                "0.002",
+            )
+            for price in ("1e999999", "1e-99", "1_0", " 1", "٣", "-1", "Infinity", "0,002", "")
+        ),
+        (
+            {"RECON_PRICES": '{"a": {"per_unit": "1", "currency": "USD"}, "a": {"per_unit": "2", "currency": "EUR"}}'},
+            "RECON_PRICES is not JSON: 'a' is there twice.",
+            "0.002",
+        ),
+        (
+            {"RECON_STRIPE_METERS": '{"a": {"meter": "mtr_1"}, "a": {"meter": "mtr_2"}}'},
+            "RECON_STRIPE_METERS is not JSON: 'a' is there twice.",
+            "mtr_123",
         ),
         ({"RECON_PRICES": '{"a": {"per_unit": "NaN", "currency": "USD"}}'}, "RECON_PRICES: 'a' must have", "0.002"),
     ],

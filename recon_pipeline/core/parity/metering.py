@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, cast
 
 from recon_pipeline.core.errors import ConfigurationError
@@ -22,6 +22,7 @@ MOST_FINAL_HOURS = 72
 
 _METER = re.compile(r"mtr_[A-Za-z0-9_]{1,200}")
 _CUSTOMER = re.compile(r"(metadata\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
+_PRICE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?([eE]-?[0-9])?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _METERS_LIKE = 'Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.'
 _PRICES_LIKE = 'Set it like RECON_PRICES={"remote_commands": {"per_unit": "0.002", "currency": "USD"}}.'
@@ -151,25 +152,31 @@ def _wrong(usage_type: str, name: str, value: Any, needed: str) -> Configuration
 def _price(usage_type: str, given: Any) -> Price:
     named = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
     per_unit, currency = named.get("per_unit"), named.get("currency")
-    try:
-        price = Decimal(per_unit) if isinstance(per_unit, str) else None
-    except InvalidOperation:
-        price = None
+    is_price = isinstance(per_unit, str) and _PRICE.fullmatch(per_unit) is not None
     is_currency = isinstance(currency, str) and _CURRENCY.fullmatch(currency) is not None
-    if set(named) != {"per_unit", "currency"} or price is None or not price.is_finite() or price < 0 or not is_currency:
+    if set(named) != {"per_unit", "currency"} or not is_price or not is_currency:
         raise ConfigurationError(
-            f"RECON_PRICES: {usage_type!r} must have per_unit, a price written as a text, and currency, "
+            f"RECON_PRICES: {usage_type!r} must have per_unit, a price written as a text like 0.002, and currency, "
             "three capitals.",
             fix=_PRICES_LIKE,
         )
-    return Price(price, cast("str", currency))
+    return Price(Decimal(cast("str", per_unit)), cast("str", currency))
 
 
 def _object(text: str, variable: str, like: str) -> dict[str, Any]:
     try:
-        given = json.loads(text)
+        given = json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{variable} is not JSON: {error}.", fix=like) from error
     if not isinstance(given, dict):
         raise ConfigurationError(f"{variable} is not a JSON object.", fix=like)
     return cast("dict[str, Any]", given)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a name that is there twice would hide one of its values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
