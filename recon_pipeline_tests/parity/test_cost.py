@@ -66,10 +66,14 @@ def filled(billing: Billing, statistics: str) -> Iterator[Application]:
 
 
 class Read:
-    """How many blocks of the log each statement of a pass reads, by name: each is explained, and then run."""
+    """How many blocks of the log each statement of a pass reads, by name: each is explained, and then run.
+
+    Also the pairs of rows that its joins looked at for nothing.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.blocks: dict[str, int] = {}
+        self.pairs: dict[str, int] = {}
         self.whole: set[str] = set()
         event.listen(engine, "before_cursor_execute", self._explain)
 
@@ -79,6 +83,8 @@ class Read:
             return
         cursor.execute("explain (analyze, buffers, timing off, format json) " + text, parameters)
         for node in all_nodes(cursor.fetchone()[0][0]["Plan"]):
+            removed = node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"]
+            self.pairs[name] = self.pairs.get(name, 0) + int(removed)
             if node.get("Relation Name") == "billing_usage_events" and "Scan" in node["Node Type"]:
                 read = node["Shared Hit Blocks"] + node["Shared Read Blocks"]
                 self.blocks[name] = self.blocks.get(name, 0) + read
@@ -126,3 +132,19 @@ def test_a_customer_whose_labels_lie_between_several_edges_is_read_twice_however
     of_customer = EARLIER / CUSTOMERS
     assert sum(found.log.event_count for found in sent) == of_customer
     assert read.blocks["sent_in_windows"] < 2.2 * of_customer
+
+
+@STATISTICS
+def test_hours_of_months_are_found_one_by_one_and_not_each_among_all(
+    make_incremental_billing: MakeBilling, statistics: str
+) -> None:
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    hours = 119 * 24
+    spans = [Span("customer-1", Window(start + n * HOUR, start + (n + 1) * HOUR)) for n in range(hours)]
+    with filled(make_incremental_billing(), statistics) as app:
+        one = app.comparison(NOON + HOUR)
+        read = Read(one.database.engine)
+        with one.database.connection() as connection, decision(connection) as tables:
+            sent = sent_in(connection, tables, one.sending, spans, settled_before=None)
+    assert sum(found.log.event_count for found in sent) == EARLIER / CUSTOMERS
+    assert read.pairs["sent_in_windows"] < hours

@@ -75,6 +75,18 @@ part as materialized (
         and event.stamped_from >= :earliest
         and event.stamped_from < :latest
     group by of_label.customer_number, event.period_start, event.period_end, number
+),
+
+-- A window's parts, one by one: to look for those between its edges would look at all parts of its customer, for each window.
+of_window as materialized (
+    select
+        asked.number, asked.period_start, asked.period_end, edge.customer_number,
+        generate_series(
+            width_bucket(asked.window_start, edge.instants),
+            width_bucket(asked.window_end, edge.instants) - 1
+        ) as part_number
+    from asked
+    join edge on edge.gateway_customer_id = asked.gateway_customer_id
 )
 
 select
@@ -90,10 +102,6 @@ select
     end as provider_customer_count,
     coalesce(sum(part.event_count) filter (where (part.period_start, part.period_end) <> (asked.period_start, asked.period_end)), 0)::bigint as elsewhere_count,
     coalesce(sum(part.units) filter (where (part.period_start, part.period_end) <> (asked.period_start, asked.period_end)), 0) as elsewhere_units
-from asked
-join edge on edge.gateway_customer_id = asked.gateway_customer_id
-join part
-    on part.customer_number = edge.customer_number
-    and part.number >= array_position(edge.instants, asked.window_start)
-    and part.number < array_position(edge.instants, asked.window_end)
+from of_window as asked
+join part on part.customer_number = asked.customer_number and part.number = asked.part_number
 group by asked.number
