@@ -222,10 +222,11 @@ def show(played: Demonstrated) -> None:
     demo_closing.show(played.closed)
     demo_parity.show(played.compared)
     out.rule("What next")
+    recon = "uv run recon" if "UV" in os.environ else "recon"  # uv says so to what it runs
     out.print(
-        f"  uv run recon dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
-        "  uv run recon status   what was found and repaired lately\n"
-        "  uv run recon reconcile --dry-run\n"
+        f"  {recon} dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
+        f"  {recon} status   what was found and repaired lately\n"
+        f"  {recon} reconcile --dry-run\n"
         f"Your own database: export DATABASE_URL and DAGSTER_PG_URL, then recon init, recon doctor. Scope: "
         f"{', '.join(map(str, played.settings.scope))} (RECON_SCOPE)."
     )

@@ -104,7 +104,7 @@ def _alerts(instance: DagsterInstance) -> Finding:
             "RECON_ALERT_URLS is not set: failures are shown in the UI and in recon status, and no message is sent",
             "Set it like RECON_ALERT_URLS=slack://…, then recon alerts test.",
         )
-    return passed("alerts", f"{len(targets)} targets; recon alerts test sends a message to each")
+    return passed("alerts", f"recon alerts test sends a message to each target; there are {len(targets)}")
 
 
 def _is_switched_off(instance: DagsterInstance, name: str) -> bool:

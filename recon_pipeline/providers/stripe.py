@@ -244,5 +244,5 @@ def require_stripe() -> None:
     if find_spec("stripe") is None:
         raise ConfigurationError(
             "The comparison with Stripe needs Stripe's SDK, which is not installed.",
-            fix="Install recon-pipeline[stripe], or unset RECON_STRIPE_PARITY.",
+            fix="Install recon-pipeline[stripe]; or unset RECON_STRIPE_PARITY, if it is set, to go on without it.",
         )

@@ -139,7 +139,9 @@ def test_without_the_sdk_the_definitions_say_what_to_install(monkeypatch: pytest
     build_definitions()
     with pytest.raises(ConfigurationError) as refused:
         build_definitions(database=ReconciledDatabase(stripe_parity="observe"))
-    assert refused.value.fix == "Install recon-pipeline[stripe], or unset RECON_STRIPE_PARITY."
+    assert refused.value.fix == (
+        "Install recon-pipeline[stripe]; or unset RECON_STRIPE_PARITY, if it is set, to go on without it."
+    )
 
 
 def test_the_schedule_asks_for_the_months_that_are_open_or_ended_lately(
