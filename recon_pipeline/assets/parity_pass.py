@@ -163,9 +163,10 @@ class Comparison:
         if total == sent.units and not key.shared.customers:
             return ComparedKey(key, self.clock(), sent.units, total)
         settled_before = self.clock() - self.lag
+        named = None if self.sending.metering.customer == GATEWAY_CUSTOMER else customer
 
         def logged(windows: Sequence[Window]) -> Sequence[LogFigure]:
-            spans = [Span(one, window) for window in windows for one in key.together]
+            spans = [Span(one, window, named) for window in windows for one in key.together]
             with self.database.connection() as connection, decision(connection) as tables:
                 found = sent_in(connection, tables, self.sending, spans, settled_before=settled_before)
             count = len(key.together)

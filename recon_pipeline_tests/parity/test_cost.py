@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from recon_pipeline.core.parity.windows import Window
 from recon_pipeline.core.periods import BillingMonth
@@ -126,3 +126,15 @@ def test_a_customer_whose_labels_lie_between_several_edges_is_read_twice_however
     of_customer = EARLIER / CUSTOMERS
     assert sum(found.log.event_count for found in sent) == of_customer
     assert read.blocks["sent_in_windows"] < 2.2 * of_customer
+
+
+def test_each_hour_of_a_year_of_one_customer_is_summed_in_seconds(make_incremental_billing: MakeBilling) -> None:
+    year = Window(NOON.replace(hour=0, minute=0) - 366 * DAY, NOON.replace(hour=0, minute=0))
+    spans = [Span("customer-1", hour) for hour in year.pieces("hour")]
+    with filled(make_incremental_billing(), "fresh") as app:
+        one = app.comparison(NOON + HOUR)
+        with one.database.connection() as connection, decision(connection) as tables:
+            connection.execute(text("set local statement_timeout = '20s'"))  # it takes a tenth of one
+            sent = sent_in(connection, tables, one.sending, spans, settled_before=None)
+    assert len(sent) == 366 * 24
+    assert sum(found.log.event_count for found in sent) > EARLIER / CUSTOMERS
