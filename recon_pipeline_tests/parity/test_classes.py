@@ -213,11 +213,13 @@ def test_a_surplus_says_whether_the_log_has_nothing_there_or_everything_was_sent
     known = Circumstances(hour.end + HOUR, hour.end, hour.end + 2 * HOUR)
 
     def evidence(units: int, reported: int) -> str:
-        log = LogFigure(Decimal(units), Decimal(units), int(units > 0))
+        log = LogFigure(Decimal(units), Decimal(units), int(units != 0))
         (one,) = classify([Compared(hour, log, Decimal(reported))], known)
         assert str(one.kind) == "over_reported"
         return one.evidence.partition(";")[0]
 
     assert evidence(0, 5) == "the log has no event here: erased from it, or sent by another program"
     assert evidence(5, 10) == "Stripe has 2 times what the log has: sent again"
+    assert evidence(10, 10_000) == "Stripe has 1,000 times what the log has: sent again"
+    assert evidence(-5, 0) == "events were sent again, erased from the log, or sent by another program"
     assert evidence(5, 7) == "events were sent again, erased from the log, or sent by another program"
