@@ -15,7 +15,7 @@ from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigure, NamedRejection, added, classify
 from recon_pipeline.core.parity.metering import GATEWAY_CUSTOMER
 from recon_pipeline.core.parity.narrowing import Sides
-from recon_pipeline.core.parity.windows import Window, to_minute
+from recon_pipeline.core.parity.windows import Window, before, to_minute
 from recon_pipeline.providers.pace import CALLS_PER_SECOND
 from recon_pipeline.providers.protocol import (
     Meters,
@@ -107,7 +107,7 @@ class Comparison:
                 return Passed(compared, refused, ended_because=ended, rejections_unknown_because=unknown)
             try:
                 of_key = [one for customer in key.together for one in rejections.get(customer, ())]
-                one = self._compared(key, to_minute(began), tuple(of_key))
+                one = self._compared(key, tuple(of_key))
             except ProviderError as error:
                 return Passed(compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
             with self.database.transaction() as connection:
@@ -149,13 +149,13 @@ class Comparison:
                     break
                 yield key
 
-    def _compared(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
+    def _compared(self, key: ParityKey, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         try:
-            return self._compare(key, until, rejections)
+            return self._compare(key, rejections)
         except RefusedCustomerError as error:
             return ComparedKey(key, self.clock(), key.sent.log.units, None, error=error.what)
 
-    def _compare(self, key: ParityKey, until: datetime, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
+    def _compare(self, key: ParityKey, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         customer, meter, sent = self._provider_customer(key), self.sending.metering.meter, key.sent.log
         if customer is None:
             return ComparedKey(key, self.clock(), sent.units, None)
@@ -163,9 +163,10 @@ class Comparison:
         if total == sent.units and not key.shared.customers:
             return ComparedKey(key, self.clock(), sent.units, total)
         settled_before = self.clock() - self.lag
+        named = None if self.sending.metering.customer == GATEWAY_CUSTOMER else customer
 
         def logged(windows: Sequence[Window]) -> Sequence[LogFigure]:
-            spans = [Span(one, window) for window in windows for one in key.together]
+            spans = [Span(one, window, named) for window in windows for one in key.together]
             with self.database.connection() as connection, decision(connection) as tables:
                 found = sent_in(connection, tables, self.sending, spans, settled_before=settled_before)
             count = len(key.together)
@@ -176,20 +177,24 @@ class Comparison:
             grouped=lambda asked, unit: self.meters.grouped(meter, customer, asked, unit),
             logged=logged,
         )
-        (log,) = logged([key.window])
-        if log.units != total and key.shared.listed_with is not None:
+        until = to_minute(settled_before)
+        log, settled_log = logged([key.window, before(key.window, until)])
+        whole = Compared(key.window, log, total)
+        if not whole.difference:
+            return ComparedKey(key, self.clock(), log.units, total)
+        if key.shared.listed_with is not None:
             with self.database.transaction() as connection:
                 period = key.period_start, key.period_end
                 mark_listed(connection, self.sending, key.shared.listed_with, period, now=self.clock())
             return ComparedKey(key, self.clock(), log.units, total)
-        whole = Compared(key.window, log, total)
-        found = (whole,) if log.lies_between(total) else sides.differing(key.window)
+        settled = sides.part(whole, settled_log, until)
+        found = sides.found(whole, settled)
         circumstances = Circumstances(
             now=self.clock(),
             settled_before=settled_before,
             final_at=key.period_end + timedelta(hours=self.sending.metering.final_hours),
             rejections=rejections,
-            around=_around(sides, whole, until) if found and not log.lies_between(total) else (),
+            around=sides.around(settled, key.window, until) if found != (whole,) else (),
         )
         differences = classify([one for one in found if one.difference], circumstances)
         return ComparedKey(key, self.clock(), log.units, total, differences)
@@ -206,12 +211,3 @@ class Comparison:
                 fix="Correct customer in RECON_STRIPE_METERS: recon parity probe --customer ID finds it.",
             )
         return sent.provider_customer
-
-
-def _around(sides: Sides, whole: Compared, until: datetime) -> tuple[Decimal, ...]:
-    """The differences of a window, and of those of the same length before and after it."""
-    window = whole.window
-    length = window.end - window.start
-    before = Window(window.start - length, window.start)
-    after = Window(window.end, min(window.end + length, until))
-    return (whole.difference, *(sides.whole(one).difference for one in (before, after) if one))

@@ -94,7 +94,8 @@ def _result(database: BillingDatabase, extent: Extent, passes: Sequence[Passed],
         covered = found.coverage(connection, extent)
         classes = found.by_class(connection, extent)
         largest = found.differences(connection, extent)
-        odd = found.odd_keys(connection, extent)
+        refused = found.odd_keys(connection, extent, are_refused=True)
+        elsewhere = found.odd_keys(connection, extent, are_refused=False)
     ended = "; ".join(filter(None, (one.ended_because for one in passes)))
     unknown = "; ".join(filter(None, (one.rejections_unknown_because for one in passes)))
     return dg.MaterializeResult(
@@ -108,7 +109,7 @@ def _result(database: BillingDatabase, extent: Extent, passes: Sequence[Passed],
             **({"ended_because": ended} if ended else {}),
             **({"error_reports": unknown} if unknown else {}),
         },
-        check_results=[_bills(covered, classes, largest, odd, ended), _labels(covered, odd)],
+        check_results=[_bills(covered, classes, largest, refused, ended), _labels(covered, elsewhere)],
     )
 
 
@@ -125,14 +126,14 @@ def _bills(
     covered: Coverage,
     classes: Sequence[ClassTotal],
     largest: Sequence[DifferenceFound],
-    odd: Sequence[OddKey],
+    refused: Sequence[OddKey],
     ended: str,
 ) -> dg.AssetCheckResult:
     real = [one for one in classes if one.kind != DifferenceClass.LAGGING]
     count = sum(one.differences for one in real)
     never = covered.keys - covered.compared
     said = [
-        f"{one.differences:,} {one.kind} ({one.units:+,} units of {one.customers:,} customers): "
+        f"{one.differences:,} {one.kind} ({one.units:+,f} units of {one.customers:,} customers): "
         f"{MEANING[DifferenceClass(one.kind)]}."
         for one in real
     ]
@@ -152,17 +153,17 @@ def _bills(
             "count": count,
             "units": _number(sum((abs(one.units) for one in real), Decimal(0))),
             **sample("sample", [one for one in largest if one.kind != DifferenceClass.LAGGING], DifferenceFound),
-            **sample("refused", [one for one in odd if one.error], OddKey),
+            **sample("refused", refused, OddKey),
         },
     )
 
 
-def _labels(covered: Coverage, odd: Sequence[OddKey]) -> dg.AssetCheckResult:
+def _labels(covered: Coverage, elsewhere: Sequence[OddKey]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=_LABELS,
         passed=covered.elsewhere_count == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{covered.elsewhere_count:,} events with {covered.elsewhere_units:,} units have the label of "
+        description=f"{covered.elsewhere_count:,} events with {covered.elsewhere_units:,f} units have the label of "
         "another period than the one in which they were sent: Stripe bills them by timestamp. Correct the label or the "
         "timestamp where the application sends."
         if covered.elsewhere_count
@@ -170,6 +171,6 @@ def _labels(covered: Coverage, odd: Sequence[OddKey]) -> dg.AssetCheckResult:
         metadata={
             "count": covered.elsewhere_count,
             "units": _number(covered.elsewhere_units),
-            **sample("sample", [one for one in odd if one.elsewhere_count], OddKey),
+            **sample("sample", elsewhere, OddKey),
         },
     )

@@ -25,15 +25,23 @@ def check_stripe(settings: Settings) -> Iterator[Finding]:
         require_stripe()
         parity = read_parity()
         read_prices()
+        scope = metered(settings.scope, parity.meters)
     except ReconError as error:
         yield failed("Stripe", error.what, error.fix)
         return
     yield passed("Stripe", f"compared at {parity.url}, {parity.lag_minutes} minutes behind the log")
     for usage in settings.scope:
-        if usage not in metered(settings.scope, parity.meters):
+        if usage not in scope:
             yield noted("Stripe", f"RECON_STRIPE_METERS has no meter for {usage}, which is not compared")
+    for usage_type in parity.meters.keys() - {usage.usage_type for usage in scope}:
+        yield noted(
+            "Stripe",
+            f"RECON_STRIPE_METERS has a meter for {usage_type}, which is not compared: RECON_SCOPE has no "
+            f"stripe:{usage_type}",
+            "Correct its name in RECON_STRIPE_METERS, or leave it out.",
+        )
     meters = StripeMeters(parity.key, parity.url)
-    for usage in metered(settings.scope, parity.meters):
+    for usage in scope:
         try:
             yield _meter(meters, parity.meters[usage.usage_type].meter)
             yield _summaries(meters, parity.meters[usage.usage_type].meter)
@@ -41,7 +49,7 @@ def check_stripe(settings: Settings) -> Iterator[Finding]:
             yield failed("Stripe's meter", error.what, error.fix)
             return
     try:
-        for usage in metered(settings.scope, parity.meters)[:1]:
+        for usage in scope[:1]:
             meters.rejections(parity.meters[usage.usage_type].meter)
             yield passed("Stripe's error reports", "the key may read them")
     except NotAllowedError as error:

@@ -96,7 +96,7 @@ def _at_stripe(compared: ParityOfKey) -> str:
     at = f"compared on {compared.compared_at:%Y-%m-%d %H:%M} UTC"
     if compared.provider_units is None:
         return f"refused: {compared.error}; {at}"
-    figures = f"{compared.provider_units:,} at Stripe, {compared.compared_log_units:,} sent by the log's timestamps"
+    figures = f"{compared.provider_units:,f} at Stripe, {compared.compared_log_units:,f} sent by the log's timestamps"
     return f"{figures}, {', '.join(compared.kinds) or 'equal'}; {at}"
 
 

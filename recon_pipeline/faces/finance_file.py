@@ -47,7 +47,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], o
         output: The file.
 
     Raises:
-        ConfigurationError: It cannot be written.
+        ConfigurationError: It cannot be written, or holds no number that is so long.
     """
     try:
         if output.suffix == ".parquet":
@@ -57,12 +57,18 @@ def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], o
         with output.open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            texts = (["" if row[name] is None else str(row[name]) for name in columns] for row in rows)
-            writer.writerows([guarded(text) for text in of_row] for of_row in texts)
+            writer.writerows([guarded(_as_text(row[name])) for name in columns] for row in rows)
     except OSError as error:
         raise ConfigurationError(
             f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
         ) from error
+
+
+def _as_text(value: Any) -> str:
+    """A value for a spreadsheet: a number digit by digit, since one with an exponent is a text to many."""
+    if value is None:
+        return ""
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
@@ -76,7 +82,14 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind
         if kind is not Kind.NUMBER:
             return pa.array(values, types[kind])
         exact = [None if value is None else Decimal(value) for value in values]
-        found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
+        try:
+            found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
+        except pa.ArrowInvalid as error:
+            raise ConfigurationError(
+                f"--output {output}: {name} has numbers of more digits than a column of a Parquet file holds.",
+                changed="Nothing was written.",
+                fix=f"Write them as CSV: --output {output.with_suffix('.csv')}",
+            ) from error
         return found.cast(pa.decimal128(38, 9)) if pa.types.is_null(found.type) else found
 
     pq.write_table(pa.table({name: column(name, kind) for name, kind in columns.items()}), output)

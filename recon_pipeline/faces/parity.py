@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy import Connection
 
-from recon_pipeline.core.errors import ConfigurationError, ReconError, one_line
-from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
+from recon_pipeline.core.errors import ReconError, one_line
+from recon_pipeline.core.parity.classes import EXACT, MEANING, DifferenceClass
 from recon_pipeline.core.parity.metering import Metering, Price, metered
 from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_known
 from recon_pipeline.core.scope import Extent, MeteredUsage
@@ -19,7 +19,7 @@ from recon_pipeline.faces.console import EXIT_CLEAN, EXIT_NOT_CLEAN, out
 from recon_pipeline.faces.finance_file import Kind, require_writable, write_rows
 from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.parity import found as store
-from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound
+from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound, OddKey
 from recon_pipeline.store.parity.months import SealedParity, sealed_parity
 from recon_pipeline.store.records.customers import require_known_customers
 
@@ -40,6 +40,7 @@ class Parity:
         coverage: How far the keys were compared.
         classes: The differences by usage and class.
         differences: All of them, the largest first.
+        refused: Some of the keys whose customer was refused.
         sealed: What was recorded with the seals of months.
         prices: Of a unit, by usage type.
     """
@@ -47,6 +48,7 @@ class Parity:
     coverage: Coverage
     classes: tuple[ClassTotal, ...]
     differences: tuple[DifferenceFound, ...]
+    refused: tuple[OddKey, ...]
     sealed: tuple[SealedParity, ...]
     prices: Mapping[str, Price]
 
@@ -58,7 +60,7 @@ class Parity:
         price = self.prices.get(one.usage_type)
         if price is None or one.kind == DifferenceClass.NOT_COMPARABLE:
             return None
-        return one.units * price.per_unit, price.currency
+        return EXACT.multiply(one.units, price.per_unit), price.currency
 
     @property
     def is_equal(self) -> bool:
@@ -85,12 +87,6 @@ def find(
     first, current = known_months()
     require_known(months, first=first, current=current)
     scope = metered(settings.scope, meters)
-    if not scope:
-        raise ConfigurationError(
-            "RECON_STRIPE_METERS names no meter of a usage in RECON_SCOPE.",
-            changed="Nothing was changed.",
-            fix='Set it like RECON_STRIPE_METERS={"remote_commands": {"meter": "mtr_123", "sends": "each"}}.',
-        )
     require_writable(output, example="parity.csv")
     asked = (min(months), max(months)) if months else (first, current)
     extent = Extent(scope, *asked, customers or None)
@@ -115,6 +111,7 @@ def read(connection: Connection, extent: Extent, prices: Mapping[str, Price]) ->
         store.coverage(connection, extent),
         store.by_class(connection, extent),
         store.differences(connection, extent, most=None),
+        store.odd_keys(connection, extent, are_refused=True),
         sealed_parity(connection, extent),
         prices,
     )
@@ -127,6 +124,7 @@ def as_json(found: Parity) -> dict[str, Any]:
         **asdict(found.coverage),
         "classes": [asdict(one) | _money(found, one) for one in found.classes],
         "differences": [asdict(one) | _money(found, one) for one in found.differences],
+        "refused_keys": [asdict(one) for one in found.refused],
         "sealed": [asdict(one) for one in found.sealed],
     }
 
@@ -140,15 +138,17 @@ def show(found: Parity, output: Path | None) -> None:
         soft_wrap=True,
     )
     if covered.refused:
-        out.print(f"Stripe refuses {covered.refused:,} customers.", style="red")
-    if not found.classes:
-        out.print("Stripe has exactly what the log says was sent.")
-    else:
+        _show_refused(found)
+    if found.classes:
         _show_classes(found)
         _show_differences(found)
+    elif found.is_equal:
+        out.print("Stripe has exactly what the log says was sent.")
+    elif covered.compared > covered.refused:
+        out.print("Of the keys that could be compared, Stripe has exactly what the log says was sent.")
     if covered.elsewhere_count:
         out.print(
-            f"{covered.elsewhere_count:,} events with {covered.elsewhere_units:,} units have the label of another "
+            f"{covered.elsewhere_count:,} events with {covered.elsewhere_units:,f} units have the label of another "
             "period than the one in which they were sent.",
             style="yellow",
             soft_wrap=True,
@@ -161,6 +161,25 @@ def show(found: Parity, output: Path | None) -> None:
 def exit_code(found: Parity) -> int:
     """0 if nothing differs."""
     return EXIT_CLEAN if found.is_equal else EXIT_NOT_CLEAN
+
+
+def _show_refused(found: Parity) -> None:
+    count = found.coverage.refused
+    out.print(
+        f"{count:,} keys have a customer that is refused: customer in RECON_STRIPE_METERS says where the log has it.",
+        style="red",
+        soft_wrap=True,
+    )
+    for one in found.refused:
+        period = f"{instant_in_words(one.period_start)} to {instant_in_words(one.period_end)}"
+        out.print(
+            f"{one_line(one.gateway_customer_id)}, {one.usage_type}, {period}: {one.error}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if count > len(found.refused):
+        out.print(f"… and {count - len(found.refused):,} more.")
 
 
 def _show_classes(found: Parity) -> None:
@@ -178,7 +197,7 @@ def _show_classes(found: Parity) -> None:
                 one.kind,
                 f"{one.differences:,}",
                 f"{one.customers:,}",
-                f"{one.units:+,}",
+                f"{one.units:+,f}",
                 *([f"{amount[0]:+,f} {amount[1]}" if amount else ""] if has_price else []),
             )
         out.print(table)
@@ -191,7 +210,7 @@ def _show_differences(found: Parity) -> None:
     for one in found.differences[:ROWS_SHOWN]:
         ends = instant_in_words(f"{one.window_end:%Y-%m-%d %H:%M}")
         out.print(
-            f"{one_line(one.gateway_customer_id)}: {one.kind}, {one.provider_units:,} at Stripe, {one.log_units:,} "
+            f"{one_line(one.gateway_customer_id)}: {one.kind}, {one.provider_units:,f} at Stripe, {one.log_units:,f} "
             f"sent by the log\n  {one.window_start:%Y-%m-%d %H:%M} to {ends} UTC; {one.evidence}",
             markup=False,
             highlight=False,
@@ -205,7 +224,7 @@ def _show_sealed(found: Parity) -> None:
     for one in found.sealed:
         out.print(
             f"When {one.partition} of {one.usage_type} was sealed on {one.sealed_at:%Y-%m-%d %H:%M} UTC, Stripe had "
-            f"{one.provider_units:,} units, and the log {one.log_units:,}; {one.compared_count:,} of "
+            f"{one.provider_units:,f} units, and the log {one.log_units:,f}; {one.compared_count:,} of "
             f"{one.key_count:,} keys were compared, {one.differing_count:,} differed.",
             markup=False,
             soft_wrap=True,

@@ -157,9 +157,10 @@ def show(found: Probe) -> None:
     out.print(f"No way of sending explains what Stripe has {span}. These are the closest:", soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("sends", "timestamp", "stamped_at", "customer", "hours that differ", "units"):
-        table.add_column(heading, justify="right" if heading in ("hours that differ", "units") else "left")
+        justify = "right" if heading in ("hours that differ", "units") else "left"
+        table.add_column(heading, justify=justify, overflow="fold")
     for one in found.tried[:ROWS_SHOWN]:
-        table.add_row(*map(escape, _in_words(one).values()), f"{one.hours:,}", f"{one.units:,}")
+        table.add_row(*map(escape, _in_words(one).values()), f"{one.hours:,}", f"{one.units:,f}")
     out.print(table)
     out.print(
         "If few hours differ, the closest is probably right, and something was lost or sent twice: probe another "

@@ -1,7 +1,7 @@
 """Histories of events that were lost, doubled, late, misplaced, erased or foreign: each difference has its class."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -18,7 +18,7 @@ from recon_pipeline.core.parity.classes import (
     classify,
 )
 from recon_pipeline.core.parity.narrowing import Sides
-from recon_pipeline.core.parity.windows import Unit, Window, parts, to_minute
+from recon_pipeline.core.parity.windows import Unit, Window, before, parts, to_minute
 
 START = datetime(2025, 5, 1, 7, 30, 30, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -92,9 +92,10 @@ def found_by_product(history: Sequence[Sent], window: Window, now: datetime) -> 
     whole = sides.whole(window)
     if not whole.difference:
         return ()
-    known = circumstances(history, window, now)
-    found = (whole,) if whole.log.lies_between(whole.reported) else sides.differing(window)
-    return classify(found, known)
+    until = to_minute(now - LAG)
+    settled = sides.part(whole, figure(history, before(window, until)), until)
+    known = replace(circumstances(history, window, now), around=sides.around(settled, window, until))
+    return classify(sides.found(whole, settled), known)
 
 
 def figure(history: Sequence[Sent], window: Window) -> LogFigure:
@@ -105,10 +106,11 @@ def figure(history: Sequence[Sent], window: Window) -> LogFigure:
 
 def circumstances(history: Sequence[Sent], window: Window, now: datetime) -> Circumstances:
     length = window.end - window.start
+    settled_until = to_minute(now - LAG)
     around = (
-        window,
+        Window(window.start, min(window.end, settled_until)),
         Window(window.start - length, window.start),
-        Window(window.end, min(window.end + length, to_minute(now))),
+        Window(window.end, min(window.end + length, settled_until)),
     )
     return Circumstances(
         now=now,
@@ -130,7 +132,8 @@ def expected(history: Sequence[Sent], window: Window, now: datetime) -> dict[dat
     if not difference(history, window):
         return {}
     young = sum(one.logged for one in history if one.is_young and one.at in window)
-    if -young <= difference(history, window) <= 0:
+    is_equal_before = not difference(history, Window(window.start, min(window.end, to_minute(now - LAG))))
+    if is_equal_before and -young <= difference(history, window) <= 0:
         return {window.start: "not_comparable" if is_large(history, window) else "lagging"}
     hours = list[Window]()
     at = window.start
@@ -210,11 +213,13 @@ def test_a_surplus_says_whether_the_log_has_nothing_there_or_everything_was_sent
     known = Circumstances(hour.end + HOUR, hour.end, hour.end + 2 * HOUR)
 
     def evidence(units: int, reported: int) -> str:
-        log = LogFigure(Decimal(units), Decimal(units), int(units > 0))
+        log = LogFigure(Decimal(units), Decimal(units), int(units != 0))
         (one,) = classify([Compared(hour, log, Decimal(reported))], known)
         assert str(one.kind) == "over_reported"
         return one.evidence.partition(";")[0]
 
     assert evidence(0, 5) == "the log has no event here: erased from it, or sent by another program"
     assert evidence(5, 10) == "Stripe has 2 times what the log has: sent again"
+    assert evidence(10, 10_000) == "Stripe has 1,000 times what the log has: sent again"
+    assert evidence(-5, 0) == "events were sent again, erased from the log, or sent by another program"
     assert evidence(5, 7) == "events were sent again, erased from the log, or sent by another program"

@@ -106,6 +106,20 @@ def test_a_sum_that_is_stamped_at_the_end_of_its_hour_is_compared_when_that_has_
     assert app.found() == [("a", "lagging", -10)]
 
 
+@pytest.mark.parametrize("after", [timedelta(seconds=-15), timedelta(seconds=15), 2 * DAY])
+def test_an_event_whose_time_is_after_the_whole_minutes_of_its_period_is_news_once(
+    app: Application, after: timedelta
+) -> None:
+    end = datetime(2025, 5, 20, 7, 30, 30, tzinfo=UTC)
+    period = (end - 19 * DAY, end)
+    app.use("a", 5, end - DAY, period=period)
+    assert asked(app, end - 12 * HOUR) == ["a"]
+    app.use("a", 1, end - HOUR, period=period)
+    app.use("a", 2, end + after, period=period, request_id="last")
+    assert asked(app, end + 3 * DAY) == ["a"]
+    assert asked(app, end + 3 * DAY + HOUR) == []
+
+
 def test_keys_with_news_come_first_then_those_of_an_invoice_that_is_nearly_final_then_those_of_yesterday(
     app: Application,
 ) -> None:

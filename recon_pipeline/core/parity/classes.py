@@ -7,13 +7,18 @@ limits are Stripe's (API reference, Create a meter event; Billing, settings of i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
+from fractions import Fraction
+from functools import reduce
 
 from recon_pipeline.core.parity.windows import Window
 
 ACCEPTED_FOR = timedelta(days=35)
 """How old the timestamp of an event may be that Stripe accepts."""
+
+EXACT = Context(prec=150_000)
+"""Keeps every digit of the sums of a log: a numeric of Postgres has fewer."""
 
 LARGEST_EXACT = 2**53
 """From here on a JSON number, which Stripe computes as a float, need not be the number that was meant."""
@@ -65,10 +70,10 @@ class LogFigure:
 
 
 def added(figures: Sequence[LogFigure]) -> LogFigure:
-    """What several customers sent together."""
+    """What one customer or several sent together."""
     return LogFigure(
-        units=sum((one.units for one in figures), Decimal(0)),
-        settled_units=sum((one.settled_units for one in figures), Decimal(0)),
+        units=reduce(EXACT.add, (one.units for one in figures)),
+        settled_units=reduce(EXACT.add, (one.settled_units for one in figures)),
         event_count=sum(one.event_count for one in figures),
     )
 
@@ -84,7 +89,7 @@ class Compared:
     @property
     def difference(self) -> Decimal:
         """By how much the meter has more, exactly."""
-        return self.reported - self.log.units
+        return EXACT.subtract(self.reported, self.log.units)
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ def _young(one: Compared, known: Circumstances) -> str:
     if one.window.end > known.settled_before:
         return since
     if one.log.lies_between(one.reported):
-        return f"{one.log.units - one.log.settled_units:,} units reached the log {since}"
+        return f"{EXACT.subtract(one.log.units, one.log.settled_units):,f} units reached the log {since}"
     return ""
 
 
@@ -215,6 +220,7 @@ def _neighbour(one: Compared, found: Sequence[Compared], known: Circumstances) -
 def _surplus(one: Compared) -> str:
     if one.log.event_count == 0:
         return "the log has no event here: erased from it, or sent by another program"
-    if one.log.units and one.reported % one.log.units == 0:
-        return f"Stripe has {one.reported / one.log.units:,} times what the log has: sent again"
+    times = Fraction(one.reported) / Fraction(one.log.units) if one.log.units > 0 else Fraction(0)
+    if times > 1 and times.denominator == 1:
+        return f"Stripe has {times.numerator:,} times what the log has: sent again"
     return "events were sent again, erased from the log, or sent by another program"

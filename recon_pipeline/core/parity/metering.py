@@ -94,8 +94,19 @@ def parse_prices(text: str) -> Mapping[str, Price]:
 
 
 def metered(scope: Sequence[MeteredUsage], meters: Mapping[str, Metering]) -> tuple[MeteredUsage, ...]:
-    """The metered usages of a scope that are reported to a meter of Stripe's."""
-    return tuple(usage for usage in scope if usage.gateway_name == STRIPE and usage.usage_type in meters)
+    """The metered usages of a scope that are reported to a meter of Stripe's, at least one.
+
+    Raises:
+        ConfigurationError: There is none, so that a comparison would find everything equal.
+    """
+    found = tuple(usage for usage in scope if usage.gateway_name == STRIPE and usage.usage_type in meters)
+    if not found:
+        raise ConfigurationError(
+            "RECON_STRIPE_METERS names no meter of a usage in RECON_SCOPE, which has "
+            f"{', '.join(map(str, scope)) or 'nothing'}.",
+            fix=_METERS_LIKE,
+        )
+    return found
 
 
 def is_customer(name: str) -> bool:

@@ -47,6 +47,11 @@ def to_minute(instant: datetime) -> datetime:
     return cut_to(instant, timedelta(minutes=1))
 
 
+def before(window: Window, instant: datetime) -> Window:
+    """What of a window is before an instant; may be empty."""
+    return Window(window.start, max(window.start, min(window.end, instant)))
+
+
 def parts(window: Window, unit: Unit) -> tuple[Window, Window, Window]:
     """What lies before its whole units, those, and what lies after; each may be empty."""
     length = _LENGTH[unit]

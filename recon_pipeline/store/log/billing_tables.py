@@ -85,6 +85,10 @@ class BillingTables:
         """The sealed months of a metered usage within an extent."""
         return tuple(one for one in self.standing_in(usage, extent) if one.is_sealed)
 
+    def absent_within(self, usage: MeteredUsage, extent: Extent) -> tuple[SealedMonth, ...]:
+        """Those of which the log need not have the events: the lake has them, or an archive."""
+        return tuple(one for one in self.standing_in(usage, extent) if one.is_of_lake or one.archived_seen is not None)
+
     @property
     def parts(self) -> dict[str, Part]:
         """The parts that fill holes, where the tables decide which."""

@@ -52,7 +52,8 @@ _BY_CLASS = labelled(
     """,
 )
 # The keys: how many were compared, differ or were refused, since when the oldest comparison of all is, and what is
-# labelled as of another period than its time.
+# labelled as of another period than its time. Keys with one customer of the provider's have one sum, that of all of
+# them: it is counted once.
 # Index: the primary key of recon.parity_key; recon.parity_month is small.
 # Uses: in_extent_of_scope.
 _COVERAGE = labelled(
@@ -65,28 +66,37 @@ _COVERAGE = labelled(
         count(error) as refused,
         coalesce(sum(elsewhere_count), 0)::bigint as elsewhere_count,
         coalesce(sum(elsewhere_units), 0)::numeric as elsewhere_units,
-        coalesce(sum(compared_log_units), 0)::numeric as log_units,
-        coalesce(sum(provider_units), 0)::numeric as provider_units,
-        min(coalesce(compared_at, first_noted_at))
-            filter (where compared_at is null or period_end > looked.last_at - interval '3 days') as oldest
-    from recon.parity_key
+        coalesce(sum(compared_log_units) filter (where is_one_sum), 0)::numeric as log_units,
+        coalesce(sum(provider_units) filter (where is_one_sum), 0)::numeric as provider_units,
+        min(coalesce(compared_at, first_noted_at)) filter (
+            where period_end > looked.last_at - case when compared_at is null then interval '35 days' else '3 days' end
+        ) as oldest
+    from (
+        select
+            key.*,
+            provider_units is not null and 1 = row_number() over (
+                partition by
+                    gateway_name, usage_type, provider_customer is null,
+                    coalesce(provider_customer, gateway_customer_id), period_start, period_end
+                order by provider_units is null, compared_at desc, gateway_customer_id
+            ) as is_one_sum
+        from recon.parity_key as key
+        where {in_extent_of_scope}
+    ) as key
     cross join (select max(looked_at) as last_at from recon.parity_month) as looked
-    where {in_extent_of_scope}
     """,
 )
-# Keys whose customer the provider refused, and those with events of another label.
+# Keys whose customer the provider refused, or those with events of another label.
 # Index: the primary key of recon.parity_key.
-# Uses: in_scope.
-# Binds: end timestamptz, most bigint, start timestamptz
+# Uses: in_extent_of_scope.
+# Binds: are_refused boolean, most bigint
 _ODD_KEYS = labelled(
     "odd_parity_keys",
     """
     select usage_type, gateway_customer_id, period_start, period_end, error, elsewhere_count, elsewhere_units
     from recon.parity_key
-    where {in_scope}
-        and period_start >= :start
-        and period_start < :end
-        and (error is not null or elsewhere_count > 0)
+    where {in_extent_of_scope}
+        and case when :are_refused then error is not null else elsewhere_count > 0 end
     order by abs(elsewhere_units) desc, gateway_customer_id, period_start
     limit :most
     """,
@@ -138,10 +148,10 @@ class Coverage:
         refused: Those whose customer the provider refused.
         elsewhere_count: Events whose label is another period than that of their time.
         elsewhere_units: Their units.
-        log_units: What the log said was sent, of those that were compared.
+        log_units: What the log said was sent, of those of which the meter's figure is known.
         provider_units: What the meter had of them.
-        oldest: Of the keys that can still be billed or were never compared: the oldest comparison, or since when it
-            is missing; None without such keys.
+        oldest: Of the keys that can still be billed, or were never compared and still can be: the oldest comparison,
+            or since when it is missing; None without such keys.
     """
 
     keys: int
@@ -186,11 +196,9 @@ def coverage(connection: Connection, extent: Extent) -> Coverage:
     return Coverage(**connection.execute(_COVERAGE, _of(extent)).mappings().one())
 
 
-def odd_keys(connection: Connection, extent: Extent) -> tuple[OddKey, ...]:
-    """A sample of the keys that were refused or have events of another label; in a transaction."""
-    parameters = _of(extent)
-    del parameters["every_customer"], parameters["customers"]
-    rows = connection.execute(_ODD_KEYS, {**parameters, "most": SAMPLE_ROWS})
+def odd_keys(connection: Connection, extent: Extent, *, are_refused: bool) -> tuple[OddKey, ...]:
+    """A sample of the keys that were refused, or of those that have events of another label; in a transaction."""
+    rows = connection.execute(_ODD_KEYS, {**_of(extent), "are_refused": are_refused, "most": SAMPLE_ROWS})
     return tuple(OddKey(**row) for row in rows.mappings())
 
 

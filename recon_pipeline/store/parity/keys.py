@@ -152,7 +152,7 @@ def keys_to_compare(
     until = to_minute(turn.began)
     rows = connection.execute(
         statement("keys_to_compare"),
-        {**sending.key, **vars(turn), "until": until, "final_after_hours": sending.metering.final_hours},
+        {**sending.in_log(tables), **vars(turn), "until": until, "final_after_hours": sending.metering.final_hours},
     ).all()
     if not rows:
         return ()

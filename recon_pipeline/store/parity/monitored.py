@@ -20,8 +20,8 @@ _UNITS_BY_CLASS = labelled(
     order by kind
     """,
 )
-# For how long the key has not been compared, of those that can still be billed, of which that is longest; null without
-# keys.
+# For how long the key has not been compared of which that is longest, of those that can still be billed, or were never
+# compared and still can be; null without such keys.
 # Index: none: one pass over the keys.
 _OLDEST_SECONDS = labelled(
     "oldest_comparison",
@@ -29,8 +29,7 @@ _OLDEST_SECONDS = labelled(
     select extract(epoch from now() - min(coalesce(compared_at, first_noted_at)))::float8
     from recon.parity_key
     cross join (select max(looked_at) as last_at from recon.parity_month) as looked
-    where compared_at is null
-        or period_end > looked.last_at - interval '3 days'
+    where period_end > looked.last_at - case when compared_at is null then interval '35 days' else '3 days' end
     """,
 )
 # The last comparison of one key.

@@ -28,7 +28,8 @@ _MONTHS = labelled(
     order by partition
     """,
 )
-# What the meter had of a month when it was sealed, as far as it was compared; nothing if it never was.
+# What the meter had of a month when it was sealed, as far as it was compared; nothing if it never was. Keys with one
+# customer of the provider's have one sum, that of all of them: it is counted once.
 # Index: the primary key of recon.parity_key.
 # Uses: in_months.
 # Binds: seal_id bigint
@@ -40,9 +41,20 @@ _RECORD_AT_SEAL = labelled(
     )
     select
         :seal_id, count(*), count(compared_at), count(*) filter (where difference_count > 0),
-        sum(compared_log_units), sum(provider_units), min(compared_at)
-    from recon.parity_key
-    where {in_months}
+        sum(compared_log_units) filter (where is_one_sum), sum(provider_units) filter (where is_one_sum),
+        min(compared_at)
+    from (
+        select
+            key.*,
+            provider_units is not null and 1 = row_number() over (
+                partition by
+                    provider_customer is null, coalesce(provider_customer, gateway_customer_id),
+                    period_start, period_end
+                order by provider_units is null, compared_at desc, gateway_customer_id
+            ) as is_one_sum
+        from recon.parity_key as key
+        where {in_months}
+    ) as key
     having count(provider_units) > 0
     """,
 )
@@ -78,7 +90,7 @@ class SealedParity:
         key_count: All keys of the month.
         compared_count: Those that had been compared.
         differing_count: Those with a difference.
-        log_units: What the log said was sent, of those that had been compared.
+        log_units: What the log said was sent, of those of which the meter's figure is known.
         provider_units: What the meter had of them.
     """
 

@@ -180,7 +180,7 @@ class _Looking:
             if row.looked_as == looked_as and (row.looked_below is not None) == is_incremental
         }
         self._execute(_FORGET_KEYS, **self.sending.key)
-        self._execute(statement("add_parity_keys"), **self.sending.key, began=self.began)
+        self._execute(statement("add_parity_keys"), **self.sending.in_log(self.tables), began=self.began)
         for first, last in contiguous_ranges(month for month in months if month.key not in known):
             self._execute(_MARK_ALL, **self.sending.key | {"start": first.start, "end": last.end}, began=self.began)
         if is_incremental and known:

@@ -38,7 +38,9 @@ def named_events(
     if codes and sending.metering.sends == "each":
         look_up_by_index(connection)
         for row in connection.execute(_NAMED_EVENTS, {**sending.named, "request_ids": list(codes)}):
-            sent_at: datetime = getattr(row, sending.metering.timestamp)
+            sent_at: datetime | None = getattr(row, sending.metering.timestamp)
+            if sent_at is None:  # it lies in no window
+                continue
             found.setdefault(row.gateway_customer_id, []).append(
                 NamedRejection(row.request_id, sent_at, codes[row.request_id])
             )

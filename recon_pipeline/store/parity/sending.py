@@ -35,6 +35,15 @@ class Sending:
         """The metered usage and its months."""
         return {**self.named, "start": self.extent.start, "end": self.extent.end}
 
+    def in_log(self, tables: BillingTables) -> dict[str, Any]:
+        """The same, and the months of which the log need not have the events."""
+        absent = tables.absent_within(self.usage, self.extent)
+        return {
+            **self.key,
+            "absent_months": [one.month.start for one in absent],
+            "absent_until": [one.covers_until for one in absent],
+        }
+
     @property
     def sum_length(self) -> timedelta:
         """Of the hour or day that is sent as one sum; none where each event is sent."""

@@ -27,18 +27,18 @@ class Span:
     Attributes:
         customer: `gateway_customer_id`.
         window: Which time.
-        period: The label of the events that belong there; None: any.
+        provider_customer: Events that name another one are not summed; None: whichever they name.
     """
 
     customer: str
     window: Window
-    period: tuple[datetime, datetime] | None = None
+    provider_customer: str | None = None
 
     @classmethod
     def of_period(cls, customer: str, period_start: datetime, period_end: datetime, until: datetime) -> Self:
         """The window of a period, up to an instant at most."""
         window = Window(to_minute(period_start), min(to_minute(period_end), until))
-        return cls(customer, window, (period_start, period_end))
+        return cls(customer, window)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Sent:
         log: The figures.
         provider_customer: The provider's customer, if it is another one; None if the events name none.
         provider_customer_count: How many of them the events name; 2 for several.
-        elsewhere_count: Events with the label of another period.
+        elsewhere_count: Events whose time does not lie in the period of their label.
         elsewhere_units: Their units.
     """
 
@@ -83,17 +83,15 @@ def sent_in(
     sum_by_hash(connection)
     look_up_by_index(connection)
     join_by_hash(connection)
-    periods = [one.period or (None, None) for one in spans]
     rows = connection.execute(
         statement("sent_in_windows", tables.parts),
         {
             **sending.parameters(tables, settled_before=settled_before),
             "customers": [one.customer for one in spans],
             "each_customer": sorted({one.customer for one in spans}),
+            "provider_customers": [one.provider_customer for one in spans],
             "window_starts": [one.window.start for one in spans],
             "window_ends": [one.window.end for one in spans],
-            "period_starts": [start for start, _ in periods],
-            "period_ends": [end for _, end in periods],
             # A sum is stamped at the start or at the end of what it is of.
             "earliest": min(one.window.start for one in spans) - sending.sum_length,
             "latest": max(one.window.end for one in spans) + sending.sum_length,

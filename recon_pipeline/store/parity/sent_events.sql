@@ -1,5 +1,6 @@
 -- Part of other statements: the events of one metered usage that count, each with the time at which it was sent to a meter, the time at which
--- it is complete there at the earliest, the column from which the former is taken, and the provider's customer if it is another one.
+-- it is complete there at the earliest, the column from which the former is taken, the provider's customer if it is another one, and whether
+-- its time does not lie in the period of its label.
 -- Invariant: an event without the time that is sent has none, and lies in no window. The customer stands in any column, or in a field of one.
 -- Index: none of its own; the predicates of the statement around it reach the table. The condition on usage stands in a case: without
 -- statistics, an index on it looks as good as one on customers, and has all of the log.
@@ -20,7 +21,8 @@ select
             when cast(:sum_seconds as double precision) = 0 then stamp.sent_at
             else stamp.sent_at + make_interval(secs => :sum_seconds) - make_interval(secs => :stamp_after_seconds)
         end
-    ) as complete_at
+    ) as complete_at,
+    stamp.sent_at < event.period_start or stamp.sent_at >= event.period_end as is_elsewhere
 from ({countable_events}) as event
 cross join lateral ({sent_time}) as stamp
 where case when event.gateway_name = :gateway_name and event.usage_type = :usage_type then true end
