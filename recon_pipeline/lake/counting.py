@@ -16,6 +16,7 @@ from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.lake.column_types import require_common_types
 from recon_pipeline.lake.delta import delta_table, is_delta
 from recon_pipeline.lake.duckdb_engine import DuckDB, duckdb_engine
 from recon_pipeline.lake.engine import Engine
@@ -141,6 +142,8 @@ def open_lake(settings: LakeSettings, found: FoundLake, identity: EventIdentity)
     with _opened(settings, found) as (engine, columns, rows_of):
         spec = settings.mapping or default_mapping(columns, source="The lake", names_vary=False)
         require_known(columns, spec)
+        if found.table is None:
+            require_common_types(engine.types_in(found.files, spec.columns), spec)
         yield OpenLake(engine, lambda month: mapped_events(engine, rows_of(spec, month), spec), identity)
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _INSTANT = "timestamp('UTC', 6)"
-_UTC = ("UTC", "Etc/UTC", "GMT")
+UTC_NAMES = ("UTC", "Etc/UTC", "GMT")
+"""Zones whose times are UTC's."""
 
 
 def mapped_events(engine: Engine, rows: "ir.Table", spec: MappingSpec) -> "ir.Table":
@@ -128,7 +129,11 @@ def _instant(engine: Engine, rows: Any, name: str, field: InstantField) -> Any:
     if kind.is_date() or kind.timezone is None:
         # Engines are set to UTC, so that a time without a zone is one of UTC; of another zone it would be a guess.
         _require(
-            field.zone in _UTC, name, field.column, kind, "times with a zone; or of UTC, if the mapping says zone: UTC"
+            field.zone in UTC_NAMES,
+            name,
+            field.column,
+            kind,
+            "times with a zone; or of UTC, if the mapping says zone: UTC",
         )
     return column.cast(_INSTANT)
 
