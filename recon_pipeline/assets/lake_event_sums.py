@@ -72,6 +72,7 @@ def _counted(
                 "units": as_text(total(count.usage_count for count in found)),
                 "invalid": sum(count.invalid_count for count in found),
                 "duplicates": sum(count.dedupe_count for count in found),
+                "in_no_month": max(one.in_no_month for one in done),
                 "files": len(found[0].source["files"]),
                 "engine": found[0].engine,
             },

@@ -65,6 +65,13 @@ def of_month(events: "ir.Table", usage: MeteredUsage, month: BillingMonth) -> "i
     return found.drop("gateway_name", "usage_type")
 
 
+def in_no_month(events: "ir.Table") -> "ir.Table":
+    """How many events are in no month of any metered usage, since a name of it or the start of the period is null."""
+    table: Any = events
+    is_placed = table.gateway_name.notnull() & table.usage_type.notnull() & table.period_start.notnull()
+    return table.aggregate(events=table.count(where=~is_placed))
+
+
 def require_known(columns: Sequence[str], spec: MappingSpec) -> None:
     """Refuse a mapping that names columns that the lake does not have, or asks for what is not done with a lake.
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, table, write
 from recon_pipeline_tests.lake.test_counting_a_lake import KEPT, count
 from recon_pipeline_tests.reconciliation.billing import Billing
@@ -134,3 +135,21 @@ def test_a_millionth_of_a_second_before_the_month_is_not_in_it(job_billing: Bill
     (counted,) = count()
     assert counted.count is not None
     assert counted.count.usage_count == 2
+
+
+def test_events_that_no_month_has_are_told_and_not_lost_without_a_word(job_billing: Billing, lake: Path) -> None:
+    events = table([Event(f"req-{number}", 1) for number in range(4)])
+    for place, name in enumerate(("gateway_name", "usage_type", "period_start")):
+        column = events.column(name).to_pylist()
+        column[place] = None
+        events = events.set_column(
+            events.column_names.index(name), name, pa.array(column, events.schema.field(name).type)
+        )
+    pq.write_table(events, lake / "part-0.parquet")
+    said = recon("count-lake", "--period", "2025-05")
+    assert said.out.splitlines()[0].startswith("Counted 2025-05 of stripe:remote_commands: 1 keys, 1 events, 1 units; ")
+    assert said.out.splitlines()[1] == (
+        "3 rows of the lake are in no month of any usage, since gateway_name, usage_type or period_start is null."
+    )
+    (again,) = recon("count-lake", "--period", "2025-05", "--json").json["months"]
+    assert (again["is_new"], again["in_no_month"]) == (False, None)
