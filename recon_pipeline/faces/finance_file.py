@@ -1,7 +1,9 @@
 """The file that `--output` writes for finance: CSV for a spreadsheet, or Parquet with exact types."""
 
 import csv
+import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -39,7 +41,7 @@ def require_writable(output: Path | None, *, example: str) -> None:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
-    """Write rows as CSV, or as Parquet if the name ends so.
+    """Write rows as CSV, or as Parquet if the name ends so; as a whole, or a file that is there stays as it was.
 
     Args:
         rows: Values by column; None: there is none.
@@ -49,20 +51,30 @@ def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], o
     Raises:
         ConfigurationError: It cannot be written.
     """
+    file = output.resolve()  # what a link leads to
+    written = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
     try:
         if output.suffix == ".parquet":
-            _write_parquet(rows, columns, output)
-            return
-        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
-        with output.open("w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            texts = (["" if row[name] is None else str(row[name]) for name in columns] for row in rows)
-            writer.writerows([guarded(text) for text in of_row] for of_row in texts)
+            _write_parquet(rows, columns, written)
+        else:
+            _write_csv(rows, columns, written)
+        written.replace(file)
     except OSError as error:
         raise ConfigurationError(
-            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
+            f"--output {output}: {error.strerror or error}.", changed="Nothing was written.", fix="Name another file."
         ) from error
+    finally:
+        with suppress(OSError):
+            written.unlink(missing_ok=True)
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
+    # With a byte order mark, so that a spreadsheet reads it as UTF-8.
+    with output.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        texts = (["" if row[name] is None else str(row[name]) for name in columns] for row in rows)
+        writer.writerows([guarded(text) for text in of_row] for of_row in texts)
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
@@ -76,7 +88,14 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind
         if kind is not Kind.NUMBER:
             return pa.array(values, types[kind])
         exact = [None if value is None else Decimal(value) for value in values]
-        found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
+        try:
+            found = pa.array([value if value is not None and value.is_finite() else None for value in exact])
+        except pa.ArrowInvalid as error:
+            raise ConfigurationError(
+                f"Parquet has no type for all numbers of {name}: {error}.",
+                changed="Nothing was written.",
+                fix="Name a file that ends in .csv.",
+            ) from error
         return found.cast(pa.decimal128(38, 9)) if pa.types.is_null(found.type) else found
 
     pq.write_table(pa.table({name: column(name, kind) for name, kind in columns.items()}), output)
