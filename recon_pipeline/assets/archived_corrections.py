@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from recon_pipeline.core.errors import NOTHING_CHANGED, ReconError
 from recon_pipeline.lake.archive_files import fetched, read_manifest, with_decimals
 from recon_pipeline.lake.archive_sums import archive_sums
+from recon_pipeline.lake.exact import as_text, total
 from recon_pipeline.lake.folders import Folder
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.archive.export import month_to_archive, sealed_sums
@@ -57,7 +58,7 @@ def corrections_beside_archive(
         Correction(
             seal.seal.partition, seal.usage.gateway_name, seal.usage.usage_type,
             key.gateway_customer_id, key.period_start, key.period_end,
-            str(key.sealed_sum), f"{key.sum_now:f}", f"{key.sum_now - key.sealed_sum:f}",
+            str(key.sealed_sum), as_text(key.sum_now), as_text(total((key.sum_now, -key.sealed_sum))),
             key.sealed_events, key.events_now,
             tuple(events[key.gateway_customer_id, key.period_start, key.period_end]),
         )

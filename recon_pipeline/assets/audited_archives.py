@@ -12,6 +12,7 @@ from recon_pipeline.assets.archived_corrections import corrections_beside_archiv
 from recon_pipeline.assets.archiving import verify_archives
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.lake.exact import as_text, total
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters.corrections import Correction, corrections
 from recon_pipeline.store.counters.seal_records import RecordedSeal
@@ -72,7 +73,7 @@ def _summary(sealed: SealedMonth, found: Sequence[Correction]) -> MonthSinceSeal
         sealed.month.key,
         len(found),
         sum(max(len(one.events), abs(one.events_now - one.sealed_events)) for one in found),
-        f"{sum(abs(Decimal(one.difference)) for one in found):f}",
+        as_text(total(Decimal(one.difference).copy_abs() for one in found)),
         tuple(
             KeySinceSeal(
                 one.partition, one.gateway_customer_id, one.usage_type, one.period_start, one.period_end,

@@ -33,6 +33,7 @@ class Counted:
         is_new: It was counted now; else nothing has changed since it was.
         reason: Why it was not counted.
         is_sealed: Its counters follow the seal of an earlier count.
+        in_no_month: Events of the lake that no month has; known where it was counted now.
     """
 
     usage: MeteredUsage
@@ -41,6 +42,7 @@ class Counted:
     is_new: bool = False
     reason: str = ""
     is_sealed: bool = False
+    in_no_month: int = 0
 
 
 def count_months(
@@ -69,7 +71,9 @@ def count_months(
     """
     first, current = known_months()
     require_known(months, first=first, current=current)
-    wanted = months or months_between(first, current)
+    wanted = tuple(dict.fromkeys(months)) or months_between(first, current)
+    with database.transaction() as connection:
+        before = counts.newest_counts(connection)  # before the lake is listed: later counts may have seen more of it
     found = find_lake(lake, settings.event_identity)
     with database.transaction() as connection:
         to_do = [
@@ -80,8 +84,10 @@ def count_months(
         return tuple(asked)
     done: list[Counted] = []
     with open_lake(lake, found, settings.event_identity) as opened:
+        unplaced = opened.in_no_month()
         for one in asked:
             if not (one.reason or one.count):
+                last = before.get((one.usage, one.month.key))
                 counting = Counting(
                     one.usage,
                     one.month,
@@ -90,9 +96,14 @@ def count_months(
                     opened.engine.label,
                     lake.complete_until.start,
                     found.source.as_json,
+                    None if last is None else last.id,
                 )
-                one = replace(one, count=_count(database, found, opened, counting), is_new=True)
-                on_counted(one)
+                try:
+                    count = _count(database, found, opened, counting, is_sealed=one.is_sealed)
+                    one = replace(one, count=count, is_new=True, in_no_month=unplaced)
+                    on_counted(one)
+                except _EmptyError as empty:
+                    one = replace(one, reason=str(empty), in_no_month=unplaced)
             done.append(one)
     return tuple(done)
 
@@ -105,7 +116,9 @@ def withdraw(
     Raises:
         ReconError: It does not follow the lake, or it is sealed.
     """
-    with database.transaction() as connection:
+    with database.transaction(lock_timeout_ms=STATEMENT_TIMEOUT_MS) as connection:
+        for usage in settings.scope:
+            keeping.lock(connection, usage, month)
         newest = counts.newest_counts(connection)
         found = [newest[usage, month.key] for usage in settings.scope if (usage, month.key) in newest]
         in_force = tuple(one for one in found if one.kind == "counted")
@@ -151,21 +164,57 @@ def _looked_at(
         elif last is not None and last.kind == "withdrawn" and not is_asked_for:
             reason = "its count was withdrawn; --period counts it again"
         elif month >= lake.complete_until and counts.log_has_events(connection, usage, month):
-            reason = (
-                "it is not below RECON_LAKE_COMPLETE_UNTIL, and the log in Postgres has events of it, which it follows"
-            )
+            reason = _follows_log(month, last)
         count = last if is_as_it_was and not reason else None
         found.append(Counted(usage, month, count, reason=reason, is_sealed=usage in sealed))
     return found
 
 
-def _count(database: BillingDatabase, found: FoundLake, lake: OpenLake, counting: Counting) -> LakeCount:
+def _follows_log(month: BillingMonth, last: LakeCount | None) -> str:
+    """Why an open month of which the log has events is not counted, and what its counters are compared with."""
+    why = "it is not below RECON_LAKE_COMPLETE_UNTIL, and the log in Postgres has events of it"
+    if last is None or last.kind != "counted":
+        return f"{why}, which it follows"
+    return (
+        f"{why}. Its counters follow its earlier count until that is withdrawn: recon count-lake --period {month.key} "
+        '--withdraw --reason "..." lets them follow the log'
+    )
+
+
+class _EmptyError(Exception):
+    """The lake has no event of a month that had some: why its counters are not set to 0."""
+
+
+def _count(
+    database: BillingDatabase, found: FoundLake, lake: OpenLake, counting: Counting, *, is_sealed: bool
+) -> LakeCount:
     # An engine may be at work for an hour, which a connection that waits for it might not survive. What it has summed
-    # is worth waiting for another count of the month.
+    # is worth waiting for another count of the month, and for a storage that is asked for each of many files again.
     with (
         lake.sums(counting.usage, counting.month) as sums,
-        database.transaction(lock_timeout_ms=STATEMENT_TIMEOUT_MS) as connection,
+        database.transaction(lock_timeout_ms=STATEMENT_TIMEOUT_MS, idle_timeout_ms=STATEMENT_TIMEOUT_MS) as connection,
     ):
+        before = counts.newest_counts(connection).get((counting.usage, counting.month.key))
         count = keeping.keep(connection, counting, sums)
         found.require_unchanged()
+        if count.event_count == 0 and not is_sealed:
+            _require_none_before(connection, counting, before)
     return count
+
+
+def _require_none_before(connection: Connection, counting: Counting, before: LakeCount | None) -> None:
+    """Refuse a count of no event where there were events: another lake, mapping or scope, or a retention job.
+
+    Raises:
+        _EmptyError: The earlier count that is in force, or the log, has some.
+    """
+    month = counting.month
+    if before is not None and before.kind == "counted":
+        if before.event_count > 0:
+            raise _EmptyError(
+                f"the lake has no event of it any more, and its earlier count of {before.event_count:,} events stays. "
+                f"If that is right: recon count-lake --period {month.key} --withdraw "
+                '--reason "...", then count it again'
+            )
+    elif counts.log_has_events(connection, counting.usage, month):
+        raise _EmptyError("the lake has no event of it, and the log in Postgres has events of it, which it follows")

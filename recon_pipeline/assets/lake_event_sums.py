@@ -41,6 +41,7 @@ def _counted(
 ) -> Iterator[dg.MaterializeResult]:
     # They load pyarrow and fsspec, which most runs need none of.
     from recon_pipeline.assets.lake_counting import count_months  # noqa: PLC0415
+    from recon_pipeline.lake.exact import as_text, total  # noqa: PLC0415
     from recon_pipeline.lake.settings import has_lake  # noqa: PLC0415
 
     if not has_lake():
@@ -68,9 +69,10 @@ def _counted(
             metadata={
                 "keys": sum(count.key_count for count in found),
                 "events": sum(count.event_count for count in found),
-                "units": str(sum(count.usage_count for count in found)),
+                "units": as_text(total(count.usage_count for count in found)),
                 "invalid": sum(count.invalid_count for count in found),
                 "duplicates": sum(count.dedupe_count for count in found),
+                "in_no_month": max(one.in_no_month for one in done),
                 "files": len(found[0].source["files"]),
                 "engine": found[0].engine,
             },

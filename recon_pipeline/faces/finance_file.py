@@ -1,7 +1,9 @@
 """The file that `--output` writes for finance: CSV for a spreadsheet, or Parquet with exact types."""
 
 import csv
+import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -39,7 +41,7 @@ def require_writable(output: Path | None, *, example: str) -> None:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
-    """Write rows as CSV, or as Parquet if the name ends so.
+    """Write rows as CSV, or as Parquet if the name ends so; as a whole, or a file that is there stays as it was.
 
     Args:
         rows: Values by column; None: there is none.
@@ -47,21 +49,31 @@ def write_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], o
         output: The file.
 
     Raises:
-        ConfigurationError: It cannot be written, or holds no number that is so long.
+        ConfigurationError: It cannot be written, or Parquet has no type for a number that is so long.
     """
+    file = output.resolve()  # what a link leads to
+    written = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
     try:
         if output.suffix == ".parquet":
-            _write_parquet(rows, columns, output)
-            return
-        # With a byte order mark, so that a spreadsheet reads it as UTF-8.
-        with output.open("w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows([guarded(_as_text(row[name])) for name in columns] for row in rows)
+            _write_parquet(_table(rows, columns, output), written)
+        else:
+            _write_csv(rows, columns, written)
+        written.replace(file)
     except OSError as error:
         raise ConfigurationError(
-            f"--output {output}: {error.strerror}.", changed="Nothing was written.", fix="Name another file."
+            f"--output {output}: {error.strerror or error}.", changed="Nothing was written.", fix="Name another file."
         ) from error
+    finally:
+        with suppress(OSError):
+            written.unlink(missing_ok=True)
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
+    # With a byte order mark, so that a spreadsheet reads it as UTF-8.
+    with output.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([guarded(_as_text(row[name])) for name in columns] for row in rows)
 
 
 def _as_text(value: Any) -> str:
@@ -71,9 +83,14 @@ def _as_text(value: Any) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
-def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> None:
+def _write_parquet(table: Any, output: Path) -> None:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - takes a while to load
+
+    pq.write_table(table, output)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], output: Path) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - takes a while to load
-    import pyarrow.parquet as pq  # noqa: PLC0415
 
     types = {Kind.TEXT: pa.string(), Kind.COUNT: pa.int64(), Kind.INSTANT: pa.timestamp("us", "UTC")}
 
@@ -92,4 +109,4 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind
             ) from error
         return found.cast(pa.decimal128(38, 9)) if pa.types.is_null(found.type) else found
 
-    pq.write_table(pa.table({name: column(name, kind) for name, kind in columns.items()}), output)
+    return pa.table({name: column(name, kind) for name, kind in columns.items()})

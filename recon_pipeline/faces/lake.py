@@ -47,6 +47,7 @@ def counted_as_json(done: Sequence[Counted]) -> dict[str, Any]:
                 "usage": str(one.usage),
                 "is_new": one.is_new,
                 "reason": one.reason or None,
+                "in_no_month": one.in_no_month if one.is_new else None,
                 "count": None if one.count is None else _as_json(one.count),
             }
             for one in done
@@ -73,6 +74,13 @@ def show_counted(done: Sequence[Counted]) -> None:
             f"{count.dedupe_count:,} duplicates and {count.invalid_count:,} invalid events are not in it "
             f"({len(count.source['files']):,} files{_of_table(count)}, {count.engine}).",
             markup=False,
+            soft_wrap=True,
+        )
+    unplaced = max((one.in_no_month for one in done), default=0)
+    if unplaced:
+        out.print(
+            f"{unplaced:,} rows of the lake are in no month of any usage, since gateway_name, usage_type or "
+            "period_start is null.",
             soft_wrap=True,
         )
     sealed = [one.month.key for one in done if one.is_new and one.is_sealed]

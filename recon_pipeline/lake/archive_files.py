@@ -64,13 +64,14 @@ def write_files(folder: Folder, batches: Iterable[pa.RecordBatch]) -> tuple[Arch
         ReconError: The store cannot be written; what was written is without a manifest.
     """
     written: list[ArchivedFile] = []
-    with reaching(folder.url):
+    with reaching(folder.url, is_written=True):
         folder.make()
     remaining = iter(batches)
     batch = next(remaining, None)
     while batch is not None:
         name, rows = f"part-{len(written):05}.parquet", 0
-        with reaching(folder.below(name).url), folder.filesystem.open(folder.below(name).path, "wb") as file:
+        final = folder.below(name)
+        with reaching(final.url, is_written=True), final.filesystem.open(final.path, "wb") as file:
             sink = _Hashed(file)
             with pq.ParquetWriter(sink, batch.schema, **_encoding(batch.schema)) as writer:
                 while batch is not None:
@@ -105,7 +106,7 @@ def write_manifest(folder: Folder, manifest: Manifest) -> str:
         ReconError: The store cannot be written.
     """
     content, final = manifest.as_bytes(), folder.below(MANIFEST)
-    with reaching(final.url):
+    with reaching(final.url, is_written=True):
         folder.make()
         folder.filesystem.pipe_file(f"{final.path}.partial", content)
         folder.filesystem.mv(f"{final.path}.partial", final.path)
@@ -120,7 +121,7 @@ def remove(folder: Folder) -> None:
     Raises:
         ReconError: The store cannot be written.
     """
-    with reaching(folder.url):
+    with reaching(folder.url, is_written=True):
         if folder.filesystem.exists(folder.path):
             folder.filesystem.rm(folder.path, recursive=True)
 

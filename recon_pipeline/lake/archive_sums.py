@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon_pipeline.lake.billed import REPEATED, billed, billed_of_many, checksum
+from recon_pipeline.lake.billed import REPEATED, billed, billed_of_many, checksum, one_event
 from recon_pipeline.lake.session import duckdb_session, reporting
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class ArchiveSums:
     def add_log(self, rows: "pa.RecordBatchReader") -> None:
         """Take these rows of the log instead of those of the archive that have the same identity; before any file."""
         self._session.register("rows_of_log", rows)
-        self._session.execute("create table log as select *, false as is_archived, false as is_same from rows_of_log")
+        self._session.execute(
+            "create table log as select *, false as recon_archived, false as recon_same from rows_of_log"
+        )
         self._session.unregister("rows_of_log")
         self._has_log = True
         self._add("log", "recon_counted")
@@ -141,8 +143,8 @@ class ArchiveSums:
             f"""
             select
                 {_KEY_AS_TEXT}, request_id::varchar, quantity::varchar, event_timestamp::varchar, created_at::varchar,
-                is_archived
-            from log where recon_counted and not is_same
+                recon_archived
+            from log where recon_counted and not recon_same
             order by gateway_customer_id, period_start, created_at, request_id
             """  # noqa: S608 - no value of a user
         ).fetchall()
@@ -160,9 +162,9 @@ class ArchiveSums:
             )
             select gateway_customer_id::varchar, period_start::timestamptz, period_end::timestamptz, count(*),
                 {self._units(types["quantity"])},
-                sum(bits::hugeint - if(bits >= 9223372036854775808, 18446744073709551616::hugeint, 0))
+                sum(recon_bits::hugeint - if(recon_bits >= 9223372036854775808, 18446744073709551616::hugeint, 0))
             from (
-                select {table}.*, {checksum(billed(types, table, repeated="repeated.text"))} as bits
+                select {table}.*, {checksum(billed(types, table, repeated="repeated.text"))} as recon_bits
                 from {table}
                 join repeated on {is_same}
                 where {where}
@@ -190,21 +192,16 @@ class ArchiveSums:
         log, archived = self._types("log"), self._types("archived")
         self._session.execute(
             f"""
-            update log set is_archived = true,
-                is_same = log.is_same or {billed(log, "log")} = {billed(archived, "archived")}
+            update log set recon_archived = true,
+                recon_same = log.recon_same or {billed(log, "log")} = {billed(archived, "archived")}
             from archived
-            where archived.recon_counted and {self._one_event()}
+            where archived.recon_counted and {one_event(self._identity)}
             """  # noqa: S608 - no value of a user
         )
 
     def _where_not_in_log(self) -> str:
-        in_log = f"select 1 from log where log.recon_counted and {self._one_event()}"  # noqa: S608 - no value of a user
+        in_log = f"select 1 from log where log.recon_counted and {one_event(self._identity)}"  # noqa: S608 - no value of a user
         return f"recon_counted and not exists ({in_log})"
-
-    def _one_event(self) -> str:
-        return " and ".join(
-            f'log."{column}"::varchar is not distinct from archived."{column}"::varchar' for column in self._identity
-        )
 
 
 @contextmanager

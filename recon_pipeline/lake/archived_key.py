@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon_pipeline.lake.billed import one_event
 from recon_pipeline.lake.session import duckdb_session, reporting
 
 if TYPE_CHECKING:
@@ -40,12 +41,11 @@ def events_of_key(
         session.execute("create table log as select * from rows_of_log where recon_counted")
         session.unregister("rows_of_log")
         yield from _pieces(session.execute(f"select {_as_text(session, 'log', columns)} from log where {_OF_KEY}", key))  # noqa: S608 - no value of a user
-        same = " and ".join(f'log."{one}"::varchar is not distinct from archived."{one}"::varchar' for one in identity)
         for file in files:
             with reporting(file.name):
                 session.from_parquet(str(file)).create_view("archived", replace=True)
                 text = _as_text(session, "archived", columns)
-                alone = f"not exists (select 1 from log where {same})"  # noqa: S608 - no value of a user
+                alone = f"not exists (select 1 from log where {one_event(identity)})"  # noqa: S608 - no value of a user
                 yield from _pieces(session.execute(f"select {text} from archived where {_OF_KEY} and {alone}", key))  # noqa: S608 - no value of a user
 
 

@@ -1,5 +1,7 @@
 """What is billed of an event, as `sum_events.sql` writes it for the checksum of a seal, in DuckDB's SQL."""
 
+from collections.abc import Sequence
+
 REPEATED = ("gateway_name", "usage_type", "period_start", "period_end")
 """The columns that many events share, so that their part of the text can be made once for all of these."""
 
@@ -31,6 +33,23 @@ def billed_of_many(types: dict[str, str], table: str) -> str:
     names = f"{_name(f'{table}.gateway_name')}, {_name(f'{table}.usage_type')}"
     start, end = (_epoch(f"{table}.{name}", types[name]) for name in ("period_start", "period_end"))
     return f"concat({names}, ';', {start}, ';', {end})"
+
+
+def one_event(identity: Sequence[str]) -> str:
+    """Whether a row of `log` and one of `archived` are one event, as a condition of equalities that can be hashed.
+
+    One of which a part of the identity is null has no twin by it: its id tells which it is.
+
+    Args:
+        identity: The columns that name an event.
+    """
+    same = [f'log."{one}"::varchar is not distinct from archived."{one}"::varchar' for one in identity]
+
+    def where_nameless(table: str) -> str:
+        is_nameless = " or ".join(f'{table}."{one}" is null' for one in identity)
+        return f"case when {is_nameless} then {table}.id::varchar else '' end"
+
+    return " and ".join([*same, f"{where_nameless('log')} = {where_nameless('archived')}"])
 
 
 def _name(column: str) -> str:

@@ -16,13 +16,14 @@ from recon_pipeline.core.errors import ConfigurationError, ReconError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
+from recon_pipeline.lake.column_types import require_common_types
 from recon_pipeline.lake.delta import delta_table, is_delta
 from recon_pipeline.lake.duckdb_engine import DuckDB, duckdb_engine
 from recon_pipeline.lake.engine import Engine
 from recon_pipeline.lake.engines import open_engine, require_duckdb
 from recon_pipeline.lake.files import NOTHING_COUNTED, FileRead, files_read, require_one_layout, require_unchanged
 from recon_pipeline.lake.iceberg import iceberg_table, is_iceberg
-from recon_pipeline.lake.mapped import mapped_events, of_month, require_known
+from recon_pipeline.lake.mapped import in_no_month, mapped_events, of_month, require_known
 from recon_pipeline.lake.month_sums import MonthSums
 from recon_pipeline.lake.settings import LakeSettings
 from recon_pipeline.lake.sums import ARRIVAL, KEY, event_sums
@@ -32,7 +33,7 @@ from recon_pipeline.sources.filesystems import refuse_password
 from recon_pipeline.sources.finding import SourceFile, TableFilesError, find_files
 from recon_pipeline.sources.names import shown_source
 
-_Opened = tuple[Engine, Sequence[str], Callable[[MappingSpec, BillingMonth], Any]]
+_Opened = tuple[Engine, Sequence[str], Callable[[MappingSpec, BillingMonth | None], Any]]
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,22 @@ class OpenLake:
 
     Attributes:
         engine: Which.
-        events_of: A table of the engine with the events of a month, and maybe of others.
+        events_of: A table of the engine with the events of a month, and maybe of others; None: of all.
         identity: What names an event.
     """
 
     engine: Engine
-    events_of: Callable[[BillingMonth], Any]
+    events_of: Callable[[BillingMonth | None], Any]
     identity: EventIdentity
+
+    def in_no_month(self) -> int:
+        """How many events of the lake no month has, of whichever metered usage.
+
+        Raises:
+            ReconError: A file cannot be read.
+        """
+        with self.engine.run(in_no_month(self.events_of(None))) as batches:
+            return sum(batch.column("events")[0].as_py() for batch in batches)
 
     @contextmanager
     def sums(self, usage: MeteredUsage, month: BillingMonth) -> Generator[MonthSums]:
@@ -141,6 +151,8 @@ def open_lake(settings: LakeSettings, found: FoundLake, identity: EventIdentity)
     with _opened(settings, found) as (engine, columns, rows_of):
         spec = settings.mapping or default_mapping(columns, source="The lake", names_vary=False)
         require_known(columns, spec)
+        if found.table is None:
+            require_common_types(engine.types_in(found.files, spec.columns), spec)
         yield OpenLake(engine, lambda month: mapped_events(engine, rows_of(spec, month), spec), identity)
 
 
@@ -178,7 +190,7 @@ def _find_table(url: str) -> LakeTable | None:
 
 @contextmanager
 def _opened(settings: LakeSettings, found: FoundLake) -> Generator[_Opened]:
-    """The engine, the columns of the lake, and what gives a table of the engine with the rows of a month."""
+    """The engine, the columns of the lake, and what gives a table of the engine with the rows of a month or of all."""
     if found.table is None:
         with open_engine(settings.engine) as engine:
             rows = engine.read_parquet(found.files)
@@ -190,9 +202,9 @@ def _opened(settings: LakeSettings, found: FoundLake) -> Generator[_Opened]:
         yield engine, table.schema.names, lambda spec, month: _stream(engine, table, spec, month)
 
 
-def _stream(engine: DuckDB, table: LakeTable, spec: MappingSpec, month: BillingMonth) -> Any:
+def _stream(engine: DuckDB, table: LakeTable, spec: MappingSpec, month: BillingMonth | None) -> Any:
     columns = [name for name in table.schema.names if name in spec.columns or name in ARRIVAL]
     begins = spec.period_start
     is_time = begins is not None and begins.format == "iso"
-    between = Between(begins.column, month.start, month.end) if begins is not None and is_time else None
+    between = Between(begins.column, month.start, month.end) if month and begins is not None and is_time else None
     return engine.read_stream(lambda: table.stream(columns, between))

@@ -6,7 +6,7 @@ this machine are read through fsspec, with the credentials of the environment.
 
 import glob
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,13 +51,31 @@ class DuckDB:
             for filesystem in {id(file.filesystem): file.filesystem for file in files if not file.is_local}.values():
                 self._backend.register_filesystem(filesystem)
             # In SQL, since Ibis would download an extension for what fsspec reads.
-            paths = ", ".join(f"'{_path(file)}'" for file in files)
             name = f"files_{next(self._numbers)}"
             self._backend.raw_sql(
-                f"create view {name} as select * from read_parquet([{paths}], "  # noqa: S608 - paths are quoted
+                f"create view {name} as select * from read_parquet({_list(files)}, "  # noqa: S608 - paths are quoted
                 "hive_partitioning = true, hive_types_autocast = false, union_by_name = true)"
             )
             return self._backend.table(name)
+
+    def types_in(self, files: Sequence[SourceFile], columns: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """As `Engine` says; names of columns differ by more than capitals."""
+        wanted, found = {name.lower(): name for name in columns}, dict[str, set[str]]()
+        sql = f"select lower(name), duckdb_type, num_children, column_id from parquet_schema({_list(files)})"  # noqa: S608
+        with self._at_work():
+            rows = self._backend.con.execute(f"{sql} order by file_name, column_id")
+            inside = 0
+            while row := rows.fetchone():
+                name, type_name, children, place = row
+                if place == 0:  # the root, whose children are the columns
+                    inside = 0
+                elif inside:
+                    inside += (children or 0) - 1
+                else:
+                    inside = children or 0
+                    if name in wanted:
+                        found.setdefault(wanted[name], set()).add(type_name)
+        return {name: sorted(types) for name, types in found.items()}
 
     def read_stream(self, opened: Callable[[], "pa.RecordBatchReader"]) -> "ir.Table":
         """The rows of a stream of Arrow.
@@ -188,6 +206,11 @@ def duckdb_engine(memory_mb: int = DEFAULT_MEMORY_MB) -> Generator[DuckDB]:
             yield DuckDB(backend, memory_mb)
         finally:
             backend.disconnect()
+
+
+def _list(files: Sequence[SourceFile]) -> str:
+    """The paths of files as a list in DuckDB's SQL."""
+    return "[" + ", ".join(f"'{_path(file)}'" for file in files) + "]"
 
 
 def _path(file: SourceFile) -> str:

@@ -3,7 +3,7 @@
 Invariant: the packages of an engine are imported when it is opened, never before: whoever has no lake needs none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,14 @@ class Engine(Protocol):
         """The rows of all files, with the columns that the names of their folders give (`month=2026-05/`), as text.
 
         A column that only some of the files have is null in the others.
+
+        Raises:
+            ReconError: A file cannot be read.
+        """
+        ...
+
+    def types_in(self, files: Sequence[SourceFile], columns: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """The types that these columns have in files, each once, where this engine reads different types as one.
 
         Raises:
             ReconError: A file cannot be read.

@@ -4,7 +4,7 @@ Invariant: no quantity passes through a floating point number. Engines add decim
 more than 18 digits is cut into pieces of 18 digits, of which 10^20 can be added.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,12 @@ def added_up(pieces: Sequence[Any], powers: Sequence[int]) -> Decimal:
     """The sum whose pieces an engine gave, whatever its length."""
     with localcontext(prec=_LONGEST):
         return sum((Decimal(one or 0).scaleb(power) for one, power in zip(pieces, powers, strict=True)), Decimal(0))
+
+
+def total(numbers: Iterable[Decimal | int]) -> Decimal:
+    """Sums added up whatever their length, where + rounds to 28 digits; with no zero that says nothing."""
+    with localcontext(prec=_LONGEST):
+        return Decimal(as_text(sum(map(Decimal, numbers), Decimal(0))))
 
 
 def as_text(number: Decimal) -> str:

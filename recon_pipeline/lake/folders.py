@@ -60,8 +60,13 @@ class Folder:
 
 
 @contextmanager
-def reaching(url: str) -> Generator[None]:
-    """Report what fails inside: libraries that open URLs raise errors of many classes without a common base."""
+def reaching(url: str, *, is_written: bool = False) -> Generator[None]:
+    """Report what fails inside: libraries that open URLs raise errors of many classes without a common base.
+
+    Args:
+        url: For people.
+        is_written: What is there is being written, and not read back.
+    """
     try:
         yield
     except ReconError:
@@ -72,17 +77,25 @@ def reaching(url: str) -> Generator[None]:
         raise ConfigurationError(
             f"{url} cannot be opened: {error}.", changed=NOTHING_ARCHIVED, fix=f"Install it: uv pip install {package}."
         ) from error
-    except FileNotFoundError as error:
-        raise ArchiveError(
-            f"{url} is missing.",
-            changed=NOTHING_ARCHIVED,
-            fix="Restore it from a copy of the archive; the events are nowhere else if they have left the log.",
-        ) from error
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not is_written:
+            raise _missing(url) from error
         lines = str(error).strip().splitlines()
         raise ArchiveError(
-            f"{url} cannot be reached: {type(error).__name__}{': ' + lines[0] if lines else ''}.",
+            f"{url} cannot be {'written' if is_written else 'reached'}: {type(error).__name__}"
+            f"{': ' + lines[0] if lines else ''}.",
             changed=NOTHING_ARCHIVED,
-            fix="Check that the store answers and that the account that runs this may read and write there, "
+            fix="Check that the folder or bucket is there and has room, and that the account that runs this may write "
+            "there; then run the command again."
+            if is_written
+            else "Check that the store answers and that the account that runs this may read and write there, "
             "then run the command again.",
         ) from error
+
+
+def _missing(url: str) -> ArchiveError:
+    return ArchiveError(
+        f"{url} is missing.",
+        changed=NOTHING_ARCHIVED,
+        fix="Restore it from a copy of the archive; the events are nowhere else if they have left the log.",
+    )

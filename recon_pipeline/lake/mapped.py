@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _INSTANT = "timestamp('UTC', 6)"
-_UTC = ("UTC", "Etc/UTC", "GMT")
+UTC_NAMES = ("UTC", "Etc/UTC", "GMT")
+"""Zones whose times are UTC's."""
 
 
 def mapped_events(engine: Engine, rows: "ir.Table", spec: MappingSpec) -> "ir.Table":
@@ -62,6 +63,13 @@ def of_month(events: "ir.Table", usage: MeteredUsage, month: BillingMonth) -> "i
         table.period_start < month.end,
     )
     return found.drop("gateway_name", "usage_type")
+
+
+def in_no_month(events: "ir.Table") -> "ir.Table":
+    """How many events are in no month of any metered usage, since a name of it or the start of the period is null."""
+    table: Any = events
+    is_placed = table.gateway_name.notnull() & table.usage_type.notnull() & table.period_start.notnull()
+    return table.aggregate(events=table.count(where=~is_placed))
 
 
 def require_known(columns: Sequence[str], spec: MappingSpec) -> None:
@@ -128,7 +136,11 @@ def _instant(engine: Engine, rows: Any, name: str, field: InstantField) -> Any:
     if kind.is_date() or kind.timezone is None:
         # Engines are set to UTC, so that a time without a zone is one of UTC; of another zone it would be a guess.
         _require(
-            field.zone in _UTC, name, field.column, kind, "times with a zone; or of UTC, if the mapping says zone: UTC"
+            field.zone in UTC_NAMES,
+            name,
+            field.column,
+            kind,
+            "times with a zone; or of UTC, if the mapping says zone: UTC",
         )
     return column.cast(_INSTANT)
 

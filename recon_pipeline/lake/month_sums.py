@@ -6,6 +6,7 @@ has no row; its events are in the totals.
 
 import io
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,10 +14,13 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from recon_pipeline.lake.exact import added_up, as_text
+from recon_pipeline.lake.exact import added_up, as_text, total
 from recon_pipeline.lake.sums import KEY
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
+_LAST_YEARS_END = 253_402_300_800_000_000 - 1  # that of 9999, in microseconds since 1970
+_INFINITE = 2**63 - 1
+_ERA = 146_097 * 86_400 * 10**6  # 400 years, after which the calendar begins anew
 _Sums = tuple[pa.Array, Decimal, int]
 """Of one column: each sum as text, all of them added up, and how many are not 0."""
 
@@ -60,12 +64,12 @@ class MonthSums:
 
         is_kept = pc.and_(pc.greater(batch.column("event_count"), 0), pc.not_equal(names, ""))
         kept = batch.filter(pc.and_not(is_kept, has_nul))
-        usage, total, nonzero_count = self._sums(kept, "usage")
+        usage, units, nonzero_count = self._sums(kept, "usage")
         credit, _, _ = self._sums(kept, "credit")
         self.key_count += kept.num_rows
         self.nonzero_count += nonzero_count
         self.event_count += _total(kept, "event_count")
-        self.usage_count += total
+        self.usage_count = total((self.usage_count, units))
 
         number = pa.repeat(count_id, kept.num_rows)
         customer, start, end = (kept.column(name) for name in KEY)
@@ -83,12 +87,27 @@ class MonthSums:
         parts = zip(*(piece.to_pylist() for piece in pieces), strict=True)
         sums = [added_up(part, self._powers) for part in parts]
         texts = pa.array([as_text(one) for one in sums], pa.string())
-        return texts, added_up(sums, [0] * len(sums)), sum(1 for one in sums if one)
+        return texts, total(sums), sum(1 for one in sums if one)
 
 
 def _in_utc(instants: pa.Array) -> pa.Array:
     """Times as text; Arrow takes thirty times as long for one that has a zone."""
-    return pc.binary_join_element_wise(instants.cast(pa.timestamp("us")).cast(pa.string()), "Z", "")
+    texts = pc.binary_join_element_wise(instants.cast(pa.timestamp("us")).cast(pa.string()), "Z", "")
+    microseconds = instants.cast(pa.int64())
+    late = pc.greater(microseconds, _LAST_YEARS_END)
+    if not pc.any(late).as_py():
+        return texts
+    of_late = [_late_in_utc(one) for one in microseconds.filter(late).to_pylist()]
+    return pc.replace_with_mask(texts, late, pa.array(of_late, pa.string()))
+
+
+def _late_in_utc(microseconds: int) -> str:
+    """A time that Arrow and Python have no text for: infinity as DuckDB has it, or many times 400 years later."""
+    if microseconds == _INFINITE:
+        return "infinity"
+    eras, rest = divmod(microseconds, _ERA)
+    moment = datetime(1970, 1, 1) + timedelta(microseconds=rest)  # noqa: DTZ001 - as text, with its zone
+    return f"{moment.year + 400 * eras}-{moment:%m-%d %H:%M:%S.%f}Z"
 
 
 def _total(batch: pa.RecordBatch, *names: str) -> int:

@@ -7,7 +7,7 @@ without a bound: Spark itself would wait for ever for executors that do not come
 import itertools
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,10 @@ class Spark:
             with_zone = [field.name for field in frame.schema if field.dataType.typeName() == "timestamp"]
             # Ibis takes every time of Spark's for one without a zone.
             return self._backend.table(name).cast(dict.fromkeys(with_zone, "timestamp('UTC', 6)"))
+
+    def types_in(self, files: Sequence[SourceFile], columns: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """As `Engine` says: Spark refuses files of which a column has different types."""
+        return {}
 
     def octets(self, text: Any) -> Any:
         """As `Engine` says."""

@@ -29,6 +29,8 @@ ARRIVAL = ("ingest_xid", "created_at", "id")
 
 _KEY_COLUMNS = ("key_customer", "key_start", "key_end")
 _TIES = ("event_timestamp", *KEY, "quantity")
+_LONGEST_NUMBER = 38
+_WHOLE_NUMBER = rf"\A[0-9]{{1,{_LONGEST_NUMBER}}}\z"
 _LONGEST_NAME_BYTES = 1_000  # as recon.fits_index has it
 
 
@@ -135,10 +137,17 @@ def _is_first(events: Any, identity: EventIdentity | None) -> Any:
 
     if identity is None:
         return ibis.literal(True)
-    arrival = [name for name in ARRIVAL if name in events.columns]
-    order = [events[name].asc(nulls_first=True) for name in (*arrival, *_TIES)]
+    arrival = [_in_order(events[name]) for name in ARRIVAL if name in events.columns]
+    order = [one.asc(nulls_first=True) for one in (*arrival, *(events[name] for name in _TIES))]
     place = ibis.row_number().over(group_by=[*_names(events, identity), "is_valid"], order_by=order)
     return (place == 0) | _has_no_name(events, identity)
+
+
+def _in_order(column: Any) -> Any:
+    """A column by which events are ordered: whole numbers as text, as archives have `ingest_xid`, as numbers."""
+    if not column.type().is_string():
+        return column
+    return column.re_search(_WHOLE_NUMBER).ifelse(column.lpad(_LONGEST_NUMBER, "0"), column)
 
 
 def _has_no_name(events: Any, identity: EventIdentity) -> Any:

@@ -158,6 +158,8 @@ def test_a_month_is_archived_to_s3_and_read_back_from_there(sealed: Billing, buc
 def test_a_bucket_that_is_not_there_is_not_made_and_nothing_is_recorded(sealed: Billing, bucket: Any) -> None:
     refused = recon("archive", *MAY, "--to", "s3://elsewhere/log")
     assert (refused.exit_code, "s3://elsewhere/log/month=2025-05" in refused.said) == (1, True)
+    assert " cannot be written: " in refused.said
+    assert "What to do: Check that the folder or bucket is there and has room, and " in refused.said
     assert sealed.query("select * from recon.archived_month") == []
 
 

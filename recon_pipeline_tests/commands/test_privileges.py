@@ -272,7 +272,11 @@ def test_an_owner_who_may_create_no_role_is_told_what_a_dba_runs_first(
 
 @pytest.mark.parametrize("printed", [ROW_SECURITY], indirect=True)
 def test_every_command_works_by_the_policies_that_init_prints_where_bypassrls_cannot_be_given(
-    printed: Billing, run_history: DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    printed: Billing,
+    own_server: OwnServer,
+    run_history: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     beating_daemon(run_history)
     ((has_bypass,),) = printed.query("select rolbypassrls from pg_roles where rolname = 'recon_pipeline'")
@@ -315,6 +319,17 @@ def test_every_command_works_by_the_policies_that_init_prints_where_bypassrls_ca
     printed.query(refused.json["what_to_do"])
     assert done("backfill-events", str(export), "--json").json["inserted"] == 1
     assert printed.counters() == {"a": 65, "b": 0}
+
+    may = ("--period", "2025-05")
+    done("seal", *may)
+    (statement,) = done("archive", *may, "--to", str(tmp_path), "--json").json["statements"]
+    own_server.psql(printed.url.replace("postgres@", "tables_owner@"), statement)
+    assert printed.value("select count(*) from billing_usage_events") == 0
+    printed.add_event("a", 7)
+    (late,) = done("corrections", *may, "--json").json["corrections"]
+    assert (late["sealed_sum"], late["sum_now"]) == ("65", "72")
+    assert done("verify-seals", "--json").json["archived"] == 1
+    assert "72" in done("explain", "--customer", "a", *may).out
     printed.query("drop policy recon_pipeline on billing_usage_events")
     assert "create policy recon_pipeline on billing_usage_events for select" in recon("reconcile").said
 

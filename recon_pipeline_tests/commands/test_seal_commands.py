@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -85,6 +86,28 @@ def test_corrections_are_a_table_json_csv_and_parquet(sealed: Billing, tmp_path:
         (ONE, 5, 1),
         (CUSTOMERS[1], -10, 1),
     ]
+
+
+@pytest.mark.parametrize("name", ["corrections.csv", "corrections.parquet"])
+def test_a_file_of_corrections_is_written_as_a_whole_or_stays_as_it_was(
+    sealed: Billing, tmp_path: Path, name: str
+) -> None:
+    sealed.record(ONE, 5, request_id="late")
+    file = tmp_path / name
+    file.write_text("of last month")
+    recon("corrections", *MAY, "--output", str(file.with_stem("before")))  # which loads all that writes files
+    file.with_stem("before").unlink()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, unlimited[1]))  # as on a disk that is full
+    try:
+        refused = recon("corrections", *MAY, "--output", str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert (refused.exit_code, f"--output {file}: " in refused.said, "Nothing was written." in refused.said) == (
+        2, True, True
+    )  # fmt: skip
+    assert file.read_text() == "of last month"
+    assert [*tmp_path.iterdir()] == [file]
 
 
 def test_corrections_of_an_open_month_and_files_of_other_kinds_are_refused(billing: Billing, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.event_identity import EventIdentity
 from recon_pipeline.lake.duckdb_engine import DuckDB, duckdb_engine
 from recon_pipeline.sources.finding import find_files
-from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, model, sums_by, write
+from recon_pipeline_tests.lake.lakes import JUNE, MAY, Event, model, sums_by, table, write
 
 NINES = "9" * 38
 MICROSECOND = timedelta(microseconds=1)
@@ -59,6 +60,13 @@ def test_of_the_events_of_one_identity_the_first_to_arrive_counts_whichever_file
     for number, order in enumerate((events, events[::-1])):
         assert counted(write(tmp_path / str(number), order, files=3)) == model(events)
     assert counted(tmp_path / "0")["cus_a", MAY, JUNE]["usage"] == 7 + 2 + 4 + 1 + 1
+
+
+@pytest.mark.parametrize("column", ["ingest_xid", "id"])
+def test_whole_numbers_that_are_text_decide_as_numbers_which_event_came_first(tmp_path: Path, column: str) -> None:
+    rows = table([Event("req-1", 5), Event("req-1", 7), Event("req-1", 9)])
+    pq.write_table(rows.append_column(column, pa.array(["1000", "999", "no number"])), tmp_path / "part-0.parquet")
+    assert counted(tmp_path)["cus_a", MAY, JUNE]["usage"] == 7
 
 
 def test_what_names_no_counter_is_counted_as_invalid_and_what_lies_outside_its_period_is_summed(tmp_path: Path) -> None:

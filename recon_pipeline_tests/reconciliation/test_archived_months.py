@@ -135,6 +135,55 @@ def test_an_event_that_is_changed_beside_its_archive_and_one_that_is_sent_again_
     ]
 
 
+@EVERY_MODE
+def test_of_events_without_a_request_id_the_log_has_those_that_it_has_and_no_others(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode, "alter table billing_usage_events alter request_id drop not null")
+    fill(billing)
+    billing.query("update billing_usage_events set event_timestamp = period_start")
+    billing.query(f"update billing_usage_events set request_id = null where quantity = 4 and {IN_MAY}")
+    assert run(full=True).record.outcome == "clean"
+    seal(billing)
+    (statement,) = archive(billing, tmp_path).statements
+    asks_nothing(billing)
+    billing.query(f"delete from billing_usage_events where gateway_customer_id = '{OTHER}' and {IN_MAY}")
+    billing.add_event(ONE, 5, request_id=None)
+    for leaves in ("", statement):
+        billing.query(leaves or "select")
+        found = corrections_of(billing)
+        assert [(key, one.sum_now, len(one.events)) for key, one in found.items()] == [(ONE, "15", 1)]
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_columns_of_the_log_may_have_any_names_but_that_of_our_own(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(
+        mode,
+        "alter table billing_usage_events add is_archived boolean default true, add is_same boolean default true, "
+        'add bits bigint default 5, add repeated text default 1, add text text, add "tax_%" numeric default 3.5',
+    )
+    billing.query(archived(billing, tmp_path))
+    billing.add_event(ONE, 5, request_id="late")
+    (found,) = corrections_of(billing).values()
+    assert [(event.request_id, event.what) for event in found.events] == [("late", "came later")]
+    assert verified(billing) is None
+
+
+@pytest.mark.parametrize("mode", ["incremental"])
+def test_corrections_of_an_archived_month_are_exact_to_the_last_digit(
+    make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path
+) -> None:
+    billing = make_billing_in_mode(mode, "alter table billing_usage_events alter quantity type numeric(38, 10)")
+    billing.query(archived(billing, tmp_path))
+    billing.add_event(ONE, "12345678901234567890.0000000001")
+    (one,) = corrections_of(billing).values()
+    assert (one.sum_now, one.difference) == ("12345678901234567900.0000000001", "12345678901234567890.0000000001")
+    check = run(full=True).check("sealed_months_hold")
+    assert "1 keys, by 1 events and 12345678901234567890.0000000001 units" in (check.description or "")
+
+
 @pytest.mark.parametrize("mode", ["incremental"])
 def test_a_file_that_is_missing_or_changed_after_archiving_is_named(
     make_billing_in_mode: MakeBilling, mode: str, tmp_path: Path

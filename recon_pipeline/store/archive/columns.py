@@ -93,14 +93,13 @@ def log_columns(connection: Connection) -> tuple[Column, ...]:
     )
 
 
-def measured(connection: Connection, columns: tuple[Column, ...], which: str, values: dict[str, Any]) -> Any:
+def measured(connection: Connection, columns: tuple[Column, ...], which: str) -> Any:
     """What is in the rows of a month: the tables that they are in, and of times and numbers what they hold.
 
     Args:
         connection: In a transaction.
         columns: Of the log.
-        which: The rows, as a condition with binds.
-        values: For these binds.
+        which: The rows, as a condition.
 
     Returns:
         One row: `tables`, their oids, and for column N `finite_N`, or `scale_N` and `most_N`.
@@ -119,7 +118,7 @@ def measured(connection: Connection, columns: tuple[Column, ...], which: str, va
     # By table, so that nothing of the month is sorted.
     rows = f"select {', '.join(of_table)} from billing_usage_events as event where {which} group by event.tableoid"  # noqa: S608 - names are quoted
     sql = f"select {', '.join(asked)} from ({rows}) as of_table"  # noqa: S608 - names are quoted
-    return connection.exec_driver_sql(with_name("measure_archived_month", sql), values).one()
+    return connection.exec_driver_sql(with_name("measure_archived_month", sql.replace("%", "%%"))).one()
 
 
 def kept(columns: tuple[Column, ...], found: Any) -> tuple[Column, ...]:

@@ -101,7 +101,7 @@ def month_to_archive(
             fix=f"alter table billing_usage_events rename column {COUNTED} to another name;",
         )
     asked = run.parameters(usage, tables) | {"covers_until": covers_until}
-    found = measured(connection, columns, _in_sql(connection, extent, asked), {})
+    found = measured(connection, columns, _in_sql(connection, extent, asked))
     columns = kept(columns, found)
     snapshot = connection.execute(_EXPORT_SNAPSHOT).one()
     events = _in_sql(connection, statement("archived_events", tables.parts, which_events="in_extent").text, asked)
@@ -110,7 +110,7 @@ def month_to_archive(
     selected = "".join(f"{column.selected}, " for column in columns if column.name not in known)
     sql = f"select {selected}event.is_counted as {COUNTED} from ({events}) as event"  # noqa: S608 - names are quoted
     with (
-        arrow_rows(connection, sql, snapshot=snapshot.exported) as reader,
+        arrow_rows(connection, sql, snapshot=snapshot.exported, by_policy=tables.reads_by_policy) as reader,
         # Closed before the reader is: no thread reads from it after that.
         closing(read_ahead(_batches(rows := _Rows(reader, columns, known)))) as batches,
     ):
@@ -157,13 +157,16 @@ def sealed_sums(connection: Connection, seal_id: int) -> Generator[Any]:
 
 
 @contextmanager
-def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None) -> Generator[Any]:
+def arrow_rows(
+    connection: Connection, sql: str, *, snapshot: str | None = None, by_policy: bool = False
+) -> Generator[Any]:
     """The rows of a query as Arrow, read by a session of its own.
 
     Args:
         connection: To the same database, on the same host.
         sql: Without binds.
         snapshot: That another session exported, whose transaction is open; None: one of its own.
+        by_policy: Row level security lets us see every row, and the caller holds the locks that keep it so.
 
     Raises:
         ReconError: The driver is not installed, or it failed.
@@ -178,13 +181,14 @@ def arrow_rows(connection: Connection, sql: str, *, snapshot: str | None = None)
     first = ("begin isolation level repeatable read read only",)
     if snapshot is not None:
         first += (f"set transaction snapshot '{snapshot}'",)
+    settings = (*settings_of_transaction(connection), *(("set local row_security = on",) if by_policy else ()))
     with (
         _reported(),
         postgres.connect(_conninfo(connection)) as database,
         adbc.AdbcConnection(database) as session,
         adbc.AdbcStatement(session) as query,
     ):
-        for setting in (*first, *settings_of_transaction(connection)):
+        for setting in (*first, *settings):
             query.set_sql_query(setting)
             query.execute_update()
         query.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})

@@ -81,7 +81,7 @@ def _detached(connection: Connection, relation: int, condition: str) -> str | No
     if table is None or table.parent is None:
         return None
     other = f"select exists (select from only {table.name} where ({condition}) is not true)"  # noqa: S608 - names are quoted
-    if connection.exec_driver_sql(with_name("other_rows_of_partition", other)).scalar_one():
+    if connection.exec_driver_sql(with_name("other_rows_of_partition", other.replace("%", "%%"))).scalar_one():
         return None
     return f"alter table {table.parent} detach partition {table.name};"
 

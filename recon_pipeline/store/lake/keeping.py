@@ -1,7 +1,8 @@
 """Keeps what an engine counted of a month: the sums of its keys and the record of the count, in one transaction.
 
-Invariant: one session keeps a month at a time. The newest count of a month is the only one whose sums are kept. A count
-repairs nothing: runs compare counters with it, as they compare them with a seal.
+Invariant: one session keeps a month at a time, and none keeps sums of a listing that may be older than that of the sums
+that are there. The newest count of a month is the only one whose sums are kept. A count repairs nothing: runs compare
+counters with it, as they compare them with a seal.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import MeteredUsage
 from recon_pipeline.store.lake.counts import LakeCount, count_of
@@ -45,6 +47,18 @@ _MAKE_ROOM = labelled(
     select nextval(pg_get_serial_sequence('recon.lake_count', 'id'))
     """,
 )
+# The newest count of a month, or of its withdrawal.
+# Invariant: read under the lock, by a statement of its own: it sees what the session before has committed.
+# Index: none; recon.lake_count is small.
+# Binds: gateway_name text, partition text, usage_type text
+_NEWEST = labelled(
+    "newest_lake_count",
+    """
+    select min(id)
+    from recon.lake_count
+    where gateway_name = :gateway_name and usage_type = :usage_type and partition = :partition
+    """,
+)
 _COPY_SUMS = with_name(
     "copy_lake_sums",
     """
@@ -76,7 +90,11 @@ _RECORD = labelled(
 
 @dataclass(frozen=True)
 class Counting:
-    """What is recorded of a count before its sums are known."""
+    """What is recorded of a count before its sums are known.
+
+    Attributes:
+        last_id: The newest count of the month when the lake was listed, or None: there was none.
+    """
 
     usage: MeteredUsage
     month: BillingMonth
@@ -85,6 +103,7 @@ class Counting:
     engine: str
     complete_until: datetime
     source: Mapping[str, Any]
+    last_id: int | None
 
 
 class Sums(Protocol):
@@ -100,6 +119,11 @@ class Sums(Protocol):
         ...
 
 
+def lock(connection: Connection, usage: MeteredUsage, month: BillingMonth) -> None:
+    """Wait until no other session keeps a count of a month, or withdraws it; until the transaction ends."""
+    connection.execute(_LOCK, {**vars(usage), "partition": month.key})
+
+
 def keep(connection: Connection, counting: Counting, sums: Sums) -> LakeCount:
     """Keep the sums of a month, in the connection's transaction.
 
@@ -107,9 +131,20 @@ def keep(connection: Connection, counting: Counting, sums: Sums) -> LakeCount:
         connection: In a transaction.
         counting: What is counted.
         sums: Of its keys.
+
+    Raises:
+        ReconError: The month was counted, or its count withdrawn, by another session since the lake was listed: what
+            that session read may be newer.
     """
     of_month = {**vars(counting.usage), "partition": counting.month.key}
-    connection.execute(_LOCK, of_month)
+    lock(connection, counting.usage, counting.month)
+    if connection.execute(_NEWEST, of_month).scalar_one() != counting.last_id:
+        raise ReconError(
+            f"Another session counted {counting.month.key} of {counting.usage}, or withdrew its count, after this one "
+            "had listed the lake.",
+            changed="What that session did stays, and this count was not kept. No counter was changed.",
+            fix="Run this again: it counts only what changed since.",
+        )
     count_id = connection.execute(_MAKE_ROOM, of_month).scalar_one()
     copy_bytes_in(connection, _COPY_SUMS, sums.lines(count_id))
     record = {

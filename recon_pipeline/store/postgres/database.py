@@ -121,9 +121,16 @@ class BillingDatabase:
         isolation: Isolation = "READ COMMITTED",
         *,
         lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+        idle_timeout_ms: int = IDLE_TIMEOUT_MS,
         any_schema_version: bool = False,
     ) -> Generator[Connection]:
         """One transaction on a connection of its own, committed at the end unless the block raises.
+
+        Args:
+            isolation: Of the transaction.
+            lock_timeout_ms: The longest wait for a lock.
+            idle_timeout_ms: The longest that the transaction may wait for this process.
+            any_schema_version: As for `connection`.
 
         Raises:
             SchemaVersionError: Schema `recon` is of another version, or missing.
@@ -131,7 +138,7 @@ class BillingDatabase:
         """
         with (
             self.connection(any_schema_version=any_schema_version) as connection,
-            begin(connection, isolation, lock_timeout_ms=lock_timeout_ms),
+            begin(connection, isolation, lock_timeout_ms=lock_timeout_ms, idle_timeout_ms=idle_timeout_ms),
         ):
             yield connection
 
