@@ -16,6 +16,7 @@ from recon_pipeline.automation.parity import _requests  # pyright: ignore[report
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.providers import stripe as provider
 from recon_pipeline.store.parity import found as results
 from recon_pipeline.store.postgres.database import BillingDatabase
 from recon_pipeline.store.records import metrics
@@ -179,3 +180,18 @@ def test_numbers_that_no_column_of_a_parquet_file_holds_are_an_error_that_says_w
     assert not (tmp_path / "p.parquet").exists()
     assert f"--output {tmp_path / 'p.csv'}" in refused.said
     assert recon("parity", "--output", str(tmp_path / "p.csv")).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "Install recon-pipeline[stripe], or unset RECON_STRIPE_PARITY."),
+        ({"RECON_STRIPE_PARITY": "on"}, "RECON_STRIPE_PARITY is 'on', which is neither off nor observe."),
+    ],
+)
+def test_recon_dev_says_itself_that_the_comparison_cannot_be_made_and_not_in_a_log_of_dagsters(
+    app: Application, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    monkeypatch.setattr(provider, "find_spec", lambda name: None)
+    refused = recon("dev", COLUMNS="200", **variables)
+    assert (refused.exit_code, said in refused.said) == (2, True)

@@ -1,10 +1,12 @@
 """Histories of events that were lost, doubled, late, misplaced, erased or foreign: each difference has its class."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +156,19 @@ def expected(history: Sequence[Sent], window: Window, now: datetime) -> dict[dat
     return {start: in_words(history, hour, units, differing, known) for start, (hour, units) in differing.items()}
 
 
+def level(hours: list[tuple[Window, int]]) -> list[list[Window]]:
+    """Of the hours that differ, those that follow each other without a gap and add up to nothing, from the first on."""
+    if not hours:
+        return []
+    for count in range(2, len(hours) + 1):
+        run = hours[:count]
+        if any(earlier.end != later.start for (earlier, _), (later, _) in itertools.pairwise(run)):
+            break
+        if sum(units for _, units in run) == 0:
+            return [[hour for hour, _ in run], *level(hours[count:])]
+    return level(hours[1:])
+
+
 def is_large(history: Sequence[Sent], window: Window) -> bool:
     logged = sum(one.logged for one in history if one.at in window)
     return max(logged, logged + difference(history, window)) > 2**53
@@ -173,8 +188,7 @@ def in_words(
         return "lagging"
     if units < 0 and any(one.is_named and one.at in hour for one in history):
         return "rejected"
-    neighbours = [found for found, _ in differing.values() if hour.end == found.start or found.end == hour.start]
-    if sum(known.around) == 0 or any(difference(history, one) == -units for one in neighbours):
+    if sum(known.around) == 0 or any(hour in run for run in level(sorted(differing.values()))):
         return "misplaced"
     if units > 0:
         return "over_reported"
@@ -206,6 +220,30 @@ def test_a_window_is_cut_into_whole_units_and_what_is_left_at_both_ends() -> Non
     assert [len(one.pieces("hour")) for one in parts(before, "hour")] == [0, 16, 0]
     within = Window(window.start, window.start + 5 * MINUTE)
     assert [bool(one) for one in parts(within, "hour")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("differences", "classes"),
+    [
+        ((-5, -3, 8), "misplaced misplaced misplaced"),
+        ((-5, 5, -5), "misplaced misplaced missing"),
+        ((-2, -5, 5), "missing misplaced misplaced"),
+        ((-5, 0, 5), "missing over_reported"),
+        ((-5, 5, 5, -5), "misplaced misplaced misplaced misplaced"),
+    ],
+)
+def test_hours_that_touch_and_add_up_to_nothing_are_misplaced_and_each_explains_only_one_other(
+    differences: tuple[int, ...], classes: str
+) -> None:
+    start = datetime(2025, 5, 2, 7, tzinfo=UTC)
+    known = Circumstances(start + 10 * HOUR, start + 9 * HOUR, start + 20 * HOUR, around=(Decimal(1),))
+    log = LogFigure(Decimal(10), Decimal(10), 1)
+    found = [
+        Compared(Window(start + n * HOUR, start + (n + 1) * HOUR), log, Decimal(10 + one))
+        for n, one in enumerate(differences)
+        if one
+    ]
+    assert " ".join(one.kind for one in classify(found, known)) == classes
 
 
 def test_a_surplus_says_whether_the_log_has_nothing_there_or_everything_was_sent_again() -> None:

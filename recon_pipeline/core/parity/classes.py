@@ -4,7 +4,7 @@ Invariant: every difference has exactly one class, that of the first rule that h
 limits are Stripe's (API reference, Create a meter event; Billing, settings of invoices).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
@@ -148,7 +148,8 @@ def classify(found: Sequence[Compared], known: Circumstances) -> tuple[Differenc
         found: The windows in which both sides differ, in order of time.
         known: What decides besides them.
     """
-    return tuple(_classified(one, found, known) for one in found)
+    level = tuple(_level_runs(found))
+    return tuple(_classified(one, level, known) for one in found)
 
 
 def is_comparable(figure: Decimal) -> bool:
@@ -156,14 +157,14 @@ def is_comparable(figure: Decimal) -> bool:
     return figure.is_finite() and abs(figure) <= LARGEST_EXACT
 
 
-def _classified(one: Compared, found: Sequence[Compared], known: Circumstances) -> Difference:
-    for kind, evidence in _rules(one, found, known):
+def _classified(one: Compared, level: Sequence[Window], known: Circumstances) -> Difference:
+    for kind, evidence in _rules(one, level, known):
         if evidence:
             return Difference(one, kind, evidence)
     raise AssertionError(f"no class for {one}")
 
 
-def _rules(one: Compared, found: Sequence[Compared], known: Circumstances) -> tuple[tuple[DifferenceClass, str], ...]:
+def _rules(one: Compared, level: Sequence[Window], known: Circumstances) -> tuple[tuple[DifferenceClass, str], ...]:
     lacks, has_more = one.difference < 0, one.difference > 0
     is_out = known.now >= known.final_at
     is_accepted = one.window.start > known.now - ACCEPTED_FOR
@@ -173,7 +174,7 @@ def _rules(one: Compared, found: Sequence[Compared], known: Circumstances) -> tu
         (DifferenceClass.NOT_COMPARABLE, _not_exact(one)),
         (DifferenceClass.LAGGING, _young(one, known)),
         (DifferenceClass.REJECTED, _refused(one, known, final) if lacks else ""),
-        (DifferenceClass.MISPLACED, _neighbour(one, found, known)),
+        (DifferenceClass.MISPLACED, _neighbour(one, level, known)),
         (
             DifferenceClass.MISSING,
             f"{final}; Stripe accepts the timestamps" if in_time else "",
@@ -207,13 +208,26 @@ def _refused(one: Compared, known: Circumstances, final: str) -> str:
     return f"{named[0].code}: {named[0].identifier}{more}; {final}"
 
 
-def _neighbour(one: Compared, found: Sequence[Compared], known: Circumstances) -> str:
+def _level_runs(found: Sequence[Compared]) -> Iterator[Window]:
+    """The windows of differences that touch and add up to nothing, each in one of them: nothing is found twice."""
+    begin = 0
+    while begin < len(found):
+        sum_so_far, end = found[begin].difference, begin + 1
+        while sum_so_far and end < len(found) and found[end].window.start == found[end - 1].window.end:
+            sum_so_far, end = EXACT.add(sum_so_far, found[end].difference), end + 1
+        if sum_so_far:
+            begin += 1
+            continue
+        yield Window(found[begin].window.start, found[end - 1].window.end)
+        begin = end
+
+
+def _neighbour(one: Compared, level: Sequence[Window], known: Circumstances) -> str:
     if known.around and sum(known.around) == 0:
         return "with the windows before and after it, both sides are equal"
-    for other in found:
-        touches = other.window.end == one.window.start or other.window.start == one.window.end
-        if touches and other.difference + one.difference == 0:
-            return f"with {other.window.start:%Y-%m-%d %H:%M} to {other.window.end:%H:%M} UTC, both sides are equal"
+    for run in level:
+        if one.window.start in run:
+            return f"from {run.start:%Y-%m-%d %H:%M} to {run.end:%Y-%m-%d %H:%M} UTC together, both sides are equal"
     return ""
 
 

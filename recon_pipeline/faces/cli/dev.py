@@ -12,7 +12,11 @@ from recon_pipeline.settings import read_settings
 def command(*, port: int | None) -> int:
     """Run UI, daemon and schedule, on DATABASE_URL or the demo's database, until Ctrl-C."""
     from recon_pipeline.faces.dev import run_dev
+    from recon_pipeline.parity_settings import observes
+    from recon_pipeline.providers.stripe import require_stripe
 
     read_settings()
+    if observes():  # else Dagster says so, in a log of one of its processes
+        require_stripe()
     run_dev(port)
     return EXIT_CLEAN
