@@ -215,9 +215,7 @@ def show(played: Demonstrated) -> None:
         out.print(f"  [yellow]{check.name}[/]: {escape(check.description)}")
     out.rule("The same comparison after")
     left = played.after.record.drift_count
-    verdict = (
-        "[bold green]no drift: every counter equals its event sum[/]" if left == 0 else f"[red]{left} keys drifted[/]"
-    )
+    verdict = f"[red]{left} keys drifted[/]" if left else "[bold green]no drift: every counter equals its event sum[/]"
     out.print(f"{played.after.record.counters_scanned or 0:,} counters compared: {verdict}.")
     demo_closing.show(played.closed)
     demo_parity.show(played.compared)
@@ -227,8 +225,8 @@ def show(played: Demonstrated) -> None:
         f"  {recon} dev      the UI: run {record.run_id[:8]} is under Runs, the assets under Lineage\n"
         f"  {recon} status   what was found and repaired lately\n"
         f"  {recon} reconcile --dry-run\n"
-        f"Your own database: export DATABASE_URL and DAGSTER_PG_URL, then recon init, recon doctor. Scope: "
-        f"{', '.join(map(str, played.settings.scope))} (RECON_SCOPE)."
+        "Your own database: export DATABASE_URL and DAGSTER_PG_URL, then recon init, recon doctor. "
+        f"Scope: {', '.join(map(str, played.settings.scope))} (RECON_SCOPE)."
     )
 
 
