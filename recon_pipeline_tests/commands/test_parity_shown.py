@@ -185,7 +185,7 @@ def test_numbers_that_no_column_of_a_parquet_file_holds_are_an_error_that_says_w
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "Install recon-pipeline[stripe], or unset RECON_STRIPE_PARITY."),
+        ({}, "Install recon-pipeline[stripe]; or unset RECON_STRIPE_PARITY, if it is set, to go on without it."),
         ({"RECON_STRIPE_PARITY": "on"}, "RECON_STRIPE_PARITY is 'on', which is neither off nor observe."),
     ],
 )
