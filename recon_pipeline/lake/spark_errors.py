@@ -13,6 +13,7 @@ _MEMORY = re.compile(r"OutOfMemory|UNABLE_TO_ACQUIRE_MEMORY|\bcode (?:52|137)\b|
 _CLASS = re.compile(r"^[\w$.]+\.[\w$]+(?:Exception|Error): ")
 # What Scala says of an error that it did not expect, as Spark's own code does of want of memory.
 _UNMATCHED = re.compile(r"^scala\.MatchError: (.+) \(of class [\w$.]+\)$")
+_OF_TYPES = re.compile(r"CANNOT_MERGE_|PARQUET_TYPE_")
 _NO_FILE_SYSTEM = re.compile(r"No FileSystem for scheme|S3AFileSystem not found")
 
 
@@ -44,6 +45,13 @@ def spark_errors(label: str, settings: EngineSettings) -> Generator[None]:
                 changed=NOTHING_COUNTED,
                 fix="Add to Spark what opens it: for s3a:// hadoop-aws in the version of its Hadoop "
                 "(spark.jars.packages in spark-defaults.conf); or set RECON_LAKE_ENGINE=duckdb.",
+            ) from error
+        if _OF_TYPES.search(said):
+            raise ReconError(
+                f"{label} cannot read the types of the lake: {reason_of(said)}",
+                changed=NOTHING_COUNTED,
+                fix="Write each column in one type in all files, and times in microseconds, with the program that "
+                "writes the lake; or set RECON_LAKE_ENGINE=duckdb.",
             ) from error
         raise ReconError(
             f"{label} cannot count the lake: {reason_of(said)}",

@@ -162,6 +162,24 @@ def test_a_file_that_is_cut_and_a_store_that_spark_has_no_package_for_are_named_
     assert of_store.value.fix.startswith("Add to Spark what opens it: for s3a:// hadoop-aws ")
 
 
+def test_types_that_spark_does_not_read_are_said_with_how_to_write_them(
+    cluster: SparkCluster, theirs: Any, tmp_path: Path
+) -> None:
+    write(tmp_path / "mixed", [Event("req-1", 1)], pa.int32())
+    write(tmp_path / "mixed" / "later", [Event("req-2", 1)], pa.int64())
+    fine = pa.table({"event_timestamp": pa.array([1], pa.timestamp("ns", "UTC"))})
+    pq.write_table(fine, tmp_path / "nanoseconds.parquet")
+    with spark_engine(EngineSettings("spark", MEMORY_MB, cluster.url)) as engine:
+        for lake in (tmp_path / "mixed", tmp_path / "nanoseconds.parquet"):
+            with pytest.raises(ReconError) as refused:
+                engine.read_parquet(find_files(str(lake)))
+            assert refused.value.what.startswith(f"{engine.label} cannot read the types of the lake: ")
+            assert refused.value.fix == (
+                "Write each column in one type in all files, and times in microseconds, with the program that writes "
+                "the lake; or set RECON_LAKE_ENGINE=duckdb."
+            )
+
+
 def test_an_executor_that_runs_out_of_memory_ends_the_count_with_the_limit_to_raise_and_nothing_is_recorded(
     job_billing: Billing, lake: Path, by_spark: SparkCluster, theirs: Any
 ) -> None:
