@@ -222,6 +222,8 @@ def test_a_lost_worker_costs_time_alone_and_without_any_the_count_ends_and_nothi
         by_spark.kill_worker()
 
     def run_and_lose(engine: Spark, expression: Any) -> Any:
+        if "gateway_customer_id" not in expression.columns:  # events in no month, not the sums
+            return run(engine, expression)
         by_spark.executors()[-1].suspend()
         threading.Thread(target=lose_a_worker, daemon=True).start()
         return run(engine, expression)
