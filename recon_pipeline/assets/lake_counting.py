@@ -99,7 +99,7 @@ def count_months(
                     None if last is None else last.id,
                 )
                 try:
-                    count = _count(database, found, opened, counting, is_sealed=one.is_sealed)
+                    count = _count(database, found, opened, counting, last, is_sealed=one.is_sealed)
                     one = replace(one, count=count, is_new=True, in_no_month=unplaced)
                     on_counted(one)
                 except _EmptyError as empty:
@@ -186,7 +186,13 @@ class _EmptyError(Exception):
 
 
 def _count(
-    database: BillingDatabase, found: FoundLake, lake: OpenLake, counting: Counting, *, is_sealed: bool
+    database: BillingDatabase,
+    found: FoundLake,
+    lake: OpenLake,
+    counting: Counting,
+    last: LakeCount | None,
+    *,
+    is_sealed: bool,
 ) -> LakeCount:
     # An engine may be at work for an hour, which a connection that waits for it might not survive. What it has summed
     # is worth waiting for another count of the month, and for a storage that is asked for each of many files again.
@@ -194,11 +200,10 @@ def _count(
         lake.sums(counting.usage, counting.month) as sums,
         database.transaction(lock_timeout_ms=STATEMENT_TIMEOUT_MS, idle_timeout_ms=STATEMENT_TIMEOUT_MS) as connection,
     ):
-        before = counts.newest_counts(connection).get((counting.usage, counting.month.key))
         count = keeping.keep(connection, counting, sums)
         found.require_unchanged()
         if count.event_count == 0 and not is_sealed:
-            _require_none_before(connection, counting, before)
+            _require_none_before(connection, counting, last)  # the newest still: else it was not kept
     return count
 
 
