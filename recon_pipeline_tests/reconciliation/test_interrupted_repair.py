@@ -130,12 +130,12 @@ def test_a_process_that_does_not_get_on_reports_that_its_session_was_ended_becau
     stood_still: list[int] = []
 
     def stand_still(self: chunks.Repairer, *arguments: Any, **named: Any) -> set[int]:
-        repaired = original(self, *arguments, **named)
         stood_still.append(1)
-        time.sleep(0.5)
+        repaired = original(self, *arguments, **named)
+        time.sleep(1)
         return repaired
 
-    monkeypatch.setattr(chunks, "CHUNK_IDLE_TIMEOUT_MS", 50)
+    monkeypatch.setattr(chunks, "CHUNK_IDLE_TIMEOUT_MS", 300)
     monkeypatch.setattr(chunks.Repairer, "_lock_and_repair", stand_still)
 
     with pytest.raises(DatabaseUnreachableError) as caught:
