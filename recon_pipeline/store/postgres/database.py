@@ -11,7 +11,9 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from sqlalchemy import Connection, create_engine
+import psycopg
+from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -90,6 +92,7 @@ class BillingDatabase:
             },
             execution_options={_IDENTITY: event_identity},
         )
+        event.listen(self.engine, "connect", _send_arrays_in_binary)
 
     def close(self) -> None:
         """Close a connection that was kept."""
@@ -141,6 +144,11 @@ class BillingDatabase:
             begin(connection, isolation, lock_timeout_ms=lock_timeout_ms, idle_timeout_ms=idle_timeout_ms),
         ):
             yield connection
+
+
+def _send_arrays_in_binary(driver: psycopg.Connection, _record: object) -> None:
+    """As text, an array of timestamps takes ten times as long."""
+    driver.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def open_database(settings: Settings, *, keeps_connection: bool = False) -> BillingDatabase:
