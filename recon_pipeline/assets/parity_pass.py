@@ -153,16 +153,17 @@ class Comparison:
         try:
             return self._compare(key, rejections)
         except RefusedCustomerError as error:
-            return ComparedKey(key, self.clock(), key.sent.log.units, None, error=error.what)
+            return ComparedKey(key, key.read_at, key.sent.log.units, None, error=error.what)
 
     def _compare(self, key: ParityKey, rejections: tuple[NamedRejection, ...]) -> ComparedKey:
         customer, meter, sent = self._provider_customer(key), self.sending.metering.meter, key.sent.log
         if customer is None:
-            return ComparedKey(key, self.clock(), sent.units, None)
+            return ComparedKey(key, key.read_at, sent.units, None)
         total = self.meters.total(meter, customer, key.window) if key.window else Decimal(0)
         if total == sent.units and not key.shared.customers:
-            return ComparedKey(key, self.clock(), sent.units, total)
-        settled_before = self.clock() - self.lag
+            return ComparedKey(key, key.read_at, sent.units, total)
+        read_at = self.clock()
+        settled_before = read_at - self.lag
         named = None if self.sending.metering.customer == GATEWAY_CUSTOMER else customer
 
         def logged(windows: Sequence[Window]) -> Sequence[LogFigure]:
@@ -181,12 +182,12 @@ class Comparison:
         log, settled_log = logged([key.window, before(key.window, until)])
         whole = Compared(key.window, log, total)
         if not whole.difference:
-            return ComparedKey(key, self.clock(), log.units, total)
+            return ComparedKey(key, read_at, log.units, total)
         if key.shared.listed_with is not None:
             with self.database.transaction() as connection:
                 period = key.period_start, key.period_end
                 mark_listed(connection, self.sending, key.shared.listed_with, period, now=self.clock())
-            return ComparedKey(key, self.clock(), log.units, total)
+            return ComparedKey(key, read_at, log.units, total)
         settled = sides.part(whole, settled_log, until)
         found = sides.found(whole, settled)
         circumstances = Circumstances(
@@ -197,7 +198,7 @@ class Comparison:
             around=sides.around(settled, key.window, until) if found != (whole,) else (),
         )
         differences = classify([one for one in found if one.difference], circumstances)
-        return ComparedKey(key, self.clock(), log.units, total, differences)
+        return ComparedKey(key, read_at, log.units, total, differences)
 
     def _provider_customer(self, key: ParityKey) -> str | None:
         """Whom to ask about; None if nobody was named, because nothing was ever used."""

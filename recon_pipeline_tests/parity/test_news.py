@@ -185,3 +185,25 @@ def test_two_comparisons_at_once_mark_news_once_and_lose_none(billing: Billing, 
         other.value("select pg_advisory_xact_lock(720271127)::text")
         assert asked(app, NOON + HOUR) == [], "the other one adds the keys"
     assert asked(app, NOON + HOUR) == ["a"]
+
+
+def test_what_is_lost_while_two_comparisons_overlap_is_found_by_the_next_one(app: Application) -> None:
+    """The second one has looked past the event; the first one, which ends later, has not seen it."""
+    app.use("a", 5, NOON)
+    first = app.comparison(NOON + HOUR)
+    total = first.meters.total
+    begun: list[datetime] = [NOON + HOUR]
+
+    def overlapped(meter: str, customer: str, window: Window) -> Any:
+        if len(begun) == 1:
+            begun.append(NOON + HOUR + 10 * MINUTE)
+            app.use("a", 3, NOON + 20 * MINUTE, sends=0)
+            app.compare(begun[-1])
+            begun.append(NOON + HOUR + 20 * MINUTE)
+        return total(meter, customer, window)
+
+    first.meters.total = overlapped  # pyright: ignore[reportAttributeAccessIssue]
+    replace(first, clock=lambda: begun[-1]).run()
+
+    app.compare(NOON + 2 * HOUR)
+    assert app.found() == [("a", "missing", -3)]

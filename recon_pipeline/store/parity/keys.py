@@ -91,6 +91,7 @@ class ParityKey:
         period_end: Of the period.
         window: Of the period, up to the beginning of the comparison at most.
         sent: What was sent in it, of which nothing is taken for settled.
+        read_at: Before the log was read for that.
         shared: With whom it shares the provider's customer.
     """
 
@@ -99,6 +100,7 @@ class ParityKey:
     period_end: datetime
     window: Window
     sent: Sent
+    read_at: datetime
     shared: Shared = ALONE
 
     @property
@@ -113,7 +115,7 @@ class ComparedKey:
 
     Attributes:
         key: Which.
-        compared_at: When.
+        compared_at: Before the log was read: what comes later is news, whichever comparison finds it.
         log_units: What the log had.
         provider_units: What the meter had; None if it was not asked, or refused the customer.
         differences: Where they differ.
@@ -134,7 +136,7 @@ class Turn:
 
     Attributes:
         began: The beginning of the comparison; what was compared since then is not due.
-        now: For how long the others have waited.
+        now: Before the log is read; for how long the others have waited.
         news_come_first: Keys with news come before those that have waited for long.
         most_keys: How many.
     """
@@ -165,6 +167,7 @@ def keys_to_compare(
             row.period_end,
             one.window,
             sent if sent.provider_customer else replace(sent, provider_customer=row.provider_customer),
+            turn.now,
         )
         for row, one, sent in zip(rows, spans, sums, strict=True)
     ]
