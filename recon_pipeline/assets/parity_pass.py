@@ -34,9 +34,9 @@ from recon_pipeline.store.parity.sent import Span, sent_in
 from recon_pipeline.store.parity.sharing import mark_listed
 from recon_pipeline.store.postgres.database import BillingDatabase
 
-DUE_KEYS = 20_000
-"""The most that are looked up and summed at once, since each look reads all keys, and a page of the log has events of
-many customers."""
+DUE_KEYS = 50_000
+"""The most that are looked up and summed at once: as many as a pass asks for, since each look reads all keys, and a page
+of the log has events of many customers. A key takes some 1.3 kB of memory."""
 
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
