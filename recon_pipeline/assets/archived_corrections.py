@@ -9,9 +9,9 @@ from collections import defaultdict
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import NOTHING_CHANGED, ReconError
+from recon_pipeline.core.exact import as_text, total
 from recon_pipeline.lake.archive_files import fetched, read_manifest, with_decimals
 from recon_pipeline.lake.archive_sums import archive_sums
-from recon_pipeline.lake.exact import as_text, total
 from recon_pipeline.lake.folders import Folder
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.archive.export import month_to_archive, sealed_sums

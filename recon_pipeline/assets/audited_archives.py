@@ -11,8 +11,8 @@ from decimal import Decimal
 from recon_pipeline.assets.archived_corrections import corrections_beside_archive
 from recon_pipeline.assets.archiving import verify_archives
 from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.exact import as_text, total
 from recon_pipeline.core.scope import Extent
-from recon_pipeline.lake.exact import as_text, total
 from recon_pipeline.settings import Settings
 from recon_pipeline.store.counters.corrections import Correction, corrections
 from recon_pipeline.store.counters.seal_records import RecordedSeal

@@ -10,6 +10,7 @@ from recon_pipeline.assets.months import BILLING_MONTHS
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
 from recon_pipeline.core.errors import ReconError
+from recon_pipeline.core.exact import as_text, total
 from recon_pipeline.core.periods import BillingMonth
 
 
@@ -41,7 +42,6 @@ def _counted(
 ) -> Iterator[dg.MaterializeResult]:
     # They load pyarrow and fsspec, which most runs need none of.
     from recon_pipeline.assets.lake_counting import count_months  # noqa: PLC0415
-    from recon_pipeline.lake.exact import as_text, total  # noqa: PLC0415
     from recon_pipeline.lake.settings import has_lake  # noqa: PLC0415
 
     if not has_lake():

@@ -35,8 +35,8 @@ from recon_pipeline.store.parity.sharing import mark_listed
 from recon_pipeline.store.postgres.database import BillingDatabase
 
 DUE_KEYS = 50_000
-"""The most that are looked up and summed at once: as many as a pass asks for, since each look reads all keys, and a page
-of the log has events of many customers. A key takes some 1.3 kB of memory."""
+"""The most that are looked up and summed at once: nearly as many as a pass asks for. Each look reads all keys, and most
+pages of a log whose customers are scattered. A key takes some 1.3 kB of memory."""
 
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""

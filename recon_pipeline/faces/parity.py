@@ -10,7 +10,8 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ReconError, one_line
-from recon_pipeline.core.parity.classes import EXACT, MEANING, DifferenceClass
+from recon_pipeline.core.exact import EXACT
+from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
 from recon_pipeline.core.parity.metering import Metering, Price, metered
 from recon_pipeline.core.periods import BillingMonth, instant_in_words, require_known
 from recon_pipeline.core.scope import Extent, MeteredUsage

@@ -4,12 +4,14 @@ Invariant: no quantity passes through a floating point number. Engines add decim
 more than 18 digits is cut into pieces of 18 digits, of which 10^20 can be added.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Decimal
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from recon_pipeline.core.errors import ConfigurationError
+from recon_pipeline.core.exact import EXACT
 from recon_pipeline.lake.files import NOTHING_COUNTED
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 _DIGITS = 18
 _SIDE = 3 * _DIGITS
 _POWERS = (36, 18, 0, -18, -36, -54)
-_LONGEST = 200  # digits of a sum: 54 and 54, and those that adding brings
 _NUMBER = (
     rf"\A-?([0-9]{{1,{_SIDE}}}(\.[0-9]{{1,{_SIDE}}})?|\.[0-9]{{1,{_SIDE}}})\z"  # $ would allow a line's end in Java
 )
@@ -75,17 +76,5 @@ def exact(quantity: Any) -> Exact:
 
 def added_up(pieces: Sequence[Any], powers: Sequence[int]) -> Decimal:
     """The sum whose pieces an engine gave, whatever its length."""
-    with localcontext(prec=_LONGEST):
-        return sum((Decimal(one or 0).scaleb(power) for one, power in zip(pieces, powers, strict=True)), Decimal(0))
-
-
-def total(numbers: Iterable[Decimal | int]) -> Decimal:
-    """Sums added up whatever their length, where + rounds to 28 digits; with no zero that says nothing."""
-    with localcontext(prec=_LONGEST):
-        return Decimal(as_text(sum(map(Decimal, numbers), Decimal(0))))
-
-
-def as_text(number: Decimal) -> str:
-    """A sum in digits, with none after the point that says nothing."""
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    scaled = (EXACT.scaleb(Decimal(one or 0), power) for one, power in zip(pieces, powers, strict=True))
+    return reduce(EXACT.add, scaled, Decimal(0))

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from recon_pipeline.lake.exact import added_up, as_text, total
+from recon_pipeline.core.exact import as_text, total
+from recon_pipeline.lake.exact import added_up
 from recon_pipeline.lake.sums import KEY
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported

@@ -33,8 +33,9 @@ PACKAGES = (STORE, "recon_pipeline.faces.demo", "recon_pipeline.faces.benchmark"
 BIND = re.compile(r"(?<![:\w]):(\w+)(?!:)")
 SCRIPTS = {"billing_tables", "grants", "ingest_xid", "policies"}
 """Shown to a person or run as a whole: several statements each, without values."""
-CONDITIONS = {"in_extent", "in_extent_following_log", "in_extent_of_scope", "in_months", "in_scope"}
-"""What a run covers, in any table: the same wherever it stands, as a function of schema recon is."""
+CONDITIONS = {"in_extent", "in_extent_following_log", "in_extent_of_scope", "in_months", "in_scope", "is_one_sum"}
+"""What a run covers, in any table, and which sums it counts: the same wherever it stands, as a function of schema recon
+is."""
 
 
 def statements(package: str = STORE) -> list[str]:
@@ -47,7 +48,7 @@ IDS = ["-".join((name, *choices.values())) for name, choices in COMBINATIONS]
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_hole_has_declared_parts_and_every_declared_part_has_its_hole(package: str) -> None:
-    used: set[str] = set()
+    used = {hole for name in inline_statements() for hole in registry.header(name).uses} if package == STORE else set()
     for name in statements(package):
         for choices in combinations(name, package=package):
             assert statement(name, choices, package=package).text.startswith(f"/* recon:{name} */ ")

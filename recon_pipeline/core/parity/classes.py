@@ -7,18 +7,15 @@ limits are Stripe's (API reference, Create a meter event; Billing, settings of i
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Context, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from functools import reduce
 
+from recon_pipeline.core.exact import EXACT, total
 from recon_pipeline.core.parity.windows import Window
 
 ACCEPTED_FOR = timedelta(days=35)
 """How old the timestamp of an event may be that Stripe accepts."""
-
-EXACT = Context(prec=150_000)
-"""Keeps every digit of the sums of a log: a numeric of Postgres has fewer."""
 
 LARGEST_EXACT = 2**53
 """From here on a JSON number, which Stripe computes as a float, need not be the number that was meant."""
@@ -72,8 +69,8 @@ class LogFigure:
 def added(figures: Sequence[LogFigure]) -> LogFigure:
     """What one customer or several sent together."""
     return LogFigure(
-        units=reduce(EXACT.add, (one.units for one in figures)),
-        settled_units=reduce(EXACT.add, (one.settled_units for one in figures)),
+        units=total(one.units for one in figures),
+        settled_units=total(one.settled_units for one in figures),
         event_count=sum(one.event_count for one in figures),
     )
 

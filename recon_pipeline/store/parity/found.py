@@ -52,10 +52,9 @@ _BY_CLASS = labelled(
     """,
 )
 # The keys: how many were compared, differ or were refused, since when the oldest comparison of all is, and what is
-# labelled as of another period than its time. Keys with one customer of the provider's have one sum, that of all of
-# them: it is counted once.
+# labelled as of another period than its time.
 # Index: the primary key of recon.parity_key; recon.parity_month is small.
-# Uses: in_extent_of_scope.
+# Uses: in_extent_of_scope, is_one_sum.
 _COVERAGE = labelled(
     "parity_coverage",
     """
@@ -74,12 +73,7 @@ _COVERAGE = labelled(
     from (
         select
             key.*,
-            provider_units is not null and 1 = row_number() over (
-                partition by
-                    gateway_name, usage_type, provider_customer is null,
-                    coalesce(provider_customer, gateway_customer_id), period_start, period_end
-                order by provider_units is null, compared_at desc, gateway_customer_id
-            ) as is_one_sum
+            {is_one_sum} as is_one_sum
         from recon.parity_key as key
         where {in_extent_of_scope}
     ) as key

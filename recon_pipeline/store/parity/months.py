@@ -28,10 +28,9 @@ _MONTHS = labelled(
     order by partition
     """,
 )
-# What the meter had of a month when it was sealed, as far as it was compared; nothing if it never was. Keys with one
-# customer of the provider's have one sum, that of all of them: it is counted once.
+# What the meter had of a month when it was sealed, as far as it was compared; nothing if it never was.
 # Index: the primary key of recon.parity_key.
-# Uses: in_months.
+# Uses: in_months, is_one_sum.
 # Binds: seal_id bigint
 _RECORD_AT_SEAL = labelled(
     "record_parity_at_seal",
@@ -46,12 +45,7 @@ _RECORD_AT_SEAL = labelled(
     from (
         select
             key.*,
-            provider_units is not null and 1 = row_number() over (
-                partition by
-                    provider_customer is null, coalesce(provider_customer, gateway_customer_id),
-                    period_start, period_end
-                order by provider_units is null, compared_at desc, gateway_customer_id
-            ) as is_one_sum
+            {is_one_sum} as is_one_sum
         from recon.parity_key as key
         where {in_months}
     ) as key
