@@ -17,6 +17,7 @@ from recon_pipeline.core.parity.classes import MEANING, DifferenceClass
 from recon_pipeline.core.parity.metering import metered
 from recon_pipeline.core.periods import range_in_words
 from recon_pipeline.core.scope import Extent
+from recon_pipeline.core.words import many
 from recon_pipeline.providers.stripe import StripeMeters
 from recon_pipeline.store.parity import found
 from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound, OddKey
@@ -133,12 +134,12 @@ def _bills(
     count = sum(one.differences for one in real)
     never = covered.keys - covered.compared
     said = [
-        f"{one.differences:,} {one.kind} ({one.units:+,f} units of {one.customers:,} customers): "
+        f"{one.differences:,} {one.kind} ({one.units:+,f} units of {many(one.customers, 'customer')}): "
         f"{MEANING[DifferenceClass(one.kind)]}."
         for one in real
     ]
     if covered.refused:
-        said.append(f"Stripe refuses {covered.refused:,} customers of the log: see refused.")
+        said.append(f"Stripe refuses {many(covered.refused, 'customer')} of the log: see refused.")
     if ended:
         said.append(f"The comparison ended early, and goes on in the next run: {ended}")
     if never:

@@ -50,7 +50,7 @@ def test_an_alert_names_customer_units_class_and_what_to_do_and_is_resolved_when
         (failing,) = hook.received
         assert failing["title"] == "[recon error] FAILING: stripe_bills_what_was_used"
         said = failing["message"]
-        assert "1 expired (-7 units of 1 customers): too old for Stripe to accept; add an invoice item." in said
+        assert "1 expired (-7 units of 1 customer): too old for Stripe to accept; add an invoice item." in said
         assert "recon parity lists all differences; docs/stripe.md says what to do about each class." in said
         assert f"gateway_customer_id {LONG}, usage_type remote_commands, kind expired, units -7, log_units 7" in said
         assert "evidence older than 35 days" in said

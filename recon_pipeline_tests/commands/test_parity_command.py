@@ -71,8 +71,8 @@ def test_the_asset_says_how_much_stripe_bills_otherwise_and_what_to_do(app: Appl
     bills = checks["stripe_bills_what_was_used"]
     assert (bills.passed, bills.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert bills.description == (
-        "1 expired (-7 units of 1 customers): too old for Stripe to accept; add an invoice item. "
-        "1 over_reported (+5 units of 1 customers): Stripe has more than the log; find the sender, and credit the "
+        "1 expired (-7 units of 1 customer): too old for Stripe to accept; add an invoice item. "
+        "1 over_reported (+5 units of 1 customer): Stripe has more than the log; find the sender, and credit the "
         "customer. recon parity lists all differences; docs/stripe.md says what to do about each class."
     )
     assert (bills.metadata["count"].value, bills.metadata["units"].value) == (2, 12)
@@ -108,9 +108,7 @@ def test_where_everything_is_equal_both_checks_pass_and_an_outage_is_no_equality
 
     app.stripe.answer = answer  # pyright: ignore[reportAttributeAccessIssue]
     _, checks = compare(app)
-    assert "Stripe refuses 1 customers of the log: see refused." in str(
-        checks["stripe_bills_what_was_used"].description
-    )
+    assert "Stripe refuses 1 customer of the log: see refused." in str(checks["stripe_bills_what_was_used"].description)
 
 
 def test_a_key_that_stripe_does_not_accept_fails_the_run_and_is_in_none_of_its_words(

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from recon_pipeline.core.words import many
 from recon_pipeline.faces.demo.counters import (
     QUOTA,
     CounterKey,
@@ -24,7 +25,7 @@ from recon_pipeline.faces.demo.counters import (
     pick_counters,
     pick_keys,
 )
-from recon_pipeline.faces.demo.scene import Mishap, Scene, at_minute, many
+from recon_pipeline.faces.demo.scene import Mishap, Scene, at_minute
 
 # Counters nearer to their limit are left to the mishaps that are about the limit. In units of usage.
 MARGIN = 10

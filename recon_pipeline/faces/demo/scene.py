@@ -41,11 +41,6 @@ class Scene:
         return midnight + timedelta(days=-days_ago, hours=random.randint(8, 17), minutes=random.randrange(60))
 
 
-def many(number: int, thing: str) -> str:
-    """The number with its thing, in the plural where it has to be."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
 def at_minute(moment: datetime) -> str:
     """A UTC moment to the minute."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"
