@@ -6,13 +6,23 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from recon_pipeline.automation.installation import Installation
 
 
-def asset_job(ours: Installation, name: str, *assets: dg.AssetKey, description: str) -> UnresolvedAssetJobDefinition:
-    """A job of ours over assets, in one process: their data passes through Postgres."""
+def asset_job(
+    ours: Installation, name: str, *assets: dg.AssetKey, description: str, lane: str | None = None
+) -> UnresolvedAssetJobDefinition:
+    """A job of ours over assets, in one process: their data passes through Postgres.
+
+    Args:
+        ours: This installation.
+        name: Of the job, within it.
+        assets: What it materializes.
+        description: What it does.
+        lane: Of which its runs never overlap, whoever starts them; None: whoever starts one says.
+    """
     return dg.define_asset_job(
         ours.names.of(name),
         selection=dg.AssetSelection.assets(*assets),
         executor_def=dg.in_process_executor,
-        tags=ours.run_tags,
+        tags={**ours.run_tags, **(ours.lane(lane) if lane else {})},
         description=description,
     )
 

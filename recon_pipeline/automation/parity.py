@@ -32,6 +32,7 @@ def compare_with_stripe(ours: Installation) -> UnresolvedAssetJobDefinition:
         "compare_with_stripe",
         ours.names.key("stripe_parity"),
         description="Compare what the log says was sent with what Stripe's meters have. Writes nothing to Stripe.",
+        lane="parity",
     )
 
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from recon_pipeline.assets.names import Names
 from recon_pipeline.assets.reconciled_database import ReconciledDatabase
-from recon_pipeline.automation.installation import Installation
+from recon_pipeline.automation.installation import LANE_TAG, Installation
 from recon_pipeline.automation.parity import _requests  # pyright: ignore[reportPrivateUsage]
 from recon_pipeline.core.errors import ConfigurationError
 from recon_pipeline.definitions import build_definitions, defs
@@ -155,6 +155,8 @@ def test_the_schedule_asks_for_the_months_that_are_open_or_ended_lately(
     assert skipped.skip_message == "No counter has a period that is open or ended lately."
     assert isinstance(request, dg.RunRequest)
     assert request.tags["dagster/asset_partition_range_start"] == f"{this_month:%Y-%m}"
+    by_hand = build_definitions().resolve_job_def("compare_with_stripe")
+    assert by_hand.run_tags[LANE_TAG] == request.tags[LANE_TAG], "whoever starts the job waits for the hourly run"
 
 
 @pytest.mark.parametrize(("minutes", "is_waited_for"), [(54, True), (56, False)])
