@@ -16,7 +16,7 @@ from recon_pipeline.core.parity.windows import to_minute
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
-from recon_pipeline.store.parity.sent import Span, sent_in
+from recon_pipeline.store.parity.sharing import Named, sent_together
 from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons, modes
@@ -111,7 +111,7 @@ _MARK_ALL = labelled(
 _COMPARED_KEYS = labelled(
     "compared_parity_keys",
     """
-    select gateway_customer_id, period_start, period_end, compared_log_units
+    select gateway_customer_id, period_start, period_end, provider_customer, compared_log_units
     from recon.parity_key
     where {in_months}
         and compared_at is not null
@@ -209,16 +209,18 @@ class _Looking:
 
     def _mark_by_sums(self, first: BillingMonth, last: BillingMonth) -> None:
         """Mark the keys whose sums are not those of their last comparison."""
-        until = to_minute(self.began)
         extent = self.sending.key | {"start": first.start, "end": last.end}
         after = {"customer": "", "period_start": first.start, "period_end": first.start}
         while True:
             keys = self._execute(_COMPARED_KEYS, **extent, **after, most_keys=KEYS_SUMMED_AT_ONCE).all()
             if not keys:
                 return
-            spans = [Span.of_period(key.gateway_customer_id, key.period_start, key.period_end, until) for key in keys]
-            sums = sent_in(self.connection, self.tables, self.sending, spans, settled_before=None)
-            news = [key for key, found in zip(keys, sums, strict=True) if found.log.units != key.compared_log_units]
+            named = [
+                Named(key.gateway_customer_id, (key.period_start, key.period_end), key.provider_customer)
+                for key in keys
+            ]
+            sums = sent_together(self.connection, self.tables, self.sending, named, until=to_minute(self.began))
+            news = [key for key, units in zip(keys, sums, strict=True) if units != key.compared_log_units]
             self._execute(
                 _MARK_KEYS,
                 **self.sending.named,
