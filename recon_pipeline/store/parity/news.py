@@ -93,14 +93,15 @@ _FORGET_MONTHS = labelled(
     "delete from recon.parity_month where gateway_name = :gateway_name and usage_type = :usage_type",
 )
 # Marks every key of some months.
+# Invariant: if events are sent in another way now, whom they named before says nothing of whom they name.
 # Index: the primary key of recon.parity_key.
 # Uses: in_months.
-# Binds: began timestamptz
+# Binds: began timestamptz, is_sent_otherwise boolean
 _MARK_ALL = labelled(
     "mark_all_parity_keys",
     """
     update recon.parity_key
-    set news_at = :began
+    set news_at = :began, provider_customer = case when not :is_sent_otherwise then provider_customer end
     where {in_months}
     """,
 )
@@ -168,21 +169,29 @@ class _Looking:
         # In a statement of its own, before those that look: what is below it is visible to each of them.
         position = horizons.position(self.connection, self.tables)
         is_incremental = modes.choose(self.connection, self.tables).mode is modes.Mode.INCREMENTAL
-        looked_as = f"{self.tables.log_identity}, sent as {self.sending.metering.as_sent}"
-        truncated = self._execute(_TAKE_TRUNCATIONS, **self.sending.named).rowcount
-        if truncated or position.was_truncated:
-            self._execute(_FORGET_MONTHS, **self.sending.named)
+        sent_as = f", sent as {self.sending.metering.as_sent}"
+        looked_as = f"{self.tables.log_identity}{sent_as}"
         months = self.sending.extent.months
         partitions = {"partitions": [month.key for month in months]}
+        looked = self._execute(_READ_MONTHS, **self.sending.named, **partitions).all()
+        truncated = self._execute(_TAKE_TRUNCATIONS, **self.sending.named).rowcount
+        was_truncated = truncated or position.was_truncated
+        if was_truncated:
+            self._execute(_FORGET_MONTHS, **self.sending.named)
         known = {
             row.partition: row.looked_below
-            for row in self._execute(_READ_MONTHS, **self.sending.named, **partitions)
+            for row in (() if was_truncated else looked)
             if row.looked_as == looked_as and (row.looked_below is not None) == is_incremental
         }
         self._execute(_FORGET_KEYS, **self.sending.key)
         self._execute(statement("add_parity_keys"), **self.sending.in_log(self.tables), began=self.began)
         for first, last in contiguous_ranges(month for month in months if month.key not in known):
-            self._execute(_MARK_ALL, **self.sending.key | {"start": first.start, "end": last.end}, began=self.began)
+            self._execute(
+                _MARK_ALL,
+                **self.sending.key | {"start": first.start, "end": last.end},
+                began=self.began,
+                is_sent_otherwise=not all(row.looked_as.endswith(sent_as) for row in looked),
+            )
         if is_incremental and known:
             since = min(map(int, known.values()))
             look_up_by_index(self.connection)
