@@ -64,6 +64,19 @@ _SHARED = labelled(
     where least < greatest
     """,
 )
+# The customers of the log who are one customer of the provider's with some of them.
+# Index: none: one pass over the keys; recon.parity_key by provider_customer.
+# Binds: customers text[]
+_COMPARED_TOGETHER = labelled(
+    "compared_together",
+    """
+    select distinct other.gateway_customer_id
+    from recon.parity_key as key
+    join recon.parity_key as other using (gateway_name, usage_type, provider_customer)
+    where key.gateway_customer_id = any(:customers)
+    order by other.gateway_customer_id
+    """,
+)
 # Marks the key with which a difference is listed.
 # Index: the primary key of recon.parity_key.
 # Binds: customer text, gateway_name text, news_at timestamptz, period_end timestamptz, period_start timestamptz
@@ -136,6 +149,12 @@ def shared(connection: Connection, sending: Sending, keys: Sequence[Named]) -> M
                 tuple(sorted(customers[provider_customer])), None if listed_with == key.customer else listed_with
             )
     return found
+
+
+def compared_together(connection: Connection, customers: Sequence[str]) -> tuple[str, ...]:
+    """Some customers, and all with whom they are compared; in a transaction. A difference is listed with any one."""
+    found = connection.execute(_COMPARED_TOGETHER, {"customers": list(customers)}).scalars()
+    return tuple(dict.fromkeys((*customers, *found)))
 
 
 def sent_together(
