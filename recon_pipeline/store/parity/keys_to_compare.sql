@@ -4,7 +4,8 @@
 -- changes: what is missing is too old, or the invoice is out. It has news if it was never compared, if news of it in the log were
 -- marked that its comparison had not read, or if the time of an event within its window has come since then. First come keys with news, then those whose invoice becomes final within the hour, then
 -- those of a day ago, then the others; of each the oldest comparison first. So that none of them waits for ever, keys with news come after
--- those two for some time of each comparison. A key whose events are in the lake or an archive is never due: the log need not have them.
+-- those two for some time of each comparison. A key whose events are in the lake or an archive is never due: the log need not have them. Neither
+-- is one whose period has no end (infinity, or a year that no program of ours can hold): it has no invoice, and must not stop the others.
 -- Index: the primary key of recon.parity_key; one pass over recon.parity_difference, which is small.
 -- Uses: in_months
 -- Binds: absent_months timestamptz[], absent_until timestamptz[], began timestamptz, final_after_hours integer, gateway_name text
@@ -40,6 +41,7 @@ from (
         from recon.parity_key
         where {in_months}
             and (compared_at is null or compared_at < :began)
+            and period_end < '9999-01-01 00:00:00+00'
             and recon.follows_log(period_start, period_end, cast(:absent_months as timestamptz[]), cast(:absent_until as timestamptz[]))
     ) as known
 ) as key
