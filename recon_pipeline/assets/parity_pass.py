@@ -41,6 +41,9 @@ pages of a log whose customers are scattered. A key takes some 1.3 kB of memory.
 LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
 
+LONGEST_LOOK_MS = 5 * 60 * 1_000
+"""For which a pass waits before it records a key: another one that looks for news keeps those locked that it marked."""
+
 NEWS_COME_FIRST = 0.8
 """Of the time of a pass. After that come keys that wait for long, so that none waits for ever."""
 
@@ -110,7 +113,7 @@ class Comparison:
                 one = self._compared(key, tuple(of_key))
             except ProviderError as error:
                 return Passed(compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
-            with self.database.transaction() as connection:
+            with self.database.transaction(lock_timeout_ms=LONGEST_LOOK_MS) as connection:
                 note_compared(connection, self.sending, one)
             compared += 1
             refused += one.error is not None

@@ -94,10 +94,14 @@ def _read_from(one: Explanation) -> str:
 
 def _at_stripe(compared: ParityOfKey) -> str:
     at = f"compared on {compared.compared_at:%Y-%m-%d %H:%M} UTC"
-    if compared.provider_units is None:
+    if compared.error is not None:
         return f"refused: {compared.error}; {at}"
+    if compared.provider_units is None:
+        return f"not asked: no event names a customer of Stripe's; {at}"
     figures = f"{compared.provider_units:,f} at Stripe, {compared.compared_log_units:,f} sent by the log's timestamps"
-    return f"{figures}, {', '.join(compared.kinds) or 'equal'}; {at}"
+    is_equal = compared.provider_units == compared.compared_log_units
+    elsewhere = "equal" if is_equal else "listed with another customer who is the same one of Stripe's"
+    return f"{figures}, {', '.join(compared.kinds) or elsewhere}; {at}"
 
 
 def _quota(counter: int, units: int) -> str:

@@ -22,6 +22,7 @@ from recon_pipeline.settings import Settings, known_months
 from recon_pipeline.store.parity import found as store
 from recon_pipeline.store.parity.found import ClassTotal, Coverage, DifferenceFound, OddKey
 from recon_pipeline.store.parity.months import SealedParity, sealed_parity
+from recon_pipeline.store.parity.sharing import compared_together
 from recon_pipeline.store.records.customers import require_known_customers
 
 ROWS_SHOWN = 20
@@ -90,9 +91,9 @@ def find(
     scope = metered(settings.scope, meters)
     require_writable(output, example="parity.csv")
     asked = (min(months), max(months)) if months else (first, current)
-    extent = Extent(scope, *asked, customers or None)
     with billing_database(settings).transaction() as connection:
         require_known_customers(connection, list(customers))
+        extent = Extent(scope, *asked, compared_together(connection, customers) or None)
         found = read(connection, extent, prices)
     if found.coverage.keys == 0:
         raise ReconError(

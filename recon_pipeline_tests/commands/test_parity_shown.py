@@ -87,6 +87,25 @@ def test_a_sum_that_customers_share_is_recorded_once_with_the_seal_and_so_is_the
     ]
 
 
+def test_whoever_is_asked_for_of_customers_who_are_one_of_stripes_their_difference_is_shown(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_STRIPE_METERS", SHARED)
+    for customer, units in (("a", 5), ("b", 7)):
+        app.use(customer, units, NOON, metadata='{"s": "cus_1"}', sends=0)
+    app.billing.add_counter("unused", 0)
+    app.stripe.send("cus_1", 5, NOON, "of a")
+    compare(app)
+    for customer in ("a", "b"):
+        shown = recon("parity", "--customer", customer)
+        assert (shown.exit_code, "a: expired, 5 at Stripe, 12 sent by the log" in shown.out) == (1, True)
+    assert "12 sent by the log's timestamps, expired; " in recon("explain", "--customer", "a", COLUMNS="200").said
+    said = recon("explain", "--customer", "b", COLUMNS="200").said
+    assert "12 sent by the log's timestamps, listed with another customer who is the same one of Stripe's; " in said
+    said = recon("explain", "--customer", "unused", COLUMNS="200").said
+    assert "Stripe not asked: no event names a customer of Stripe's; compared on " in said
+
+
 def test_a_key_that_was_never_compared_and_cannot_be_any_more_is_not_the_oldest_for_ever(app: Application) -> None:
     app.use("a", 5, NOON)
     app.compare(NOON + timedelta(days=1))
@@ -145,6 +164,14 @@ def use_numbers(app: Application, numbers: dict[str, str]) -> None:
     for customer, quantity in numbers.items():
         app.billing.add_event(customer, quantity, request_id=customer, event_timestamp=NOON, created_at=NOON)
         app.billing.add_counter(customer, 0)
+
+
+@pytest.mark.parametrize("value", ["\udcff", "", "a\x00b"])
+@pytest.mark.parametrize("command", [("parity",), ("parity", "probe")])
+def test_a_customer_who_is_no_text_is_wrong_usage(app: Application, command: tuple[str, ...], value: str) -> None:
+    shown = recon(*command, "--customer", value)
+    assert shown.exit_code == 2
+    assert f"--customer is {value!r}, which is empty or not printable text." in shown.err
 
 
 def test_numbers_of_any_length_are_shown_and_written_with_every_digit_and_none_with_an_exponent(

@@ -14,16 +14,19 @@ COMMANDS = (
     ("hold", *WHY, "--until", "3d"),
     ("release",),
     ("undo", "4f1c9a02", *WHY, "--dry-run"),
+    ("parity",),
     ("sql", "compare_counters", "--explain"),
 )
+METERS = '{"remote_commands": {"meter": "mtr_123"}}'
 SAID = "--customer cus_122: no counter, event or subscription has that id."
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_customer_that_nothing_is_known_of_is_wrong_usage(
-    billing: Billing, orchestrated: None, command: tuple[str, ...]
+    billing: Billing, orchestrated: None, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     billing.add_event("cus_123", 5)
+    monkeypatch.setenv("RECON_STRIPE_METERS", METERS)
 
     output = recon(*command, "--customer", "cus_122", "--json")
 
@@ -35,6 +38,20 @@ def test_a_customer_that_nothing_is_known_of_is_wrong_usage(
     )
     assert billing.value("select count(*) from recon.hold") == 0
     assert billing.value("select count(*) from recon.reconciliation_run") == 0
+
+
+@pytest.mark.parametrize("command", [("reconcile", "--all"), ("explain",), ("release",), ("parity",)])
+def test_a_customer_whom_the_encoding_of_the_database_cannot_name_is_wrong_usage(
+    make_billing: MakeBilling, orchestrated: None, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_billing(encoding="LATIN1")
+    monkeypatch.setenv("RECON_STRIPE_METERS", METERS)
+
+    output = recon(*command, "--customer", "\u65e5\u672c", "--json")
+
+    assert output.exit_code == 2, output.said
+    assert "lacks a character of what it was given" in output.json["error"]
+    assert output.json["what_to_do"].startswith("Take the character out of what you gave")
 
 
 def test_one_mistyped_customer_among_others_is_named(billing: Billing, orchestrated: None) -> None:

@@ -1,4 +1,4 @@
-"""Months of which the log need not have the events are not compared with Stripe: that they are gone is no surplus."""
+"""Keys that Stripe cannot be asked about: their events need not be in the log, or their period has no end."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from recon_pipeline_tests.reconciliation.seals import seal
 from recon_pipeline_tests.support.assets import run_assets
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def test_a_key_of_an_archived_month_keeps_what_was_found_when_its_events_leave_the_log(
@@ -54,3 +54,17 @@ def test_a_month_that_was_counted_in_the_lake_has_no_key_that_is_compared(
     lake_counting.count_months(database.open(), database.settings(), read_lake_settings(), months, counted_by="ada")
     assert app.compare(AFTER_FINAL).compared == 0
     assert (app.found(), app.coverage().keys) == ([], 0)
+
+
+@pytest.mark.parametrize("end", ["infinity", "57869-03-01"])
+def test_a_period_without_an_end_stops_none_of_the_others_and_counts_as_never_compared(
+    app: Application, end: str
+) -> None:
+    for customer in ("endless", "lost"):
+        app.use(customer, 5, NOON, sends=0)
+    for table in ("billing_usage_counters", "billing_usage_events"):
+        app.billing.query(f"update {table} set period_end = %s where gateway_customer_id = 'endless'", end)
+    for hours in (1, 2):
+        assert app.compare(NOON + hours * HOUR).is_done
+    assert app.found() == [("lost", "missing", -5)]
+    assert (app.coverage().keys, app.coverage().compared) == (2, 1)

@@ -9,7 +9,7 @@ from recon_pipeline_tests.parity.comparing import Application
 from recon_pipeline_tests.reconciliation.billing import MAY
 
 NOON = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 APRIL = datetime(2025, 4, 1, tzinfo=UTC), MAY[0]
 
 
@@ -52,3 +52,14 @@ def test_usage_in_the_period_before_is_that_of_another_customer_of_stripes_and_e
     app.stripe.send("cus_2", 7, NOON, "sent by another program")
     compare(app, NOON + DAY)
     assert app.found() == [("moved", "over_reported", 7)]
+
+
+def test_whom_a_wrong_setting_named_is_forgotten_once_it_is_corrected(app: Application) -> None:
+    for customer in ("a", "b"):
+        app.use(customer, 5, NOON, metadata='{"team": "t"}')
+    app.compare(NOON + HOUR, customer="metadata.team")
+    assert [kind for _, kind, _ in app.found()] == ["missing"]
+    app.compare(NOON + 2 * HOUR)
+    assert (app.found(), app.coverage().refused) == ([], 0)
+    app.compare(NOON + 3 * HOUR, customer="metadata.reseller")
+    assert (app.found(), app.coverage().refused) == ([], 2), "nobody is named by it"

@@ -160,6 +160,19 @@ def test_keys_of_yesterday_are_reached_although_news_would_take_all_of_a_pass(ap
     assert len(reached) == 50 * 60 // 100 + 1
 
 
+def test_customers_who_are_one_of_stripes_are_asked_about_again_only_if_one_of_them_has_news(app: Application) -> None:
+    by_metadata: dict[str, Any] = {"customer": "metadata.stripe"}
+    for customer in ("a", "b"):
+        app.use(customer, 5, NOON, sends=0, metadata='{"stripe": "cus_1"}')
+    app.stripe.now = NOON
+    app.stripe.send("cus_1", 10, NOON, "both")
+    assert asked(app, NOON + HOUR, **by_metadata) == ["cus_1"]
+    assert asked(app, NOON + 2 * HOUR, **by_metadata) == []
+    app.use("b", 5, NOON + HOUR, sends=0, metadata='{"stripe": "cus_1"}')
+    assert asked(app, NOON + 3 * HOUR, **by_metadata) == ["cus_1"]
+    assert app.found() == [("a", "missing", -5)]
+
+
 def test_notes_of_changed_events_do_not_pile_up_where_nobody_compares_any_more(
     make_incremental_billing: MakeBilling, stripe: FakeStripe
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from recon_pipeline.core.periods import BillingMonth
+from recon_pipeline.faces.cli.options import require_text
 from recon_pipeline.faces.console import WholeSentences, json_option, reporting_errors, show_json
 from recon_pipeline.parity_settings import read_meters, read_parity, read_prices
 from recon_pipeline.settings import read_settings
@@ -43,6 +44,7 @@ def command(
 def _show(*, customers: tuple[str, ...], periods: tuple[str, ...], output: Path | None, as_json: bool) -> int:
     from recon_pipeline.faces import parity as face
 
+    require_text("--customer", customers, example="cus_123")
     months = tuple(BillingMonth.parse(period) for period in periods)
     found = face.find(read_settings(), read_meters(), read_prices(), customers=customers, months=months, output=output)
     if as_json:
@@ -68,6 +70,12 @@ def probe(*, customer: str, usage_type: str | None, meter: str | None, days: int
     from recon_pipeline.faces import parity_probe as face
     from recon_pipeline.providers.stripe import StripeMeters, require_stripe
 
+    for option, value, example in (
+        ("--customer", customer, "cus_123"),
+        ("--usage-type", usage_type, "remote_commands"),
+        ("--meter", meter, "mtr_123"),
+    ):
+        require_text(option, [value], example=example)
     require_stripe()
     parity = read_parity(is_asked=True)
     asked = face.Asked(customer, usage_type, meter, days)

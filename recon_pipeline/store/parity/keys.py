@@ -19,18 +19,21 @@ from recon_pipeline.store.parity.sent import Sent, Span, sent_in
 from recon_pipeline.store.parity.sharing import ALONE, Named, Shared, shared
 from recon_pipeline.store.postgres.statements import labelled, statement
 
-# Records the comparison of a key.
+# Records the comparison of a key, unless another one recorded one since its log was read.
+# Invariant: news stay that were marked since then, whatever the clocks of both comparisons say.
 # Index: the primary key of recon.parity_key.
 # Binds: compared_at timestamptz, compared_log_units numeric, compared_until timestamptz, customer text
 # Binds: difference_count bigint, elsewhere_count bigint, elsewhere_units numeric, error text, event_count bigint
-# Binds: gateway_name text, period_end timestamptz, period_start timestamptz, provider_customer text
-# Binds: provider_customer_count bigint, provider_units numeric, usage_type text
+# Binds: gateway_name text, known_compared_at timestamptz, known_news_at timestamptz, period_end timestamptz
+# Binds: period_start timestamptz, provider_customer text, provider_customer_count bigint, provider_units numeric
+# Binds: usage_type text
 _NOTE_COMPARED = labelled(
     "note_compared_key",
     """
     update recon.parity_key
     set
         compared_at = :compared_at,
+        news_at = case when news_at is distinct from :known_news_at then news_at end,
         compared_until = :compared_until,
         compared_log_units = :compared_log_units,
         provider_customer = :provider_customer,
@@ -43,6 +46,7 @@ _NOTE_COMPARED = labelled(
         error = :error
     where (gateway_name, usage_type, gateway_customer_id, period_start, period_end)
         = (:gateway_name, :usage_type, :customer, :period_start, :period_end)
+        and compared_at is not distinct from :known_compared_at
     """,
 )
 # Deletes what the comparison before found of a key.
@@ -92,6 +96,8 @@ class ParityKey:
         window: Of the period, up to the beginning of the comparison at most.
         sent: What was sent in it, of which nothing is taken for settled.
         read_at: Before the log was read for that.
+        known_news_at: The mark of its news before that; None: it had none.
+        known_compared_at: Its comparison of before; None: it was never compared.
         shared: With whom it shares the provider's customer.
     """
 
@@ -101,6 +107,8 @@ class ParityKey:
     window: Window
     sent: Sent
     read_at: datetime
+    known_news_at: datetime | None
+    known_compared_at: datetime | None
     shared: Shared = ALONE
 
     @property
@@ -115,7 +123,7 @@ class ComparedKey:
 
     Attributes:
         key: Which.
-        compared_at: Before the log was read: what comes later is news, whichever comparison finds it.
+        compared_at: Before the log was read.
         log_units: What the log had.
         provider_units: What the meter had; None if it was not asked, or refused the customer.
         differences: Where they differ.
@@ -168,14 +176,12 @@ def keys_to_compare(
             one.window,
             sent if sent.provider_customer else replace(sent, provider_customer=row.provider_customer),
             turn.now,
+            row.news_at,
+            row.compared_at,
         )
         for row, one, sent in zip(rows, spans, sums, strict=True)
     ]
-    named = [
-        Named(key.customer, (key.period_start, key.period_end), key.sent.provider_customer)
-        for key in keys
-        if key.sent.provider_customer is not None
-    ]
+    named = [Named(key.customer, (key.period_start, key.period_end), key.sent.provider_customer) for key in keys]
     sharing = shared(connection, sending, named)
     return tuple(
         replace(key, shared=sharing.get((key.customer, (key.period_start, key.period_end)), ALONE)) for key in keys
@@ -183,13 +189,15 @@ def keys_to_compare(
 
 
 def note_compared(connection: Connection, sending: Sending, one: ComparedKey) -> None:
-    """Write down what was compared; in a transaction."""
+    """Write down what was compared, unless another comparison was faster; in a transaction."""
     key = _key(sending, one.key)
-    connection.execute(
+    noted = connection.execute(
         _NOTE_COMPARED,
         {
             **key,
             "compared_at": one.compared_at,
+            "known_compared_at": one.key.known_compared_at,
+            "known_news_at": one.key.known_news_at,
             "compared_until": one.key.window.end,
             "compared_log_units": one.log_units,
             "provider_customer": one.key.sent.provider_customer,
@@ -202,6 +210,8 @@ def note_compared(connection: Connection, sending: Sending, one: ComparedKey) ->
             "error": one.error,
         },
     )
+    if not noted.rowcount:
+        return
     connection.execute(_FORGET_DIFFERENCES, key)
     if one.differences:
         connection.execute(_KEEP_DIFFERENCE, [{**key, **_difference(found)} for found in one.differences])

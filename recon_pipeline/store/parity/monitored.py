@@ -74,7 +74,7 @@ class ParityOfKey:
 
     Attributes:
         compared_log_units: What the log said was sent.
-        provider_units: What the meter had; None if the customer was refused.
+        provider_units: What the meter had; None if the customer was refused, or the log names nobody to ask about.
         compared_at: When.
         error: Why the customer was refused, or None.
         kinds: The classes of differences.

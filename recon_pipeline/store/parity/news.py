@@ -16,7 +16,7 @@ from recon_pipeline.core.parity.windows import to_minute
 from recon_pipeline.core.periods import BillingMonth, contiguous_ranges
 from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
-from recon_pipeline.store.parity.sent import Span, sent_in
+from recon_pipeline.store.parity.sharing import Named, sent_together
 from recon_pipeline.store.postgres.planning import look_up_by_index, plan_as_usual
 from recon_pipeline.store.postgres.statements import labelled, statement
 from recon_pipeline.store.sums import horizons, modes
@@ -93,14 +93,15 @@ _FORGET_MONTHS = labelled(
     "delete from recon.parity_month where gateway_name = :gateway_name and usage_type = :usage_type",
 )
 # Marks every key of some months.
+# Invariant: if events are sent in another way now, whom they named before says nothing of whom they name.
 # Index: the primary key of recon.parity_key.
 # Uses: in_months.
-# Binds: began timestamptz
+# Binds: began timestamptz, is_sent_otherwise boolean
 _MARK_ALL = labelled(
     "mark_all_parity_keys",
     """
     update recon.parity_key
-    set news_at = :began
+    set news_at = :began, provider_customer = case when not :is_sent_otherwise then provider_customer end
     where {in_months}
     """,
 )
@@ -111,7 +112,7 @@ _MARK_ALL = labelled(
 _COMPARED_KEYS = labelled(
     "compared_parity_keys",
     """
-    select gateway_customer_id, period_start, period_end, compared_log_units
+    select gateway_customer_id, period_start, period_end, provider_customer, compared_log_units
     from recon.parity_key
     where {in_months}
         and compared_at is not null
@@ -168,21 +169,29 @@ class _Looking:
         # In a statement of its own, before those that look: what is below it is visible to each of them.
         position = horizons.position(self.connection, self.tables)
         is_incremental = modes.choose(self.connection, self.tables).mode is modes.Mode.INCREMENTAL
-        looked_as = f"{self.tables.log_identity}, sent as {self.sending.metering.as_sent}"
-        truncated = self._execute(_TAKE_TRUNCATIONS, **self.sending.named).rowcount
-        if truncated or position.was_truncated:
-            self._execute(_FORGET_MONTHS, **self.sending.named)
+        sent_as = f", sent as {self.sending.metering.as_sent}"
+        looked_as = f"{self.tables.log_identity}{sent_as}"
         months = self.sending.extent.months
         partitions = {"partitions": [month.key for month in months]}
+        looked = self._execute(_READ_MONTHS, **self.sending.named, **partitions).all()
+        truncated = self._execute(_TAKE_TRUNCATIONS, **self.sending.named).rowcount
+        was_truncated = truncated or position.was_truncated
+        if was_truncated:
+            self._execute(_FORGET_MONTHS, **self.sending.named)
         known = {
             row.partition: row.looked_below
-            for row in self._execute(_READ_MONTHS, **self.sending.named, **partitions)
+            for row in (() if was_truncated else looked)
             if row.looked_as == looked_as and (row.looked_below is not None) == is_incremental
         }
         self._execute(_FORGET_KEYS, **self.sending.key)
         self._execute(statement("add_parity_keys"), **self.sending.in_log(self.tables), began=self.began)
         for first, last in contiguous_ranges(month for month in months if month.key not in known):
-            self._execute(_MARK_ALL, **self.sending.key | {"start": first.start, "end": last.end}, began=self.began)
+            self._execute(
+                _MARK_ALL,
+                **self.sending.key | {"start": first.start, "end": last.end},
+                began=self.began,
+                is_sent_otherwise=not all(row.looked_as.endswith(sent_as) for row in looked),
+            )
         if is_incremental and known:
             since = min(map(int, known.values()))
             look_up_by_index(self.connection)
@@ -209,16 +218,18 @@ class _Looking:
 
     def _mark_by_sums(self, first: BillingMonth, last: BillingMonth) -> None:
         """Mark the keys whose sums are not those of their last comparison."""
-        until = to_minute(self.began)
         extent = self.sending.key | {"start": first.start, "end": last.end}
         after = {"customer": "", "period_start": first.start, "period_end": first.start}
         while True:
             keys = self._execute(_COMPARED_KEYS, **extent, **after, most_keys=KEYS_SUMMED_AT_ONCE).all()
             if not keys:
                 return
-            spans = [Span.of_period(key.gateway_customer_id, key.period_start, key.period_end, until) for key in keys]
-            sums = sent_in(self.connection, self.tables, self.sending, spans, settled_before=None)
-            news = [key for key, found in zip(keys, sums, strict=True) if found.log.units != key.compared_log_units]
+            named = [
+                Named(key.gateway_customer_id, (key.period_start, key.period_end), key.provider_customer)
+                for key in keys
+            ]
+            sums = sent_together(self.connection, self.tables, self.sending, named, until=to_minute(self.began))
+            news = [key for key, units in zip(keys, sums, strict=True) if units != key.compared_log_units]
             self._execute(
                 _MARK_KEYS,
                 **self.sending.named,

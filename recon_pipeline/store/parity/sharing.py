@@ -7,10 +7,15 @@ the same period. Whom the log names is known once a key was looked at; until all
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from itertools import islice
 
 from sqlalchemy import Connection
 
+from recon_pipeline.core.exact import total
+from recon_pipeline.store.log.billing_tables import BillingTables
 from recon_pipeline.store.parity.sending import Sending
+from recon_pipeline.store.parity.sent import Span, sent_in
 from recon_pipeline.store.postgres.statements import labelled
 
 # Notes which customer of the provider's the events of some keys name.
@@ -59,6 +64,19 @@ _SHARED = labelled(
     where least < greatest
     """,
 )
+# The customers of the log who are one customer of the provider's with some of them.
+# Index: none: one pass over the keys; recon.parity_key by provider_customer.
+# Binds: customers text[]
+_COMPARED_TOGETHER = labelled(
+    "compared_together",
+    """
+    select distinct other.gateway_customer_id
+    from recon.parity_key as key
+    join recon.parity_key as other using (gateway_name, usage_type, provider_customer)
+    where key.gateway_customer_id = any(:customers)
+    order by other.gateway_customer_id
+    """,
+)
 # Marks the key with which a difference is listed.
 # Index: the primary key of recon.parity_key.
 # Binds: customer text, gateway_name text, news_at timestamptz, period_end timestamptz, period_start timestamptz
@@ -78,11 +96,11 @@ Period = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class Named:
-    """A key of a customer of the log, and the customer of the provider's that its events name."""
+    """A key of a customer of the log, and the customer of the provider's that its events name, if they do."""
 
     customer: str
     period: Period
-    provider_customer: str
+    provider_customer: str | None
 
 
 @dataclass(frozen=True)
@@ -103,33 +121,55 @@ ALONE = Shared()
 
 def shared(connection: Connection, sending: Sending, keys: Sequence[Named]) -> Mapping[tuple[str, Period], Shared]:
     """Note whom keys name, and find who shares with each; in a transaction."""
-    if not keys:
+    named = [(key, key.provider_customer) for key in keys if key.provider_customer is not None]
+    if not named:
         return {}
-    provider_customers = [key.provider_customer for key in keys]
     connection.execute(
         _NOTE_NAMED,
         {
             **sending.named,
-            "customers": [key.customer for key in keys],
-            "period_starts": [key.period[0] for key in keys],
-            "period_ends": [key.period[1] for key in keys],
-            "provider_customers": provider_customers,
+            "customers": [key.customer for key, _ in named],
+            "period_starts": [key.period[0] for key, _ in named],
+            "period_ends": [key.period[1] for key, _ in named],
+            "provider_customers": [provider_customer for _, provider_customer in named],
         },
     )
     customers: dict[str, set[str]] = {}
     first: dict[tuple[str, Period], str] = {}
-    for row in connection.execute(_SHARED, {**sending.named, "provider_customers": sorted({*provider_customers})}):
+    asked = {"provider_customers": sorted({provider_customer for _, provider_customer in named})}
+    for row in connection.execute(_SHARED, {**sending.named, **asked}):
         customers.setdefault(row.provider_customer, set()).add(row.gateway_customer_id)
         of_period = row.provider_customer, (row.period_start, row.period_end)
         first[of_period] = min(first.get(of_period, row.gateway_customer_id), row.gateway_customer_id)
     found: dict[tuple[str, Period], Shared] = {}
-    for key in keys:
-        if key.provider_customer in customers:
-            listed_with = first[key.provider_customer, key.period]
+    for key, provider_customer in named:
+        if provider_customer in customers:
+            listed_with = first[provider_customer, key.period]
             found[key.customer, key.period] = Shared(
-                tuple(sorted(customers[key.provider_customer])), None if listed_with == key.customer else listed_with
+                tuple(sorted(customers[provider_customer])), None if listed_with == key.customer else listed_with
             )
     return found
+
+
+def compared_together(connection: Connection, customers: Sequence[str]) -> tuple[str, ...]:
+    """Some customers, and all with whom they are compared; in a transaction. A difference is listed with any one."""
+    found = connection.execute(_COMPARED_TOGETHER, {"customers": list(customers)}).scalars()
+    return tuple(dict.fromkeys((*customers, *found)))
+
+
+def sent_together(
+    connection: Connection, tables: BillingTables, sending: Sending, keys: Sequence[Named], *, until: datetime
+) -> tuple[Decimal, ...]:
+    """What was sent in the window of each key by all customers with whom it is compared; in a decision."""
+    sharing = shared(connection, sending, keys)
+    together = [sharing.get((key.customer, key.period), ALONE).customers or (key.customer,) for key in keys]
+    spans = [
+        Span.of_period(customer, *key.period, until)
+        for key, customers in zip(keys, together, strict=True)
+        for customer in customers
+    ]
+    found = iter(sent_in(connection, tables, sending, spans, settled_before=None))
+    return tuple(total(one.log.units for one in islice(found, len(customers))) for customers in together)
 
 
 def mark_listed(connection: Connection, sending: Sending, customer: str, period: Period, *, now: datetime) -> None:

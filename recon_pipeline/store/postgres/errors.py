@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
 from recon_pipeline.core.errors import (
+    ConfigurationError,
     DatabaseUnreachableError,
     PutOffError,
     ReconError,
@@ -131,6 +132,13 @@ def explain(error: DBAPIError, *, database: str) -> ReconError:
             f"A lock or a time limit was not met in {database}: {said}{at}",
             changed=_GOES_ON,
             fix="If it stays: look in pg_stat_activity for a transaction that is open for long.",
+        )
+    if state == "22P05":
+        return ConfigurationError(
+            f"The encoding of {database} lacks a character of what it was given: {said}{at}",
+            changed=_WORKED_SO_FAR,
+            fix="Take the character out of what you gave: no row of this database can have it. A database of the "
+            "encoding UTF8 has all of them.",
         )
     if state == "53100":
         return StatementFailedError(
