@@ -1,11 +1,12 @@
 -- The next keys that this comparison has not reached and that are due, in their order.
 -- Invariant: a key is due if it has news, if a difference was found or it was refused, in the last hour before its invoice is final, once
 -- after that, and as long as its invoice is not final each time that a day is over. Once a day is enough for a difference that no sending
--- changes: what is missing is too old, or the invoice is out. It has news if it was never compared, if news of it in the log were
--- marked that its comparison had not read, or if the time of an event within its window has come since then. First come keys with news, then those whose invoice becomes final within the hour, then
--- those of a day ago, then the others; of each the oldest comparison first. So that none of them waits for ever, keys with news come after
--- those two for some time of each comparison. A key whose events are in the lake or an archive is never due: the log need not have them. Neither
--- is one whose period has no end (infinity, or a year that no program of ours can hold): it has no invoice, and must not stop the others.
+-- changes: what is missing is too old, or the invoice is out. It has news if it was never compared, if news of it in the log were marked
+-- that its comparison had not read, or if the time of an event within its window has come since then. First come keys with news, then those
+-- whose invoice becomes final within the hour, then those of a day ago, then the others; of each the oldest comparison first. So that none
+-- of them waits for ever, keys with news come after those two for some time of each comparison. A key whose events are in the lake or an
+-- archive is never due: the log need not have them. Neither is one whose period has no end (infinity, or a year that no program of ours can
+-- hold): it has no invoice, and must not stop the others.
 -- Index: the primary key of recon.parity_key; one pass over recon.parity_difference, which is small.
 -- Uses: in_months
 -- Binds: absent_months timestamptz[], absent_until timestamptz[], began timestamptz, final_after_hours integer, gateway_name text
