@@ -73,6 +73,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         yield found
     finally:
+        found.objects.all().delete()  # of all servers of a process there is one memory
         server.stop()
 
 
