@@ -1,9 +1,13 @@
 """Why a month is not archived: its events are not what was sealed. Says what to do; knows no Dagster."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError, one_line
 from recon_pipeline.lake.archive_sums import KeyOfArchive
+from recon_pipeline.lake.folders import LostFileError
 from recon_pipeline.store.archive.records import newest_archive
 from recon_pipeline.store.counters.seal_records import RecordedSeal
 from recon_pipeline.store.postgres.database import begin
@@ -19,6 +23,19 @@ def archived_before(connection: Connection, seal: RecordedSeal) -> ReconError | 
         fix="Nothing: recon verify-seals proves that archive, and recon corrections says what came since. For a second "
         "one copy the folder, or let the log have the events again and archive the month then.",
     )
+
+
+@contextmanager
+def stays_as_written() -> Generator[None]:
+    """Report a file that is missing or changed when it is read back, before the archive is recorded."""
+    try:
+        yield
+    except LostFileError as error:
+        raise ReconError(
+            f"What was written did not stay: {error.what}",
+            changed=NOTHING_ARCHIVED,
+            fix="Find out what deletes or changes files there, then archive the month again; the log has its events.",
+        ) from error
 
 
 def differs(seal: RecordedSeal, count: int, first: KeyOfArchive) -> ReconError:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from recon_pipeline.assets.archive_refusals import archived_before, differs
+from recon_pipeline.assets.archive_refusals import archived_before, differs, stays_as_written
 from recon_pipeline.core.errors import NOTHING_ARCHIVED, ReconError
 from recon_pipeline.core.periods import BillingMonth
 from recon_pipeline.core.scope import Extent, MeteredUsage
@@ -70,6 +70,7 @@ class Archived:
 class _Written:
     folder: Folder
     manifest: Manifest
+    checksum: str
     tables: tuple[int, ...]
 
 
@@ -180,21 +181,24 @@ def verify_archives(connection: Connection, settings: Settings, seal_ids: Sequen
 
 
 def _written_and_read_back(connection: Connection, settings: Settings, seal: RecordedSeal, target: Folder) -> _Written:
-    """Write the files of a month, without a manifest; they are deleted unless they are what was sealed."""
+    """Write the files of a month, then their manifest; they are deleted unless all is there and is what was sealed."""
     folder = new_folder(target, seal.seal.partition, seal.seal.gateway_name, seal.seal.usage_type, seal.id)
     try:
-        written = _write(connection, settings, seal, folder)
-        count, keys = compared_with_seal(connection, settings, seal, folder, written.manifest)
+        manifest, tables = _write(connection, settings, seal, folder)
+        with stays_as_written():
+            count, keys = compared_with_seal(connection, settings, seal, folder, manifest)
         if count:
             raise archived_before(connection, seal) or differs(seal, count, keys[0])
+        return _Written(folder, manifest, write_manifest(folder, manifest), tables)
     except BaseException:
         with suppress(ReconError):  # a store that fails keeps them: without a manifest they are no archive
             remove(folder)
         raise
-    return written
 
 
-def _write(connection: Connection, settings: Settings, seal: RecordedSeal, folder: Folder) -> _Written:
+def _write(
+    connection: Connection, settings: Settings, seal: RecordedSeal, folder: Folder
+) -> tuple[Manifest, tuple[int, ...]]:
     month = BillingMonth.parse(seal.seal.partition)
     question = Reconciliation.of(settings, str(uuid4()), Extent((seal.usage,), month, month))
     with (
@@ -216,13 +220,12 @@ def _write(connection: Connection, settings: Settings, seal: RecordedSeal, folde
         sum(one.byte_count for one in files),
         files,
     )
-    return _Written(folder, manifest, read.tables)
+    return manifest, read.tables
 
 
 def _record(
     connection: Connection, seal: RecordedSeal, written: _Written, *, archived_by: str, run_id: str | None
 ) -> ArchivedMonth:
-    checksum = write_manifest(written.folder, written.manifest)
     with begin(connection):
         is_in_force = records.append(
             connection,
@@ -231,7 +234,7 @@ def _record(
             run_id=run_id,
             seen=written.manifest.seen,
             folder=written.folder.url,
-            manifest_checksum=checksum,
+            manifest_checksum=written.checksum,
             file_count=len(written.manifest.files),
             row_count=written.manifest.row_count,
             byte_count=written.manifest.byte_count,

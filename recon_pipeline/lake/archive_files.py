@@ -8,6 +8,7 @@ other databases too. A file is given to a reader only if its SHA-256 is that of 
 its own is what was recorded.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -20,7 +21,8 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recon_pipeline.lake.folders import ArchiveError, Folder, reaching
+from recon_pipeline.core.errors import ReconError
+from recon_pipeline.lake.folders import Folder, LostFileError, reaching
 from recon_pipeline.lake.manifest import ArchivedFile, Manifest
 from recon_pipeline.lake.scratch import scratch_folder
 
@@ -29,6 +31,7 @@ FILE_BYTES = 128 * 2**20
 
 MANIFEST = "manifest.json"
 _MOST_DIGITS = 38
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_UNIQUE = ("id", "request_id", "event_timestamp", "created_at")
 """Columns of which Parquet makes no dictionary: it would take a quarter of the time of writing, and be of no use."""
 
@@ -100,14 +103,13 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def write_manifest(folder: Folder, manifest: Manifest) -> str:
-    """Write the manifest in one step; returns its SHA-256.
+    """Write the manifest in one step, beside the files; returns its SHA-256.
 
     Raises:
-        ReconError: The store cannot be written.
+        ReconError: The store cannot be written, or the folder is not there any more.
     """
     content, final = manifest.as_bytes(), folder.below(MANIFEST)
     with reaching(final.url, is_written=True):
-        folder.make()
         folder.filesystem.pipe_file(f"{final.path}.partial", content)
         folder.filesystem.mv(f"{final.path}.partial", final.path)
         if folder.is_local:
@@ -130,7 +132,7 @@ def read_manifest(folder: Folder, checksum: str) -> Manifest:
     """The manifest of a recorded archive.
 
     Raises:
-        ArchiveError: It is missing, or not what was recorded.
+        LostFileError: It is missing, or not what was recorded.
     """
     file = folder.below(MANIFEST)
     with reaching(file.url):
@@ -143,7 +145,8 @@ def fetched(folder: Folder, manifest: Manifest) -> Iterator[Path]:
     """Each file on this machine, one at a time, once its SHA-256 was found to be that of the manifest.
 
     Raises:
-        ArchiveError: A file is missing, or was changed; it is named.
+        LostFileError: A file is missing, or was changed; it is named.
+        ReconError: There is no room for a copy of it.
     """
     for one in manifest.files:
         file = folder.below(one.name)
@@ -151,11 +154,23 @@ def fetched(folder: Folder, manifest: Manifest) -> Iterator[Path]:
             local = Path(file.path) if folder.is_local else scratch / one.name
             with reaching(file.url):
                 if not folder.is_local:
-                    file.filesystem.get_file(file.path, str(local))
+                    _copy(file, local)
                 with local.open("rb") as copy:
                     digest = hashlib.file_digest(copy, "sha256").hexdigest()
             _require(file, digest, one.sha256)
             yield local
+
+
+def _copy(file: Folder, local: Path) -> None:
+    try:
+        file.filesystem.get_file(file.path, str(local))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise ReconError(
+            f"{file.url} cannot be read: {local.parent.parent} has no room for a copy of it ({error.strerror}).",
+            fix="Free space there, or let TMPDIR name another folder; then run the command again.",
+        ) from error
 
 
 def _require(file: Folder, digest: str, expected: str) -> None:
@@ -163,8 +178,8 @@ def _require(file: Folder, digest: str, expected: str) -> None:
         raise _changed(file, f"its SHA-256 is {digest}, and not {expected}")
 
 
-def _changed(file: Folder, how: str) -> ArchiveError:
-    return ArchiveError(
+def _changed(file: Folder, how: str) -> LostFileError:
+    return LostFileError(
         f"{file.url} was changed after it was archived: {how}.",
         changed="No counter was changed.",
         fix="Restore it from a copy of the archive; the events are nowhere else if they have left the log.",

@@ -18,6 +18,10 @@ class ArchiveError(ReconError):
     """An archive is not there any more as it was written, or cannot be reached."""
 
 
+class LostFileError(ArchiveError):
+    """A file of an archive is missing, or was changed."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder of an archive; its URL holds no password."""
@@ -93,8 +97,8 @@ def reaching(url: str, *, is_written: bool = False) -> Generator[None]:
         ) from error
 
 
-def _missing(url: str) -> ArchiveError:
-    return ArchiveError(
+def _missing(url: str) -> LostFileError:
+    return LostFileError(
         f"{url} is missing.",
         changed=NOTHING_ARCHIVED,
         fix="Restore it from a copy of the archive; the events are nowhere else if they have left the log.",

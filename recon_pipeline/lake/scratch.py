@@ -13,6 +13,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from recon_pipeline.core.errors import ConfigurationError
+
 _PREFIX = "recon-scratch-"
 _YOUNG_SECONDS = 60
 """A folder is locked soon after it is made."""
@@ -20,9 +22,20 @@ _YOUNG_SECONDS = 60
 
 @contextmanager
 def scratch_folder() -> Generator[Path]:
-    """An empty folder, deleted at the end; before, those of processes that were killed are deleted."""
-    _delete_abandoned()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, _opened(Path(folder)) as descriptor:
+    """An empty folder, deleted at the end; before, those of processes that were killed are deleted.
+
+    Raises:
+        ConfigurationError: None can be made.
+    """
+    try:
+        _delete_abandoned()
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX)
+    except OSError as error:
+        raise ConfigurationError(
+            f"There is no folder for temporary files: {error.strerror}.",
+            fix="Let TMPDIR name a folder that has room and that this account may write; then run the command again.",
+        ) from error
+    with made as folder, _opened(Path(folder)) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield Path(folder)
 

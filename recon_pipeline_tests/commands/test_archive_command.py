@@ -1,9 +1,12 @@
 """`recon archive`: a sealed month as files, on a disk and on S3, under kills and a store that fails."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,14 @@ import boto3
 import dagster as dg
 import pytest
 from botocore.config import Config
+from fsspec.implementations.local import LocalFileSystem
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from recon_pipeline.definitions import defs
 from recon_pipeline.lake import archive_files
+from recon_pipeline.lake.folders import Folder
+from recon_pipeline.lake.manifest import Manifest
 from recon_pipeline_tests.commands.conftest import recon
 from recon_pipeline_tests.reconciliation.archives import archive
 from recon_pipeline_tests.reconciliation.billing import Billing, customers
@@ -67,6 +73,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         yield found
     finally:
+        found.objects.all().delete()  # of all servers of a process there is one memory
         server.stop()
 
 
@@ -138,6 +145,91 @@ def test_a_killed_archive_leaves_nothing_that_looks_whole_and_the_next_one_write
     assert sealed.query("select folder from recon.archived_month") == [(str(manifest.parent),)]
     assert manifest.parent != left.parent
     assert left.exists(), "it could be one that is being written"
+
+
+def test_a_disk_that_is_full_when_the_manifest_is_written_gets_its_room_back(
+    sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "mv", full)
+        refused = recon("archive", *MAY, "--to", str(tmp_path))
+    assert (refused.exit_code, "manifest.json cannot be written: OSError: [Errno 28] No space" in refused.said) == (
+        1,
+        True,
+    )
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == []
+    assert recon("archive", *MAY, "--to", str(tmp_path)).exit_code == 0
+
+
+def test_a_target_that_vanishes_before_the_manifest_is_written_is_not_made_again_without_the_files(
+    sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "unmounted"
+
+    def gone(folder: Folder, manifest: Manifest) -> str:
+        shutil.rmtree(to)
+        return archive_files.write_manifest(folder, manifest)
+
+    monkeypatch.setattr("recon_pipeline.assets.archiving.write_manifest", gone)
+    refused = recon("archive", *MAY, "--to", str(to))
+    assert (refused.exit_code, "manifest.json cannot be written: FileNotFoundError" in refused.said) == (1, True)
+    assert sealed.query("select * from recon.archived_month") == []
+    assert not to.exists()
+
+
+@pytest.mark.parametrize("how", ["is missing", "was changed"])
+def test_a_file_that_does_not_stay_until_it_is_read_back_is_no_lost_archive(
+    sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    def changed(folder: Folder, batches: Any) -> Any:
+        written = archive_files.write_files(folder, batches)
+        (file,) = tmp_path.rglob("*.parquet")
+        if how == "is missing":
+            file.unlink()
+        else:
+            file.write_bytes(b"")
+        return written
+
+    monkeypatch.setattr("recon_pipeline.assets.archiving.write_files", changed)
+    refused = recon("archive", *MAY, "--to", str(tmp_path), "--json")
+    assert refused.json["error"].startswith(f"What was written did not stay: {tmp_path}/month=2025-05/")
+    assert how in refused.json["error"]
+    assert refused.json["changed"] == "No event was deleted, no archive was recorded. No counter was changed."
+    assert refused.json["what_to_do"] == (
+        "Find out what deletes or changes files there, then archive the month again; the log has its events."
+    )
+
+
+def test_a_copy_for_which_there_is_no_room_here_is_no_fault_of_the_store(
+    sealed: Billing, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recon("archive", *MAY, "--to", "s3://events/log").exit_code == 0
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(S3FileSystem.current(), "get_file", full)
+    for refused in (recon("verify-seals"), recon("archive", *MAY, "--to", "s3://events/log")):
+        assert refused.exit_code == 1
+        assert (
+            f"/part-00000.parquet cannot be read: {tmp_path} has no room for a copy of it (No space left on device)."
+        ) in refused.said
+        assert "What to do: Free space there, or let TMPDIR name another folder; " in refused.said
+    assert len(list(bucket.objects.all())) == 2, "the first archive alone"
+
+
+def test_without_a_folder_for_temporary_files_the_error_says_so(
+    sealed: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "not there")])
+    refused = recon("archive", *MAY, "--to", str(tmp_path))
+    assert (refused.exit_code, "There is no folder for temporary files: " in refused.said) == (2, True)
+    assert "What to do: Let TMPDIR name a folder that has room" in refused.said
 
 
 def test_a_month_is_archived_to_s3_and_read_back_from_there(sealed: Billing, bucket: Any) -> None:

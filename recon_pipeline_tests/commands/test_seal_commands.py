@@ -137,6 +137,18 @@ def test_a_month_is_reopened_with_a_reason_and_the_next_seal_says_what_changed(s
     assert head == [f"Newest chain: {recon('verify-seals', '--json').json['head']}"]
 
 
+def test_what_left_a_month_that_is_reopened_is_shown_by_one_run_and_approved_for_the_next(sealed: Billing) -> None:
+    sealed.query("update billing_usage_events set quantity = 4 where gateway_customer_id = %s", ONE)
+    assert recon("reconcile", *MAY).exit_code == 0
+    assert recon("reopen", *MAY, "--reason", "TICKET-8").exit_code == 0
+    shown = recon("reconcile", *MAY)
+    assert shown.exit_code == 1
+    assert "2025-05: 0 events of 6 units, of 1 counters." in shown.said
+    assert recon("reconcile", *MAY, "--approve", "TICKET-8").exit_code == 0
+    assert sealed.counters()[ONE] == 4
+    assert recon("seal", *MAY).exit_code == 0
+
+
 def test_a_chain_that_was_kept_proves_that_no_seal_was_taken_out(sealed: Billing) -> None:
     kept = recon("verify-seals", "--json").json["head"]
     assert recon("verify-seals", "--chain", kept).exit_code == 0

@@ -227,3 +227,35 @@ def test_a_tick_reads_an_archive_only_if_something_of_its_month_is_new(
     assert "manifest.json is missing." in (said()[1] or ""), "what could not be read is not remembered"
     (tmp_path / "elsewhere").rename(folder)
     assert "2025-05 of stripe:remote_commands: 2 keys, by 2 events and 10 units" in (said()[1] or "")
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each node of a plan."""
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from nodes(below)
+
+
+def test_the_first_tick_after_an_archive_compares_each_key_with_its_seal_alone(
+    make_billing_in_mode: MakeBilling, tmp_path: Path
+) -> None:
+    billing = fill(make_billing_in_mode("incremental"))
+    billing.connection.execute(USED_BY_MANY.encode())
+    assert run().success
+    seal(billing)
+    archive(billing, tmp_path)
+    plans: list[dict[str, Any]] = []
+
+    def explain(_: Any, cursor: Any, sent: str, parameters: Any, *__: Any) -> None:
+        if sent.startswith("/* recon:sums_since_archive */"):
+            cursor.execute(f"explain (analyze, format json) {sent}", parameters)
+            plans.append(cursor.fetchone()[0][0]["Plan"])
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        assert run().check("sealed_months_hold").passed
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+    (plan,) = plans
+    assert max(one["Actual Rows"] for one in nodes(plan)) >= KEYS
+    assert sum(one.get("Rows Removed by Join Filter", 0) for one in nodes(plan)) <= KEYS

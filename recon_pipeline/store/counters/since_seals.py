@@ -56,7 +56,9 @@ _SINCE_SEAL = labelled(
 )
 # Of an archived month, which may leave the log, what came or was changed after its events were read for the archive, in
 # the same form. An event that came may add up to as much as one that left, so sums alone do not show it.
-# Invariant: the column ingest_xid need not be there. The log is read only if something of the month came or left.
+# Invariant: the column ingest_xid need not be there. The log is read only if something of the month came or left. Where
+# nothing did, each key was compared with its seal: `except` does that in one pass, and a join under `exists`, which is
+# planned for its first row, would look at all sealed keys for each stored one.
 # Index: as sums_since_seal; of the log (usage_type, period_start, period_end).
 # Uses: in_months.
 # Binds: covers_until timestamptz, sample_rows bigint, seal_id bigint, seen pg_snapshot
@@ -79,10 +81,9 @@ _SINCE_ARCHIVE = labelled(
         where (
                 (select count(*) from stored) <> (select key_count from recon.month_seal where id = :seal_id)
                 or exists (
-                    select from stored
-                    left join sealed using (gateway_customer_id, period_start, period_end)
-                    where (sealed.usage_count, sealed.event_count)
-                        is distinct from (stored.usage_count, stored.event_count)
+                    select gateway_customer_id, period_start, period_end, usage_count, event_count from stored
+                    except
+                    select gateway_customer_id, period_start, period_end, usage_count, event_count from sealed
                 )
             )
             and {in_months}
