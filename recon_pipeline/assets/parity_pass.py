@@ -7,9 +7,12 @@ it was: the next one takes only what is still due.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+
+from sqlalchemy import Connection
 
 from recon_pipeline.core.errors import ReconError
 from recon_pipeline.core.parity.classes import Circumstances, Compared, LogFigure, NamedRejection, added, classify
@@ -42,7 +45,7 @@ LONGEST_PASS = timedelta(minutes=50)
 """The next pass begins an hour later."""
 
 LONGEST_LOOK_MS = 5 * 60 * 1_000
-"""For which a pass waits before it records a key: another one that looks for news keeps those locked that it marked."""
+"""For which a pass waits before it records or marks a key: another one that looks for news locks what it marks."""
 
 NEWS_COME_FIRST = 0.8
 """Of the time of a pass. After that come keys that wait for long, so that none waits for ever."""
@@ -113,7 +116,7 @@ class Comparison:
                 one = self._compared(key, tuple(of_key))
             except ProviderError as error:
                 return Passed(compared, refused, ended_because=error.what, rejections_unknown_because=unknown)
-            with self.database.transaction(lock_timeout_ms=LONGEST_LOOK_MS) as connection:
+            with self._recording() as connection:
                 note_compared(connection, self.sending, one)
             compared += 1
             refused += one.error is not None
@@ -187,7 +190,7 @@ class Comparison:
         if not whole.difference:
             return ComparedKey(key, read_at, log.units, total)
         if key.shared.listed_with is not None:
-            with self.database.transaction() as connection:
+            with self._recording() as connection:
                 period = key.period_start, key.period_end
                 mark_listed(connection, self.sending, key.shared.listed_with, period, now=self.clock())
             return ComparedKey(key, read_at, log.units, total)
@@ -202,6 +205,9 @@ class Comparison:
         )
         differences = classify([one for one in found if one.difference], circumstances)
         return ComparedKey(key, read_at, log.units, total, differences)
+
+    def _recording(self) -> AbstractContextManager[Connection]:
+        return self.database.transaction(lock_timeout_ms=LONGEST_LOOK_MS)
 
     def _provider_customer(self, key: ParityKey) -> str | None:
         """Whom to ask about; None if nobody was named, because nothing was ever used."""

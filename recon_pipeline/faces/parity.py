@@ -93,7 +93,7 @@ def find(
     asked = (min(months), max(months)) if months else (first, current)
     with billing_database(settings).transaction() as connection:
         require_known_customers(connection, list(customers))
-        extent = Extent(scope, *asked, compared_together(connection, customers) or None)
+        extent = Extent(scope, *asked, compared_together(connection, customers) if customers else None)
         found = read(connection, extent, prices)
     if found.coverage.keys == 0:
         raise ReconError(

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from threading import Timer
 from typing import Any
 
 import pytest
 
 from recon_pipeline.assets.parity_pass import Passed
+from recon_pipeline.providers.protocol import NoAnswerError
 from recon_pipeline_tests.parity.comparing import AFTER_FINAL, Application
 from recon_pipeline_tests.parity.test_news import app
 from recon_pipeline_tests.reconciliation.billing import Billing
@@ -27,8 +29,8 @@ class Slow:
     app: Application
     now: datetime
 
-    def run(self, question: str, happens: Callable[[], None]) -> Passed:
-        comparison = self.app.comparison(self.now)
+    def run(self, question: str, happens: Callable[[], None], **metering: Any) -> Passed:
+        comparison = self.app.comparison(self.now, **metering)
         answer = getattr(comparison.meters, question)
         left = [happens]
 
@@ -96,6 +98,23 @@ def test_an_older_reading_of_the_log_does_not_hide_what_a_newer_one_found(app: A
     assert app.found() == [("a", "missing", -3)]
 
 
+def test_news_stay_that_another_comparison_has_marked_and_not_reached(app: Application) -> None:
+    app.use("a", 5, NOON)
+
+    def no_answer(*_: Any) -> Decimal:
+        raise NoAnswerError("Stripe does not answer.", fix="Wait.")
+
+    def happens() -> None:
+        app.use("a", 3, NOON + 20 * MINUTE, sends=0)
+        other = app.comparison(NOON + HOUR + 5 * MINUTE)
+        other.meters.total = no_answer  # pyright: ignore[reportAttributeAccessIssue]
+        assert other.run().ended_because
+
+    Slow(app, NOON + HOUR).run("total", happens)
+    app.compare(NOON + 2 * HOUR)
+    assert app.found() == [("a", "missing", -3)]
+
+
 def test_a_comparison_waits_while_another_one_that_looks_for_news_has_its_key_locked(app: Application) -> None:
     app.use("a", 5, NOON, sends=0)
     slow = Slow(app, NOON + HOUR)
@@ -107,3 +126,20 @@ def test_a_comparison_waits_while_another_one_that_looks_for_news_has_its_key_lo
 
         assert slow.run("total", happens).is_done
     assert app.found() == [("a", "missing", -5)]
+
+
+def test_it_waits_for_the_key_of_another_customer_too_with_which_a_difference_is_listed(app: Application) -> None:
+    shared: dict[str, Any] = {"sends": 0, "metadata": '{"stripe": "cus_1"}'}
+    named = {"customer": "metadata.stripe"}
+    app.use("a", 5, NOON, **shared)
+    app.use("b", 7, NOON, **shared)
+    for hours in (1, 2):
+        app.compare(NOON + hours * HOUR, **named)
+    app.use("b", 1, NOON + MINUTE, **shared)
+    with app.billing.session() as other:
+
+        def happens() -> None:
+            other.value("select 1 from recon.parity_key where gateway_customer_id = 'a' for update")
+            Timer(4, other.connection.rollback).start()
+
+        assert Slow(app, NOON + 3 * HOUR).run("total", happens, **named).is_done
